@@ -1,0 +1,33 @@
+//! What the operator chose about authentication.
+
+use std::path::PathBuf;
+
+/// `[auth]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// How clients prove who they are.
+    pub method: Method,
+    /// A file of users and their verifiers or passwords, in PgBouncer's format.
+    pub file: Option<PathBuf>,
+    /// The query that finds a user's verifier on a server; one parameter, the name; two columns,
+    /// name and verifier. `None`: only the file counts.
+    pub query: Option<String>,
+}
+
+/// How clients prove who they are: `auth.method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Not at all: on loopback and unix sockets only.
+    Trust,
+    /// SCRAM-SHA-256 against the verifier from the file or the query.
+    ScramSha256,
+}
+
+/// Reads the verifier where the server keeps it; needs a superuser as the control user.
+pub(crate) const DEFAULT_QUERY: &str = "SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { method: Method::Trust, file: None, query: Some(DEFAULT_QUERY.to_owned()) }
+    }
+}

@@ -1,0 +1,5 @@
+//! One connection to one server.
+
+mod policy;
+
+pub use policy::{Secret, SslMode, TlsPolicy};

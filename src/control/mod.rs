@@ -1,0 +1,5 @@
+//! The control plane: observe, build the topology, publish it.
+
+mod policy;
+
+pub use policy::Policy;

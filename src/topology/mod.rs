@@ -1,0 +1,136 @@
+//! What is known of the servers, as one immutable value, and what the data plane reports back.
+//!
+//! The control plane observes, builds a [`Topology`] and publishes it; the data plane routes by
+//! the last one that it saw. Upwards flows [`Signals`]. The two planes share nothing else, so
+//! each can be tested alone, and the data plane goes on while the control plane stalls, within
+//! the ages that it checks itself.
+//!
+//! Invariants:
+//! - Unknown is a value: a lag that was not measured is `None`, never zero.
+//! - An observation that failed, or that is too old, counts as unseen.
+//! - Positions of two timelines are compared through [`History`] or not at all.
+//!
+//! Deliberately absent: a clock, a socket, a runtime; and any opinion on what to do next.
+
+mod history;
+mod samples;
+mod server;
+mod signals;
+
+pub use history::{Coverage, Fork, History};
+pub use samples::{PrimarySample, PrimarySamples};
+pub use server::{Lag, Observation, Role, Seen, Server, ServerId, StandbySample, Unfit, Unseen};
+pub use signals::{MAX_SERVERS, Signals};
+
+use crate::pg::{SystemId, Timeline};
+use crate::sql::Catalog;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// The number of a change of primary: each adoption of another server as the primary is a new
+/// one. Every write is sent under an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Epoch(pub u64);
+
+/// What is known of the set of servers at one moment.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// Which change of primary this belongs to.
+    pub epoch: Epoch,
+    /// The set's system identifier, once a first server was seen.
+    pub system: Option<SystemId>,
+    /// Where writes go, or why they go nowhere.
+    pub primary: Primary,
+    /// Every configured server, indexed by [`ServerId`].
+    pub servers: Box<[Server]>,
+    /// The branches of the log that lead to the primary's timeline.
+    pub history: History,
+    /// The primary's recent positions, of this epoch only.
+    pub samples: PrimarySamples,
+    /// What each database's functions and views do, by database name; absent until loaded.
+    pub catalogs: BTreeMap<Arc<str>, Arc<Catalog>>,
+}
+
+/// Where writes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Primary {
+    /// This server takes writes, on this timeline.
+    Open {
+        /// Which server.
+        server: ServerId,
+        /// Its timeline: a backend that reports another does not belong to this epoch.
+        timeline: Timeline,
+    },
+    /// No server takes writes now; they are held, then refused.
+    None {
+        /// The server that took them last.
+        last: Option<ServerId>,
+        /// Why none does.
+        why: NoPrimary,
+    },
+}
+
+/// Why no server takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NoPrimary {
+    /// No server that is not in recovery was seen since the start.
+    NeverSeen,
+    /// The primary does not answer, and nobody took its place.
+    Unseen,
+    /// The primary went into recovery, and nobody took its place.
+    Demoted,
+    /// Two servers say that they are the primary and neither is known to be the rightful one.
+    Disputed,
+}
+
+impl NoPrimary {
+    /// The reason for logs, metrics, `status` and a client's DETAIL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverSeen => "no primary was seen since the start",
+            Self::Unseen => "the primary does not answer",
+            Self::Demoted => "the primary went into recovery",
+            Self::Disputed => "two servers say that they are the primary",
+        }
+    }
+}
+
+impl Topology {
+    /// What is known before the first look: nothing.
+    pub fn unseen(servers: Box<[Server]>) -> Self {
+        Self {
+            epoch: Epoch(0),
+            system: None,
+            primary: Primary::None { last: None, why: NoPrimary::NeverSeen },
+            servers,
+            history: History::default(),
+            samples: PrimarySamples::default(),
+            catalogs: BTreeMap::new(),
+        }
+    }
+
+    /// The server that takes writes.
+    pub const fn writable(&self) -> Option<ServerId> {
+        match self.primary {
+            Primary::Open { server, .. } => Some(server),
+            Primary::None { .. } => None,
+        }
+    }
+
+    /// The server with this id; `None` only for an id of another configuration.
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        self.servers.get(id.index())
+    }
+
+    /// What is known of a database's functions and views.
+    pub fn catalog(&self, database: &str) -> Option<&Arc<Catalog>> {
+        self.catalogs.get(database)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
