@@ -1,12 +1,19 @@
 //! pgsteer: one address for a PostgreSQL primary and its standbys.
 
-pub mod auth;
-pub mod backend;
-pub mod clock;
-pub mod control;
 pub mod pg;
-pub mod pool;
-pub mod route;
+pub mod clock;
+
+pub mod wire;
+pub mod auth;
 pub mod sql;
 pub mod topology;
-pub mod wire;
+pub mod session;
+pub mod route;
+
+pub mod board;
+pub mod tasks;
+pub mod backend;
+pub mod pool;
+
+pub mod frontend;
+pub mod control;
