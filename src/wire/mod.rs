@@ -1,1 +1,7 @@
-//! Bytes to messages and back.
+//! Bytes to messages and back, without I/O.
+//!
+//! `frame` serves the relay: it finds messages by their headers and looks inside a few. The
+//! other files build and read whole messages for the rare states: startup, login, errors that we
+//! raise.
+
+pub mod frame;
