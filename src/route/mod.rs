@@ -1,5 +1,7 @@
 //! Where a statement goes, and why.
 
+mod decide;
 mod policy;
 
+pub use decide::{Ask, Need, PrimaryReason, Proof, Refusal, Request, Route, Why, decide};
 pub use policy::{Balance, Consistency, LagLimit, OnAllStale, Policy, Reads, RoleWish};

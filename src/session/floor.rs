@@ -1,0 +1,182 @@
+//! What a session's reads must see: the read floor, and the moments that will become one.
+//!
+//! After every group that a server ran, the session holds a *mark*: the moment its
+//! `ReadyForQuery` arrived. It costs nothing. Only when the session wants to read somewhere else
+//! is the mark resolved, to the primary's position in the first sample *sent* after it. No
+//! standby can show more than the primary has written, so that one rule serves both for what the
+//! session wrote and for what it saw on a standby.
+//!
+//! Invariants:
+//! - A mark is resolved only within its own epoch; across a change of primary it is reported.
+//! - A session that stays on one standby, by a backend that was already open at its last read
+//!   there, needs no floor: what that server shows only grows while it lives.
+
+use crate::clock::Moment;
+use crate::pg::Position;
+use crate::topology::{Coverage, Epoch, ServerId, Topology};
+
+/// What one session's reads must see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Floor {
+    /// The lowest position that a server must have replayed.
+    position: Option<Position>,
+    /// The session may know more than `position` since then.
+    mark: Option<Mark>,
+    /// Where it learnt that.
+    anchor: Anchor,
+}
+
+/// The moment a server's last answer arrived, and under which primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// When `ReadyForQuery` arrived.
+    pub at: Moment,
+    /// The epoch that it was sent in.
+    pub epoch: Epoch,
+}
+
+/// Which server answered the session last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Anchor {
+    /// None yet.
+    #[default]
+    Nowhere,
+    /// The primary.
+    Primary,
+    /// This standby, last at that moment.
+    Standby(ServerId, Moment),
+}
+
+/// What the floor asks for at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing: the session has neither written nor seen anything.
+    Nothing,
+    /// A server that has replayed this far.
+    Position(Position),
+    /// Not known yet: a sample of the primary sent after this moment will tell.
+    Unresolved(Moment),
+    /// Part of what the session knew is on a piece of log that a change of primary left behind,
+    /// or can't be shown not to be. To be reported once; see [`Floor::accept_loss`].
+    Lost,
+}
+
+impl Floor {
+    /// The server that answered last.
+    pub const fn anchor(&self) -> Anchor {
+        self.anchor
+    }
+
+    /// Takes note that the primary answered a group, sent in `epoch`, just now.
+    pub const fn after_primary(&mut self, now: Moment, epoch: Epoch) {
+        self.mark = Some(Mark { at: now, epoch });
+        self.anchor = Anchor::Primary;
+    }
+
+    /// Takes note that a standby answered a read just now.
+    pub const fn after_standby(&mut self, server: ServerId, now: Moment, epoch: Epoch) {
+        self.mark = Some(Mark { at: now, epoch });
+        self.anchor = Anchor::Standby(server, now);
+    }
+
+    /// What a server other than the anchor must have replayed. Resolves the mark if it can be.
+    pub fn demand(&mut self, topology: &Topology) -> Demand {
+        if let Some(mark) = self.mark {
+            if mark.epoch != topology.epoch {
+                return Demand::Lost;
+            }
+            match topology.samples.resolve(mark.at) {
+                Some(position) => {
+                    self.position = Some(position);
+                    self.mark = None;
+                }
+                None => return Demand::Unresolved(mark.at),
+            }
+        }
+        let Some(position) = self.position else { return Demand::Nothing };
+        let newest = topology.samples.newest().map(|sample| sample.position);
+        let primary = newest.unwrap_or(position);
+        match topology.history.covers(primary, position) {
+            Coverage::Covers | Coverage::Behind => Demand::Position(position),
+            Coverage::Lost | Coverage::Diverged | Coverage::Unrelated => Demand::Lost,
+        }
+    }
+
+    /// The client was told that what it knew may be lost: from now on the present primary's
+    /// present state counts.
+    pub const fn accept_loss(&mut self, now: Moment, epoch: Epoch) {
+        self.position = None;
+        self.mark = Some(Mark { at: now, epoch });
+        self.anchor = Anchor::Nowhere;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::{Lsn, SystemId, Timeline};
+    use crate::topology::{Fork, History, PrimarySample};
+
+    fn moment(nanos: u64) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
+    fn at(timeline: u32, lsn: u64) -> Position {
+        Position { system: SystemId(1), timeline: Timeline(timeline), lsn: Lsn(lsn) }
+    }
+
+    fn topology(epoch: u64, samples: &[(u64, Position)], history: History) -> Topology {
+        let mut topology = Topology::unseen(Box::default());
+        topology.epoch = Epoch(epoch);
+        topology.history = history;
+        for (sent_at, position) in samples {
+            let sample = PrimarySample { sent_at: moment(*sent_at), position: *position };
+            topology.samples = topology.samples.with(sample);
+        }
+        topology
+    }
+
+    #[test]
+    fn a_session_that_knows_nothing_demands_nothing() {
+        let topology = topology(1, &[], History::default());
+        assert_eq!(Floor::default().demand(&topology), Demand::Nothing);
+    }
+
+    #[test]
+    fn a_mark_waits_for_a_sample_that_was_sent_after_it() {
+        let mut floor = Floor::default();
+        floor.after_primary(moment(20), Epoch(1));
+        let history = History::new(Timeline(1), vec![]);
+        let early = topology(1, &[(20, at(1, 100))], history.clone());
+        assert_eq!(floor.demand(&early), Demand::Unresolved(moment(20)));
+
+        let later = topology(1, &[(20, at(1, 100)), (21, at(1, 150))], history);
+        assert_eq!(floor.demand(&later), Demand::Position(at(1, 150)));
+        assert_eq!(floor.demand(&early), Demand::Position(at(1, 150)), "once resolved, it stays");
+    }
+
+    #[test]
+    fn a_mark_of_another_epoch_is_never_resolved() {
+        let mut floor = Floor::default();
+        floor.after_primary(moment(20), Epoch(1));
+        let next = topology(2, &[(30, at(2, 900))], History::new(Timeline(2), vec![]));
+        assert_eq!(floor.demand(&next), Demand::Lost);
+        floor.accept_loss(moment(31), Epoch(2));
+        assert_eq!(floor.demand(&next), Demand::Unresolved(moment(31)));
+    }
+
+    #[test]
+    fn a_position_behind_a_fork_is_lost_though_the_new_log_is_longer() {
+        let mut floor = Floor::default();
+        floor.after_primary(moment(20), Epoch(1));
+        let old = topology(1, &[(21, at(1, 150))], History::new(Timeline(1), vec![]));
+        assert_eq!(floor.demand(&old), Demand::Position(at(1, 150)));
+
+        let fork = |lsn| {
+            let forks = vec![Fork { timeline: Timeline(1), at: Lsn(lsn) }];
+            topology(2, &[(30, at(2, 900))], History::new(Timeline(2), forks))
+        };
+        assert_eq!(floor.demand(&fork(140)), Demand::Lost);
+        assert_eq!(floor.demand(&fork(150)), Demand::Position(at(1, 150)), "it was carried over");
+    }
+}
