@@ -17,3 +17,5 @@ pub mod pool;
 
 pub mod frontend;
 pub mod control;
+
+pub mod config;

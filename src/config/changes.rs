@@ -1,0 +1,98 @@
+//! What each key is and why, and what changes from one configuration to the next.
+
+use crate::config::key::Counts;
+use crate::config::keys;
+use crate::config::types::Config;
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody said anything.
+    Default,
+    /// The file.
+    File {
+        /// As the user named it.
+        path: Arc<str>,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A variable of the environment.
+    Env(Arc<str>),
+    /// A flag of the command line.
+    Flag(Arc<str>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => out.write_str("default"),
+            Self::File { path, line } => write!(out, "{path}:{line}"),
+            Self::Env(name) => write!(out, "environment {name}"),
+            Self::Flag(name) => out.write_str(name),
+        }
+    }
+}
+
+/// One key as it is now. Secrets are stars.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its full name.
+    pub key: &'static str,
+    /// Its value, as TOML.
+    pub value: String,
+    /// Its default, as TOML.
+    pub default: String,
+    /// Where the value comes from.
+    pub source: Source,
+}
+
+/// One key that differs between two configurations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its full name.
+    pub key: &'static str,
+    /// What it was, as TOML.
+    pub old: String,
+    /// What it is now, as TOML.
+    pub new: String,
+    /// Whether it counts only after a restart.
+    pub needs_restart: bool,
+}
+
+impl Config {
+    /// What differs, in the order of the reference.
+    pub fn changes(old: &Self, new: &Self) -> Vec<Change> {
+        let pairs = old.sources.iter().zip(&new.sources);
+        let differing = pairs.filter(|(was, is)| {
+            was.value != is.value || (was.key == keys::PASSWORD.name && password_differs(old, new))
+        });
+        differing
+            .map(|(was, is)| Change {
+                key: is.key,
+                old: was.value.clone(),
+                new: is.value.clone(),
+                needs_restart: needs_restart(is.key),
+            })
+            .collect()
+    }
+
+    /// The keys that differ and count only after a restart.
+    pub fn changes_needing_restart(old: &Self, new: &Self) -> Vec<&'static str> {
+        let changes = Self::changes(old, new);
+        changes.into_iter().filter(|change| change.needs_restart).map(|change| change.key).collect()
+    }
+}
+
+/// The same stars may stand for another password.
+fn password_differs(old: &Config, new: &Config) -> bool {
+    old.control_login.password != new.control_login.password
+}
+
+fn needs_restart(key: &str) -> bool {
+    keys::find(key).is_some_and(|key| match key.counts() {
+        Counts::OnRestart => true,
+        Counts::OnReload => false,
+    })
+}

@@ -1,0 +1,85 @@
+//! The words of every closed choice.
+
+use crate::auth;
+use crate::backend::SslMode;
+use crate::config::setting::Choice;
+use crate::config::types::LogFormat;
+use crate::config::types::LogLevel;
+use crate::pool;
+use crate::route::Balance;
+use crate::route::Consistency;
+use crate::route::OnAllStale;
+use crate::route::Reads;
+
+/// `tls.mode` as it is written; checked, it is [`crate::config::ClientTls`] or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TlsMode {
+    Disable,
+    Prefer,
+    Require,
+}
+
+impl Choice for TlsMode {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Disable, "disable"), (Self::Prefer, "prefer"), (Self::Require, "require")];
+}
+
+impl Choice for SslMode {
+    const WORDS: &'static [(Self, &'static str)] = &[
+        (Self::Disable, "disable"),
+        (Self::Allow, "allow"),
+        (Self::Prefer, "prefer"),
+        (Self::Require, "require"),
+        (Self::VerifyCa, "verify-ca"),
+        (Self::VerifyFull, "verify-full"),
+    ];
+}
+
+impl Choice for auth::Method {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Trust, "trust"), (Self::ScramSha256, "scram-sha-256")];
+}
+
+impl Choice for pool::Mode {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Transaction, "transaction"), (Self::Session, "session")];
+}
+
+impl Choice for pool::Reset {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Tracked, "tracked"), (Self::Off, "off")];
+}
+
+impl Choice for Reads {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Standby, "standby"), (Self::Any, "any"), (Self::Primary, "primary")];
+}
+
+impl Choice for Consistency {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Eventual, "eventual"), (Self::Session, "session"), (Self::Primary, "primary")];
+}
+
+impl Choice for OnAllStale {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Primary, "primary"), (Self::Wait, "wait"), (Self::Error, "error")];
+}
+
+impl Choice for Balance {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::LeastActive, "least-active"), (Self::Weighted, "weighted")];
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(Self, &'static str)] = &[(Self::Text, "text"), (Self::Json, "json")];
+}
+
+impl Choice for LogLevel {
+    const WORDS: &'static [(Self, &'static str)] = &[
+        (Self::Error, "error"),
+        (Self::Warn, "warn"),
+        (Self::Info, "info"),
+        (Self::Debug, "debug"),
+        (Self::Trace, "trace"),
+    ];
+}

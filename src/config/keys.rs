@@ -1,0 +1,381 @@
+//! Every key, once: name, type, default, meaning. The reader, the reference file and the manual's
+//! page are made from this table.
+//!
+//! Defaults are those of the policies, which own them.
+
+use crate::auth;
+use crate::backend::SslMode;
+use crate::config::choices::TlsMode;
+use crate::config::hosts::Hosts;
+use crate::config::hosts::Overrides;
+use crate::config::key::AnyKey;
+use crate::config::key::Counts::OnReload;
+use crate::config::key::Counts::OnRestart;
+use crate::config::key::Key;
+use crate::config::listen::At;
+use crate::config::listen::CLIENT_PORT;
+use crate::config::listen::HTTP_PORT;
+use crate::config::listen::Http;
+use crate::config::listen::Listener;
+use crate::config::listen::Listeners;
+use crate::config::problem::Place;
+use crate::config::secret::SecretSource;
+use crate::config::setting::Bytes;
+use crate::config::setting::OrOff;
+use crate::config::types::Limits;
+use crate::config::types::LogFormat;
+use crate::config::types::LogLevel;
+use crate::config::types::Observability;
+use crate::control;
+use crate::pool;
+use crate::route;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+macro_rules! keys {
+    ($($(#[doc = $doc:literal])+ $id:ident: $type:ty = $name:literal {
+        default: $default:expr,
+        $(example: $example:literal,)?
+        $(check: $check:expr,)?
+        counts: $counts:ident,
+    })+) => {
+        $(pub(super) static $id: Key<$type> = Key {
+            name: $name,
+            doc: concat!($($doc),+),
+            default: || $default,
+            example: concat!($($example)?),
+            check: keys!(@check $($check)?),
+            counts: $counts,
+        };)+
+
+        /// Every key, in the order of the reference.
+        pub(super) static ALL: &[&dyn AnyKey] = &[$(&$id),+];
+    };
+    (@check) => { |_| Ok(()) };
+    (@check $check:expr) => { $check };
+}
+
+fn at_least<T: PartialOrd>(value: &T, least: &T, must: &'static str) -> Result<(), &'static str> {
+    if value >= least { Ok(()) } else { Err(must) }
+}
+
+fn not_zero(value: &u32) -> Result<(), &'static str> {
+    at_least(value, &1, "must be at least 1")
+}
+
+fn ten_millis(value: &Duration) -> Result<(), &'static str> {
+    at_least(value, &Duration::from_millis(10), "must be at least \"10ms\"")
+}
+
+fn one_second(value: &Duration) -> Result<(), &'static str> {
+    at_least(value, &Duration::from_secs(1), "must be at least \"1s\"")
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+}
+
+keys! {
+    /// Where clients connect: addresses, and directories of unix sockets.
+    /// An address that is not loopback needs `auth.method = "scram-sha-256"`.
+    LISTEN: Listeners = "listen" {
+        default: Listeners(vec![Listener { at: At::Tcp(loopback(CLIENT_PORT)), place: Place::Nowhere }]),
+        example: "[\"0.0.0.0:6432\", \"unix:/run/pgsteer\"]",
+        check: |listeners| if listeners.0.is_empty() { Err("must name an address") } else { Ok(()) },
+        counts: OnRestart,
+    }
+    /// Where `/metrics`, `/livez`, `/readyz` and `/status` are served.
+    HTTP: Http = "http" {
+        default: Http(Some(loopback(HTTP_PORT))),
+        counts: OnRestart,
+    }
+
+    /// TLS towards clients: `prefer` offers it once `cert` and `key` are set,
+    /// `require` refuses TCP clients without it.
+    TLS_MODE: TlsMode = "tls.mode" {
+        default: TlsMode::Prefer,
+        counts: OnReload,
+    }
+    /// The certificate chain that clients are shown, PEM.
+    TLS_CERT: Option<PathBuf> = "tls.cert" {
+        default: None,
+        example: "\"/etc/pgsteer/tls/tls.crt\"",
+        counts: OnReload,
+    }
+    /// Its private key, PEM; of mode 0640 or stricter.
+    TLS_KEY: Option<PathBuf> = "tls.key" {
+        default: None,
+        example: "\"/etc/pgsteer/tls/tls.key\"",
+        counts: OnReload,
+    }
+
+    /// The servers, at most 64. Which one is the primary is discovered, never declared.
+    HOSTS: Hosts = "servers.hosts" {
+        default: Hosts(Vec::new()),
+        example: "[\"db1:5432\", \"db2:5432\"]",
+        counts: OnRestart,
+    }
+    /// Who pgsteer itself logs in as, to watch the servers.
+    /// Unset: `PGUSER`, else the name of the operating system's user.
+    USER: Option<String> = "servers.user" {
+        default: None,
+        example: "\"pgsteer\"",
+        counts: OnRestart,
+    }
+    /// The password of that user. Unset: `PGPASSWORD`, else the password file (`PGPASSFILE`, `~/.pgpass`).
+    PASSWORD: SecretSource = "servers.password" {
+        default: SecretSource::None,
+        example: "{ file = \"/run/secrets/pgsteer\" }",
+        counts: OnRestart,
+    }
+    /// The database that it connects to. Unset: `PGDATABASE`, else `postgres`.
+    DATABASE: Option<String> = "servers.database" {
+        default: None,
+        example: "\"postgres\"",
+        counts: OnRestart,
+    }
+    /// TLS towards the servers, with libpq's meanings. Unset: `PGSSLMODE`, else `prefer`.
+    SSLMODE: SslMode = "servers.sslmode" {
+        default: SslMode::Prefer,
+        counts: OnRestart,
+    }
+    /// The authorities whose certificates are trusted, PEM.
+    /// Unset: `PGSSLROOTCERT`, else the system's.
+    SSLROOTCERT: Option<PathBuf> = "servers.sslrootcert" {
+        default: None,
+        example: "\"/etc/pgsteer/tls/ca.crt\"",
+        counts: OnRestart,
+    }
+    /// Pause between two looks at a server.
+    CHECK_INTERVAL: Duration = "servers.check_interval" {
+        default: control::Policy::default().check_interval,
+        check: ten_millis,
+        counts: OnReload,
+    }
+    /// Longest wait for its answer.
+    CHECK_TIMEOUT: Duration = "servers.check_timeout" {
+        default: control::Policy::default().check_timeout,
+        check: ten_millis,
+        counts: OnReload,
+    }
+    /// A primary that refuses connections for so long may be replaced by a standby that somebody promoted.
+    GONE_AFTER: Duration = "servers.gone_after" {
+        default: control::Policy::default().gone_after,
+        check: ten_millis,
+        counts: OnReload,
+    }
+    /// A primary that is merely silent for so long, and from which no standby streams any more,
+    /// may be replaced by a standby that somebody promoted.
+    SILENT_AFTER: Duration = "servers.silent_after" {
+        default: control::Policy::default().silent_after,
+        check: ten_millis,
+        counts: OnReload,
+    }
+    /// What differs for one server: `weight`, its share of the reads relative to the others' (1);
+    /// with 0 it gets none.
+    OVERRIDES: Overrides = "servers.overrides" {
+        default: Overrides(Vec::new()),
+        example: "{ \"db2:5432\" = { weight = 0 } }",
+        counts: OnRestart,
+    }
+
+    /// How clients prove who they are. `trust` believes them, and is allowed on loopback and unix sockets only.
+    AUTH_METHOD: auth::Method = "auth.method" {
+        default: auth::Policy::default().method,
+        counts: OnReload,
+    }
+    /// A file of users and their SCRAM verifiers or passwords, in PgBouncer's format
+    /// (`"name" "SCRAM-SHA-256$..."`).
+    AUTH_FILE: Option<PathBuf> = "auth.file" {
+        default: auth::Policy::default().file,
+        example: "\"/etc/pgsteer/userlist.txt\"",
+        counts: OnReload,
+    }
+    /// The query that finds a user's verifier on a server: `$1` is the name, and it returns the
+    /// name and the verifier. `""`: only the file counts. The default needs a superuser as
+    /// `servers.user`; a `SECURITY DEFINER` function of your own does not.
+    AUTH_QUERY: Option<String> = "auth.query" {
+        default: auth::Policy::default().query,
+        counts: OnReload,
+    }
+
+    /// How long a client keeps a backend: for a transaction, or until it leaves.
+    POOL_MODE: pool::Mode = "pool.mode" {
+        default: pool::Policy::default().mode,
+        counts: OnReload,
+    }
+    /// Most backends for one server, database and user.
+    POOL_SIZE: u32 = "pool.size" {
+        default: pool::Policy::default().size,
+        check: not_zero,
+        counts: OnReload,
+    }
+    /// Most clients at a time; one more is refused with SQLSTATE 53300.
+    MAX_CLIENTS: u32 = "pool.max_clients" {
+        default: pool::Policy::default().max_clients,
+        check: not_zero,
+        counts: OnReload,
+    }
+    /// Longest wait for a backend to come free, then SQLSTATE 53300.
+    WAIT_TIMEOUT: Duration = "pool.wait_timeout" {
+        default: pool::Policy::default().wait_timeout,
+        check: ten_millis,
+        counts: OnReload,
+    }
+    /// A backend that rested for so long is closed.
+    IDLE_TIMEOUT: Duration = "pool.idle_timeout" {
+        default: pool::Policy::default().idle_timeout,
+        check: one_second,
+        counts: OnReload,
+    }
+    /// A backend that lived for so long is closed when it comes free.
+    MAX_LIFETIME: Duration = "pool.max_lifetime" {
+        default: pool::Policy::default().max_lifetime,
+        check: one_second,
+        counts: OnReload,
+    }
+    /// What keeps one session's state from the next. `off` does nothing, and is only for
+    /// applications that never change a session's state.
+    RESET: pool::Reset = "pool.reset" {
+        default: pool::Policy::default().reset,
+        counts: OnReload,
+    }
+
+    /// Who serves reads: standbys (the primary only as `on_all_stale` says), any server, or the primary alone.
+    READS: route::Reads = "routing.reads" {
+        default: route::Policy::default().reads,
+        counts: OnReload,
+    }
+    /// What a session's reads see at least: whatever a standby has (`eventual`), all that the
+    /// session wrote and saw before (`session`), or the primary's own answer (`primary`).
+    CONSISTENCY: route::Consistency = "routing.consistency" {
+        default: route::Policy::default().consistency,
+        counts: OnReload,
+    }
+    /// A standby that is further behind than this gets no reads until it has caught up.
+    MAX_LAG_TIME: OrOff<Duration> = "routing.max_lag.time" {
+        default: OrOff::from(route::Policy::default().max_lag.time),
+        counts: OnReload,
+    }
+    /// The same in bytes of write-ahead log.
+    MAX_LAG_BYTES: OrOff<Bytes> = "routing.max_lag.bytes" {
+        default: OrOff::from(route::Policy::default().max_lag.bytes.map(Bytes)),
+        counts: OnReload,
+    }
+    /// What happens to a read for which no standby qualifies: the primary answers it, it waits
+    /// (up to `hold_max`), or it fails.
+    ON_ALL_STALE: route::OnAllStale = "routing.on_all_stale" {
+        default: route::Policy::default().on_all_stale,
+        counts: OnReload,
+    }
+    /// How one of several standbys is picked: fewest statements under way relative to its
+    /// weight, or by weight in turn.
+    BALANCE: route::Balance = "routing.balance" {
+        default: route::Policy::default().balance,
+        counts: OnReload,
+    }
+    /// Longest wait for a standby to replay what the session wrote, before the read goes
+    /// elsewhere. `"0s"` never waits.
+    REPLAY_WAIT_MAX: Duration = "routing.replay_wait_max" {
+        default: route::Policy::default().replay_wait_max,
+        counts: OnReload,
+    }
+    /// Oldest observation of a standby that still counts, so that a silent one gets no reads.
+    /// Must be longer than `servers.check_interval`.
+    OBSERVATION_AGE_MAX: Duration = "routing.observation_age_max" {
+        default: route::Policy::default().observation_age_max,
+        check: ten_millis,
+        counts: OnReload,
+    }
+    /// Longest that a statement is held while there is no primary, then SQLSTATE 57P03.
+    HOLD_MAX: Duration = "routing.hold_max" {
+        default: route::Policy::default().hold_max,
+        counts: OnReload,
+    }
+    /// Functions that may run on a standby, whatever the catalog says of them.
+    READ_FUNCTIONS: Vec<String> = "routing.read_functions" {
+        default: route::Policy::default().read_functions,
+        example: "[\"app.report\"]",
+        counts: OnReload,
+    }
+    /// Functions that need the primary, whatever the catalog says of them.
+    WRITE_FUNCTIONS: Vec<String> = "routing.write_functions" {
+        default: route::Policy::default().write_functions,
+        example: "[\"app.audit\"]",
+        counts: OnReload,
+    }
+
+    /// Longest time from a client's connect to its login.
+    LOGIN_TIMEOUT: Duration = "limits.login_timeout" {
+        default: Limits::default().login_timeout,
+        check: one_second,
+        counts: OnReload,
+    }
+    /// Threads that serve clients; 0: by the number of cores.
+    SHARDS: u32 = "limits.shards" {
+        default: 0,
+        check: |shards| if *shards > 256 { Err("must be at most 256") } else { Ok(()) },
+        counts: OnRestart,
+    }
+    /// Longest message of a client; a longer one ends its connection. PostgreSQL's own limit is 1GB.
+    MAX_MESSAGE: Bytes = "limits.max_message" {
+        default: Bytes(Limits::default().max_message),
+        check: |size| if (Bytes(64 << 10)..=Bytes(1 << 30)).contains(size) { Ok(()) }
+            else { Err("must be from \"64kB\" to \"1GB\"") },
+        counts: OnReload,
+    }
+    /// Most bytes of statements sent in one go that are kept in order to route them and to run
+    /// them again elsewhere; what is longer goes to the primary.
+    MAX_GROUP: Bytes = "limits.max_group" {
+        default: Bytes(Limits::default().max_group),
+        check: |size| if (Bytes(8 << 10)..=Bytes(256 << 20)).contains(size) { Ok(()) }
+            else { Err("must be from \"8kB\" to \"256MB\"") },
+        counts: OnReload,
+    }
+    /// After SIGTERM clients are still accepted for so long, for load balancers to notice.
+    DRAIN_DELAY: Duration = "limits.drain_delay" {
+        default: Limits::default().drain_delay,
+        counts: OnReload,
+    }
+    /// Then transactions get so long to finish.
+    DRAIN_TIMEOUT: Duration = "limits.drain_timeout" {
+        default: Limits::default().drain_timeout,
+        counts: OnReload,
+    }
+
+    /// The form of the log, which goes to standard error.
+    LOG: LogFormat = "observability.log" {
+        default: Observability::default().log,
+        counts: OnRestart,
+    }
+    /// What is logged. `-v` and `-q`, and the directives in `RUST_LOG`, go before it.
+    LOG_LEVEL: LogLevel = "observability.log_level" {
+        default: Observability::default().log_level,
+        counts: OnRestart,
+    }
+}
+
+/// The key of that name.
+pub(super) fn find(name: &str) -> Option<&'static dyn AnyKey> {
+    ALL.iter().find(|key| key.name() == name).copied()
+}
+
+/// The names one level below a prefix (`""`, `routing`, `routing.max_lag`), without repetition.
+pub(super) fn below(prefix: &str) -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = Vec::new();
+    for key in ALL {
+        let rest = if prefix.is_empty() {
+            Some(key.name())
+        } else {
+            key.name().strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.'))
+        };
+        let Some(rest) = rest else { continue };
+        let name = rest.split_once('.').map_or(rest, |(first, _)| first);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}

@@ -1,0 +1,133 @@
+//! From the outside world - a file, an environment, flags - to a [`Config`] or a report.
+
+use crate::config::build::Builder;
+use crate::config::layers::Flag;
+use crate::config::layers::Layers;
+use crate::config::problem::Notes;
+use crate::config::problem::Place;
+use crate::config::problem::Report;
+use crate::config::problem::SourceFile;
+use crate::config::secret;
+use crate::config::types::Config;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// The longest file that is read; sixty keys need far less.
+const LONGEST: u64 = 1024 * 1024;
+
+/// What a configuration is made of. It is kept, so that a reload asks the same question again.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The file, if any.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+    /// The command line, in order.
+    pub flags: Vec<Flag>,
+}
+
+/// A configuration, and what is not wrong but strange.
+#[derive(Debug)]
+pub struct Loaded {
+    /// It.
+    pub config: Config,
+    /// Warnings only.
+    pub warnings: Report,
+}
+
+impl Request {
+    /// The variables of this process. What is not UTF-8 is left out unless it is ours; then its
+    /// bad bytes are replaced, and its reader complains.
+    pub fn env_of_process() -> BTreeMap<String, String> {
+        std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok()?;
+                let value = match value.into_string() {
+                    Ok(value) => value,
+                    Err(value) if name.starts_with("PGSTEER_") => {
+                        value.to_string_lossy().into_owned()
+                    }
+                    Err(_) => return None,
+                };
+                Some((name, value))
+            })
+            .collect()
+    }
+
+    /// Reads the file and checks everything.
+    ///
+    /// # Errors
+    /// The [`Report`] has every error and every warning.
+    pub fn load(&self) -> Result<Loaded, Report> {
+        let Some(path) = &self.file else {
+            return self.check(None, Notes::default());
+        };
+        let name = path.display().to_string();
+        let (bytes, mode) = read(path)
+            .map_err(|error| Report::of(&name, format!("cannot read the file: {error}"), ""))?;
+        let mut notes = Notes::default();
+        let text = String::from_utf8(bytes).unwrap_or_else(|error| {
+            let start = error.utf8_error().valid_up_to();
+            let place = Place::File { start, end: start.saturating_add(1) };
+            notes.error(&place, "the file is not UTF-8".to_owned(), "");
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        });
+        if secret::open_to_others(mode) && holds_a_secret(&text) {
+            let message = format!(
+                "{name} holds a password and has mode {:04o}: others can read it",
+                mode & 0o7777
+            );
+            let help = format!(
+                "chmod 0640 {name}, or keep it elsewhere: password = {{ file = \"PATH\" }}"
+            );
+            notes.warning(&Place::Nowhere, message, help);
+        }
+        let file = SourceFile { path: name, text };
+        self.check(Some(&file), notes)
+    }
+
+    fn check(&self, file: Option<&SourceFile>, notes: Notes) -> Result<Loaded, Report> {
+        let mut layers = Layers::new(notes);
+        if let Some(file) = file {
+            layers.add_file(&file.text);
+        }
+        layers.add_env(&self.env);
+        layers.add_flags(&self.flags);
+        let (config, notes) = Builder { layers, file, env: &self.env }.build();
+        let report = notes.report(file);
+        config.map_or_else(
+            || Err(report.clone()),
+            |config| Ok(Loaded { config, warnings: report.clone() }),
+        )
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<(Vec<u8>, u32)> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    if about.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > LONGEST) {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    Ok((bytes, about.mode()))
+}
+
+/// Whether the file has a password in plain text. A guess by the text: only a warning hangs on it.
+fn holds_a_secret(text: &str) -> bool {
+    text.lines().any(|line| {
+        let line = line.trim_start();
+        line.strip_prefix("password").is_some_and(|rest| {
+            rest.trim_start()
+                .strip_prefix('=')
+                .is_some_and(|value| value.trim_start().starts_with(['"', '\'']))
+        })
+    })
+}

@@ -1,0 +1,216 @@
+//! The checked configuration: plain types, filled once, read by everybody.
+
+use crate::auth;
+use crate::backend::Secret;
+use crate::backend::TlsPolicy;
+use crate::config::changes::Shown;
+use crate::control;
+use crate::pool;
+use crate::route;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that an operator chose, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<Listen>,
+    /// Where metrics and health are served; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// TLS towards clients; `None`: none.
+    pub tls: Option<ClientTls>,
+    /// The servers, in the order of [`crate::topology::ServerId`]; at least one.
+    pub servers: Vec<ServerConfig>,
+    /// TLS towards servers.
+    pub server_tls: TlsPolicy,
+    /// Who the control plane logs in as.
+    pub control_login: ControlLogin,
+    /// How the servers are watched.
+    pub control: control::Policy,
+    /// How clients prove who they are.
+    pub auth: auth::Policy,
+    /// How backends are shared.
+    pub pool: pool::Policy,
+    /// Where statements go.
+    pub routing: route::Policy,
+    /// Bounds.
+    pub limits: Limits,
+    /// What operators see.
+    pub observability: Observability,
+    /// Every key with its value and where that came from, in the order of the reference.
+    pub sources: Vec<Shown>,
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A unix socket, `.s.PGSQL.PORT` in this directory, as libpq looks for it.
+    Unix {
+        /// The directory.
+        directory: PathBuf,
+        /// The number in the socket's name.
+        port: u16,
+    },
+}
+
+impl Listen {
+    /// The socket's file; `None` for TCP.
+    pub fn socket_path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix { directory, port } => Some(directory.join(format!(".s.PGSQL.{port}"))),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(out),
+            Self::Unix { directory, .. } => write!(out, "unix:{}", directory.display()),
+        }
+    }
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Whether a client may do without.
+    pub mode: ClientTlsMode,
+    /// The certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// Whether a client may do without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientTlsMode {
+    /// It may.
+    Prefer,
+    /// It may not, except over a unix socket.
+    Require,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// `host:port`: its name in metrics, logs and `status`.
+    pub name: Arc<str>,
+    /// Host name, address, or the directory of a unix socket.
+    pub host: Arc<str>,
+    /// TCP port, or the number in the unix socket's name.
+    pub port: u16,
+    /// Its share of the reads, relative to the others'; 0: never read from it.
+    pub weight: u32,
+    /// What the password file says for the control user on this server; used only where
+    /// [`ControlLogin::password`] is `None`.
+    pub passfile_password: Option<Secret>,
+}
+
+/// Who the control plane logs in as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlLogin {
+    /// The role.
+    pub user: String,
+    /// Its password on every server; `None`: see [`Config::password_for`].
+    pub password: Option<Secret>,
+    /// The database.
+    pub database: String,
+}
+
+impl Config {
+    /// The control user's password on a server, from the configuration or the password file.
+    pub fn password_for<'c>(&'c self, server: &'c ServerConfig) -> Option<&'c Secret> {
+        self.control_login.password.as_ref().or(server.passfile_password.as_ref())
+    }
+}
+
+/// `[limits]`: bounds, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time from a client's connect to its login, then it is closed.
+    pub login_timeout: Duration,
+    /// Threads that serve clients; `None`: by the number of cores.
+    pub shards: Option<NonZeroUsize>,
+    /// Longest message of a client, in bytes; a longer one ends its connection.
+    pub max_message: u64,
+    /// Most bytes of one group of messages that are kept in order to route it and to run it
+    /// again; what is longer goes to the primary as it comes.
+    pub max_group: u64,
+    /// Time from SIGTERM to the end of accepting, for load balancers to notice.
+    pub drain_delay: Duration,
+    /// Longest time that clients then get to finish their transactions.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            login_timeout: Duration::from_secs(30),
+            shards: None,
+            max_message: 1 << 30,
+            max_group: 1 << 20,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[observability]`, checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observability {
+    /// The form of the log.
+    pub log: LogFormat,
+    /// What is logged.
+    pub log_level: LogLevel,
+}
+
+impl Default for Observability {
+    fn default() -> Self {
+        Self { log: LogFormat::Text, log_level: LogLevel::Info }
+    }
+}
+
+/// The form of the log: `observability.log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// What is logged: `observability.log_level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What broke.
+    Error,
+    /// What may break.
+    Warn,
+    /// What changed.
+    Info,
+    /// What happened.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word in the configuration and in `RUST_LOG`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Fast tests without an outside world, in one binary.
+
+mod config;
