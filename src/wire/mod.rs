@@ -5,3 +5,5 @@
 //! raise.
 
 pub mod frame;
+pub mod message;
+pub mod startup;

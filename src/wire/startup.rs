@@ -1,0 +1,478 @@
+//! The first packet of a connection: what the client wants, before anything is agreed.
+//!
+//! It is the only message without a tag, and the one that anybody can send. [`size`] says how
+//! long it is, [`read`] what it asks for; both work on complete bytes and never panic. The
+//! packet is read here and not by `pgwire`, which takes a value without its end for an empty
+//! one and turns bytes that are not UTF-8 into replacement characters: two users could become
+//! one.
+//!
+//! Source: PostgreSQL manual, 55.2.1 "Start-up" and 55.7 "Message Formats";
+//! `ProcessStartupPacket` in `postmaster/postmaster.c` (since 18 `tcop/backend_startup.c`).
+
+use crate::pg::SqlState;
+use crate::wire::message::{ErrorReport, TooLong};
+use bytes::BytesMut;
+use pgwire::messages::Message;
+use pgwire::messages::startup::NegotiateProtocolVersion;
+
+/// The longest first packet without its length word, in bytes.
+///
+/// Source: `MAX_STARTUP_PACKET_LENGTH` in `libpq/pqcomm.h`.
+const BODY_MAX: usize = 10_000;
+/// The longest name of a user or a database that a server keeps, in bytes (`NAMEDATALEN - 1`).
+const NAME_MAX: usize = 63;
+/// Protocol 3.0, the one that we speak.
+const VERSION: i32 = 3 << 16;
+
+const CANCEL_CODE: [u8; 4] = 80_877_102_u32.to_be_bytes();
+const SSL_CODE: [u8; 4] = 80_877_103_u32.to_be_bytes();
+const GSSENC_CODE: [u8; 4] = 80_877_104_u32.to_be_bytes();
+
+/// What a client's first packet asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirstPacket {
+    /// TLS, before anything else is said.
+    Ssl,
+    /// GSSAPI encryption.
+    GssEnc,
+    /// To cancel what another connection is doing.
+    Cancel(CancelKey),
+    /// A session.
+    Startup(Startup),
+}
+
+/// Whose statement is to be cancelled. Its `Debug` hides the key, which is a secret.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CancelKey {
+    /// The process id from `BackendKeyData`.
+    pub pid: i32,
+    /// The key from `BackendKeyData`.
+    pub key: Box<[u8]>,
+}
+
+/// A wish for a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Startup {
+    /// Who.
+    pub user: String,
+    /// Where; the user's name unless it was given.
+    pub database: String,
+    /// Every other parameter in the order in which a server applies them, `options` taken apart.
+    pub settings: Vec<(String, String)>,
+    /// What must be said about the protocol before the login goes on.
+    pub negotiation: Negotiation,
+}
+
+/// What the client asked for that protocol 3.0 does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Negotiation {
+    /// Nothing.
+    Agreed,
+    /// A newer minor version, or these protocol options.
+    Offer {
+        /// The names of the options, `_pq_.` included.
+        unknown_options: Vec<String>,
+    },
+}
+
+/// Why a first packet is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartupError {
+    /// The length word can't be one.
+    #[error("invalid length of startup packet")]
+    Length,
+    /// It is the first byte of a TLS handshake.
+    #[error("direct TLS connections are not supported")]
+    DirectTls,
+    /// A protocol that we don't speak.
+    #[error("unsupported frontend protocol {major}.{minor}: pgsteer speaks 3.0")]
+    Version {
+        /// Major number.
+        major: u16,
+        /// Minor number.
+        minor: u16,
+    },
+    /// The parameters are not pairs of texts with an end.
+    #[error("invalid startup packet layout: expected terminator as last byte")]
+    Layout,
+    /// No user.
+    #[error("no PostgreSQL user name specified in startup packet")]
+    NoUser,
+    /// A text that is not UTF-8.
+    #[error("startup parameter \"{name}\" is not valid UTF-8")]
+    Encoding {
+        /// Which parameter.
+        name: String,
+    },
+    /// A replication connection.
+    #[error("replication connections are not supported")]
+    Replication,
+    /// `replication` is neither `database` nor a Boolean.
+    #[error("invalid value for parameter \"replication\": \"{value}\"")]
+    ReplicationValue {
+        /// What it is.
+        value: String,
+    },
+    /// `options` holds something else than settings.
+    #[error("invalid command-line argument for server process: {argument}")]
+    Options {
+        /// The argument.
+        argument: String,
+    },
+}
+
+impl StartupError {
+    /// What the client is told, before the connection ends.
+    pub fn report(&self) -> ErrorReport {
+        let report = ErrorReport::fatal(self.sqlstate(), self.to_string());
+        match self {
+            Self::DirectTls => report.with_hint("Leave sslnegotiation at its default, postgres."),
+            Self::Encoding { .. } => report
+                .with_hint("Names of users and databases must be UTF-8 to pass through pgsteer."),
+            Self::Replication => {
+                report.with_hint("Connect to the server itself for streaming replication.")
+            }
+            Self::Options { .. } => {
+                report.with_hint("Only -c name=value and --name=value can be used in options.")
+            }
+            Self::ReplicationValue { .. } => {
+                report.with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
+            }
+            Self::Length | Self::Version { .. } | Self::Layout | Self::NoUser => report,
+        }
+    }
+
+    const fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Length | Self::Layout => SqlState::PROTOCOL_VIOLATION,
+            Self::DirectTls | Self::Version { .. } | Self::Replication => {
+                SqlState::FEATURE_NOT_SUPPORTED
+            }
+            Self::NoUser => SqlState::INVALID_AUTHORIZATION,
+            Self::Encoding { .. } | Self::ReplicationValue { .. } => {
+                SqlState::INVALID_PARAMETER_VALUE
+            }
+            Self::Options { .. } => SqlState(*b"42601"), // syntax_error, as PostgreSQL says
+        }
+    }
+}
+
+/// How many bytes the first packet has, its length word included; `None` while fewer than four
+/// have arrived.
+///
+/// # Errors
+/// [`StartupError::Length`] if it is shorter or longer than PostgreSQL would take.
+pub fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
+    let [a, b, c, d, ..] = *bytes else { return Ok(None) };
+    if [a, b] == [0x16, 0x03] {
+        return Err(StartupError::DirectTls); // a TLS record of type "handshake", version 3.x
+    }
+    let total = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if (8..=BODY_MAX + 4).contains(&total) { Ok(Some(total)) } else { Err(StartupError::Length) }
+}
+
+/// Reads one whole first packet, length word included.
+pub fn read(packet: &[u8]) -> Result<FirstPacket, StartupError> {
+    if size(packet)? != Some(packet.len()) {
+        return Err(StartupError::Length);
+    }
+    let (code, body) = packet
+        .get(4..)
+        .and_then(|rest| rest.split_first_chunk::<4>())
+        .ok_or(StartupError::Length)?;
+    match (*code, body.is_empty()) {
+        (SSL_CODE, true) => Ok(FirstPacket::Ssl),
+        (GSSENC_CODE, true) => Ok(FirstPacket::GssEnc),
+        (CANCEL_CODE, _) => cancel(body).map(FirstPacket::Cancel),
+        ([0, 3, high, low], _) => {
+            startup(body, u16::from_be_bytes([high, low])).map(FirstPacket::Startup)
+        }
+        ([a, b, c, d], _) => Err(StartupError::Version {
+            major: u16::from_be_bytes([a, b]),
+            minor: u16::from_be_bytes([c, d]),
+        }),
+    }
+}
+
+/// Appends the `NegotiateProtocolVersion` that offers 3.0.
+///
+/// The number is the whole version and not only the minor part, as PostgreSQL itself sends it.
+///
+/// # Errors
+/// [`TooLong`] if the client would not take it.
+pub fn write_negotiation(out: &mut Vec<u8>, unknown_options: &[String]) -> Result<(), TooLong> {
+    let message = NegotiateProtocolVersion::new(VERSION, unknown_options.to_vec());
+    let mut buffer = BytesMut::new();
+    message.encode(&mut buffer).map_err(|_| TooLong)?;
+    out.extend_from_slice(&buffer);
+    Ok(())
+}
+
+fn cancel(body: &[u8]) -> Result<CancelKey, StartupError> {
+    match body.split_first_chunk::<4>() {
+        Some((pid, key)) if (4..=256).contains(&key.len()) => {
+            Ok(CancelKey { pid: i32::from_be_bytes(*pid), key: key.into() })
+        }
+        Some(_) | None => Err(StartupError::Length),
+    }
+}
+
+fn startup(body: &[u8], minor: u16) -> Result<Startup, StartupError> {
+    let mut user = String::new();
+    let mut database = String::new();
+    let mut from_options = Vec::new();
+    let mut settings = Vec::new();
+    let mut unknown_options = Vec::new();
+    for (name, value) in pairs(body)? {
+        let name = text(name, "name")?;
+        if name == "application_name" {
+            // A server replaces what is not ASCII in it anyway.
+            settings.push((name, String::from_utf8_lossy(value).into_owned()));
+            continue;
+        }
+        let value = text(value, &name)?;
+        match name.as_str() {
+            "user" => user = value,
+            "database" => database = value,
+            "options" => from_options = options(&value)?,
+            "replication" => no_replication(value)?,
+            _ if name.starts_with("_pq_.") => unknown_options.push(name),
+            _ => settings.push((name, value)),
+        }
+    }
+    if user.is_empty() {
+        return Err(StartupError::NoUser);
+    }
+    let user = truncated(user);
+    let database = if database.is_empty() { user.clone() } else { truncated(database) };
+    // A server applies what `options` says first, so the same setting by name wins.
+    from_options.append(&mut settings);
+    let negotiation = if minor == 0 && unknown_options.is_empty() {
+        Negotiation::Agreed
+    } else {
+        Negotiation::Offer { unknown_options }
+    };
+    Ok(Startup { user, database, settings: from_options, negotiation })
+}
+
+/// A parameter's name and value.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+/// The parameters: pairs of texts that each end with a zero, then one more zero.
+fn pairs(body: &[u8]) -> Result<Vec<Pair<'_>>, StartupError> {
+    let texts = body.strip_suffix(&[0]).ok_or(StartupError::Layout)?;
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let texts = texts.strip_suffix(&[0]).ok_or(StartupError::Layout)?;
+    let mut pieces = texts.split(|byte| *byte == 0);
+    let mut pairs = Vec::new();
+    while let Some(name) = pieces.next() {
+        match pieces.next() {
+            Some(value) if !name.is_empty() => pairs.push((name, value)),
+            Some(_) | None => return Err(StartupError::Layout),
+        }
+    }
+    Ok(pairs)
+}
+
+fn text(bytes: &[u8], name: &str) -> Result<String, StartupError> {
+    let text = std::str::from_utf8(bytes);
+    text.map(str::to_owned).map_err(|_| StartupError::Encoding { name: name.to_owned() })
+}
+
+/// A name as the server will see it: cut to what fits into its catalogs.
+fn truncated(mut name: String) -> String {
+    if let Some(end) = (0..=NAME_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end))
+    {
+        name.truncate(end);
+    }
+    name
+}
+
+fn no_replication(value: String) -> Result<(), StartupError> {
+    match value.to_ascii_lowercase().as_str() {
+        "false" | "off" | "no" | "0" | "f" | "n" => Ok(()),
+        "true" | "on" | "yes" | "1" | "t" | "y" | "database" => Err(StartupError::Replication),
+        _ => Err(StartupError::ReplicationValue { value }),
+    }
+}
+
+/// The settings in `options`: `-c name=value`, `-cname=value` and `--name=value`, parted by
+/// white space, which a backslash protects.
+///
+/// Source: `pg_split_opts` in `utils/init/postinit.c`, `ParseLongOption` in `utils/misc/guc.c`.
+fn options(line: &str) -> Result<Vec<(String, String)>, StartupError> {
+    let mut settings = Vec::new();
+    let mut arguments = split(line).into_iter();
+    while let Some(argument) = arguments.next() {
+        let refused = || StartupError::Options { argument: argument.clone() };
+        let setting = match argument.strip_prefix("--").or_else(|| argument.strip_prefix("-c")) {
+            Some("") if argument == "-c" => arguments.next().ok_or_else(refused)?,
+            Some(setting) => setting.to_owned(),
+            None => return Err(refused()),
+        };
+        let (name, value) = setting.split_once('=').ok_or_else(refused)?;
+        if name.is_empty() {
+            return Err(refused());
+        }
+        settings.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(settings)
+}
+
+fn split(line: &str) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut current: Option<String> = None;
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => current.get_or_insert_default().extend(letters.next()),
+            space if is_space(space) => arguments.extend(current.take()),
+            other => current.get_or_insert_default().push(other),
+        }
+    }
+    arguments.extend(current);
+    arguments
+}
+
+/// C's `isspace` in the C locale.
+const fn is_space(letter: char) -> bool {
+    matches!(letter, ' ' | '\t' | '\n' | '\r' | '\x0B' | '\x0C')
+}
+
+impl std::fmt::Debug for CancelKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "CancelKey({}, ***)", self.pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message::{write_cancel_request, write_startup};
+    use proptest::prelude::*;
+
+    fn packet(code: &[u8], body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(4 + code.len() + body.len()).unwrap();
+        [&length.to_be_bytes(), code, body].concat()
+    }
+
+    fn started(params: &[(&str, &str)]) -> Result<Startup, StartupError> {
+        let mut out = Vec::new();
+        write_startup(&mut out, params).unwrap();
+        match read(&out)? {
+            FirstPacket::Startup(startup) => Ok(startup),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whatever comes out, nothing broke.
+    fn tried<T>(_outcome: T) {}
+
+    #[test]
+    fn the_four_kinds_are_told_apart() {
+        assert_eq!(read(&crate::wire::message::SSL_REQUEST), Ok(FirstPacket::Ssl));
+        assert_eq!(read(&packet(&GSSENC_CODE, b"")), Ok(FirstPacket::GssEnc));
+        let mut out = Vec::new();
+        write_cancel_request(&mut out, -5, b"abcd");
+        let key = CancelKey { pid: -5, key: (*b"abcd").into() };
+        assert!(!format!("{key:?}").contains("97"), "the key is a secret");
+        assert_eq!(read(&out), Ok(FirstPacket::Cancel(key)));
+        assert_eq!(started(&[("user", "alice")]).unwrap().database, "alice");
+    }
+
+    #[test]
+    fn options_come_apart_and_names_win_over_them() {
+        let startup = started(&[
+            ("user", "u"),
+            ("database", "d"),
+            ("options", r"-c work_mem=1MB --search-path=a\ b,c  -cgeqo=off"),
+            ("work_mem", "2MB"),
+        ])
+        .unwrap();
+        let expected =
+            [("work_mem", "1MB"), ("search_path", "a b,c"), ("geqo", "off"), ("work_mem", "2MB")];
+        assert_eq!(startup.settings, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(startup.negotiation, Negotiation::Agreed);
+    }
+
+    #[test]
+    fn options_that_are_no_settings_are_refused() {
+        for options in ["-d 5", "work_mem=1MB", "-c", "-c work_mem", "--=1", "-"] {
+            let refused = started(&[("user", "u"), ("options", options)]);
+            assert!(matches!(refused, Err(StartupError::Options { .. })), "{options}");
+        }
+    }
+
+    #[test]
+    fn replication_is_refused_only_where_it_is_meant() {
+        for value in ["database", "true", "1", "on"] {
+            let refused = started(&[("user", "u"), ("replication", value)]);
+            assert_eq!(refused, Err(StartupError::Replication));
+        }
+        assert!(started(&[("user", "u"), ("replication", "off")]).is_ok());
+        assert!(started(&[("user", "u"), ("replication", "maybe")]).is_err());
+    }
+
+    #[test]
+    fn a_newer_protocol_is_offered_ours() {
+        let body = b"user\0u\0_pq_.fancy\0on\0\0";
+        let FirstPacket::Startup(startup) = read(&packet(&[0, 3, 0, 2], body)).unwrap() else {
+            panic!("no startup")
+        };
+        let unknown_options = vec!["_pq_.fancy".to_owned()];
+        let mut out = Vec::new();
+        write_negotiation(&mut out, &unknown_options).unwrap();
+        assert_eq!(out, b"v\0\0\0\x17\0\x03\0\0\0\0\0\x01_pq_.fancy\0");
+        assert_eq!(startup.negotiation, Negotiation::Offer { unknown_options });
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases: [(Vec<u8>, StartupError); 9] = [
+            (packet(&[0, 2, 0, 0], b""), StartupError::Version { major: 2, minor: 0 }),
+            (packet(&[0, 3, 0, 0], b""), StartupError::Layout),
+            (packet(&[0, 3, 0, 0], b"user\0u"), StartupError::Layout),
+            (packet(&[0, 3, 0, 0], b"user\0\0"), StartupError::Layout),
+            (packet(&[0, 3, 0, 0], b"\0"), StartupError::NoUser),
+            (
+                packet(&[0, 3, 0, 0], b"user\0\xFF\0\0"),
+                StartupError::Encoding { name: "user".into() },
+            ),
+            (b"GET / HTTP/1.1\r\n".to_vec(), StartupError::Length),
+            (vec![0x16, 3, 1, 2, 0, 1], StartupError::DirectTls),
+            (packet(&CANCEL_CODE, b"abcdef"), StartupError::Length),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(read(&bytes), Err(expected), "{bytes:?}");
+        }
+        assert_eq!(size(&[0, 0, 0x27, 0x14]), Ok(Some(10_004)));
+        assert_eq!(size(&[0, 0, 0x27, 0x15]), Err(StartupError::Length));
+        assert_eq!(size(&[0, 0, 0, 7]), Err(StartupError::Length));
+        assert_eq!(size(&[0, 0, 0]), Ok(None));
+    }
+
+    #[test]
+    fn a_name_is_cut_where_the_server_cuts_it() {
+        let long = "é".repeat(40);
+        let startup = started(&[("user", &long)]).unwrap();
+        assert_eq!(startup.user, "é".repeat(31));
+        assert_eq!(startup.database, startup.user);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..80)) {
+            tried(size(&body));
+            tried(read(&body));
+            tried(read(&packet(&[0, 3, 0, 0], &body)));
+            tried(read(&packet(&CANCEL_CODE, &body)));
+        }
+
+        #[test]
+        fn any_options_are_read_or_refused(line in ".{0,60}") {
+            tried(options(&line));
+        }
+    }
+}
