@@ -1,0 +1,149 @@
+//! The facts of statements that were seen before, by their exact bytes.
+//!
+//! One for each shard: nothing is shared, nothing is locked. Exact bytes, because facts may
+//! depend on a literal (`set_config('role', ...)`) and on a comment (hints); normalising would
+//! cost more than parsing.
+
+use super::Dialect;
+use super::Facts;
+use super::examine;
+use quick_cache::Equivalent;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+use std::fmt;
+use std::hash::Hash;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+/// Longest text that is remembered, in bytes; longer ones are seldom repeated to the byte.
+const MAX_REMEMBERED: usize = 8 * 1024;
+
+/// Facts by exact bytes and dialect, within a bound of entries and of bytes.
+pub struct FactsCache {
+    known: Cache<Key, Arc<Facts>, ByBytes>,
+}
+
+impl FactsCache {
+    /// Remembers about `entries` texts, and at most so many bytes of them and their facts.
+    pub fn new(entries: usize, bytes: u64) -> Self {
+        let entries = entries.max(1);
+        let floor = bytes / u64::try_from(entries).unwrap_or(u64::MAX);
+        let weighter = ByBytes { floor: floor.max(1) };
+        Self { known: Cache::with_weighter(entries, bytes, weighter) }
+    }
+
+    /// The facts of a text.
+    pub fn examine(&mut self, sql: &[u8], dialect: Dialect) -> Arc<Facts> {
+        if let Some(facts) = self.known.get(&Text { sql, dialect }) {
+            return Arc::clone(facts);
+        }
+        let facts = Arc::new(examine(sql, dialect));
+        if sql.len() <= MAX_REMEMBERED {
+            self.known.insert(Key { sql: sql.into(), dialect }, Arc::clone(&facts));
+        }
+        facts
+    }
+
+    /// How many texts are remembered.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+impl Default for FactsCache {
+    /// 16,384 texts, 16 MiB a shard.
+    fn default() -> Self {
+        Self::new(16 * 1024, 16 * 1024 * 1024)
+    }
+}
+
+impl fmt::Debug for FactsCache {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("FactsCache").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// A remembered text.
+#[derive(PartialEq, Eq)]
+struct Key {
+    sql: Box<[u8]>,
+    dialect: Dialect,
+}
+
+/// A text that is asked for.
+struct Text<'a> {
+    sql: &'a [u8],
+    dialect: Dialect,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Text { sql: &self.sql, dialect: self.dialect }.hash(state);
+    }
+}
+
+impl Hash for Text<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.sql.hash(state);
+        self.dialect.hash(state);
+    }
+}
+
+impl Equivalent<Key> for Text<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self.sql == *key.sql && self.dialect == key.dialect
+    }
+}
+
+/// Weighs an entry by its bytes, but at least by its share of the bound, so that the entries
+/// are bounded as well.
+#[derive(Clone)]
+struct ByBytes {
+    floor: u64,
+}
+
+impl Weighter<Key, Arc<Facts>> for ByBytes {
+    fn weight(&self, key: &Key, facts: &Arc<Facts>) -> u64 {
+        let bytes = size_of::<Key>() + key.sql.len() + facts.weight();
+        u64::try_from(bytes).unwrap_or(u64::MAX).max(self.floor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Effects;
+
+    #[test]
+    fn the_same_bytes_are_examined_once() {
+        let mut cache = FactsCache::default();
+        let first = cache.examine(b"SELECT 1", Dialect::default());
+        let second = cache.examine(b"SELECT 1", Dialect::default());
+        assert!(Arc::ptr_eq(&first, &second));
+        let sjis = cache.examine(b"SELECT 1", Dialect::from_encoding_name("SJIS"));
+        assert!(sjis.effects().any(Effects::UNKNOWN), "another dialect, other facts");
+        assert_eq!(cache.len(), 2);
+    }
+
+    #[test]
+    fn entries_and_bytes_are_bounded() {
+        let mut few = FactsCache::new(10, 1024 * 1024);
+        let mut small = FactsCache::new(10_000, 64 * 1024);
+        for number in 0..5_000 {
+            let sql = format!("SELECT {number} /* {} */", "x".repeat(100));
+            few.examine(sql.as_bytes(), Dialect::default());
+            small.examine(sql.as_bytes(), Dialect::default());
+        }
+        assert!(few.len() <= 10, "{}", few.len());
+        assert!(small.len() <= 64 * 1024 / 140, "{}", small.len());
+        let long = format!("SELECT '{}'", "x".repeat(MAX_REMEMBERED));
+        let before = small.len();
+        small.examine(long.as_bytes(), Dialect::default());
+        assert_eq!(small.len(), before, "long texts aren't remembered");
+    }
+}

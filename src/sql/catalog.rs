@@ -1,0 +1,343 @@
+//! What a database's functions, views and triggers do: built from plain rows, asked by name.
+//!
+//! Names are matched by their last part, and of several that bear one the worst counts: which of
+//! them a session means depends on its `search_path` and on types, which we don't know. A name
+//! that isn't here is unknown, and unknown means primary.
+//!
+//! Deliberately absent: how the rows are read (`control::catalog`), and the question whether
+//! they are still true (`fingerprint`).
+
+use super::Dialect;
+use super::FunctionLists;
+use super::catalog_rows::Argument;
+use super::catalog_rows::FunctionRow;
+use super::catalog_rows::Origin;
+use super::catalog_rows::Place;
+use super::catalog_rows::RelationKind;
+use super::catalog_rows::Rows;
+use super::catalog_rows::Volatility;
+use super::examine;
+use super::facts::Facts;
+use super::facts::Name;
+use super::functions;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+
+/// What a database's functions, views and triggers do.
+pub struct Catalog {
+    id: u32,
+    fingerprint: Box<str>,
+    lists: FunctionLists,
+    functions: HashMap<Box<str>, Overloads>,
+    /// Functions that `row.name` may call.
+    row_functions: Vec<(Box<str>, Function)>,
+    /// User-defined operators that aren't harmless.
+    operators: HashMap<Box<str>, Function>,
+    relations: HashMap<Box<str>, Relation>,
+    /// The worst of what runs without being named: casts, comparisons, domains, types.
+    hidden: Function,
+}
+
+/// The functions of one name.
+#[derive(Debug, Clone, Copy, Default)]
+struct Overloads {
+    /// In the schema `pg_catalog`.
+    core: Option<Function>,
+    /// In any other schema.
+    other: Option<Function>,
+}
+
+/// The worst of several functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Function(u8);
+
+/// It may write, as far as we know.
+const VOLATILE: u8 = 1;
+/// It is someone's own code, whose label is a promise and no more.
+const USERS_CODE: u8 = 2;
+
+impl Function {
+    const NONE: Self = Self(0);
+    const WORST: Self = Self(VOLATILE | USERS_CODE);
+
+    /// What the row says, corrected by the shipped list of harmless ones.
+    fn from_row(row: &FunctionRow) -> Self {
+        let harmless = row.origin != Origin::Written && functions::harmless(&row.name);
+        let volatile = row.volatility == Volatility::Volatile && !harmless;
+        let users = match row.origin {
+            Origin::Builtin => false,
+            // A C function that is labelled immutable has a superuser's word for it; a stable
+            // one may run queries (`crosstab`).
+            Origin::Native => row.volatility != Volatility::Immutable && !harmless,
+            Origin::Written => true,
+        };
+        Self(if volatile { VOLATILE } else { 0 } | if users { USERS_CODE } else { 0 })
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) const fn is_volatile(self) -> bool {
+        self.0 & VOLATILE != 0
+    }
+
+    pub(super) const fn is_users_code(self) -> bool {
+        self.0 & USERS_CODE != 0
+    }
+}
+
+/// The relations of one name.
+#[derive(Debug, Clone, Copy)]
+struct Relation {
+    reading: Reading,
+    writing: Writing,
+}
+
+/// What reading a relation does; the later, the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reading {
+    /// Nothing else.
+    Plain,
+    /// It runs someone's own code that is labelled as harmless.
+    UsersCode,
+    /// It tells about the primary, or about a session.
+    OfPrimary,
+    /// It asks another server.
+    Foreign,
+    /// It may do what needs the primary.
+    Impure,
+}
+
+/// What writing a relation does besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Writing {
+    Plain,
+    /// A trigger, a rule, a default, a constraint or a policy runs someone's own code.
+    UsersCode,
+}
+
+/// Most passes over the views: each makes a chain of views one longer. What then still changes
+/// is taken to be impure.
+const MAX_PASSES: usize = 64;
+
+impl Catalog {
+    /// Builds the catalog; the lists go into it, since views hide calls of the functions that
+    /// they name.
+    pub fn new(rows: &Rows, lists: FunctionLists) -> Self {
+        let mut catalog =
+            Self { fingerprint: rows.fingerprint.clone().into(), lists, ..Self::default() };
+        for row in &rows.functions {
+            catalog.add_function(row);
+        }
+        for row in &rows.operators {
+            let entry = catalog.operators.entry(row.name.as_str().into()).or_default();
+            *entry = entry.and(Function::from_row(row));
+        }
+        for row in &rows.hidden {
+            catalog.hidden = catalog.hidden.and(Function::from_row(row));
+        }
+        for expression in &rows.domains {
+            let code = catalog.of_expression(expression);
+            catalog.hidden = catalog.hidden.and(code);
+        }
+        let written: HashSet<&str> = rows.dml.iter().map(String::as_str).collect();
+        let mut definitions = catalog.add_relations(rows, &written);
+        for policy in &rows.policies {
+            let facts = examine_expression(&policy.expression);
+            definitions.push((policy.relation.as_str(), facts));
+        }
+        catalog.follow(&definitions);
+        catalog.functions.shrink_to_fit();
+        catalog.relations.shrink_to_fit();
+        catalog
+    }
+
+    fn add_function(&mut self, row: &FunctionRow) {
+        let function = Function::from_row(row);
+        let entry = self.functions.entry(row.name.as_str().into()).or_default();
+        let place = match row.place {
+            Place::Core => &mut entry.core,
+            Place::Other => &mut entry.other,
+        };
+        *place = Some(place.unwrap_or(Function::NONE).and(function));
+        let takes_row = row.argument == Argument::Row;
+        let matters = takes_row && row.origin != Origin::Builtin && function != Function::NONE;
+        if matters {
+            self.row_functions.push((row.name.as_str().into(), function));
+        }
+    }
+
+    /// Adds every relation as if its definition were harmless; returns the definitions.
+    fn add_relations<'r>(
+        &mut self,
+        rows: &'r Rows,
+        written: &HashSet<&str>,
+    ) -> Vec<(&'r str, Facts)> {
+        let mut definitions = Vec::new();
+        for row in &rows.relations {
+            let name = row.name.as_str();
+            let reading = match (row.kind, row.origin, &row.definition) {
+                (RelationKind::Foreign, _, _) => Reading::Foreign,
+                (_, Origin::Builtin, _) if functions::about_the_primary(name) => Reading::OfPrimary,
+                (RelationKind::Table, _, _) | (RelationKind::View, Origin::Builtin, _) => {
+                    Reading::Plain
+                }
+                (RelationKind::View, Origin::Native | Origin::Written, Some(definition)) => {
+                    definitions.push((name, examine(definition.as_bytes(), Dialect::default())));
+                    Reading::Plain
+                }
+                (RelationKind::View, Origin::Native | Origin::Written, None) => Reading::Impure,
+            };
+            let writing = if row.kind == RelationKind::Table && !written.contains(name) {
+                Writing::Plain
+            } else {
+                Writing::UsersCode
+            };
+            let entry = self.relations.entry(name.into()).or_insert(Relation { reading, writing });
+            entry.reading = entry.reading.max(reading);
+            entry.writing = entry.writing.max(writing);
+        }
+        definitions
+    }
+
+    /// Follows views through views, and policies, until nothing changes.
+    fn follow(&mut self, definitions: &[(&str, Facts)]) {
+        for _ in 0..MAX_PASSES {
+            let mut changed = false;
+            for (name, facts) in definitions {
+                let reading = self.reading_of(facts);
+                changed |= self.worsen(name, reading);
+            }
+            if !changed {
+                return;
+            }
+        }
+        for (name, _) in definitions {
+            self.worsen(name, Reading::Impure);
+        }
+    }
+
+    /// What running this query does.
+    fn reading_of(&self, facts: &Facts) -> Reading {
+        let (judgement, _) = facts.weigh(Some(self));
+        match (judgement.fit, judgement.taints()) {
+            (Ok(()), false) => Reading::Plain,
+            (Ok(()), true) => Reading::UsersCode,
+            (Err(super::NeedsPrimary::RelationOfPrimary), _) => Reading::OfPrimary,
+            (Err(super::NeedsPrimary::RelationForeign), _) => Reading::Foreign,
+            (Err(_), _) => Reading::Impure,
+        }
+    }
+
+    fn worsen(&mut self, name: &str, reading: Reading) -> bool {
+        let Some(relation) = self.relations.get_mut(name) else { return false };
+        let worse = reading > relation.reading;
+        relation.reading = relation.reading.max(reading);
+        if reading >= Reading::UsersCode {
+            relation.writing = Writing::UsersCode;
+        }
+        worse
+    }
+
+    /// What evaluating an expression does.
+    fn of_expression(&self, expression: &str) -> Function {
+        let (judgement, _) = examine_expression(expression).weigh(Some(self));
+        match (judgement.fit, judgement.taints()) {
+            (Ok(()), false) => Function::NONE,
+            (Ok(()), true) => Function(USERS_CODE),
+            (Err(_), _) => Function::WORST,
+        }
+    }
+
+    /// What the database looked like when the rows were read: when
+    /// [`super::catalog_sql::FINGERPRINT`] answers something else, it has changed.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The operator's lists that are in it.
+    pub const fn lists(&self) -> &FunctionLists {
+        &self.lists
+    }
+
+    /// A number that no other catalog of this process has; never zero.
+    pub(super) const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The worst function that this name may mean.
+    pub(super) fn function(&self, name: &Name) -> Option<Function> {
+        let overloads = self.functions.get(&name.name)?;
+        match name.schema.as_deref() {
+            Some("pg_catalog") => overloads.core,
+            Some(_) => overloads.other,
+            None => match (overloads.core, overloads.other) {
+                (Some(core), Some(other)) => Some(core.and(other)),
+                (core, other) => core.or(other),
+            },
+        }
+    }
+
+    pub(super) fn operator(&self, name: &str) -> Option<Function> {
+        self.operators.get(name).copied()
+    }
+
+    pub(super) fn row_functions(&self) -> &[(Box<str>, Function)] {
+        &self.row_functions
+    }
+
+    pub(super) fn reading(&self, relation: &str) -> Option<Reading> {
+        self.relations.get(relation).map(|relation| relation.reading)
+    }
+
+    pub(super) fn writing_runs_code(&self, relation: &str) -> bool {
+        self.relations.get(relation).is_none_or(|found| found.writing == Writing::UsersCode)
+    }
+
+    pub(super) const fn hidden(&self) -> Function {
+        self.hidden
+    }
+}
+
+impl Default for Catalog {
+    /// A database of which nothing is known: every name is unknown.
+    fn default() -> Self {
+        Self {
+            id: next_id(),
+            fingerprint: Box::default(),
+            lists: FunctionLists::default(),
+            functions: HashMap::new(),
+            row_functions: Vec::new(),
+            operators: HashMap::new(),
+            relations: HashMap::new(),
+            hidden: Function::NONE,
+        }
+    }
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Catalog")
+            .field("id", &self.id)
+            .field("functions", &self.functions.len())
+            .field("relations", &self.relations.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn examine_expression(expression: &str) -> Facts {
+    examine(format!("SELECT {expression}").as_bytes(), Dialect::default())
+}
+
+/// Numbers the catalogs from 1. A process would have to load four billion to repeat one.
+fn next_id() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    match NEXT.fetch_add(1, Ordering::Relaxed) {
+        0 => next_id(),
+        id => id,
+    }
+}

@@ -1,0 +1,279 @@
+//! From a text to its facts: guard, parse, gather.
+
+use super::Dialect;
+use super::Effects;
+use super::Encoding;
+use super::NeedsPrimary;
+use super::Strings;
+use super::facts::Change;
+use super::facts::Class;
+use super::facts::Commits;
+use super::facts::Count;
+use super::facts::Facts;
+use super::facts::Hints;
+use super::facts::Name;
+use super::facts::Scope;
+use super::facts::Setting;
+use super::facts::Transaction;
+use super::facts::Wish;
+use super::functions;
+use super::grammar;
+use super::guard;
+use super::hint;
+use super::judge::Memo;
+use super::names::AttributeFilter;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// What a text is.
+pub(super) fn examine(sql: &[u8], dialect: Dialect) -> Facts {
+    let hints = hint::find(sql, dialect).map(Box::new);
+    let mut collector = Collector::default();
+    let outcome = readable(sql, dialect).and_then(|text| grammar::read(&text, &mut collector));
+    match outcome {
+        Ok(()) => collector.into_facts(hints),
+        Err(why) => unknown(why, hints),
+    }
+}
+
+/// The text for the parser, if it may be parsed at all.
+fn readable(sql: &[u8], dialect: Dialect) -> Result<Cow<'_, str>, NeedsPrimary> {
+    if dialect.strings == Strings::Escaping || dialect.encoding == Encoding::Unsafe {
+        return Err(NeedsPrimary::Dialect);
+    }
+    guard::check(sql)?;
+    match dialect.encoding {
+        Encoding::Utf8 => {
+            std::str::from_utf8(sql).map(Cow::Borrowed).map_err(|_| NeedsPrimary::Unparsed)
+        }
+        Encoding::AsciiSafe | Encoding::Unsafe => Ok(blanked(sql)),
+    }
+}
+
+/// The text with every byte from 0x80 up replaced by a character that no name in a catalog
+/// has: a literal may hold it, a name that holds it is unknown, and so goes to the primary.
+fn blanked(sql: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(sql) {
+        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
+        Ok(_) | Err(_) => {
+            Cow::Owned(
+                sql.iter()
+                    .map(|byte| {
+                        if byte.is_ascii() {
+                            char::from(*byte)
+                        } else {
+                            char::REPLACEMENT_CHARACTER
+                        }
+                    })
+                    .collect(),
+            )
+        }
+    }
+}
+
+/// The facts of a text that wasn't understood: it may do anything.
+fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
+    Facts {
+        count: Count::Many,
+        class: Class::Unknown,
+        transaction: Transaction::Mixed,
+        commits: Commits::MayRepeat,
+        effects: Effects::UNKNOWN,
+        fixed: Some(why),
+        functions: Box::default(),
+        relations: Box::default(),
+        targets: Box::default(),
+        operators: Box::default(),
+        attributes: AttributeFilter::default(),
+        settings: Box::default(),
+        wishes: Box::default(),
+        hints,
+        shown: None,
+        memo: Memo::default(),
+    }
+}
+
+/// What the grammar has found so far. The only thing that a parser must feed.
+#[derive(Debug)]
+pub(super) struct Collector {
+    statements: usize,
+    class: Class,
+    transaction: Transaction,
+    commits: Commits,
+    effects: Effects,
+    fixed: Option<NeedsPrimary>,
+    functions: BTreeSet<Name>,
+    relations: BTreeSet<Name>,
+    targets: BTreeSet<Name>,
+    operators: BTreeSet<Box<str>>,
+    attributes: AttributeFilter,
+    settings: Vec<Setting>,
+    wishes: Vec<Wish>,
+    shown: Option<Box<str>>,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self {
+            statements: 0,
+            class: Class::Read,
+            transaction: Transaction::None,
+            commits: Commits::AtMostOnce,
+            effects: Effects::NONE,
+            fixed: None,
+            functions: BTreeSet::new(),
+            relations: BTreeSet::new(),
+            targets: BTreeSet::new(),
+            operators: BTreeSet::new(),
+            attributes: AttributeFilter::default(),
+            settings: Vec::new(),
+            wishes: Vec::new(),
+            shown: None,
+        }
+    }
+}
+
+impl Collector {
+    /// Another statement begins.
+    pub(super) fn statement(&mut self) {
+        self.statements += 1;
+    }
+
+    /// The statement is of this class, so it needs the primary for this reason.
+    pub(super) fn needs_primary(&mut self, class: Class, why: NeedsPrimary) {
+        self.class = self.class.max(class);
+        self.fixed.get_or_insert(why);
+    }
+
+    /// The statement does this besides answering.
+    pub(super) fn effect(&mut self, effect: Effects) {
+        self.effects |= effect;
+    }
+
+    /// The statement may commit by itself.
+    pub(super) fn may_commit(&mut self) {
+        self.commits = Commits::MayRepeat;
+    }
+
+    /// The statement begins, ends or alters a transaction.
+    pub(super) fn transaction(&mut self, what: Transaction) {
+        self.needs_primary(Class::Transaction, NeedsPrimary::TransactionControl);
+        self.transaction = match self.transaction {
+            Transaction::None => what,
+            Transaction::Begin { .. }
+            | Transaction::Commit(_)
+            | Transaction::Rollback(_)
+            | Transaction::Savepoint
+            | Transaction::Set { .. }
+            | Transaction::Prepare
+            | Transaction::FinishPrepared
+            | Transaction::Mixed => Transaction::Mixed,
+        };
+    }
+
+    /// The statement calls a function.
+    pub(super) fn function(&mut self, name: Name) {
+        self.effects |= functions::effects(&name.name);
+        self.functions.insert(name);
+    }
+
+    /// The statement reads or writes a relation.
+    pub(super) fn relation(&mut self, name: Name) {
+        self.relations.insert(name);
+    }
+
+    /// The statement changes rows of a relation.
+    pub(super) fn target(&mut self, name: Name) {
+        self.effects |= Effects::DML;
+        self.targets.insert(name);
+    }
+
+    /// The statement uses an operator.
+    pub(super) fn operator(&mut self, name: &str) {
+        // User-defined comparisons are counted for the whole database, since sorting, grouping
+        // and joining use them unseen: no need to keep these names.
+        if !matches!(name, "=" | "<>" | "<" | "<=" | ">" | ">=" | "!=") {
+            self.operators.insert(name.into());
+        }
+    }
+
+    /// The statement has this name behind a dot.
+    pub(super) fn attribute(&mut self, name: &str) {
+        self.attributes.add(name);
+    }
+
+    /// The statement changes a setting to `value`, or back to its default.
+    pub(super) fn setting(&mut self, name: &str, scope: Scope, value: Option<String>) {
+        let name = name.to_ascii_lowercase();
+        if let Some(wish) = name.strip_prefix("pgsteer.") {
+            let value = value.map(String::into_boxed_str);
+            self.wishes.push(Wish { name: wish.into(), value, scope });
+            return;
+        }
+        let change = if value.is_some() { Change::Set } else { Change::Reset };
+        self.effects |= match (scope, change) {
+            (Scope::Transaction, Change::Set | Change::Reset) => Effects::SET_LOCAL,
+            (Scope::Session, Change::Set) => Effects::SET,
+            (Scope::Session, Change::Reset) => Effects::RESET,
+        };
+        if matches!(name.as_str(), "role" | "session_authorization") {
+            self.effects |= Effects::ROLE;
+        }
+        if name == "seed" {
+            self.effects |= Effects::LASTING;
+        }
+        self.settings.push(Setting { name: name.into(), scope, change });
+    }
+
+    /// `set_config` changes a setting; `None`: which, or for how long, isn't in the text.
+    pub(super) fn set_config(&mut self, setting: Option<(&str, Scope)>) {
+        let Some((name, scope)) = setting else {
+            self.effects |= Effects::SET_CONFIG_DYNAMIC;
+            return;
+        };
+        self.effects |= match scope {
+            Scope::Session => Effects::SET_CONFIG,
+            Scope::Transaction => Effects::SET_LOCAL,
+        };
+        let name = name.to_ascii_lowercase();
+        if matches!(name.as_str(), "role" | "session_authorization") {
+            self.effects |= Effects::ROLE;
+        }
+        self.settings.push(Setting { name: name.into(), scope, change: Change::Set });
+    }
+
+    /// `SHOW name`.
+    pub(super) fn show(&mut self, name: &str) {
+        self.shown = Some(name.to_ascii_lowercase().into());
+    }
+
+    fn into_facts(self, hints: Option<Box<Hints>>) -> Facts {
+        let count = match self.statements {
+            0 => Count::Empty,
+            1 => Count::One,
+            _ => Count::Many,
+        };
+        let several = count == Count::Many;
+        let controls = self.transaction != Transaction::None;
+        let transaction = if several && controls { Transaction::Mixed } else { self.transaction };
+        let commits = if several && controls { Commits::MayRepeat } else { self.commits };
+        Facts {
+            count,
+            class: self.class,
+            transaction,
+            commits,
+            effects: self.effects,
+            fixed: self.fixed,
+            functions: self.functions.into_iter().collect(),
+            relations: self.relations.into_iter().collect(),
+            targets: self.targets.into_iter().collect(),
+            operators: self.operators.into_iter().collect(),
+            attributes: self.attributes,
+            settings: self.settings.into(),
+            wishes: self.wishes.into(),
+            hints,
+            shown: self.shown.filter(|_| !several),
+            memo: Memo::default(),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is never given to the parser, because it would stall every client of a shard.
+
+use super::NeedsPrimary;
+
+/// Longest text that is parsed, in bytes: about 2 ms of parsing.
+pub(super) const MAX_PARSED: usize = 64 * 1024;
+
+/// Deepest nesting of comments that is parsed. PostgreSQL's lexer takes quadratic time in it:
+/// 16,000 openers took 8.5 s.
+pub(super) const MAX_COMMENT_DEPTH: u32 = 32;
+
+/// Refuses texts that are too long to be parsed between two packets, or nested to stall.
+pub(super) fn check(sql: &[u8]) -> Result<(), NeedsPrimary> {
+    if sql.len() > MAX_PARSED {
+        return Err(NeedsPrimary::TooLong);
+    }
+    if sql.contains(&0) {
+        return Err(NeedsPrimary::Unparsed);
+    }
+    if comment_depth(sql) > MAX_COMMENT_DEPTH { Err(NeedsPrimary::TooDeep) } else { Ok(()) }
+}
+
+/// An upper bound, less one, of how deep comments are nested.
+///
+/// Quotes aren't looked at, so nothing in them can hide an opener: outside a comment the count
+/// only starts too high; in a comment it moves as the lexer's own does. Where the count started
+/// too high, `*/*` may be taken for an end and then a star where the lexer sees a beginning;
+/// that is the one by which the count can fall short.
+fn comment_depth(sql: &[u8]) -> u32 {
+    let (mut depth, mut deepest) = (0_u32, 0_u32);
+    let mut rest = sql;
+    loop {
+        rest = match rest {
+            [b'/', b'*', tail @ ..] => {
+                depth += 1;
+                deepest = deepest.max(depth);
+                tail
+            }
+            [b'*', b'/', tail @ ..] if depth > 0 => {
+                depth -= 1;
+                tail
+            }
+            [_, tail @ ..] => tail,
+            [] => return deepest,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nesting_is_counted_whatever_is_quoted() {
+        let cases: &[(&str, u32)] = &[
+            ("SELECT 1", 0),
+            ("/* a */ SELECT 1 /* b */", 1),
+            ("/* /* /* */ */ */", 3),
+            ("SELECT 2*/*x*/3", 1),
+            ("SELECT '/*', '/*'", 2),
+            ("*/*/*", 2),
+        ];
+        for (text, depth) in cases {
+            assert_eq!(comment_depth(text.as_bytes()), *depth, "{text}");
+        }
+    }
+}
