@@ -19,3 +19,4 @@ pub mod frontend;
 pub mod control;
 
 pub mod config;
+pub mod cli;

@@ -61,6 +61,7 @@ fn at_least<T: PartialOrd>(value: &T, least: &T, must: &'static str) -> Result<(
     if value >= least { Ok(()) } else { Err(must) }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the type of `Key::check`")]
 fn not_zero(value: &u32) -> Result<(), &'static str> {
     at_least(value, &1, "must be at least 1")
 }

@@ -148,14 +148,17 @@ impl Layers {
             let place = flag_place(&flag.name);
             if keys::find(&flag.key).is_none() {
                 let (message, help) = unknown_name(&flag.key);
-                let help = help.map_or_else(String::new, |near| format!("did you mean `{near}`?"));
+                let help = help.map_or_else(
+                    || "`pgsteer config reference` lists every key".to_owned(),
+                    |near| format!("did you mean `{near}`?"),
+                );
                 self.notes.error(&place, message, help);
                 continue;
             }
-            let node = Node::word(&flag.value, &place);
             if flag.name.starts_with("--set")
                 || !["servers.hosts", "listen"].contains(&flag.key.as_str())
             {
+                let node = Node::word(&flag.value, &place);
                 self.values.entry(flag.key.clone()).or_default().push(node);
                 continue;
             }
@@ -163,7 +166,10 @@ impl Layers {
                 .entry(flag.key.as_str())
                 .or_insert_with(|| Node { place: place.clone(), kind: Kind::List(Vec::new()) });
             if let Kind::List(items) = &mut list.kind {
-                items.push(node);
+                // The commas of a URI are its own.
+                let split = if flag.value.contains("://") { None } else { Some(',') };
+                let each = flag.value.split(|sign| Some(sign) == split).map(str::trim);
+                items.extend(each.map(|item| Node::word(item, &place)));
             }
         }
         for (key, list) in lists {

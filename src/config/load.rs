@@ -68,7 +68,7 @@ impl Request {
         };
         let name = path.display().to_string();
         let (bytes, mode) = read(path)
-            .map_err(|error| Report::of(&name, format!("cannot read the file: {error}"), ""))?;
+            .map_err(|error| Report::of(&name, &format!("cannot read the file: {error}"), ""))?;
         let mut notes = Notes::default();
         let text = String::from_utf8(bytes).unwrap_or_else(|error| {
             let start = error.utf8_error().valid_up_to();

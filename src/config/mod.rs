@@ -27,12 +27,14 @@ mod login;
 mod node;
 mod pgpass;
 mod problem;
+pub mod reference;
 mod secret;
 mod setting;
 mod types;
 
 pub use changes::{Change, Shown, Source};
 pub use layers::Flag;
+pub use listen::HTTP_PORT;
 pub use load::{Loaded, Request};
 pub use problem::{Problem, Report, Severity};
 pub use types::{

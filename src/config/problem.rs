@@ -20,7 +20,8 @@ const MOST: usize = 100;
 const WIDEST: usize = 160;
 
 /// Whether a problem stops us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// It does.
     Error,
@@ -138,7 +139,6 @@ impl SourceFile {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// `error` or `warning`.
-    #[serde(serialize_with = "severity_word")]
     pub severity: Severity,
     /// The file, the environment variable, or the flag; `None` if something is missing.
     pub source: Option<String>,
@@ -153,10 +153,6 @@ pub struct Problem {
     /// The source line, and the range of its characters that is meant.
     #[serde(skip)]
     excerpt: Option<(String, Range<usize>)>,
-}
-
-fn severity_word<S: serde::Serializer>(severity: &Severity, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(severity.as_str())
 }
 
 impl Problem {
@@ -297,13 +293,13 @@ impl Report {
     }
 
     /// A report of one problem that has no place in a file.
-    pub(super) fn of(source: &str, message: String, help: &str) -> Self {
+    pub fn of(source: &str, message: &str, help: &str) -> Self {
         let problem = Problem {
             severity: Severity::Error,
             source: Some(source.to_owned()).filter(|source| !source.is_empty()),
             line: None,
             column: None,
-            message: plain(&message),
+            message: plain(message),
             help: Some(help.to_owned()).filter(|help| !help.is_empty()),
             excerpt: None,
         };

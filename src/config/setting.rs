@@ -328,6 +328,7 @@ impl Dimension {
 }
 
 /// Why a number with a unit was not understood.
+#[derive(Clone, Copy)]
 enum Wrong {
     NoUnit,
     Number,

@@ -1,3 +1,11 @@
 //! Fast tests without an outside world, in one binary.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test panics"
+)]
+
+mod cli;
 mod config;

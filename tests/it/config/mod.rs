@@ -2,6 +2,7 @@
 
 mod layers;
 mod mistakes;
+mod reference;
 
 use pgsteer::config::Config;
 use pgsteer::config::Flag;

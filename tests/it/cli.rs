@@ -1,0 +1,168 @@
+//! The binary as a user meets it: help, exit codes, streams.
+
+use crate::config::Directory;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+
+/// Runs the binary in an empty directory without any of our variables.
+fn pgsteer(arguments: &[&str]) -> Output {
+    let directory = Directory::new();
+    command(&directory, arguments).output().unwrap()
+}
+
+fn command(directory: &Directory, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgsteer"));
+    command.args(arguments).current_dir(directory.path()).env_clear().env("PGUSER", "tester");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn help_is_data_and_fits_a_screen() {
+    let output = pgsteer(&["--help"]);
+
+    assert_eq!(output.status.code(), Some(0));
+    let help = out(&output);
+    assert!(help.lines().count() < 40, "{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    assert!(help.contains("Usage: pgsteer [OPTIONS] [COMMAND]"), "{help}");
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_2() {
+    for wrong in [&["--bogus"][..], &["bogus"], &["--set", "pool.size"], &["-v", "-q"]] {
+        let output = pgsteer(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert_eq!(out(&output), "");
+        assert_ne!(err(&output), "");
+    }
+}
+
+#[test]
+fn without_a_server_it_says_what_to_do() {
+    let output = pgsteer(&[]);
+
+    assert_eq!(output.status.code(), Some(78));
+    let expected = "\
+error: no server is named, and no configuration file was found
+  = help: try `pgsteer --server HOST`, `pgsteer -c FILE` or `pgsteer demo`; looked for ./pgsteer.toml and /etc/pgsteer/pgsteer.toml
+";
+    assert_eq!(err(&output), expected);
+}
+
+#[test]
+fn check_config_tells_every_mistake_and_exits_with_78() {
+    let directory = Directory::new();
+    directory.file("pgsteer.toml", b"[servers]\nhost = [\"a\"]\ncheck_interval = 5\n");
+
+    let output = command(&directory, &["check-config"]).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(out(&output), "");
+    let expected = "\
+error: pgsteer.toml:2:1: unknown key `host` in [servers]
+ 2 | host = [\"a\"]
+   | ^^^^
+   = help: did you mean `hosts`?
+
+error: pgsteer.toml:3:18: a duration needs a unit
+ 3 | check_interval = 5
+   |                  ^
+   = help: write \"5s\" for seconds or \"5ms\" for milliseconds
+
+error: there are no servers
+  = help: name them: --server HOST, or hosts = [\"HOST\"] in [servers]
+";
+    assert_eq!(err(&output), expected);
+}
+
+#[test]
+fn check_config_says_what_the_configuration_comes_to() {
+    let output = pgsteer(&["check-config", "-s", "db1", "-s", "db2:5433", "--http", "off"]);
+
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let expected = "\
+configuration: ok
+  listen   127.0.0.1:6432
+  http     off
+  clients  trust, TLS off
+  servers  db1:5432, db2:5433 as tester on postgres
+  pool     20 backends per server, database and user, transaction mode
+  reads    standby, consistency session, max_lag 1s / 16MB
+";
+    assert_eq!(out(&output), expected);
+    assert_eq!(err(&output), "");
+}
+
+#[test]
+fn check_config_speaks_json() {
+    let good = pgsteer(&["check-config", "-s", "db1", "-o", "json"]);
+    let bad = pgsteer(&["check-config", "-s", "db1", "--set", "pool.sice=1", "-o", "json"]);
+
+    let good: serde_json::Value = serde_json::from_slice(&good.stdout).unwrap();
+    assert_eq!(good["ok"], true);
+    assert_eq!(good["settings"][0]["key"], "listen");
+    assert_eq!(bad.status.code(), Some(78));
+    let bad: serde_json::Value = serde_json::from_slice(&bad.stdout).unwrap();
+    assert_eq!(bad["ok"], false);
+    assert_eq!(bad["problems"][0]["severity"], "error");
+    assert_eq!(bad["problems"][0]["source"], "--set pool.sice");
+    assert_eq!(bad["problems"][0]["help"], "did you mean `pool.size`?");
+}
+
+#[test]
+fn the_printed_reference_passes_check_config() {
+    let directory = Directory::new();
+    let reference = pgsteer(&["config", "reference"]);
+    directory.file("pgsteer.toml", &reference.stdout);
+
+    let output = command(&directory, &["check-config"]).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    let directory = Directory::new();
+    let mut child = command(&directory, &["config", "reference"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+
+    let output = child.wait_with_output().unwrap();
+
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(err(&output), "");
+}
+
+#[test]
+fn colours_come_when_asked_for_and_only_then() {
+    let wrong = ["check-config", "-s", "a b"];
+    let plain = err(&pgsteer(&wrong));
+    let colored = err(&pgsteer(&[&wrong[..], &["--color", "always"]].concat()));
+
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+    assert!(colored.starts_with("\u{1b}[1;31merror\u{1b}[0m: "), "{colored}");
+}
+
+#[test]
+fn route_without_a_proxy_fails_within_its_deadline() {
+    let directory = Directory::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let http = format!("127.0.0.1:{port}");
+
+    let output = command(&directory, &["route", "SELECT 1", "--http", &http]).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+}
