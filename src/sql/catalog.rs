@@ -104,7 +104,7 @@ pub(super) enum Reading {
     Plain,
     /// It runs someone's own code that is labelled as harmless.
     UsersCode,
-    /// It tells about the primary, or about a session.
+    /// Its rows are on the primary, or in a session.
     OfPrimary,
     /// It asks another server.
     Foreign,
@@ -144,7 +144,7 @@ impl Catalog {
             let code = catalog.of_expression(expression);
             catalog.hidden = catalog.hidden.and(code);
         }
-        let written: HashSet<&str> = rows.dml.iter().map(String::as_str).collect();
+        let written = written_with_code(rows);
         let mut definitions = catalog.add_relations(rows, &written);
         for policy in &rows.policies {
             let facts = examine_expression(&policy.expression);
@@ -182,6 +182,7 @@ impl Catalog {
             let name = row.name.as_str();
             let reading = match (row.kind, row.origin, &row.definition) {
                 (RelationKind::Foreign, _, _) => Reading::Foreign,
+                (RelationKind::Unlogged, _, _) => Reading::OfPrimary,
                 (_, Origin::Builtin, _) if functions::about_the_primary(name) => Reading::OfPrimary,
                 (RelationKind::Table, _, _) | (RelationKind::View, Origin::Builtin, _) => {
                     Reading::Plain
@@ -192,11 +193,9 @@ impl Catalog {
                 }
                 (RelationKind::View, Origin::Native | Origin::Written, None) => Reading::Impure,
             };
-            let writing = if row.kind == RelationKind::Table && !written.contains(name) {
-                Writing::Plain
-            } else {
-                Writing::UsersCode
-            };
+            let stored = matches!(row.kind, RelationKind::Table | RelationKind::Unlogged);
+            let plain = stored && !written.contains(name);
+            let writing = if plain { Writing::Plain } else { Writing::UsersCode };
             let entry = self.relations.entry(name.into()).or_insert(Relation { reading, writing });
             entry.reading = entry.reading.max(reading);
             entry.writing = entry.writing.max(writing);
@@ -331,6 +330,28 @@ impl fmt::Debug for Catalog {
 
 fn examine_expression(expression: &str) -> Facts {
     examine(format!("SELECT {expression}").as_bytes(), Dialect::default())
+}
+
+/// The tables whose change runs someone's own code, there or in what changes along.
+fn written_with_code(rows: &Rows) -> HashSet<&str> {
+    let code = |row: &FunctionRow| Function::from_row(row).is_users_code();
+    let direct = rows.writes.iter().filter(|(_, function)| code(function));
+    let mut found: HashSet<&str> = direct.map(|(relation, _)| relation.as_str()).collect();
+    let mut leaders: HashMap<&str, Vec<&str>> = HashMap::new();
+    for (relation, follower) in &rows.followers {
+        leaders.entry(follower).or_default().push(relation);
+    }
+    let mut pending: Vec<&str> =
+        rows.writes.iter().map(|(relation, _)| relation.as_str()).collect();
+    pending.retain(|relation| found.contains(relation));
+    while let Some(follower) = pending.pop() {
+        for leader in leaders.get(follower).into_iter().flatten() {
+            if found.insert(leader) {
+                pending.push(leader);
+            }
+        }
+    }
+    found
 }
 
 /// Numbers the catalogs from 1. A process would have to load four billion to repeat one.

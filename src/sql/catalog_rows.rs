@@ -17,8 +17,10 @@ pub struct Rows {
     pub relations: Vec<RelationRow>,
     /// [`super::catalog_sql::POLICIES`]
     pub policies: Vec<PolicyRow>,
-    /// [`super::catalog_sql::WRITES`]: tables whose change runs someone's own code.
-    pub dml: Vec<String>,
+    /// [`super::catalog_sql::WRITES`]: a table, and a function that changing its rows runs.
+    pub writes: Vec<(String, FunctionRow)>,
+    /// [`super::catalog_sql::FOLLOWERS`]: a table, and another whose rows change along.
+    pub followers: Vec<(String, String)>,
 }
 
 /// A function, or several of one name and the same labels.
@@ -76,6 +78,20 @@ pub enum Volatility {
     Volatile,
 }
 
+impl Place {
+    /// Reads the column `place` of our queries.
+    pub fn from_label(label: &str) -> Self {
+        if label == "core" { Self::Core } else { Self::Other }
+    }
+}
+
+impl Argument {
+    /// Reads the column `argument` of our queries.
+    pub fn from_label(label: &str) -> Self {
+        if label == "other" { Self::Other } else { Self::Row }
+    }
+}
+
 impl Volatility {
     /// Reads `pg_proc.provolatile`; what isn't known counts as volatile.
     pub fn from_label(label: &str) -> Self {
@@ -120,6 +136,9 @@ pub enum RelationKind {
     View,
     /// A foreign table, or a table that has one among its descendants.
     Foreign,
+    /// An unlogged table, or a table that has one among its descendants: a standby has none of
+    /// its rows.
+    Unlogged,
 }
 
 impl RelationKind {
@@ -128,6 +147,7 @@ impl RelationKind {
         match label {
             "r" | "p" | "m" => Self::Table,
             "v" => Self::View,
+            "u" => Self::Unlogged,
             _ => Self::Foreign,
         }
     }

@@ -61,3 +61,167 @@ FROM (
     FROM pg_catalog.pg_inherits n JOIN pg_catalog.pg_class c ON c.oid = n.inhrelid
    WHERE c.relpersistence <> 't'
 ) x";
+
+/// Labels of a function `p` in the language `l`.
+macro_rules! origin {
+    () => {
+        "CASE WHEN p.oid < 16384 THEN 'builtin'
+              WHEN l.lanname IN ('c', 'internal') THEN 'native'
+              ELSE 'written' END"
+    };
+}
+
+/// Every function: `name`, `place` (core, other), `origin` (builtin, native, written),
+/// `volatility` (i, s, v), `argument` (row, other). A user's aggregate has a row for itself and
+/// one for each of its parts, since it is always labelled immutable itself.
+pub const FUNCTIONS: &str = concat!(
+    "
+SELECT DISTINCT p.proname::text AS name,
+       CASE n.nspname WHEN 'pg_catalog' THEN 'core' ELSE 'other' END AS place,
+       ",
+    origin!(),
+    " AS origin,
+       p.provolatile::text AS volatility,
+       CASE WHEN p.oid >= 16384 AND p.pronargs >= 1 AND p.pronargs - p.pronargdefaults <= 1
+                 AND t.typtype IN ('c', 'p') THEN 'row' ELSE 'other' END AS argument
+  FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  LEFT JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
+UNION
+SELECT whole.proname::text, 'other', ",
+    origin!(),
+    ", p.provolatile::text, 'other'
+  FROM pg_catalog.pg_aggregate a
+  JOIN pg_catalog.pg_proc whole ON whole.oid = a.aggfnoid
+ CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn,
+       a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[])
+       AS part (oid)
+  JOIN pg_catalog.pg_proc p ON p.oid = part.oid
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE whole.oid >= 16384"
+);
+
+/// Users' operators with users' functions: the columns of [`FUNCTIONS`], the operator's name.
+pub const OPERATORS: &str = concat!(
+    "
+SELECT DISTINCT o.oprname::text AS name, 'other' AS place, ",
+    origin!(),
+    " AS origin, p.provolatile::text AS volatility, 'other' AS argument
+  FROM pg_catalog.pg_operator o
+  JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE p.oid >= 16384"
+);
+
+/// Users' functions that run without being named: those of casts, of types, of index support
+/// and of comparisons, which sorting, grouping and joining use. The columns of [`FUNCTIONS`].
+pub const HIDDEN: &str = concat!(
+    "
+SELECT DISTINCT p.proname::text AS name, 'other' AS place, ",
+    origin!(),
+    " AS origin, p.provolatile::text AS volatility, 'other' AS argument
+  FROM (
+    SELECT castfunc AS oid FROM pg_catalog.pg_cast
+    UNION SELECT amproc FROM pg_catalog.pg_amproc
+    UNION SELECT oprcode FROM pg_catalog.pg_operator
+           WHERE oprname IN ('=', '<>', '<', '<=', '>', '>=')
+    UNION SELECT rngcanonical FROM pg_catalog.pg_range
+    UNION SELECT rngsubdiff FROM pg_catalog.pg_range
+    UNION SELECT f.oid FROM pg_catalog.pg_type t
+           CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[t.typinput, t.typoutput, t.typreceive,
+                 t.typsend, t.typmodin, t.typmodout]::oid[]) AS f (oid)
+           WHERE t.oid >= 16384
+  ) used
+  JOIN pg_catalog.pg_proc p ON p.oid = used.oid
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE p.oid >= 16384"
+);
+
+/// The check expressions of users' domains: `expression`.
+pub const DOMAINS: &str = "
+SELECT DISTINCT pg_catalog.pg_get_expr(conbin, 0) AS expression
+  FROM pg_catalog.pg_constraint
+ WHERE contypid <> 0 AND conbin IS NOT NULL AND oid >= 16384";
+
+/// Everything that can be read: `name`, `kind` (r, p, m, v; f: foreign, or with a foreign
+/// descendant; u: the same with unlogged), `origin`, `definition` of users' views.
+pub const RELATIONS: &str = "
+WITH RECURSIVE kin (oid, kind) AS (
+  SELECT oid, CASE relkind WHEN 'f' THEN 'f' ELSE 'u' END
+    FROM pg_catalog.pg_class
+   WHERE relkind = 'f' OR (relpersistence = 'u' AND relkind IN ('r', 'p', 'm'))
+  UNION
+  SELECT i.inhparent, k.kind FROM kin k JOIN pg_catalog.pg_inherits i ON i.inhrelid = k.oid
+)
+SELECT c.relname::text AS name,
+       coalesce((SELECT pg_catalog.min(k.kind) FROM kin k WHERE k.oid = c.oid), c.relkind::text) AS kind,
+       CASE WHEN c.oid < 16384 THEN 'builtin' ELSE 'written' END AS origin,
+       CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN pg_catalog.pg_get_viewdef(c.oid) END AS definition
+  FROM pg_catalog.pg_class c
+ WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relpersistence <> 't'";
+
+/// The expressions of row security policies: `relation`, `expression`.
+pub const POLICIES: &str = "
+SELECT c.relname::text AS relation, e.expression
+  FROM pg_catalog.pg_policy p
+  JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
+ CROSS JOIN LATERAL (VALUES (pg_catalog.pg_get_expr(p.polqual, p.polrelid)),
+       (pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))) AS e (expression)
+ WHERE e.expression IS NOT NULL";
+
+/// What changing a table's rows runs besides: `relation`, and the columns of [`FUNCTIONS`] for
+/// each function of a trigger, a default, a constraint or an index; a rule counts as a
+/// volatile function of that name.
+pub const WRITES: &str = concat!(
+    "
+WITH called (relid, oid) AS (
+  SELECT tgrelid, tgfoid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal OR tgparentid <> 0
+  UNION
+  SELECT owner.relid, used.oid
+    FROM (
+      SELECT oid, oid AS via, 'pg_catalog.pg_proc'::pg_catalog.regclass AS class
+        FROM pg_catalog.pg_proc WHERE oid >= 16384
+      UNION ALL
+      SELECT oprcode, oid, 'pg_catalog.pg_operator'::pg_catalog.regclass
+        FROM pg_catalog.pg_operator WHERE oid >= 16384
+    ) used
+    JOIN pg_catalog.pg_depend d ON d.refclassid = used.class AND d.refobjid = used.via
+   CROSS JOIN LATERAL (
+      SELECT adrelid AS relid FROM pg_catalog.pg_attrdef
+       WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND oid = d.objid
+      UNION ALL
+      SELECT conrelid FROM pg_catalog.pg_constraint
+       WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND oid = d.objid
+      UNION ALL
+      SELECT indrelid FROM pg_catalog.pg_index
+       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND indexrelid = d.objid
+   ) owner
+)
+SELECT DISTINCT c.relname::text AS relation, p.proname::text AS name, 'other' AS place, ",
+    origin!(),
+    " AS origin, p.provolatile::text AS volatility, 'other' AS argument
+  FROM called
+  JOIN pg_catalog.pg_class c ON c.oid = called.relid AND c.relpersistence <> 't'
+  JOIN pg_catalog.pg_proc p ON p.oid = called.oid
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE p.oid >= 16384
+UNION
+SELECT c.relname::text, r.rulename::text, 'other', 'written', 'v', 'other'
+  FROM pg_catalog.pg_rewrite r
+  JOIN pg_catalog.pg_class c ON c.oid = r.ev_class AND c.relpersistence <> 't'
+ WHERE r.ev_type <> '1' AND r.oid >= 16384"
+);
+
+/// Whose rows change along with a table's: `relation`, `follower` (its partitions and children,
+/// and what a foreign key's `CASCADE` or `SET` reaches).
+pub const FOLLOWERS: &str = "
+SELECT DISTINCT p.relname::text AS relation, f.relname::text AS follower
+  FROM (
+    SELECT inhparent AS relid, inhrelid AS follower FROM pg_catalog.pg_inherits
+    UNION
+    SELECT confrelid, conrelid FROM pg_catalog.pg_constraint
+     WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+  ) pair
+  JOIN pg_catalog.pg_class p ON p.oid = pair.relid AND p.relkind IN ('r', 'p', 'f')
+  JOIN pg_catalog.pg_class f ON f.oid = pair.follower AND f.relpersistence <> 't'";

@@ -95,7 +95,7 @@ const fn in_words(why: NeedsPrimary) -> &'static str {
         }
         NeedsPrimary::RelationForeign => "it is, or contains, a foreign table",
         NeedsPrimary::RelationUnknown => "the relation is not known in this database",
-        NeedsPrimary::RelationOfPrimary => "the view describes the primary or the session",
+        NeedsPrimary::RelationOfPrimary => "a standby does not have its rows",
         NeedsPrimary::CatalogUnknown => "this database's functions and views are not known yet",
     }
 }

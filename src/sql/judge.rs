@@ -88,7 +88,8 @@ reasons! {
     RelationForeign = "relation_foreign",
     /// The database has no such relation, as far as we know.
     RelationUnknown = "relation_unknown",
-    /// A system view that describes the primary or the session.
+    /// Its rows are on the primary only: an unlogged table, a system view about the primary or
+    /// the session.
     RelationOfPrimary = "relation_of_primary",
     /// Nothing is known yet of this database's functions and views.
     CatalogUnknown = "catalog_unknown",

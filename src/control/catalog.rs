@@ -1,0 +1,121 @@
+//! Reads what a database's functions, views and triggers do.
+//!
+//! One read-only transaction with one snapshot, so that the parts fit together. Any server of
+//! the set can answer; a standby's answer is as old as its replay.
+
+use crate::sql::Argument;
+use crate::sql::Catalog;
+use crate::sql::FunctionLists;
+use crate::sql::FunctionRow;
+use crate::sql::Origin;
+use crate::sql::Place;
+use crate::sql::PolicyRow;
+use crate::sql::RelationKind;
+use crate::sql::RelationRow;
+use crate::sql::Rows;
+use crate::sql::Volatility;
+use crate::sql::catalog_sql;
+use sqlx::Connection;
+use sqlx::PgConnection;
+
+/// Why a database's catalog could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The server refused, or the connection broke.
+    #[error("reading the system catalogs failed: {0}")]
+    Query(#[from] sqlx::Error),
+}
+
+/// A function's labels, as our queries select them.
+type FunctionColumns = (String, String, String, String, String);
+
+/// A table, and the labels of a function.
+type WriteColumns = (String, String, String, String, String, String);
+
+/// Reads everything: some 10 ms for an empty database, more with its views and functions. Bound
+/// it by a timeout.
+///
+/// Not cancel-safe: if it is dropped half-way, drop the connection too.
+pub async fn load(
+    connection: &mut PgConnection,
+    lists: FunctionLists,
+) -> Result<Catalog, CatalogError> {
+    const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    let rows = read(&mut transaction).await?;
+    transaction.rollback().await?;
+    Ok(Catalog::new(&rows, lists))
+}
+
+/// Asks whether anything changed: compare with [`Catalog::fingerprint`].
+///
+/// Not cancel-safe: if it is dropped half-way, drop the connection too.
+pub async fn fingerprint(connection: &mut PgConnection) -> Result<String, CatalogError> {
+    let query = sqlx::query_scalar(catalog_sql::FINGERPRINT).persistent(false);
+    Ok(query.fetch_one(connection).await?)
+}
+
+async fn read(connection: &mut PgConnection) -> Result<Rows, CatalogError> {
+    Ok(Rows {
+        fingerprint: fingerprint(connection).await?,
+        functions: functions(connection, catalog_sql::FUNCTIONS).await?,
+        operators: functions(connection, catalog_sql::OPERATORS).await?,
+        hidden: functions(connection, catalog_sql::HIDDEN).await?,
+        domains: sqlx::query_scalar(catalog_sql::DOMAINS)
+            .persistent(false)
+            .fetch_all(&mut *connection)
+            .await?,
+        relations: relations(connection).await?,
+        policies: policies(connection).await?,
+        writes: writes(connection).await?,
+        followers: sqlx::query_as(catalog_sql::FOLLOWERS)
+            .persistent(false)
+            .fetch_all(&mut *connection)
+            .await?,
+    })
+}
+
+async fn functions(
+    connection: &mut PgConnection,
+    sql: &'static str,
+) -> Result<Vec<FunctionRow>, CatalogError> {
+    let rows: Vec<FunctionColumns> =
+        sqlx::query_as(sql).persistent(false).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(function).collect())
+}
+
+fn function((name, place, origin, volatility, argument): FunctionColumns) -> FunctionRow {
+    FunctionRow {
+        name,
+        place: Place::from_label(&place),
+        origin: Origin::from_label(&origin),
+        volatility: Volatility::from_label(&volatility),
+        argument: Argument::from_label(&argument),
+    }
+}
+
+async fn relations(connection: &mut PgConnection) -> Result<Vec<RelationRow>, CatalogError> {
+    let rows: Vec<(String, String, String, Option<String>)> =
+        sqlx::query_as(catalog_sql::RELATIONS).persistent(false).fetch_all(connection).await?;
+    let relation = |(name, kind, origin, definition): (String, String, String, Option<String>)| {
+        let (kind, origin) = (RelationKind::from_label(&kind), Origin::from_label(&origin));
+        RelationRow { name, kind, origin, definition }
+    };
+    Ok(rows.into_iter().map(relation).collect())
+}
+
+async fn policies(connection: &mut PgConnection) -> Result<Vec<PolicyRow>, CatalogError> {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as(catalog_sql::POLICIES).persistent(false).fetch_all(connection).await?;
+    let policy = |(relation, expression)| PolicyRow { relation, expression };
+    Ok(rows.into_iter().map(policy).collect())
+}
+
+async fn writes(connection: &mut PgConnection) -> Result<Vec<(String, FunctionRow)>, CatalogError> {
+    let rows: Vec<WriteColumns> =
+        sqlx::query_as(catalog_sql::WRITES).persistent(false).fetch_all(connection).await?;
+    let write = |(relation, name, place, origin, volatility, argument)| {
+        (relation, function((name, place, origin, volatility, argument)))
+    };
+    Ok(rows.into_iter().map(write).collect())
+}
