@@ -12,6 +12,10 @@ use std::path::PathBuf;
 /// Where a file is looked for without `-c`, in this order.
 pub const DEFAULT_FILES: [&str; 2] = ["pgsteer.toml", "/etc/pgsteer/pgsteer.toml"];
 
+/// How the file is found.
+const CONFIG_HELP: &str = "\
+A file  [env: PGSTEER_CONFIG]  [default: ./pgsteer.toml, then /etc/pgsteer/pgsteer.toml]";
+
 /// The help screen's groups; a test checks that no command is forgotten.
 const HELP: &str = "\
 {name} - one address for a PostgreSQL primary and its standbys
@@ -62,17 +66,11 @@ pub enum Command {
 /// What every command understands.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Globals {
-    /// [env: PGSTEER_CONFIG]  [default: ./pgsteer.toml, then /etc/pgsteer/pgsteer.toml]
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "PGSTEER_CONFIG",
-        hide_env = true
-    )]
+    /// The configuration file.
+    #[arg(short, long, global = true, value_name = "FILE", env = "PGSTEER_CONFIG")]
+    #[arg(help = CONFIG_HELP, hide_env = true)]
     pub config: Option<PathBuf>,
-    /// A PostgreSQL server; repeat for each. Which one is the primary is discovered
+    /// A PostgreSQL server; repeat for each. The primary is found, not told
     #[arg(short, long, global = true, value_name = "HOST[:PORT]")]
     pub server: Vec<String>,
     /// Where clients connect; repeat for several  [default: 127.0.0.1:6432]

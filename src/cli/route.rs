@@ -12,6 +12,11 @@ use crate::cli::ask::Question;
 use crate::cli::exit::Exit;
 use crate::cli::load;
 use crate::cli::say;
+use crate::sql::Dialect;
+use crate::sql::examine;
+use crate::sql::explain;
+use crate::topology::Role;
+use serde_json::Value;
 use std::time::Duration;
 
 /// Longest wait for the proxy's answer.
@@ -34,39 +39,71 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
     let question = Question { path, body: Some(args.sql.clone()) };
     let answer =
         ask::address(globals, &request).and_then(|address| ask::ask(address, question, WAIT));
-    match answer {
-        Ok(Answer { status: 200, body }) => {
-            let shown = match globals.output {
-                Output::Json => body,
-                Output::Table => table(&body),
-            };
-            say::data(&format!("{}\n", shown.trim_end()))?;
-            Ok(Exit::Done)
-        }
+    let body = match answer {
+        Ok(Answer { status: 200, body }) => body,
         Ok(Answer { status, body }) => {
             say::talk(&format!("error: the proxy answered {status}: {}", body.trim()));
-            Err(Exit::Failed)
+            return Err(Exit::Failed);
+        }
+        Err(error @ (AskError::Unreachable { .. } | AskError::Off)) => {
+            say::talk(&format!(
+                "note: {error}; judged by the statement alone, without the database's catalog"
+            ));
+            alone(&args.sql)
         }
         Err(error @ AskError::TooLate { .. }) => {
             say::talk(&format!("error: {error}"));
-            Err(Exit::TimedOut)
+            return Err(Exit::TimedOut);
         }
-        Err(error @ (AskError::Strange { .. } | AskError::Unreachable { .. } | AskError::Off)) => {
+        Err(error @ AskError::Strange { .. }) => {
             say::talk(&format!("error: {error}"));
-            Err(Exit::Failed)
+            return Err(Exit::Failed);
         }
-    }
+    };
+    let shown = match globals.output {
+        Output::Json => body,
+        Output::Table => table(&body),
+    };
+    say::data(&format!("{}\n", shown.trim_end()))?;
+    Ok(Exit::Done)
 }
 
-/// The answer's fields, one a line; what is not an object is shown as it came.
+/// What the statement alone says, in the shape of the proxy's answer.
+fn alone(sql: &str) -> String {
+    let facts = examine(sql.as_bytes(), Dialect::default());
+    let judgement = facts.judge(None);
+    let role = if judgement.fit.is_ok() { Role::Standby } else { Role::Primary };
+    let answer = serde_json::json!({
+        "target": role.as_str(),
+        "why": explain(&facts, judgement, None),
+    });
+    answer.to_string()
+}
+
+/// The answer's fields, one a line, a list's items below each other; what is not an object is
+/// shown as it came.
 fn table(body: &str) -> String {
-    let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(body) else {
+    let Ok(Value::Object(fields)) = serde_json::from_str(body) else {
         return body.to_owned();
     };
     let width = fields.keys().map(String::len).max().unwrap_or(0);
-    let line = |(name, value): (&String, &serde_json::Value)| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{name:<width$}  {value}")
-    };
-    fields.iter().map(line).collect::<Vec<_>>().join("\n")
+    let mut lines = Vec::new();
+    for (name, value) in &fields {
+        let values = match value {
+            Value::Array(items) => items.iter().map(word).collect(),
+            Value::Null => Vec::new(),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+                vec![word(value)]
+            }
+        };
+        for (row, value) in values.iter().enumerate() {
+            let name = if row == 0 { name } else { "" };
+            lines.push(format!("{name:<width$}  {value}"));
+        }
+    }
+    lines.join("\n")
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

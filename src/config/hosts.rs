@@ -332,7 +332,18 @@ fn override_of(entry: &Entry, notes: &mut Notes) -> Option<Override> {
         if entry.name == "weight" {
             weight = u32::read(&entry.node, notes);
         } else {
-            let help = "a server has one key of its own: weight";
+            let help = match entry.node.kind {
+                Kind::Table(_) => {
+                    format!("put the whole address in quotes: \"{name}.{}\"", entry.name)
+                }
+                Kind::Text(_)
+                | Kind::Word(_)
+                | Kind::Integer(_)
+                | Kind::Float(_)
+                | Kind::Bool(_)
+                | Kind::DateTime
+                | Kind::List(_) => "a server has one key of its own: weight".to_owned(),
+            };
             notes.error(&entry.name_place, format!("unknown key `{}`", entry.name), help);
             weight = None;
         }

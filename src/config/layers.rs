@@ -104,7 +104,11 @@ impl Layers {
                 self.add_table(&path, entries);
             } else {
                 let message = format!("`{path}` is a section, found {}", node.describe());
-                let help = format!("write [{path}] with these keys: {}", below.join(", "));
+                let help = if prefix.is_empty() {
+                    format!("write [{path}] with these keys: {}", below.join(", "))
+                } else {
+                    format!("write {name} = {{ {} }}", with_defaults(&path))
+                };
                 self.notes.error(&node.place, message, help);
             }
         }
@@ -207,7 +211,46 @@ fn source(place: &Place, file: Option<&SourceFile>) -> Source {
     }
 }
 
+/// What PgBouncer's users, and everybody at first, would write.
+const OUR_NAMES: &[(&str, &str)] = &[
+    ("auth_file", "auth.file"),
+    ("auth_query", "auth.query"),
+    ("auth_type", "auth.method"),
+    ("client_login_timeout", "limits.login_timeout"),
+    ("client_tls_cert_file", "tls.cert"),
+    ("client_tls_key_file", "tls.key"),
+    ("client_tls_sslmode", "tls.mode"),
+    ("dbname", "servers.database"),
+    ("default_pool_size", "pool.size"),
+    ("listen_addr", "listen"),
+    ("listen_port", "listen"),
+    ("max_client_conn", "pool.max_clients"),
+    ("pool_mode", "pool.mode"),
+    ("pool_size", "pool.size"),
+    ("query_wait_timeout", "pool.wait_timeout"),
+    ("server_idle_timeout", "pool.idle_timeout"),
+    ("server_lifetime", "pool.max_lifetime"),
+    ("server_reset_query", "pool.reset"),
+    ("server_tls_ca_file", "servers.sslrootcert"),
+    ("server_tls_sslmode", "servers.sslmode"),
+    ("unix_socket_dir", "listen"),
+];
+
+fn with_defaults(section: &str) -> String {
+    let keys = keys::ALL.iter().filter_map(|key| {
+        let name = key.name().strip_prefix(section)?.strip_prefix('.')?;
+        Some(format!("{name} = {}", key.default_text()))
+    });
+    keys.collect::<Vec<_>>().join(", ")
+}
+
 fn did_you_mean(name: &str, siblings: &[&str]) -> String {
+    if ["role", "primary", "standbys"].contains(&name) {
+        return "roles are discovered, never declared".to_owned();
+    }
+    if let Some((_, ours)) = OUR_NAMES.iter().find(|(theirs, _)| *theirs == name) {
+        return format!("here it is called `{ours}`");
+    }
     if let Some(near) = nearest(name, siblings) {
         return format!("did you mean `{near}`?");
     }

@@ -179,7 +179,10 @@ impl<T: Choice> Setting for T {
             return Some(*value);
         }
         let known = words::<T>();
-        let help = nearest(word, &known)
+        let ours = OUR_WORDS.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours);
+        let help = ours
+            .filter(|ours| known.contains(ours))
+            .or_else(|| nearest(word, &known))
             .map_or_else(String::new, |near| format!("did you mean \"{near}\"?"));
         notes.error(&node.place, format!("`{word}` is not one of: {}", known.join(", ")), help);
         None
@@ -190,6 +193,16 @@ impl<T: Choice> Setting for T {
         quoted(word)
     }
 }
+
+/// What others call a server's role.
+const OUR_WORDS: &[(&str, &str)] = &[
+    ("replica", "standby"),
+    ("replicas", "standby"),
+    ("secondary", "standby"),
+    ("slave", "standby"),
+    ("master", "primary"),
+    ("leader", "primary"),
+];
 
 fn words<T: Choice>() -> Vec<&'static str> {
     T::WORDS.iter().map(|(_, word)| *word).collect()
@@ -250,10 +263,11 @@ const TIME: Dimension = Dimension {
 const SIZE: Dimension = Dimension {
     what: "size",
     units: SIZES,
-    fix: |number| {
-        format!(
-            "write \"{number}MB\", \"{number}kB\" or \"{number}B\"; as in PostgreSQL, 1kB is 1024B"
-        )
+    fix: |number| match number.parse() {
+        Ok(bytes @ 1024_u64..) => format!("write {} if you mean bytes", SIZE.write(bytes)),
+        Ok(_) | Err(_) => {
+            format!("write \"{number}MB\" or \"{number}kB\"; as in PostgreSQL, 1kB is 1024B")
+        }
     },
     like: "sizes are whole numbers with a unit: B, kB, MB, GB, TB (1kB is 1024B), as in \"16MB\"",
 };

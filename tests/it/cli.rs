@@ -156,13 +156,68 @@ fn colours_come_when_asked_for_and_only_then() {
     assert!(colored.starts_with("\u{1b}[1;31merror\u{1b}[0m: "), "{colored}");
 }
 
+/// A port on which nobody listens.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
 #[test]
-fn route_without_a_proxy_fails_within_its_deadline() {
-    let directory = Directory::new();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let http = format!("127.0.0.1:{port}");
+fn route_without_a_proxy_judges_the_statement_alone() {
+    let read = pgsteer(&["route", "SELECT 1", "--http", &free_address()]);
+    let write = pgsteer(&["route", "DELETE FROM notes", "--http", &free_address(), "-o", "json"]);
 
-    let output = command(&directory, &["route", "SELECT 1", "--http", &http]).output().unwrap();
+    assert_eq!(read.status.code(), Some(0), "{}", err(&read));
+    assert!(
+        err(&read).starts_with("note: no pgsteer answers on http://127.0.0.1:"),
+        "{}",
+        err(&read)
+    );
+    assert!(out(&read).starts_with("target  standby\nwhy     fit for a standby"), "{}", out(&read));
+    let write: serde_json::Value = serde_json::from_slice(&write.stdout).unwrap();
+    assert_eq!(write["target"], "primary");
+    assert_eq!(write["why"][0], "needs the primary: it writes");
+}
 
+/// A stand-in for the proxy's HTTP side: takes one request, gives one answer.
+fn answering(status: &str, body: &str) -> (String, std::thread::JoinHandle<String>) {
+    use std::io::Read as _;
+    use std::io::Write as _;
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let request = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        while !request.ends_with("SELECT 1") {
+            let mut piece = [0; 1024];
+            let length = stream.read(&mut piece).unwrap();
+            request.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+        stream.write_all(answer.as_bytes()).unwrap();
+        request
+    });
+    (address, request)
+}
+
+#[test]
+fn route_asks_the_running_proxy() {
+    let (http, request) = answering("200 OK", r#"{"target":"standby","why":["a","b"]}"#);
+
+    let output = pgsteer(&["route", "SELECT 1", "-d", "my app", "--http", &http]);
+
+    assert!(request.join().unwrap().starts_with("POST /route?database=my%20app HTTP/1.1\r\n"));
+    assert_eq!(out(&output), "target  standby\nwhy     a\n        b\n");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn what_is_no_proxy_is_told_apart() {
+    let (http, request) = answering("404 Not Found", "nope");
+
+    let output = pgsteer(&["route", "SELECT 1", "--http", &http]);
+
+    request.join().unwrap();
+    assert_eq!(err(&output), "error: the proxy answered 404: nope\n");
     assert_eq!(output.status.code(), Some(1));
 }
