@@ -12,6 +12,7 @@ pub mod route;
 
 pub mod board;
 pub mod tasks;
+pub mod net;
 pub mod backend;
 pub mod pool;
 

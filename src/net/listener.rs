@@ -1,0 +1,253 @@
+//! Where clients knock.
+
+use super::SocketPolicy;
+use super::stream::Stream;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tokio::net::{TcpListener, UnixListener};
+
+/// The port of PgBouncer, in whose place we can stand.
+const PGBOUNCER_PORT: u16 = 6432;
+/// Connections that may wait for us to accept them; the system lowers it to its own limit.
+const BACKLOG: i32 = 4096;
+/// Who may connect through a socket file unless told otherwise: everybody, as with PostgreSQL's
+/// `unix_socket_permissions`.
+pub const UNIX_MODE: u32 = 0o777;
+
+/// One place where clients connect.
+#[derive(Debug)]
+pub enum Listener {
+    /// A TCP port.
+    Tcp(TcpListener),
+    /// A socket file; removed when this is dropped.
+    Unix(UnixListener, SocketFile),
+}
+
+/// A socket file of ours.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a file that somebody else has put in its place stays.
+    identity: Option<(u64, u64)>,
+}
+
+/// Why a place can't be listened at.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error("cannot listen on {address}: somebody else listens there already{}", pgbouncer(*port))]
+    InUse {
+        /// Where.
+        address: String,
+        /// The port of it.
+        port: u16,
+    },
+    /// The text is no address.
+    #[error("cannot listen on {address}: expected HOST:PORT, [IPV6]:PORT or *:PORT")]
+    Invalid {
+        /// The text.
+        address: String,
+    },
+    /// The host name has no address.
+    #[error("cannot listen on {address}: the host name has no address")]
+    Unresolved {
+        /// The text.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// Anything else: no such address here, no permission, no such directory, ...
+    #[error("cannot listen on {address}")]
+    Io {
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn pgbouncer(port: u16) -> &'static str {
+    if port == PGBOUNCER_PORT {
+        " (6432 is PgBouncer's port: stop it, or choose another address)"
+    } else {
+        ""
+    }
+}
+
+/// The addresses that a text stands for: `HOST:PORT`, `[IPV6]:PORT` or `*:PORT`, which is every
+/// address of this machine.
+///
+/// # Errors
+/// [`BindError::Invalid`] or [`BindError::Unresolved`].
+pub async fn resolve(address: &str) -> Result<Vec<SocketAddr>, BindError> {
+    let invalid = || BindError::Invalid { address: address.to_owned() };
+    let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
+    let port: u16 = port.parse().map_err(|_| invalid())?;
+    if host == "*" {
+        return Ok(vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)]);
+    }
+    if host.is_empty() {
+        return Err(invalid());
+    }
+    match tokio::net::lookup_host(address).await {
+        Ok(found) => Ok(found.collect()),
+        Err(source) => Err(BindError::Unresolved { address: address.to_owned(), source }),
+    }
+}
+
+impl Listener {
+    /// Listens on a TCP address; on `[::]` for IPv4, too, and where this machine has no IPv6,
+    /// for IPv4 alone. Must be called on the runtime that will accept.
+    pub fn tcp(address: SocketAddr) -> Result<Self, BindError> {
+        let bound = match bind(address) {
+            Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !has_ipv6() => {
+                bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))
+            }
+            other => other,
+        };
+        bound.map(Self::Tcp).map_err(|source| failed(address.to_string(), address.port(), source))
+    }
+
+    /// Listens on `.s.PGSQL.<port>` in `directory`, where libpq looks for it. A file that is
+    /// left from a process that died is replaced.
+    pub fn unix(directory: &Path, port: u16, mode: u32) -> Result<Self, BindError> {
+        let path = directory.join(format!(".s.PGSQL.{port}"));
+        let failed = |source| failed(path.display().to_string(), port, source);
+        if is_stale(&path) {
+            std::fs::remove_file(&path).map_err(failed)?;
+        }
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        let file = SocketFile { identity: identity(&path), path: path.clone() };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        Ok(Self::Unix(listener, file))
+    }
+
+    /// The next client. Cancel-safe. An error (out of file descriptors, say) says nothing about
+    /// the next one: pause and try again.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (tcp, _) = listener.accept().await?;
+                SocketPolicy::TO_CLIENTS.apply(&tcp)?;
+                Ok(Stream::Tcp(tcp))
+            }
+            Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+
+    /// The TCP address that is listened at: with port 0, the one that the system chose.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => address.fmt(out),
+                Err(_) => out.write_str("tcp"),
+            },
+            Self::Unix(_, file) => file.path.display().fmt(out),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn has_ipv6() -> bool {
+    std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+fn failed(address: String, port: u16, source: io::Error) -> BindError {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        BindError::InUse { address, port }
+    } else {
+        BindError::Io { address, source }
+    }
+}
+
+/// Whether the file is a socket that nobody listens on.
+fn is_stale(path: &Path) -> bool {
+    let tried = std::os::unix::net::UnixStream::connect(path);
+    tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("pgsteer-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_named() {
+        let first = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+
+        let error = Listener::tcp(address).unwrap_err().to_string();
+
+        assert_eq!(
+            error,
+            format!("cannot listen on {address}: somebody else listens there already")
+        );
+        assert!(pgbouncer(6432).contains("PgBouncer"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_file_is_replaced_only_if_it_is_stale() {
+        let directory = scratch("socket-file");
+        let path = directory.join(".s.PGSQL.7");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "left by a process that died");
+
+        let listener = Listener::unix(&directory, 7, 0o700).unwrap();
+        let second = Listener::unix(&directory, 7, 0o700);
+        assert!(matches!(second, Err(BindError::InUse { .. })));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+
+        drop(listener);
+        assert!(!path.exists(), "removed by its owner");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test]
+    async fn addresses_are_read_or_refused() {
+        assert_eq!(resolve("127.0.0.1:5").await.unwrap(), ["127.0.0.1:5".parse().unwrap()]);
+        assert_eq!(resolve("*:5").await.unwrap(), ["[::]:5".parse().unwrap()]);
+        for wrong in ["127.0.0.1", ":5", "a:b", "a:99999", ""] {
+            assert!(matches!(resolve(wrong).await, Err(BindError::Invalid { .. })), "{wrong}");
+        }
+    }
+}

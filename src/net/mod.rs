@@ -1,0 +1,23 @@
+//! Sockets: listeners, streams with or without TLS, and the limits of each.
+//!
+//! Everything above reads and writes a [`Stream`] and does not care what carries it. The
+//! data plane has no generic code over sockets: the dispatch is one `match`.
+//!
+//! Invariants:
+//! - Every TCP connection has `TCP_NODELAY` and keepalives, so that a peer which vanished is
+//!   found without a byte being sent.
+//! - TLS is 1.2 or later, and its provider is always named: a second provider compiled in by a
+//!   dependency can't make it panic.
+//! - A socket file that somebody still listens on is never removed.
+//!
+//! Deliberately absent: the protocol spoken over the stream.
+
+mod listener;
+mod socket;
+mod stream;
+mod tls;
+
+pub use listener::{BindError, Listener, UNIX_MODE, resolve};
+pub use socket::SocketPolicy;
+pub use stream::{Detached, Peer, Stream, TlsStays};
+pub use tls::{ClientTls, Roots, ServerTls, TlsError, Verification};

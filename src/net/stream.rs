@@ -1,0 +1,219 @@
+//! One connection, whatever carries it.
+
+use super::tls::{client_stream, server_stream};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connection to a client or to a server.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP, from a client.
+    TlsServer(Box<server_stream::TlsStream<TcpStream>>),
+    /// TLS over TCP, to a server.
+    TlsClient(Box<client_stream::TlsStream<TcpStream>>),
+}
+
+/// Who is on the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// An address.
+    Ip(SocketAddr),
+    /// A process of this machine.
+    Unix,
+    /// It was gone before it could be asked.
+    Unknown,
+}
+
+/// A connection that belongs to no runtime, on its way to another one.
+#[derive(Debug)]
+pub enum Detached {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Why a connection was not detached.
+#[derive(Debug)]
+pub enum TlsStays {
+    /// A TLS connection can't change its runtime; here it is, as good as before.
+    Tls(Stream),
+    /// The runtime would not let it go; it is closed.
+    Closed(io::Error),
+}
+
+impl Stream {
+    /// Takes the connection off its runtime, so that it can be moved to another thread's.
+    ///
+    /// # Errors
+    /// [`TlsStays::Tls`] gives it back: rustls's state can't be moved out of its socket.
+    pub fn detach(self) -> Result<Detached, TlsStays> {
+        match self {
+            Self::Tcp(tcp) => tcp.into_std().map(Detached::Tcp).map_err(TlsStays::Closed),
+            Self::Unix(unix) => unix.into_std().map(Detached::Unix).map_err(TlsStays::Closed),
+            Self::TlsServer(_) | Self::TlsClient(_) => Err(TlsStays::Tls(self)),
+        }
+    }
+
+    /// Whether what is sent can't be read on the way.
+    pub const fn is_tls(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::TlsServer(_) | Self::TlsClient(_) => true,
+        }
+    }
+
+    /// Who is on the other side.
+    pub fn peer(&self) -> Peer {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Unix(_) => return Peer::Unix,
+            Self::TlsServer(tls) => tls.get_ref().0,
+            Self::TlsClient(tls) => tls.get_ref().0,
+        };
+        tcp.peer_addr().map_or(Peer::Unknown, Peer::Ip)
+    }
+}
+
+impl Detached {
+    /// Puts the connection on the current runtime.
+    pub fn attach(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(tcp) => TcpStream::from_std(tcp).map(Stream::Tcp),
+            Self::Unix(unix) => UnixStream::from_std(unix).map(Stream::Unix),
+        }
+    }
+}
+
+impl Peer {
+    /// Whether it is a process of this machine, as far as the address tells.
+    pub const fn is_local(&self) -> bool {
+        match self {
+            Self::Ip(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix => true,
+            Self::Unknown => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(out),
+            Self::Unix => out.write_str("unix socket"),
+            Self::Unknown => out.write_str("unknown"),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Self::Unix(unix) => Pin::new(unix).poll_read(context, buffer),
+            Self::TlsServer(tls) => Pin::new(tls).poll_read(context, buffer),
+            Self::TlsClient(tls) => Pin::new(tls).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Self::Unix(unix) => Pin::new(unix).poll_write(context, bytes),
+            Self::TlsServer(tls) => Pin::new(tls).poll_write(context, bytes),
+            Self::TlsClient(tls) => Pin::new(tls).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(context, slices),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(context, slices),
+            Self::TlsServer(tls) => Pin::new(tls).poll_write_vectored(context, slices),
+            Self::TlsClient(tls) => Pin::new(tls).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Unix(unix) => unix.is_write_vectored(),
+            Self::TlsServer(tls) => tls.is_write_vectored(),
+            Self::TlsClient(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(context),
+            Self::Unix(unix) => Pin::new(unix).poll_flush(context),
+            Self::TlsServer(tls) => Pin::new(tls).poll_flush(context),
+            Self::TlsClient(tls) => Pin::new(tls).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(context),
+            Self::TlsServer(tls) => Pin::new(tls).poll_shutdown(context),
+            Self::TlsClient(tls) => Pin::new(tls).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A rested backend must be able to follow a client to another shard.
+    #[tokio::test]
+    async fn a_plain_connection_moves_between_runtimes() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let moved = Stream::Unix(here).detach().unwrap();
+
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+            runtime.unwrap().block_on(async {
+                let mut stream = moved.attach().unwrap();
+                assert!(!stream.is_tls() && stream.peer().is_local());
+                stream.write_all(b"hello").await.unwrap();
+            });
+        });
+        let mut bytes = [0; 5];
+        there.read_exact(&mut bytes).await.unwrap();
+        thread.join().unwrap();
+
+        assert_eq!(&bytes, b"hello");
+    }
+
+    #[test]
+    fn only_this_machine_is_local() {
+        let local = |text: &str| Peer::Ip(text.parse().unwrap()).is_local();
+        assert!(local("127.0.0.9:1") && local("[::1]:1") && local("[::ffff:127.0.0.1]:1"));
+        assert!(!local("10.0.0.1:1") && !local("0.0.0.0:1") && !Peer::Unknown.is_local());
+    }
+}
