@@ -1,5 +1,17 @@
-//! Who a client is: SCRAM as an exchange of messages, and where its verifiers come from.
+//! Who a client is, and how we are whom we say to the servers.
+//!
+//! The exchanges are messages in and messages out; what comes of a client's login is the proof
+//! [`Authenticated`], which only this module can make. Sockets, clocks and randomness belong to
+//! the callers.
+//!
+//! Invariants:
+//! - Nothing secret is in any `Debug`.
+//! - Whatever is compared with a secret is compared in constant time.
+//! - A user that does not exist can't be told from a wrong password.
 
 mod policy;
+pub mod scram;
+mod secret;
 
 pub use policy::{Method, Policy};
+pub use secret::Secret;

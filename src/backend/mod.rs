@@ -2,4 +2,5 @@
 
 mod policy;
 
-pub use policy::{Secret, SslMode, TlsPolicy};
+pub use crate::auth::Secret;
+pub use policy::{SslMode, TlsPolicy};

@@ -32,10 +32,10 @@ impl SocketPolicy {
     /// Towards clients: there are many, they idle for long, and a sleeping laptop is no loss;
     /// one that vanished gives its slot back within about two minutes.
     pub const TO_CLIENTS: Self = Self {
-        keepalive_idle: Duration::from_secs(60),
+        keepalive_idle: Duration::from_mins(1),
         keepalive_interval: Duration::from_secs(10),
         keepalive_retries: 6,
-        user_timeout: Some(Duration::from_secs(120)),
+        user_timeout: Some(Duration::from_mins(2)),
     };
 
     /// Sets a connection so, and turns Nagle's algorithm off.

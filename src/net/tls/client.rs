@@ -126,6 +126,13 @@ impl Verifier {
     }
 }
 
+const fn is_name(error: &CertificateError) -> bool {
+    matches!(
+        error,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+    )
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -143,22 +150,20 @@ impl ServerCertVerifier for Verifier {
             other => return other,
         };
         let names_matter = self.verification == Verification::AuthorityAndName;
-        match &error {
+        if is_name(&error) {
             // The name is looked at last: everything else was right.
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
-                if !names_matter =>
-            {
-                Ok(ServerCertVerified::assertion())
+            if names_matter {
+                return Err(Error::InvalidCertificate(error));
             }
-            other if self.is_trusted_itself(end_entity, other) => {
-                if names_matter {
-                    let parsed = ParsedCertificate::try_from(end_entity)?;
-                    rustls::client::verify_server_name(&parsed, server_name)?;
-                }
-                Ok(ServerCertVerified::assertion())
+        } else if self.is_trusted_itself(end_entity, &error) {
+            if names_matter {
+                let parsed = ParsedCertificate::try_from(end_entity)?;
+                rustls::client::verify_server_name(&parsed, server_name)?;
             }
-            _ => Err(Error::InvalidCertificate(error)),
+        } else {
+            return Err(Error::InvalidCertificate(error));
         }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -1,0 +1,85 @@
+//! Our side towards clients.
+
+use super::keys::{ClientKey, Keys, Verifier};
+use super::{Nonce, ScramError, attributes, decoded, printable, utf8};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The client has said hello, and has the salt; its proof is expected.
+#[derive(Debug)]
+pub struct ServerFirst {
+    verifier: Verifier,
+    /// What the client said of channel binding, to be repeated by it.
+    gs2_header: String,
+    client_bare: String,
+    server_first: String,
+    nonce: String,
+}
+
+/// A client has proved that it knows the password.
+#[derive(Debug)]
+pub struct Proved {
+    /// The last message, by which we prove ourselves.
+    pub message: String,
+    /// What it showed on the way.
+    pub keys: Keys,
+}
+
+/// Takes the client's first message; gives the answer, and what awaits the next one.
+pub fn begin(
+    client_first: &[u8],
+    verifier: Verifier,
+    nonce: &Nonce,
+) -> Result<(String, ServerFirst), ScramError> {
+    let text = utf8(client_first)?;
+    let mut parts = text.splitn(3, ',');
+    let (binding, authzid, bare) = match (parts.next(), parts.next(), parts.next()) {
+        (Some(binding), Some(authzid), Some(bare)) => (binding, authzid, bare),
+        _ => return Err(ScramError::Malformed("the first message is cut short")),
+    };
+    match binding {
+        "n" | "y" => (),
+        other if other.starts_with("p=") => return Err(ScramError::ChannelBinding),
+        _ => return Err(ScramError::Malformed("an unexpected channel binding flag")),
+    }
+    if !authzid.is_empty() {
+        return Err(ScramError::Malformed("an authorization identity is not supported"));
+    }
+    // The name within is ignored, as PostgreSQL does: the startup message said who.
+    let [_, client_nonce] = attributes(bare, ['n', 'r'])?;
+    let nonce = format!("{}{}", printable(client_nonce)?, nonce.0);
+    let salt = STANDARD.encode(verifier.salt());
+    let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations());
+    let next = ServerFirst {
+        verifier,
+        gs2_header: format!("{binding},{authzid},"),
+        client_bare: bare.to_owned(),
+        server_first: server_first.clone(),
+        nonce,
+    };
+    Ok((server_first, next))
+}
+
+impl ServerFirst {
+    /// Takes the client's last message.
+    pub fn finish(self, client_final: &[u8]) -> Result<Proved, ScramError> {
+        let text = utf8(client_final)?;
+        let (without_proof, proof) =
+            text.rsplit_once(",p=").ok_or(ScramError::Malformed("the proof is missing"))?;
+        let [binding, nonce] = attributes(without_proof, ['c', 'r'])?;
+        if decoded(binding)? != self.gs2_header.as_bytes() {
+            return Err(ScramError::Malformed("the channel binding changed"));
+        }
+        if nonce != self.nonce {
+            return Err(ScramError::Malformed("the nonce changed"));
+        }
+        let proof = decoded(proof)?;
+        let proof = proof.try_into().map_err(|_| ScramError::Malformed("the proof's length"))?;
+        let message = format!("{},{},{without_proof}", self.client_bare, self.server_first);
+        let client: ClientKey =
+            self.verifier.check(&message, &proof).ok_or(ScramError::WrongProof)?;
+        let server = self.verifier.server_key().clone();
+        let signature = STANDARD.encode(server.sign(&message));
+        Ok(Proved { message: format!("v={signature}"), keys: Keys { client, server } })
+    }
+}
