@@ -46,7 +46,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Reads every key and checks the rules across keys.
-#[derive(Debug)]
 pub(super) struct Builder<'b> {
     pub(super) layers: Layers,
     pub(super) file: Option<&'b SourceFile>,

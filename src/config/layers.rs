@@ -19,6 +19,7 @@ use crate::config::problem::SourceFile;
 use crate::config::setting::Setting;
 use crate::config::setting::nearest;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use toml::de::DeTable;
 
@@ -26,7 +27,7 @@ use toml::de::DeTable;
 const PREFIX: &str = "PGSTEER_";
 
 /// A value of the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Flag {
     /// The flag, for messages: `--listen`, `--set pool.size`. Never holds the value.
     pub name: String,
@@ -34,6 +35,13 @@ pub struct Flag {
     pub key: String,
     /// The value, as written.
     pub value: String,
+}
+
+impl fmt::Debug for Flag {
+    /// Without the value: it may be a secret.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Flag({} -> {})", self.name, self.key)
+    }
 }
 
 /// A value and where it comes from.
@@ -54,7 +62,7 @@ impl<T> Got<T> {
 }
 
 /// All layers, being read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Layers {
     /// By key, lowest layer first.
     values: BTreeMap<String, Vec<Node>>,

@@ -10,6 +10,7 @@ use crate::config::problem::SourceFile;
 use crate::config::secret;
 use crate::config::types::Config;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 const LONGEST: u64 = 1024 * 1024;
 
 /// What a configuration is made of. It is kept, so that a reload asks the same question again.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Request {
     /// The file, if any.
     pub file: Option<PathBuf>,
@@ -28,6 +29,17 @@ pub struct Request {
     pub env: BTreeMap<String, String>,
     /// The command line, in order.
     pub flags: Vec<Flag>,
+}
+
+impl fmt::Debug for Request {
+    /// Without the environment: it is full of secrets.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, env: _, flags } = self;
+        out.debug_struct("Request")
+            .field("file", file)
+            .field("flags", flags)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A configuration, and what is not wrong but strange.

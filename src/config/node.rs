@@ -6,15 +6,15 @@ use toml::Spanned;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
-/// One value.
-#[derive(Debug, Clone)]
+/// One value. No `Debug`: it may be a secret.
+#[derive(Clone)]
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) kind: Kind,
 }
 
 /// What was written.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Kind {
     /// Text in quotes.
     Text(String),
@@ -35,7 +35,7 @@ pub(super) enum Kind {
 }
 
 /// `name = value` in a table.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) name_place: Place,

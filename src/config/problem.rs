@@ -108,8 +108,7 @@ impl Notes {
     }
 }
 
-/// The file as it was read.
-#[derive(Debug)]
+/// The file as it was read. No `Debug`: it may hold secrets.
 pub(super) struct SourceFile {
     /// As the user named it.
     pub(super) path: String,

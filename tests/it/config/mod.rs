@@ -2,6 +2,7 @@
 
 mod layers;
 mod mistakes;
+mod noise;
 mod reference;
 
 use pgsteer::config::Config;
