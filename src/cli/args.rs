@@ -76,7 +76,8 @@ pub struct Globals {
     /// Where clients connect; repeat for several  [default: 127.0.0.1:6432]
     #[arg(short, long, global = true, value_name = "ADDR")]
     pub listen: Vec<String>,
-    /// Where metrics and health are served, or asked for by `status` and `route`  [default: 127.0.0.1:9632]
+    /// Where metrics and health are served, or asked for by `status` and `route`
+    /// [default: 127.0.0.1:9632]
     #[arg(long, global = true, value_name = "ADDR")]
     pub http: Option<String>,
     /// Any key of the configuration.

@@ -1,6 +1,6 @@
 //! Asking the running proxy over HTTP: one request, one bounded answer, one deadline.
 
-use crate::cli::args::Globals;
+use crate::config::Report;
 use crate::config::Request;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -66,18 +66,17 @@ pub enum AskError {
     /// The configuration serves no HTTP.
     #[error("the configuration has http = \"off\": name the address with --http")]
     Off,
+    /// The configuration's `http` is wrong.
+    #[error(transparent)]
+    Wrong(#[from] Report),
 }
 
-/// Where the proxy of this command line, or of its configuration, serves HTTP.
+/// Where the proxy of this configuration serves HTTP, and can be reached from here.
 ///
 /// # Errors
-/// [`AskError::Off`] if it does not.
-pub fn address(globals: &Globals, request: &Request) -> Result<SocketAddr, AskError> {
-    let from_config = || request.load().ok().map(|loaded| loaded.config.http);
-    let named = globals.http.as_deref().and_then(|text| text.parse().ok());
-    let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), crate::config::HTTP_PORT);
-    let address =
-        named.map(Some).or_else(from_config).unwrap_or(Some(default)).ok_or(AskError::Off)?;
+/// [`AskError::Off`] if it does not; [`AskError::Wrong`] if the key cannot be read.
+pub fn address(request: &Request) -> Result<SocketAddr, AskError> {
+    let address = request.http()?.ok_or(AskError::Off)?;
     Ok(SocketAddr::new(reachable(address.ip()), address.port()))
 }
 

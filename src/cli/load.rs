@@ -33,7 +33,8 @@ fn nothing_to_do() -> Report {
         "",
         "no server is named, and no configuration file was found",
         &format!(
-            "try `pgsteer --server HOST`, `pgsteer -c FILE` or `pgsteer demo`; looked for ./{here} and {there}"
+            "try `pgsteer --server HOST`, `pgsteer -c FILE` or `pgsteer demo`; \
+             looked for ./{here} and {there}"
         ),
     )
 }

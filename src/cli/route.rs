@@ -37,8 +37,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
     let request = load::request(globals)?;
     let path = format!("/route?database={}", ask::escaped(&args.database));
     let question = Question { path, body: Some(args.sql.clone()) };
-    let answer =
-        ask::address(globals, &request).and_then(|address| ask::ask(address, question, WAIT));
+    let answer = ask::address(&request).and_then(|address| ask::ask(address, question, WAIT));
     let body = match answer {
         Ok(Answer { status: 200, body }) => body,
         Ok(Answer { status, body }) => {
@@ -54,6 +53,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
         Err(error @ AskError::TooLate { .. }) => {
             say::talk(&format!("error: {error}"));
             return Err(Exit::TimedOut);
+        }
+        Err(AskError::Wrong(report)) => {
+            say::report(&report, globals.color.for_stderr());
+            return Err(Exit::Config);
         }
         Err(error @ AskError::Strange { .. }) => {
             say::talk(&format!("error: {error}"));

@@ -338,9 +338,11 @@ impl Builder<'_> {
             }
             let by_default = if method.is_default() { ", the default," } else { "" };
             let message = format!(
-                "with auth.method = \"trust\"{by_default} anybody who reaches {address} could log in as anybody"
+                "with auth.method = \"trust\"{by_default} anybody who reaches {address} could log \
+                 in as anybody"
             );
-            let help = "set auth.method = \"scram-sha-256\", or listen on 127.0.0.1, [::1] or unix:/DIR only";
+            let help = "set auth.method = \"scram-sha-256\", or listen on 127.0.0.1, [::1] or \
+                        unix:/DIR only";
             self.notes().error(&listener.place, message, help);
         }
     }

@@ -78,13 +78,17 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
 }
 
+fn default_listeners() -> Listeners {
+    Listeners(vec![Listener { at: At::Tcp(loopback(CLIENT_PORT)), place: Place::Nowhere }])
+}
+
 keys! {
     /// Where clients connect: addresses, and directories of unix sockets.
     /// An address that is not loopback needs `auth.method = "scram-sha-256"`.
     LISTEN: Listeners = "listen" {
-        default: Listeners(vec![Listener { at: At::Tcp(loopback(CLIENT_PORT)), place: Place::Nowhere }]),
+        default: default_listeners(),
         example: "[\"0.0.0.0:6432\", \"unix:/run/pgsteer\"]",
-        check: |listeners| if listeners.0.is_empty() { Err("must name an address") } else { Ok(()) },
+        check: |all| if all.0.is_empty() { Err("must name an address") } else { Ok(()) },
         counts: OnRestart,
     }
     /// Where `/metrics`, `/livez`, `/readyz` and `/status` are served.
@@ -125,7 +129,8 @@ keys! {
         example: "\"pgsteer\"",
         counts: OnRestart,
     }
-    /// The password of that user. Unset: `PGPASSWORD`, else the password file (`PGPASSFILE`, `~/.pgpass`).
+    /// The password of that user.
+    /// Unset: `PGPASSWORD`, else the password file (`PGPASSFILE`, `~/.pgpass`).
     PASSWORD: SecretSource = "servers.password" {
         default: SecretSource::None,
         example: "{ file = \"/run/secrets/pgsteer\" }",
@@ -161,7 +166,8 @@ keys! {
         check: ten_millis,
         counts: OnReload,
     }
-    /// A primary that refuses connections for so long may be replaced by a standby that somebody promoted.
+    /// A primary that refuses connections for so long may be replaced by a standby that
+    /// somebody promoted.
     GONE_AFTER: Duration = "servers.gone_after" {
         default: control::Policy::default().gone_after,
         check: ten_millis,
@@ -182,7 +188,8 @@ keys! {
         counts: OnRestart,
     }
 
-    /// How clients prove who they are. `trust` believes them, and is allowed on loopback and unix sockets only.
+    /// How clients prove who they are. `trust` believes them, and is allowed on loopback and
+    /// unix sockets only.
     AUTH_METHOD: auth::Method = "auth.method" {
         default: auth::Policy::default().method,
         counts: OnReload,
@@ -244,7 +251,8 @@ keys! {
         counts: OnReload,
     }
 
-    /// Who serves reads: standbys (the primary only as `on_all_stale` says), any server, or the primary alone.
+    /// Who serves reads: standbys (the primary only as `on_all_stale` says), any server, or the
+    /// primary alone.
     READS: route::Reads = "routing.reads" {
         default: route::Policy::default().reads,
         counts: OnReload,
@@ -320,7 +328,8 @@ keys! {
         check: |shards| if *shards > 256 { Err("must be at most 256") } else { Ok(()) },
         counts: OnRestart,
     }
-    /// Longest message of a client; a longer one ends its connection. PostgreSQL's own limit is 1GB.
+    /// Longest message of a client; a longer one ends its connection.
+    /// PostgreSQL's own limit is 1GB.
     MAX_MESSAGE: Bytes = "limits.max_message" {
         default: Bytes(Limits::default().max_message),
         check: |size| if (Bytes(64 << 10)..=Bytes(1 << 30)).contains(size) { Ok(()) }

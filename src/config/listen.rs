@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub(super) const CLIENT_PORT: u16 = 6432;
 
 /// Where metrics and health are served.
-pub const HTTP_PORT: u16 = 9632;
+pub(super) const HTTP_PORT: u16 = 9632;
 
 /// One entry of `listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]

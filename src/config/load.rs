@@ -1,6 +1,7 @@
 //! From the outside world - a file, an environment, flags - to a [`Config`] or a report.
 
 use crate::config::build::Builder;
+use crate::config::keys;
 use crate::config::layers::Flag;
 use crate::config::layers::Layers;
 use crate::config::problem::Notes;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -100,6 +102,28 @@ impl Request {
         }
         let file = SourceFile { path: name, text };
         self.check(Some(&file), notes)
+    }
+
+    /// Where this configuration serves HTTP, whatever else may be wrong with it: for commands
+    /// that only want to ask the running proxy. `None`: nowhere.
+    ///
+    /// # Errors
+    /// The [`Report`] if the key `http` itself cannot be read.
+    pub fn http(&self) -> Result<Option<SocketAddr>, Report> {
+        let read = |path: &PathBuf| {
+            let text = String::from_utf8(read(path).ok()?.0).ok()?;
+            Some(SourceFile { path: path.display().to_string(), text })
+        };
+        let file = self.file.as_ref().and_then(read);
+        let mut layers = Layers::new(Notes::default());
+        if let Some(file) = &file {
+            layers.add_file(&file.text);
+        }
+        layers.add_env(&self.env);
+        layers.add_flags(&self.flags);
+        layers.notes = Notes::default();
+        let got = layers.get(&keys::HTTP, file.as_ref());
+        if got.broken { Err(layers.notes.report(file.as_ref())) } else { Ok(got.value.0) }
     }
 
     fn check(&self, file: Option<&SourceFile>, notes: Notes) -> Result<Loaded, Report> {

@@ -34,9 +34,9 @@ mod types;
 
 pub use changes::{Change, Shown, Source};
 pub use layers::Flag;
-pub use listen::HTTP_PORT;
 pub use load::{Loaded, Request};
 pub use problem::{Problem, Report, Severity};
+pub use setting::duration;
 pub use types::{
     ClientTls, ClientTlsMode, Config, ControlLogin, Limits, Listen, LogFormat, LogLevel,
     Observability, ServerConfig,

@@ -155,6 +155,17 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Place, message and help on one line, for a log.
+    pub fn one_line(&self) -> String {
+        let place = match (&self.source, self.line, self.column) {
+            (Some(source), Some(line), Some(column)) => format!("{source}:{line}:{column}: "),
+            (Some(source), _, _) => format!("{source}: "),
+            (None, _, _) => String::new(),
+        };
+        let help = self.help.as_ref().map_or_else(String::new, |help| format!(" ({help})"));
+        format!("{place}{}{help}", self.message)
+    }
+
     fn locate(note: Note, file: Option<&SourceFile>) -> Self {
         let mut problem = Self {
             severity: note.severity,

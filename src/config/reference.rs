@@ -28,10 +28,11 @@ const TOML_HEAD: &str = "\
 # pgsteer.toml: every key with its default, commented out. Only servers.hosts is required.
 # Made by `pgsteer config reference`; check a file of your own with `pgsteer check-config -c FILE`.
 #
-# Durations have a unit: us, ms, s, m, h, d (\"500ms\"). So have sizes: B, kB, MB, GB, TB (\"16MB\");
-# as in PostgreSQL, 1kB is 1024B. Each key can also be set by a flag, --set routing.hold_max=5s,
-# and by a variable, PGSTEER_ROUTING__HOLD_MAX=5s. A flag goes before a variable, a variable
-# before this file. A key marked [restart] counts after a restart, all others after a reload (SIGHUP).
+# Durations have a unit: us, ms, s, m, h, d (\"500ms\"). So have sizes: B, kB, MB, GB, TB (\"16MB\"),
+# where 1kB is 1024B as in PostgreSQL. Each key can also be set by a flag, as in
+# --set routing.hold_max=5s, and by a variable, PGSTEER_ROUTING__HOLD_MAX=5s: a flag goes before
+# a variable, a variable before this file. A key marked [restart] counts after a restart, all
+# others after a reload (SIGHUP).
 ";
 
 const MARKDOWN_HEAD: &str = "\

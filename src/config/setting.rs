@@ -368,6 +368,18 @@ impl Setting for Duration {
     }
 }
 
+/// Reads a duration as the configuration writes it: for commands that take one.
+///
+/// # Errors
+/// What is wrong with it, and what to write instead.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = TIME.parse(text.trim()).map(Duration::from_micros);
+    parsed.map_err(|wrong| {
+        let (message, help) = TIME.explain(text.trim(), wrong);
+        if help.is_empty() { message } else { format!("{message}: {help}") }
+    })
+}
+
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bytes(pub(super) u64);

@@ -54,7 +54,8 @@ fn without_a_server_it_says_what_to_do() {
     assert_eq!(output.status.code(), Some(78));
     let expected = "\
 error: no server is named, and no configuration file was found
-  = help: try `pgsteer --server HOST`, `pgsteer -c FILE` or `pgsteer demo`; looked for ./pgsteer.toml and /etc/pgsteer/pgsteer.toml
+  = help: try `pgsteer --server HOST`, `pgsteer -c FILE` or `pgsteer demo`; \
+looked for ./pgsteer.toml and /etc/pgsteer/pgsteer.toml
 ";
     assert_eq!(err(&output), expected);
 }
@@ -220,4 +221,22 @@ fn what_is_no_proxy_is_told_apart() {
     request.join().unwrap();
     assert_eq!(err(&output), "error: the proxy answered 404: nope\n");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// A command that only asks needs no servers; what it cannot read, it does not guess.
+#[test]
+fn asking_needs_nothing_but_the_address() {
+    let directory = Directory::new();
+    directory.file("pgsteer.toml", b"http = 5\n[pool]\nsise = 1\n");
+
+    let output = command(&directory, &["route", "SELECT 1"]).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(78));
+    let expected = "\
+error: pgsteer.toml:1:8: expected text in quotes, found a number
+ 1 | http = 5
+   |        ^
+   = help: put it in quotes: \"5\"
+";
+    assert_eq!(err(&output), expected);
 }
