@@ -133,6 +133,10 @@ impl Catalog {
         for row in &rows.functions {
             catalog.add_function(row);
         }
+        // The grammar says `extract` where servers before 14 have `date_part` only.
+        if let Some(date_part) = catalog.functions.get("date_part").copied() {
+            catalog.functions.entry("extract".into()).or_insert(date_part);
+        }
         for row in &rows.operators {
             let entry = catalog.operators.entry(row.name.as_str().into()).or_default();
             *entry = entry.and(Function::from_row(row));
@@ -279,6 +283,11 @@ impl Catalog {
                 (core, other) => core.or(other),
             },
         }
+    }
+
+    /// The worst function of this name outside `pg_catalog`.
+    pub(super) fn users_function(&self, name: &str) -> Option<Function> {
+        self.functions.get(name)?.other
     }
 
     pub(super) fn operator(&self, name: &str) -> Option<Function> {

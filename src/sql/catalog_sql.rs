@@ -146,6 +146,7 @@ SELECT DISTINCT pg_catalog.pg_get_expr(conbin, 0) AS expression
 
 /// Everything that can be read: `name`, `kind` (r, p, m, v; f: foreign, or with a foreign
 /// descendant; u: the same with unlogged), `origin`, `definition` of users' views.
+/// In the order of their creation, so that views mostly come after what they read.
 pub const RELATIONS: &str = "
 WITH RECURSIVE kin (oid, kind) AS (
   SELECT oid, CASE relkind WHEN 'f' THEN 'f' ELSE 'u' END
@@ -159,7 +160,8 @@ SELECT c.relname::text AS name,
        CASE WHEN c.oid < 16384 THEN 'builtin' ELSE 'written' END AS origin,
        CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN pg_catalog.pg_get_viewdef(c.oid) END AS definition
   FROM pg_catalog.pg_class c
- WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relpersistence <> 't'";
+ WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relpersistence <> 't'
+ ORDER BY c.oid";
 
 /// The expressions of row security policies: `relation`, `expression`.
 pub const POLICIES: &str = "

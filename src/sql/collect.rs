@@ -84,6 +84,7 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
         relations: Box::default(),
         targets: Box::default(),
         operators: Box::default(),
+        constructs: Box::default(),
         attributes: AttributeFilter::default(),
         settings: Box::default(),
         wishes: Box::default(),
@@ -106,6 +107,7 @@ pub(super) struct Collector {
     relations: BTreeSet<Name>,
     targets: BTreeSet<Name>,
     operators: BTreeSet<Box<str>>,
+    constructs: BTreeSet<&'static str>,
     attributes: AttributeFilter,
     settings: Vec<Setting>,
     wishes: Vec<Wish>,
@@ -125,6 +127,7 @@ impl Default for Collector {
             relations: BTreeSet::new(),
             targets: BTreeSet::new(),
             operators: BTreeSet::new(),
+            constructs: BTreeSet::new(),
             attributes: AttributeFilter::default(),
             settings: Vec::new(),
             wishes: Vec::new(),
@@ -195,6 +198,11 @@ impl Collector {
         if !matches!(name, "=" | "<>" | "<" | "<=" | ">" | ">=" | "!=") {
             self.operators.insert(name.into());
         }
+    }
+
+    /// The statement has a construct of this name, which older servers take for a function.
+    pub(super) fn construct(&mut self, name: &'static str) {
+        self.constructs.insert(name);
     }
 
     /// The statement has this name behind a dot.
@@ -268,6 +276,7 @@ impl Collector {
             relations: self.relations.into_iter().collect(),
             targets: self.targets.into_iter().collect(),
             operators: self.operators.into_iter().collect(),
+            constructs: self.constructs.into_iter().collect(),
             attributes: self.attributes,
             settings: self.settings.into(),
             wishes: self.wishes.into(),

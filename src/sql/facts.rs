@@ -21,6 +21,8 @@ pub struct Facts {
     pub(super) relations: Box<[Name]>,
     pub(super) targets: Box<[Name]>,
     pub(super) operators: Box<[Box<str>]>,
+    /// SQL/JSON constructs: to a server that doesn't have them yet, names of functions.
+    pub(super) constructs: Box<[&'static str]>,
     /// Names behind a dot: each may turn out to be a function of the row before it.
     pub(super) attributes: AttributeFilter,
     pub(super) settings: Box<[Setting]>,

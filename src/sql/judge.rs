@@ -191,6 +191,13 @@ impl Scale<'_> {
                 self.blame(NeedsPrimary::OperatorVolatile, name);
             }
         }
+        for name in &facts.constructs {
+            let Some(function) = catalog.users_function(name) else { continue };
+            self.code |= function.is_users_code();
+            if function.is_volatile() {
+                self.blame(NeedsPrimary::FunctionVolatile, name);
+            }
+        }
         for (name, function) in catalog.row_functions() {
             if facts.attributes.may_hold(name) {
                 self.code |= function.is_users_code();

@@ -7,5 +7,6 @@
     reason = "a failed test panics"
 )]
 
+mod classify;
 mod cli;
 mod config;

@@ -118,7 +118,28 @@ impl<'a> Walk<'a, '_> {
             }
             Node::ColumnRef(column) => self.attributes(column.fields(), 1),
             Node::A_Indirection(path) => self.attributes(path.indirection(), 0),
-            _ => {}
+            _ => self.construct(node),
+        }
+    }
+
+    /// SQL/JSON came with PostgreSQL 16 and 17; before, these were names that anybody could give
+    /// to a function.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "nodes that say nothing by themselves")]
+    fn construct(&mut self, node: Node<'a>) {
+        let names: &[&'static str] = match node {
+            Node::JsonParseExpr(_) => &["json"],
+            Node::JsonScalarExpr(_) => &["json_scalar"],
+            Node::JsonSerializeExpr(_) => &["json_serialize"],
+            Node::JsonFuncExpr(_) => &["json_exists", "json_query", "json_value"],
+            Node::JsonTable(_) => &["json_table"],
+            Node::JsonObjectConstructor(_) => &["json_object"],
+            Node::JsonArrayConstructor(_) | Node::JsonArrayQueryConstructor(_) => &["json_array"],
+            Node::JsonObjectAgg(_) => &["json_objectagg"],
+            Node::JsonArrayAgg(_) => &["json_arrayagg"],
+            _ => &[],
+        };
+        for name in names {
+            self.into.construct(name);
         }
     }
 
