@@ -20,4 +20,5 @@ pub mod frontend;
 pub mod control;
 
 pub mod config;
+pub mod sandbox;
 pub mod cli;
