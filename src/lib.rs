@@ -11,6 +11,7 @@ pub mod session;
 pub mod route;
 
 pub mod board;
+pub mod metrics;
 pub mod tasks;
 pub mod net;
 pub mod backend;
@@ -20,5 +21,4 @@ pub mod frontend;
 pub mod control;
 
 pub mod config;
-pub mod sandbox;
 pub mod cli;

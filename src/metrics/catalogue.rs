@@ -1,0 +1,168 @@
+//! Every metric by name: the one place where a name, its help and its labels stand together.
+//!
+//! The help says what a rise means. `docs` and the tests compare themselves with [`ALL`].
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Entry {
+    /// Its name, in base units.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it tells, and what a rise means.
+    pub help: &'static str,
+}
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// It only rises.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+    /// A distribution over these upper bounds, in seconds.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// The word of the exposition format.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// What a client sees: 0.25 ms, a read by key on the local machine, to 60 s, a report; each
+/// about 2.5 times the one before, so that a quantile is right within that factor.
+const QUERY: &[f64] = &[
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 60.0,
+];
+
+/// A wait in a queue: 1 ms to 30 s; the default deadline, 10 s, is a bound.
+const QUEUE: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0];
+
+/// A wait for replay: 1 ms doubling to 128 ms brackets its limit, 50 ms, and what operators make
+/// of that; then 1 s.
+const REPLAY: &[f64] = &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1.0];
+
+/// Opening a connection, and a look at a server: 0.5 ms (local) over 20 ms (TLS and SCRAM) to the
+/// deadlines, 1 s and 5 s.
+const CONNECT: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+macro_rules! catalogue {
+    ($($id:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        $(pub(super) const $id: Entry =
+            Entry { name: $name, kind: $kind, labels: &[$($label),*], help: $help };)*
+
+        /// Every metric, in the order in which the page about them is written.
+        pub const ALL: &[Entry] = &[$($id),*];
+    };
+}
+
+catalogue! {
+    BUILD_INFO: Kind::Gauge, "pgsteer_build_info", ["version", "revision"],
+        "Always 1; the labels say what runs";
+    CPU: Kind::Counter, "process_cpu_seconds_total", [],
+        "Processor time used; its rate is the number of cores in use";
+    MEMORY: Kind::Gauge, "process_resident_memory_bytes", [],
+        "Memory in use; a steady rise at a steady number of clients is a leak";
+    OPEN_FDS: Kind::Gauge, "process_open_fds", [],
+        "Open files and sockets; near process_max_fds new clients are turned away";
+    MAX_FDS: Kind::Gauge, "process_max_fds", [], "Most open files and sockets";
+    START_TIME: Kind::Gauge, "process_start_time_seconds", [],
+        "When pgsteer was started, as seconds since 1970; a rise is a restart";
+    RELOAD_OK: Kind::Gauge, "pgsteer_config_last_reload_successful", [],
+        "Whether the last reload was taken over; 0: the old configuration is still in use";
+    RELOAD_TIME: Kind::Gauge, "pgsteer_config_last_reload_success_timestamp_seconds", [],
+        "When a configuration was last taken over, as seconds since 1970";
+    DRAINING: Kind::Gauge, "pgsteer_draining", [],
+        "1 while pgsteer shuts down and lets clients finish";
+    CLIENTS: Kind::Gauge, "pgsteer_client_connections", ["state"],
+        "Clients by what they do; a rise of waiting means that backends or a primary are missing";
+    CLIENT_LIMIT: Kind::Gauge, "pgsteer_client_limit_connections", [],
+        "Most clients at a time (pool.max_clients)";
+    ADMISSIONS: Kind::Counter, "pgsteer_client_connections_total", ["result"],
+        "Connections of clients by how they began; a rise of anything but accepted is trouble";
+    CLIENT_WAIT: Kind::Histogram(QUEUE), "pgsteer_client_wait_seconds", [],
+        "Time that a statement queued for a backend; a rise means that pool.size is too small";
+    RECEIVED: Kind::Counter, "pgsteer_client_received_bytes_total", [], "Bytes from clients";
+    SENT: Kind::Counter, "pgsteer_client_sent_bytes_total", [], "Bytes to clients";
+    POOL: Kind::Gauge, "pgsteer_pool_connections", ["server", "state"],
+        "Backends by what they do; active at the limit means that clients queue";
+    POOL_LIMIT: Kind::Gauge, "pgsteer_pool_limit_connections", ["server"],
+        "Most backends of the pools that exist now";
+    CONNECTS: Kind::Counter, "pgsteer_server_connects_total", ["server", "result"],
+        "Backends opened, by result; a rise of ok is churn, of anything else trouble";
+    CONNECT_TIME: Kind::Histogram(CONNECT), "pgsteer_server_connect_seconds", ["server"],
+        "Time to open a backend, login included; a rise means a slow or full server";
+    DISCONNECTS: Kind::Counter, "pgsteer_server_disconnects_total", ["server", "reason"],
+        "Backends closed, by reason; a rise of error means a server or a network that breaks";
+    QUERIES: Kind::Counter, "pgsteer_queries_total", ["server", "kind"],
+        "Groups of statements sent, by server and kind";
+    QUERY_TIME: Kind::Histogram(QUERY), "pgsteer_query_seconds", ["role", "kind"],
+        "Time from a group's arrival to its last answer, all waits included";
+    ERRORS: Kind::Counter, "pgsteer_errors_total", ["origin", "sqlstate_class"],
+        "Errors that clients were sent, by who raised them and the first two characters of SQLSTATE";
+    ROUTES: Kind::Counter, "pgsteer_routing_decisions_total", ["target", "reason"],
+        "Groups by where they went and why; reads at the primary for lsn or no_standby mean lag";
+    LSN_WAIT: Kind::Histogram(REPLAY), "pgsteer_lsn_wait_seconds", ["outcome"],
+        "Time that a read waited for a standby to replay the session's floor; what reading your own writes costs";
+    STALE_PREVENTED: Kind::Counter, "pgsteer_stale_reads_prevented_total", [],
+        "Reads that a fit standby would have answered too old and that went elsewhere or waited";
+    READ_RETRIES: Kind::Counter, "pgsteer_read_retries_total", [],
+        "Reads that were run again elsewhere, unseen by the client; a rise means failing standbys or recovery conflicts";
+    GUARDS: Kind::Counter, "pgsteer_visibility_guards_total", ["outcome"],
+        "Moves of a session from a standby to the primary that had to be checked";
+    PRIMARIES: Kind::Gauge, "pgsteer_primaries", [],
+        "Servers of the set that say that they are the primary: 1 is health, 0 means no writes, 2 a split";
+    EPOCH: Kind::Gauge, "pgsteer_epoch", [],
+        "Number of primaries adopted since the start; a rise is a change of primary";
+    FINDINGS: Kind::Gauge, "pgsteer_findings", [],
+        "What is wrong with the set now (cordoned, disputed or foreign servers); the log names each";
+    SERVER_UP: Kind::Gauge, "pgsteer_server_up", ["server"], "Whether the last look had an answer";
+    SERVER_ROLE: Kind::Gauge, "pgsteer_server_role", ["server", "role"],
+        "1 for what the server says that it is, 0 for the others";
+    SERVER_USABLE: Kind::Gauge, "pgsteer_server_usable", ["server", "for"],
+        "Whether the server gets reads or writes, by role, history, lag and weight";
+    SERVER_TIMELINE: Kind::Gauge, "pgsteer_server_timeline", ["server"],
+        "Branch of the log; NaN while it is not known; a rise is a promotion";
+    WAL_POSITION: Kind::Gauge, "pgsteer_server_wal_position_bytes", ["server", "point"],
+        "Place in the log; NaN while it is not known; its rate at the primary is what is written";
+    LAG_BYTES: Kind::Gauge, "pgsteer_server_replay_lag_bytes", ["server"],
+        "Log that a standby has yet to replay; NaN while it is not known";
+    LAG_SECONDS: Kind::Gauge, "pgsteer_server_replay_lag_seconds", ["server"],
+        "Age of the oldest position that a standby has yet to replay; NaN while it is not known";
+    CHECKS: Kind::Counter, "pgsteer_server_checks_total", ["server", "result"],
+        "Looks at a server; a rise of anything but ok is trouble";
+    CHECK_TIME: Kind::Histogram(CONNECT), "pgsteer_server_check_seconds", ["server"],
+        "Time that a look took; a rise means a slow server or network";
+    SAMPLES: Kind::Counter, "pgsteer_server_position_samples_total", ["server"],
+        "Positions asked for because a session wanted one; what reading your own writes costs the server";
+    KICKS: Kind::Counter, "pgsteer_server_flush_kicks_total", ["server"],
+        "Times that the primary was made to flush its log because sessions waited for it";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for entry in ALL {
+            let counter = entry.kind == Kind::Counter;
+            assert_eq!(entry.name.ends_with("_total"), counter, "{}", entry.name);
+            assert!(!entry.help.ends_with('.'), "{}", entry.name);
+            let once = ALL.iter().filter(|other| other.name == entry.name).count();
+            assert_eq!(once, 1, "{}", entry.name);
+            if let Kind::Histogram(bounds) = entry.kind {
+                assert!(bounds.is_sorted() && entry.name.ends_with("_seconds"), "{}", entry.name);
+            }
+        }
+    }
+}

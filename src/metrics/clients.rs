@@ -1,0 +1,87 @@
+//! Clients: how many, what they do, what they wait for.
+
+use crate::metrics::catalogue;
+use crate::metrics::family::{Builder, ByLabel, by_label};
+use crate::metrics::label::{Admission, ClientState};
+use prometheus::{Histogram, IntCounter, IntGauge};
+use std::time::Duration;
+
+/// What clients do.
+#[derive(Debug)]
+pub struct Clients {
+    states: ByLabel<ClientState, IntGauge>,
+    admissions: ByLabel<Admission, IntCounter>,
+    wait: Histogram,
+    /// Bytes from clients.
+    pub received: IntCounter,
+    /// Bytes to clients.
+    pub sent: IntCounter,
+    /// Most clients at a time.
+    pub limit: IntGauge,
+}
+
+/// One logged-in client, counted in the state that it is in as long as this lives.
+#[derive(Debug)]
+pub struct Presence {
+    states: ByLabel<ClientState, IntGauge>,
+    state: ClientState,
+}
+
+impl Clients {
+    pub(super) fn register(build: &Builder<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            states: by_label(&build.int_gauges(&catalogue::CLIENTS)?)?,
+            admissions: by_label(&build.int_counters(&catalogue::ADMISSIONS)?)?,
+            wait: build.histogram(&catalogue::CLIENT_WAIT)?,
+            received: build.int_counter(&catalogue::RECEIVED)?,
+            sent: build.int_counter(&catalogue::SENT)?,
+            limit: build.int_gauge(&catalogue::CLIENT_LIMIT)?,
+        })
+    }
+
+    /// A client's connection began, and how.
+    pub fn admit(&self, how: Admission) {
+        self.admissions.inc(how);
+    }
+
+    /// A client is logged in.
+    pub fn arrive(&self) -> Presence {
+        let presence = Presence { states: self.states.clone(), state: ClientState::Idle };
+        presence.shift(1);
+        presence
+    }
+
+    /// A statement queued so long for a backend.
+    pub fn waited(&self, time: Duration) {
+        self.wait.observe(time.as_secs_f64());
+    }
+
+    /// How many are in a state.
+    pub fn count(&self, state: ClientState) -> u64 {
+        let count = self.states.get(state).map_or(0, IntGauge::get);
+        u64::try_from(count).unwrap_or(0)
+    }
+}
+
+impl Presence {
+    /// It does something else now.
+    pub fn turn(&mut self, state: ClientState) {
+        if state != self.state {
+            self.shift(-1);
+            self.state = state;
+            self.shift(1);
+        }
+    }
+
+    fn shift(&self, by: i64) {
+        if let Some(gauge) = self.states.get(self.state) {
+            gauge.add(by);
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.shift(-1);
+    }
+}

@@ -1,0 +1,293 @@
+//! The values that labels can have: closed enums and configured names, nothing else.
+//!
+//! So the number of series is bounded by the types. Never a user, an address, a statement.
+
+/// A label whose values are known beforehand.
+pub trait Label: Copy + 'static {
+    /// Every value, in the order of [`Label::index`].
+    const ALL: &'static [Self];
+
+    /// Its place in [`Label::ALL`].
+    fn index(self) -> usize;
+
+    /// The value as it is exposed.
+    fn text(self) -> &'static str;
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub enum $name { $($(#[$value_doc])* $value,)* }
+
+            impl Label for $name {
+                const ALL: &'static [Self] = &[$(Self::$value,)*];
+
+                fn index(self) -> usize {
+                    Self::ALL.iter().position(|value| *value == self).unwrap_or(0)
+                }
+
+                fn text(self) -> &'static str {
+                    match self { $(Self::$value => $text,)* }
+                }
+            }
+        )*
+    };
+}
+
+labels! {
+    /// What a client does now.
+    ClientState {
+        /// Between two transactions.
+        Idle = "idle",
+        /// Its statement runs.
+        Active = "active",
+        /// Its statement waits for a backend, a primary or a position.
+        Waiting = "waiting",
+        /// In an open transaction, between two statements.
+        InTransaction = "in_transaction",
+    }
+    /// How a client's connection began.
+    Admission {
+        /// It logged in.
+        Accepted = "accepted",
+        /// It did not prove who it is.
+        AuthFailed = "auth_failed",
+        /// There were too many.
+        Limit = "limit",
+        /// TLS failed.
+        TlsError = "tls_error",
+        /// It did not speak the protocol.
+        ProtocolError = "protocol_error",
+        /// It left, or was too slow, before it was logged in.
+        Abandoned = "abandoned",
+    }
+    /// What a backend does now.
+    BackendState {
+        /// It rests in the pool.
+        Idle = "idle",
+        /// A client has it.
+        Active = "active",
+        /// It is being opened.
+        Login = "login",
+    }
+    /// How opening a backend ended.
+    ConnectResult {
+        /// It is open.
+        Ok = "ok",
+        /// Nobody listens there.
+        Refused = "refused",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// The login was refused.
+        Auth = "auth",
+        /// TLS failed.
+        Tls = "tls",
+        /// The server has no connection left.
+        TooMany = "too_many",
+        /// Anything else.
+        Error = "error",
+    }
+    /// Why a backend was closed.
+    DisconnectReason {
+        /// It rested too long.
+        Idle = "idle",
+        /// It lived too long.
+        Lifetime = "lifetime",
+        /// It broke, or could not be made clean.
+        Error = "error",
+        /// Its server is no longer what it was.
+        Failover = "failover",
+        /// The configuration changed.
+        Reload = "reload",
+        /// pgsteer shuts down, or an operator asked for it.
+        Admin = "admin",
+    }
+    /// What a statement is.
+    QueryKind {
+        /// A pure read.
+        Read = "read",
+        /// Anything that is not known to be a pure read.
+        Write = "write",
+        /// Neither reads nor writes data.
+        Other = "other",
+    }
+    /// What a server was when it ran a statement.
+    ServedBy {
+        /// The primary.
+        Primary = "primary",
+        /// A standby.
+        Standby = "standby",
+    }
+    /// Who raised an error.
+    ErrorOrigin {
+        /// A server.
+        Server = "server",
+        /// pgsteer.
+        Proxy = "proxy",
+    }
+    /// How a wait for a replay position ended.
+    WaitOutcome {
+        /// A standby got there.
+        Reached = "reached",
+        /// The primary answered instead.
+        Fallback = "fallback",
+        /// The read failed.
+        Timeout = "timeout",
+    }
+    /// How the guard between a standby and the primary ended.
+    GuardOutcome {
+        /// The primary showed everything.
+        Passed = "passed",
+        /// It did not in time.
+        Timeout = "timeout",
+    }
+    /// What a server is seen to be.
+    SeenRole {
+        /// A primary, by its own word.
+        Primary = "primary",
+        /// A standby.
+        Standby = "standby",
+        /// It does not answer.
+        Unknown = "unknown",
+    }
+    /// What a server is good for.
+    Use {
+        /// Reads.
+        Reads = "reads",
+        /// Writes.
+        Writes = "writes",
+    }
+    /// Which place in the log.
+    WalPoint {
+        /// Flushed to the primary's disk.
+        Flush = "flush",
+        /// Received by a standby.
+        Receive = "receive",
+        /// Replayed by a standby.
+        Replay = "replay",
+    }
+    /// How a look at a server ended.
+    CheckResult {
+        /// It answered.
+        Ok = "ok",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// Anything else.
+        Error = "error",
+    }
+}
+
+impl Label for crate::route::Why {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        Self::ALL.iter().position(|why| *why == self).unwrap_or(0)
+    }
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// The family of an SQLSTATE: its first two characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SqlStateClass(&'static str);
+
+/// The classes of appendix A of the PostgreSQL manual, in order, and one for all others: a server
+/// can send any five characters, and they must not become series.
+const CLASSES: &[SqlStateClass] = &[
+    SqlStateClass("00"),
+    SqlStateClass("01"),
+    SqlStateClass("02"),
+    SqlStateClass("03"),
+    SqlStateClass("08"),
+    SqlStateClass("09"),
+    SqlStateClass("0A"),
+    SqlStateClass("0B"),
+    SqlStateClass("0F"),
+    SqlStateClass("0L"),
+    SqlStateClass("0P"),
+    SqlStateClass("0Z"),
+    SqlStateClass("10"),
+    SqlStateClass("20"),
+    SqlStateClass("21"),
+    SqlStateClass("22"),
+    SqlStateClass("23"),
+    SqlStateClass("24"),
+    SqlStateClass("25"),
+    SqlStateClass("26"),
+    SqlStateClass("27"),
+    SqlStateClass("28"),
+    SqlStateClass("2B"),
+    SqlStateClass("2D"),
+    SqlStateClass("2F"),
+    SqlStateClass("34"),
+    SqlStateClass("38"),
+    SqlStateClass("39"),
+    SqlStateClass("3B"),
+    SqlStateClass("3D"),
+    SqlStateClass("3F"),
+    SqlStateClass("40"),
+    SqlStateClass("42"),
+    SqlStateClass("44"),
+    SqlStateClass("53"),
+    SqlStateClass("54"),
+    SqlStateClass("55"),
+    SqlStateClass("57"),
+    SqlStateClass("58"),
+    SqlStateClass("72"),
+    SqlStateClass("F0"),
+    SqlStateClass("HV"),
+    SqlStateClass("P0"),
+    SqlStateClass("XX"),
+    SqlStateClass("other"),
+];
+
+impl SqlStateClass {
+    /// The class of a code.
+    pub fn of(code: crate::pg::SqlState) -> Self {
+        let known = CLASSES.iter().find(|class| class.0 == code.class());
+        known.copied().unwrap_or(Self("other"))
+    }
+}
+
+impl Label for SqlStateClass {
+    const ALL: &'static [Self] = CLASSES;
+
+    fn index(self) -> usize {
+        let at = CLASSES.iter().position(|class| *class == self);
+        at.unwrap_or(CLASSES.len() - 1)
+    }
+
+    fn text(self) -> &'static str {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::SqlState;
+
+    #[test]
+    fn a_servers_own_code_is_no_new_series() {
+        assert_eq!(SqlStateClass::of(SqlState::SERIALIZATION_FAILURE).text(), "40");
+        assert_eq!(SqlStateClass::of(SqlState(*b"ZZ123")).text(), "other");
+        assert_eq!(SqlStateClass::of(SqlState([0xFF; 5])).text(), "other");
+    }
+
+    #[test]
+    fn every_value_knows_its_place() {
+        fn check<L: Label + PartialEq + std::fmt::Debug>() {
+            for (at, value) in L::ALL.iter().enumerate() {
+                assert_eq!(value.index(), at, "{value:?}");
+            }
+        }
+        check::<ClientState>();
+        check::<ConnectResult>();
+        check::<crate::route::Why>();
+        check::<SqlStateClass>();
+    }
+}
