@@ -361,8 +361,10 @@ mod tests {
     fn started(params: &[(&str, &str)]) -> Result<Startup, StartupError> {
         let mut out = Vec::new();
         write_startup(&mut out, params).unwrap();
-        let FirstPacket::Startup(startup) = read(&out)? else { panic!("no startup") };
-        Ok(startup)
+        match read(&out)? {
+            FirstPacket::Startup(startup) => Ok(startup),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Whatever comes out, nothing broke.
