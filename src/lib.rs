@@ -21,4 +21,5 @@ pub mod frontend;
 pub mod control;
 
 pub mod config;
+pub mod sandbox;
 pub mod cli;

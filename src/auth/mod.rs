@@ -9,9 +9,11 @@
 //! - Whatever is compared with a secret is compared in constant time.
 //! - A user that does not exist can't be told from a wrong password.
 
+mod login;
 mod policy;
 pub mod scram;
 mod secret;
 
+pub use login::{LoginSecret, md5_hash_response, md5_response};
 pub use policy::{Method, Policy};
 pub use secret::Secret;

@@ -77,6 +77,18 @@ impl Function {
         Self(if volatile { VOLATILE } else { 0 } | if users { USERS_CODE } else { 0 })
     }
 
+    /// The same for a function behind an operator, a cast or a type: what it is given is a
+    /// value, never the text of a query, so a C function's word counts if it is stable, too
+    /// (`citextsend`).
+    fn behind_a_symbol(row: &FunctionRow) -> Self {
+        match (row.origin, row.volatility) {
+            (Origin::Native, Volatility::Immutable | Volatility::Stable) => Self::NONE,
+            (Origin::Native, Volatility::Volatile) | (Origin::Builtin | Origin::Written, _) => {
+                Self::from_row(row)
+            }
+        }
+    }
+
     const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -139,10 +151,10 @@ impl Catalog {
         }
         for row in &rows.operators {
             let entry = catalog.operators.entry(row.name.as_str().into()).or_default();
-            *entry = entry.and(Function::from_row(row));
+            *entry = entry.and(Function::behind_a_symbol(row));
         }
         for row in &rows.hidden {
-            catalog.hidden = catalog.hidden.and(Function::from_row(row));
+            catalog.hidden = catalog.hidden.and(Function::behind_a_symbol(row));
         }
         for expression in &rows.domains {
             let code = catalog.of_expression(expression);

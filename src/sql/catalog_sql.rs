@@ -9,19 +9,20 @@
 /// trigger, a rule, a policy or a constraint was created, altered or dropped by anybody.
 ///
 /// Each such change writes a row of a system catalog with a new `xmin`. PostgreSQL's own objects
-/// and temporary relations are left out; what `VACUUM` and `ANALYZE` write in place keeps its
-/// `xmin`. Costs a scan of these catalogs: about a millisecond for a thousand objects.
+/// and temporary relations are left out. Of `pg_class` the columns that count are compared
+/// instead, since `TRUNCATE` and `GRANT` write it, too. Costs a scan of these catalogs: about a millisecond for a thousand objects.
 pub const FINGERPRINT: &str = "
 SELECT pg_catalog.md5(pg_catalog.string_agg(x.part, ',' ORDER BY x.part)) AS fingerprint
 FROM (
   SELECT 'p' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0) AS part
     FROM pg_catalog.pg_proc WHERE oid >= 16384
   UNION ALL
-  SELECT 'c' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
+  SELECT 'c' || count(*) || ':' || coalesce(sum(pg_catalog.hashtextextended(pg_catalog.concat(relname, relkind, relpersistence, relrowsecurity), oid::bigint)), 0)
     FROM pg_catalog.pg_class WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'v', 'm', 'p', 'f')
   UNION ALL
-  SELECT 'w' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_rewrite WHERE oid >= 16384
+  SELECT 'w' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(w.oid::bigint, w.xmin::text::bigint)), 0)
+    FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
+   WHERE w.oid >= 16384 AND c.relpersistence <> 't'
   UNION ALL
   SELECT 't' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
     FROM pg_catalog.pg_trigger WHERE NOT tgisinternal OR tgparentid <> 0

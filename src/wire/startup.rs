@@ -361,10 +361,8 @@ mod tests {
     fn started(params: &[(&str, &str)]) -> Result<Startup, StartupError> {
         let mut out = Vec::new();
         write_startup(&mut out, params).unwrap();
-        match read(&out)? {
-            FirstPacket::Startup(startup) => Ok(startup),
-            other => panic!("{other:?}"),
-        }
+        let FirstPacket::Startup(startup) = read(&out)? else { panic!("no startup") };
+        Ok(startup)
     }
 
     /// Whatever comes out, nothing broke.

@@ -133,15 +133,12 @@ fn the_printed_reference_passes_check_config() {
 
 #[test]
 fn a_reader_that_leaves_ends_it_quietly() {
-    let directory = Directory::new();
-    let mut child = command(&directory, &["config", "reference"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
 
-    let output = child.wait_with_output().unwrap();
+    let directory = Directory::new();
+    let mut command = command(&directory, &["config", "reference"]);
+    let output = command.stdout(writer).stderr(Stdio::piped()).output().unwrap();
 
     assert_eq!(output.status.code(), Some(141));
     assert_eq!(err(&output), "");

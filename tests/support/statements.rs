@@ -31,10 +31,10 @@ pub(crate) const SETUP: &[&str] = &[
     "CREATE AGGREGATE bumping (int) (sfunc = bumps, stype = int, initcond = 0)",
     "CREATE OPERATOR <+> (leftarg = int, rightarg = int, function = adds)",
     "CREATE OPERATOR <*> (leftarg = int, rightarg = int, function = bumps)",
-    "CREATE TABLE audited (id int PRIMARY KEY, note text)",
+    "CREATE TABLE noted (id int PRIMARY KEY)",
+    "CREATE TABLE audited (id int PRIMARY KEY, note int REFERENCES noted ON DELETE CASCADE)",
     "CREATE TRIGGER audited_stamp BEFORE INSERT OR UPDATE ON audited
         FOR EACH ROW EXECUTE FUNCTION stamp()",
-    "CREATE TABLE noted (id int REFERENCES audited ON DELETE SET NULL)",
     "CREATE TABLE numbered (id bigint DEFAULT bump(), note text)",
     "CREATE TABLE guarded (id int, owner text)",
     "ALTER TABLE guarded ENABLE ROW LEVEL SECURITY",

@@ -65,10 +65,7 @@ pub enum ScramError {
 /// Takes `text` apart into attributes, `x=value` each, and gives the values of those named by
 /// `names`, which must come first and in this order; what follows them is ignored, as the RFC
 /// asks for extensions.
-fn attributes<'a, const N: usize>(
-    text: &'a str,
-    names: [char; N],
-) -> Result<[&'a str; N], ScramError> {
+fn attributes<const N: usize>(text: &str, names: [char; N]) -> Result<[&str; N], ScramError> {
     let mut found = [""; N];
     let mut parts = text.split(',');
     for (place, name) in found.iter_mut().zip(names) {

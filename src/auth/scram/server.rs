@@ -12,7 +12,8 @@ pub struct ServerFirst {
     /// What the client said of channel binding, to be repeated by it.
     gs2_header: String,
     client_bare: String,
-    server_first: String,
+    /// What we answered.
+    answer: String,
     nonce: String,
 }
 
@@ -33,9 +34,9 @@ pub fn begin(
 ) -> Result<(String, ServerFirst), ScramError> {
     let text = utf8(client_first)?;
     let mut parts = text.splitn(3, ',');
-    let (binding, authzid, bare) = match (parts.next(), parts.next(), parts.next()) {
-        (Some(binding), Some(authzid), Some(bare)) => (binding, authzid, bare),
-        _ => return Err(ScramError::Malformed("the first message is cut short")),
+    let (Some(binding), Some(authzid), Some(bare)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return Err(ScramError::Malformed("the first message is cut short"));
     };
     match binding {
         "n" | "y" => (),
@@ -49,15 +50,15 @@ pub fn begin(
     let [_, client_nonce] = attributes(bare, ['n', 'r'])?;
     let nonce = format!("{}{}", printable(client_nonce)?, nonce.0);
     let salt = STANDARD.encode(verifier.salt());
-    let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations());
+    let answer = format!("r={nonce},s={salt},i={}", verifier.iterations());
     let next = ServerFirst {
         verifier,
         gs2_header: format!("{binding},{authzid},"),
         client_bare: bare.to_owned(),
-        server_first: server_first.clone(),
+        answer: answer.clone(),
         nonce,
     };
-    Ok((server_first, next))
+    Ok((answer, next))
 }
 
 impl ServerFirst {
@@ -75,7 +76,7 @@ impl ServerFirst {
         }
         let proof = decoded(proof)?;
         let proof = proof.try_into().map_err(|_| ScramError::Malformed("the proof's length"))?;
-        let message = format!("{},{},{without_proof}", self.client_bare, self.server_first);
+        let message = format!("{},{},{without_proof}", self.client_bare, self.answer);
         let client: ClientKey =
             self.verifier.check(&message, &proof).ok_or(ScramError::WrongProof)?;
         let server = self.verifier.server_key().clone();

@@ -19,8 +19,8 @@ fn exchange(verifier: Verifier, secret: ClientSecret) -> Result<(Proved, Verifie
     let (answer, server) = begin(first.as_bytes(), verifier, &nonce(2))?;
     let (proof, client) = client.next(answer.as_bytes())?;
     let proved = server.finish(proof.as_bytes())?;
-    let verified = client.finish(proved.message.as_bytes())?;
-    Ok((proved, verified))
+    let confirmed = client.finish(proved.message.as_bytes())?;
+    Ok((proved, confirmed))
 }
 
 /// Source: RFC 7677, section 3.
@@ -47,8 +47,8 @@ fn the_example_of_the_rfc_comes_out() {
 fn a_password_proves_itself_and_shows_its_keys() {
     let verifier = Verifier::from_password("secret", b"0123456789abcdef");
 
-    let (proved, verified) = exchange(verifier.clone(), password("secret")).unwrap();
-    assert_eq!(proved.keys, verified.keys);
+    let (proved, confirmed) = exchange(verifier.clone(), password("secret")).unwrap();
+    assert_eq!(proved.keys, confirmed.keys);
     assert!(verifier.matches(&proved.keys));
 
     let (again, _) = exchange(verifier, ClientSecret::Keys(proved.keys.clone())).unwrap();

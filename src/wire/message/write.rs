@@ -74,14 +74,7 @@ pub fn write_data_row(out: &mut Vec<u8>, columns: &[Option<&[u8]>]) {
     frame::write(out, b'D', |out| {
         out.extend_from_slice(&count(columns.len()));
         for column in columns {
-            match column {
-                Some(value) => {
-                    let length = i32::try_from(value.len()).unwrap_or(i32::MAX);
-                    out.extend_from_slice(&length.to_be_bytes());
-                    out.extend_from_slice(value);
-                }
-                None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
-            }
+            value(out, *column);
         }
     });
 }
@@ -97,6 +90,27 @@ pub fn write_parse(out: &mut Vec<u8>, name: &[u8], sql: &[u8]) {
         text(out, name);
         text(out, sql);
         out.extend_from_slice(&0_u16.to_be_bytes());
+    });
+}
+
+/// Appends a `Bind` of the unnamed statement to the unnamed portal, all in text format.
+pub fn write_bind_text(out: &mut Vec<u8>, parameters: &[&str]) {
+    frame::write(out, b'B', |out| {
+        out.extend_from_slice(&[0, 0]); // both names empty
+        out.extend_from_slice(&0_u16.to_be_bytes());
+        out.extend_from_slice(&count(parameters.len()));
+        for parameter in parameters {
+            value(out, Some(parameter.as_bytes()));
+        }
+        out.extend_from_slice(&0_u16.to_be_bytes());
+    });
+}
+
+/// Appends an `Execute` of the unnamed portal, all of its rows.
+pub fn write_execute(out: &mut Vec<u8>) {
+    frame::write(out, b'E', |out| {
+        out.push(0);
+        out.extend_from_slice(&0_u32.to_be_bytes());
     });
 }
 
@@ -152,6 +166,13 @@ pub(super) fn text(out: &mut Vec<u8>, text: &[u8]) {
     } else {
         frame::write_text(out, text);
     }
+}
+
+/// A value with its length before it; `None` is NULL.
+fn value(out: &mut Vec<u8>, value: Option<&[u8]>) {
+    let length = value.map_or(-1, |value| i32::try_from(value.len()).unwrap_or(i32::MAX));
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(value.unwrap_or_default());
 }
 
 fn without_zero(text: &str) -> String {

@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 
 /// PostgreSQL's own functions in the statements, as `pg_proc` of PostgreSQL 15 labels them.
 const BUILTIN: &[(&str, &str)] = &[
-    ("i", "abs avg bernoulli count date_part extract highest jsonb_to_recordset length lower"),
+    ("i", "abs avg bernoulli count date_part extract jsonb_to_recordset length lower"),
     ("i", "percentile_cont pg_size_pretty position row_number substring sum timezone unnest upper"),
     ("i", "btrim xpath generate_series"),
     ("s", "current_setting format_type has_table_privilege now obj_description pg_backend_pid"),
@@ -67,7 +67,7 @@ fn rows() -> Rows {
     // An aggregate has a row for itself and one for its volatile part.
     let bumping = [("i", Origin::Native), ("v", Origin::Written)]
         .map(|(label, origin)| function("bumping", origin, label));
-    let mut highest = function("highest", Origin::Native, "i");
+    let mut highest = function("highest", Origin::Builtin, "i");
     highest.place = Place::Other;
     let tables = "items orders parts parts_low totals audited noted numbered guarded counted";
     let catalogs = "pg_class pg_namespace pg_attribute";

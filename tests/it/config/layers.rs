@@ -179,7 +179,8 @@ fn the_control_user_is_who_libpq_would_take() {
         ("PGDATABASE", "envdb"),
         ("PGSSLMODE", "require"),
     ];
-    let in_file = "user = \"fileuser\"\npassword = \"filepassword\"\ndatabase = \"filedb\"\nsslmode = \"disable\"\n";
+    let in_file = "user = 'fileuser'\npassword = 'filepassword'\ndatabase = 'filedb'\n";
+    let in_file = format!("{in_file}sslmode = 'disable'\n");
     let file = format!("{HOSTS}{in_file}");
 
     let by_env = Said { file: HOSTS, env: &env, ..Said::default() }.config();

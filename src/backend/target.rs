@@ -1,0 +1,105 @@
+//! Which server, and as whom.
+
+use super::policy::{SslMode, TlsPolicy};
+use crate::auth::LoginSecret;
+use crate::net::{ClientTls, Roots, TlsError, Verification};
+use crate::topology::ServerId;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A server to connect to. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its place in the configuration.
+    pub server: ServerId,
+    /// What people call it.
+    pub name: Arc<str>,
+    /// Host name, address, or the directory of a unix socket.
+    pub host: Arc<str>,
+    /// TCP port, or the number in the unix socket's name.
+    pub port: u16,
+    pub(super) mode: SslMode,
+    pub(super) tls: Option<ClientTls>,
+}
+
+/// As whom, and into what.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The user.
+    pub user: Arc<str>,
+    /// The database.
+    pub database: Arc<str>,
+    /// What proves that it is the user.
+    pub secret: LoginSecret,
+    /// Whether the connection also takes replication commands.
+    pub replication: Replication,
+    /// Settings to start with: `application_name`, `client_encoding`, ...
+    pub params: Vec<(String, String)>,
+}
+
+/// Whether a connection takes replication commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replication {
+    /// It doesn't.
+    #[default]
+    None,
+    /// `replication=database`: SQL and replication commands. Needs the right to replicate.
+    Database,
+}
+
+impl Target {
+    /// Prepares for a server; reads the certificates that are trusted.
+    pub fn new(
+        server: ServerId,
+        name: &str,
+        host: &str,
+        port: u16,
+        policy: &TlsPolicy,
+    ) -> Result<Self, TlsError> {
+        let tls = if policy.mode == SslMode::Disable || is_directory(host) {
+            None
+        } else {
+            Some(ClientTls::new(verification(policy), &roots(policy))?)
+        };
+        let mode = if tls.is_some() { policy.mode } else { SslMode::Disable };
+        Ok(Self { server, name: name.into(), host: host.into(), port, mode, tls })
+    }
+
+    /// The socket's file, if it is one.
+    pub(super) fn socket_file(&self) -> Option<PathBuf> {
+        let directory = PathBuf::from(&*self.host);
+        is_directory(&self.host).then(|| directory.join(format!(".s.PGSQL.{}", self.port)))
+    }
+}
+
+impl Login {
+    /// A login with nothing special about it.
+    pub fn new(user: &str, database: &str, secret: LoginSecret) -> Self {
+        Self {
+            user: user.into(),
+            database: database.into(),
+            secret,
+            replication: Replication::None,
+            params: Vec::new(),
+        }
+    }
+}
+
+/// libpq's rule: an absolute path is the directory of a unix socket.
+fn is_directory(host: &str) -> bool {
+    host.starts_with('/')
+}
+
+fn verification(policy: &TlsPolicy) -> Verification {
+    match (policy.mode, &policy.root_cert) {
+        (SslMode::Disable | SslMode::Allow | SslMode::Prefer, _) | (SslMode::Require, None) => {
+            Verification::Nothing
+        }
+        (SslMode::Require, Some(_)) | (SslMode::VerifyCa, _) => Verification::Authority,
+        (SslMode::VerifyFull, _) => Verification::AuthorityAndName,
+    }
+}
+
+fn roots(policy: &TlsPolicy) -> Roots {
+    policy.root_cert.clone().map_or(Roots::System, Roots::File)
+}

@@ -1,0 +1,19 @@
+//! Tests on real servers, in one binary. Each has its own cluster, so they run side by side.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "a failed test panics and says where its logs are; not every test uses every helper"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod sandbox;

@@ -1,0 +1,238 @@
+//! The clusters that all other tests stand on: they do as they are told, and leave nothing.
+
+use crate::support::cluster;
+use pgsteer::sandbox::Auth;
+use pgsteer::sandbox::Cluster;
+use pgsteer::sandbox::Durability;
+use pgsteer::sandbox::Plan;
+use pgsteer::sandbox::Server;
+use pgsteer::sandbox::Shutdown;
+use pgsteer::sandbox::StatementLog;
+use pgsteer::sandbox::eventually;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio_postgres::NoTls;
+
+/// Time enough for a standby to replay a row on a crowded machine.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn standbys_stream_from_the_primary() {
+    let cluster = cluster(&Plan::new());
+
+    make_table(&cluster);
+    cluster.await_replay().unwrap();
+
+    assert!(!cluster.primary().is_standby().unwrap());
+    for standby in cluster.standbys() {
+        assert!(standby.is_standby().unwrap());
+        assert_eq!(standby.value("SELECT count(*) FROM t").unwrap(), "1");
+        let senders = "SELECT count(*) FROM pg_stat_replication WHERE application_name = ";
+        let sender = cluster.primary().value(&format!("{senders}'{}'", standby.name())).unwrap();
+        assert_eq!(sender, "1", "{} has its own name", standby.name());
+    }
+}
+
+#[test]
+fn a_dropped_cluster_leaves_nothing() {
+    let cluster = cluster(&Plan::new());
+    // Neither a frozen server nor one that was killed may stay behind.
+    cluster.server("standby1").unwrap().sigstop();
+    cluster.server("standby2").unwrap().kill9().unwrap();
+    let traces = Traces::of(&cluster);
+
+    drop(cluster);
+
+    traces.assert_gone();
+}
+
+#[test]
+fn a_cluster_leaves_nothing_when_its_owner_panics() {
+    let traces = std::sync::Mutex::new(None);
+
+    let panicked = std::thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            let cluster = cluster(&Plan::new().standbys(0));
+            *traces.lock().unwrap() = Some(Traces::of(&cluster));
+            panic!("this panic is part of the test");
+        });
+        owner.join().is_err()
+    });
+
+    assert!(panicked);
+    let traces = traces.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    traces.unwrap().assert_gone();
+}
+
+#[test]
+fn a_paused_standby_stays_behind_until_it_is_resumed() {
+    let cluster = cluster(&Plan::new().standbys(1));
+    let standby = cluster.server("standby1").unwrap();
+    make_table(&cluster);
+    cluster.await_replay().unwrap();
+
+    standby.pause_replay().unwrap();
+    cluster.primary().rows("INSERT INTO t VALUES (2)").unwrap();
+    let received = "SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()";
+    standby.await_value(received, "t", "ahead of its replay").unwrap();
+
+    assert_eq!(standby.value("SELECT count(*) FROM t").unwrap(), "1");
+    standby.resume_replay().unwrap();
+    cluster.await_replay().unwrap();
+    assert_eq!(standby.value("SELECT count(*) FROM t").unwrap(), "2");
+}
+
+#[test]
+fn a_setting_of_one_server_delays_it_alone() {
+    let plan = Plan::new().server_setting("standby1", "recovery_min_apply_delay", "1h");
+    let cluster = cluster(&plan);
+    make_table(&cluster);
+
+    let seen = "SELECT count(*) FROM pg_class WHERE relname = 't'";
+    cluster.server("standby2").unwrap().await_value(seen, "1", "level").unwrap();
+
+    assert_eq!(cluster.server("standby1").unwrap().value(seen).unwrap(), "0");
+}
+
+#[test]
+fn a_server_comes_back_from_every_kind_of_end() {
+    let cluster = cluster(&Plan::new().standbys(1).durability(Durability::Durable));
+    let primary = cluster.primary();
+    make_table(&cluster);
+
+    for end in ["fast", "immediate", "kill -9", "restart"] {
+        let pid = primary.pid();
+        match end {
+            "fast" => primary.stop(Shutdown::Fast).unwrap(),
+            "immediate" => primary.stop(Shutdown::Immediate).unwrap(),
+            "kill -9" => primary.kill9().unwrap(),
+            _ => primary.restart().unwrap(),
+        }
+        assert_eq!(primary.is_running(), end == "restart", "after {end}");
+        primary.start().unwrap();
+        assert_ne!(primary.pid(), pid, "after {end}");
+        assert_eq!(primary.value("SELECT count(*) FROM t").unwrap(), "1", "after {end}");
+    }
+}
+
+#[test]
+fn a_frozen_server_does_not_answer_until_it_goes_on() {
+    let cluster = cluster(&Plan::new().standbys(0));
+    let primary = cluster.primary();
+
+    primary.sigstop();
+    let asked = std::thread::scope(|scope| {
+        let answer = scope.spawn(|| primary.value("SELECT 7").unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!answer.is_finished(), "a frozen server answered");
+        primary.sigcont();
+        answer.join().unwrap()
+    });
+
+    assert_eq!(asked, "7");
+}
+
+#[test]
+fn a_promoted_standby_takes_writes() {
+    let cluster = cluster(&Plan::new().standbys(1));
+    let standby = cluster.server("standby1").unwrap();
+
+    cluster.primary().stop(Shutdown::Fast).unwrap();
+    standby.promote().unwrap();
+
+    standby.rows("CREATE TABLE after (x int)").unwrap();
+    assert!(!standby.is_standby().unwrap());
+}
+
+#[test]
+fn the_log_says_where_a_statement_ran() {
+    let cluster = cluster(&Plan::new().standbys(1).log(StatementLog::All));
+    let standby = cluster.server("standby1").unwrap();
+
+    standby.rows("SELECT 1 /* marker-1 */").unwrap();
+
+    let logged = eventually(SOON, || (standby.logged("marker-1") > 0).then_some(()));
+    assert!(logged.is_some());
+    assert_eq!(standby.logged("marker-1"), 1);
+    assert_eq!(cluster.primary().logged("marker-1"), 0);
+}
+
+#[test]
+fn a_changed_setting_takes_effect() {
+    let cluster = cluster(&Plan::new().standbys(0));
+
+    cluster.primary().set("work_mem", "5MB").unwrap();
+
+    cluster.primary().await_value("SHOW work_mem", "5MB", "reloaded").unwrap();
+}
+
+#[tokio::test]
+async fn with_passwords_only_the_right_one_gets_in() {
+    let cluster = cluster(&Plan::new().standbys(1).auth(Auth::Password));
+    let port = cluster.server("standby1").unwrap().port();
+    let uri = |password| format!("postgresql://postgres:{password}@127.0.0.1:{port}/postgres");
+
+    let right = tokio_postgres::connect(&uri(pgsteer::sandbox::SUPERUSER_PASSWORD), NoTls).await;
+    let wrong = tokio_postgres::connect(&uri("wrong"), NoTls).await;
+
+    assert!(right.is_ok());
+    let error = wrong.err().unwrap();
+    assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("28P01"));
+}
+
+fn make_table(cluster: &Cluster) {
+    cluster.primary().rows("CREATE TABLE t (x int); INSERT INTO t VALUES (1)").unwrap();
+}
+
+/// What a cluster has on this machine while it runs.
+struct Traces {
+    dir: PathBuf,
+    ports: Vec<u16>,
+    /// Ids of System V shared memory.
+    segments: Vec<String>,
+}
+
+impl Traces {
+    fn of(cluster: &Cluster) -> Self {
+        let dir = cluster.primary().socket_dir().parent().unwrap().to_owned();
+        assert!(!processes_in(&dir).is_empty(), "the check sees no process at all");
+        Self {
+            dir,
+            ports: cluster.servers().iter().map(Server::port).collect(),
+            segments: cluster.servers().iter().filter_map(segment).collect(),
+        }
+    }
+
+    fn assert_gone(&self) {
+        assert!(!self.dir.exists(), "{} stayed", self.dir.display());
+        assert_eq!(processes_in(&self.dir), Vec::<u32>::new());
+        for port in &self.ports {
+            let answer = std::net::TcpStream::connect(("127.0.0.1", *port));
+            assert!(answer.is_err(), "port {port} still answers");
+        }
+        let shared = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        let ids: Vec<&str> =
+            shared.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        for segment in &self.segments {
+            assert!(!ids.contains(&segment.as_str()), "shared memory {segment} stayed");
+        }
+    }
+}
+
+/// The id of a server's System V shared memory: the second number of line 7 of its pid file.
+fn segment(server: &Server) -> Option<String> {
+    let file = std::fs::read_to_string(server.data().join("postmaster.pid")).unwrap();
+    Some(file.lines().nth(6)?.split_whitespace().nth(1)?.to_owned())
+}
+
+/// The processes that work in a directory or beneath it.
+fn processes_in(dir: &Path) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+        cwd.is_ok_and(|cwd| cwd.starts_with(dir))
+    })
+    .collect()
+}

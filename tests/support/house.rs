@@ -1,0 +1,154 @@
+//! A whole set: real servers and a real pgsteer process in front of them.
+
+use crate::support::Answer;
+use crate::support::Proxy;
+use crate::support::cluster;
+use pgsteer::sandbox::Auth;
+use pgsteer::sandbox::Cluster;
+use pgsteer::sandbox::Plan;
+use pgsteer::sandbox::SUPERUSER;
+use pgsteer::sandbox::SUPERUSER_PASSWORD;
+use pgsteer::sandbox::Server;
+use pgsteer::sandbox::StatementLog;
+use tokio_postgres::NoTls;
+
+/// What a house is to be like.
+#[derive(Debug, Clone)]
+pub struct Blueprint {
+    plan: Plan,
+    toml: String,
+    flags: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+/// Servers and a proxy; everything ends with this value, also when the test panics.
+#[derive(Debug)]
+pub struct House {
+    /// First, so that it is dropped first.
+    pub proxy: Proxy,
+    pub cluster: Cluster,
+}
+
+impl Blueprint {
+    /// A primary and two standbys that log every statement, and a proxy with its defaults.
+    pub fn new() -> Self {
+        let plan = Plan::new().log(StatementLog::All);
+        Self { plan, toml: String::new(), flags: Vec::new(), env: Vec::new() }
+    }
+
+    /// Other servers: `|plan| plan.standbys(1)`.
+    pub fn servers(mut self, change: impl FnOnce(Plan) -> Plan) -> Self {
+        self.plan = change(self.plan);
+        self
+    }
+
+    /// More text for the proxy's configuration file; addresses and servers are there already.
+    pub fn toml(mut self, text: &str) -> Self {
+        self.toml.push_str(text);
+        self.toml.push('\n');
+        self
+    }
+
+    /// A key of the proxy's configuration: `.set("pool.size", "10")`.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.flags.extend(["--set".to_owned(), format!("{key}={value}")]);
+        self
+    }
+
+    /// A variable of the proxy's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Builds it: every standby streams, and the proxy is ready.
+    pub fn build(self) -> House {
+        let cluster = cluster(&self.plan);
+        let dir = cluster.workshop("pgsteer").unwrap();
+        let mut proxy = Proxy::new(dir).toml(&self.toml).args(&self.flags).env("PGUSER", SUPERUSER);
+        if cluster.auth() == Auth::Password {
+            proxy = proxy.env("PGPASSWORD", SUPERUSER_PASSWORD);
+        }
+        for server in cluster.servers() {
+            proxy = proxy.args(["--server", &server.address()]);
+        }
+        for (name, value) in &self.env {
+            proxy = proxy.env(name, value);
+        }
+        proxy.start();
+        proxy.await_ready();
+        House { proxy, cluster }
+    }
+}
+
+impl House {
+    /// A primary and two standbys that log every statement, and a proxy with its defaults.
+    pub fn build() -> Self {
+        Blueprint::new().build()
+    }
+
+    /// The server of this name: `primary`, `standby1`, ...
+    pub fn server(&self, name: &str) -> &Server {
+        self.cluster.server(name).unwrap()
+    }
+
+    /// The address of a database through the proxy.
+    pub fn proxy_uri(&self, user: &str, database: &str) -> String {
+        let password = match self.cluster.auth() {
+            Auth::Trust => String::new(),
+            Auth::Password => format!(":{SUPERUSER_PASSWORD}"),
+        };
+        format!("postgresql://{user}{password}@{}/{database}", self.proxy.address())
+    }
+
+    /// A client of the proxy: the superuser, in the database `postgres`.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        connect(&self.proxy_uri(SUPERUSER, "postgres")).await
+    }
+
+    /// What the proxy's HTTP port says.
+    pub fn http(&self, path: &str) -> Answer {
+        self.proxy.http(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    /// The servers whose logs contain the marker, in the cluster's order: with a marker in a
+    /// comment of the statement, those that executed it.
+    pub fn where_ran(&self, marker: &str) -> Vec<&str> {
+        let servers = self.cluster.servers().iter();
+        servers.filter(|server| server.logged(marker) > 0).map(Server::name).collect()
+    }
+
+    /// How often each server's log contains the marker: primary, standby1, ...
+    pub fn runs(&self, marker: &str) -> Vec<usize> {
+        self.cluster.servers().iter().map(|server| server.logged(marker)).collect()
+    }
+}
+
+impl Drop for House {
+    /// A failed test leaves its logs where they can be read.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let test = std::thread::current().name().unwrap_or("test").replace("::", ".");
+        let place = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+        std::fs::create_dir_all(&place).unwrap_or(());
+        let servers = self.cluster.servers().iter();
+        let mut logs: Vec<(String, String)> =
+            servers.map(|server| (server.name().to_owned(), server.log())).collect();
+        logs.push(("pgsteer".to_owned(), self.proxy.log()));
+        for (name, log) in logs {
+            std::fs::write(place.join(format!("{name}.log")), log).unwrap_or(());
+        }
+        eprintln!("logs of this test: {}", place.display());
+    }
+}
+
+/// A client of whatever listens there.
+pub async fn connect(uri: &str) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(uri, NoTls).await.unwrap_or_else(|error| panic!("{uri}: {error}"));
+    // It ends when the client is dropped, or with an error that the client's next call reports.
+    drop(pgsteer::tasks::spawn("test client", connection));
+    client
+}

@@ -1,0 +1,16 @@
+//! What the tests on real servers share: a house with servers and a proxy in it.
+
+mod house;
+mod http;
+mod proxy;
+mod seed;
+mod template;
+
+pub use house::Blueprint;
+pub use house::House;
+pub use house::connect;
+pub use http::Answer;
+pub use proxy::Proxy;
+pub use proxy::command;
+pub use seed::Dice;
+pub use template::cluster;
