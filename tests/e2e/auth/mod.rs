@@ -1,0 +1,4 @@
+//! Logging in to real servers by every method, and to things that are none.
+
+mod backend;
+mod postgres;
