@@ -9,11 +9,17 @@
 //! - Whatever is compared with a secret is compared in constant time.
 //! - A user that does not exist can't be told from a wrong password.
 
+mod keyring;
 mod login;
 mod policy;
+mod proof;
 pub mod scram;
 mod secret;
+mod userlist;
 
+pub use keyring::{Keyring, Known};
 pub use login::{LoginSecret, md5_hash_response, md5_response};
 pub use policy::{Method, Policy};
+pub use proof::{Authenticated, Challenge, Entry, Origin, Refusal, challenge, trust};
 pub use secret::Secret;
+pub use userlist::{Stored, Userlist, UserlistError};

@@ -45,20 +45,6 @@ pub enum BindError {
         /// The port of it.
         port: u16,
     },
-    /// The text is no address.
-    #[error("cannot listen on {address}: expected HOST:PORT, [IPV6]:PORT or *:PORT")]
-    Invalid {
-        /// The text.
-        address: String,
-    },
-    /// The host name has no address.
-    #[error("cannot listen on {address}: the host name has no address")]
-    Unresolved {
-        /// The text.
-        address: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
     /// Anything else: no such address here, no permission, no such directory, ...
     #[error("cannot listen on {address}")]
     Io {
@@ -74,27 +60,6 @@ fn pgbouncer(port: u16) -> &'static str {
         " (6432 is PgBouncer's port: stop it, or choose another address)"
     } else {
         ""
-    }
-}
-
-/// The addresses that a text stands for: `HOST:PORT`, `[IPV6]:PORT` or `*:PORT`, which is every
-/// address of this machine.
-///
-/// # Errors
-/// [`BindError::Invalid`] or [`BindError::Unresolved`].
-pub async fn resolve(address: &str) -> Result<Vec<SocketAddr>, BindError> {
-    let invalid = || BindError::Invalid { address: address.to_owned() };
-    let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
-    let port: u16 = port.parse().map_err(|_| invalid())?;
-    if host == "*" {
-        return Ok(vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)]);
-    }
-    if host.is_empty() {
-        return Err(invalid());
-    }
-    match tokio::net::lookup_host(address).await {
-        Ok(found) => Ok(found.collect()),
-        Err(source) => Err(BindError::Unresolved { address: address.to_owned(), source }),
     }
 }
 
@@ -240,14 +205,5 @@ mod tests {
         drop(listener);
         assert!(!path.exists(), "removed by its owner");
         std::fs::remove_dir_all(directory).unwrap();
-    }
-
-    #[tokio::test]
-    async fn addresses_are_read_or_refused() {
-        assert_eq!(resolve("127.0.0.1:5").await.unwrap(), ["127.0.0.1:5".parse().unwrap()]);
-        assert_eq!(resolve("*:5").await.unwrap(), ["[::]:5".parse().unwrap()]);
-        for wrong in ["127.0.0.1", ":5", "a:b", "a:99999", ""] {
-            assert!(matches!(resolve(wrong).await, Err(BindError::Invalid { .. })), "{wrong}");
-        }
     }
 }

@@ -17,7 +17,7 @@ mod socket;
 mod stream;
 mod tls;
 
-pub use listener::{BindError, Listener, UNIX_MODE, resolve};
+pub use listener::{BindError, Listener, UNIX_MODE};
 pub use socket::SocketPolicy;
 pub use stream::{Detached, Peer, Stream, TlsStays};
 pub use tls::{ClientTls, Roots, ServerTls, TlsError, Verification};

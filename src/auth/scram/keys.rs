@@ -112,7 +112,7 @@ impl Verifier {
         self.iterations
     }
 
-    pub(super) fn salt(&self) -> &[u8] {
+    pub(in crate::auth) fn salt(&self) -> &[u8] {
         &self.salt
     }
 
@@ -134,7 +134,7 @@ impl Verifier {
 
 impl Keys {
     /// The keys of a password, which is normalised first.
-    pub(super) fn derive(password: &str, salt: &[u8], iterations: NonZeroU32) -> Self {
+    pub(in crate::auth) fn derive(password: &str, salt: &[u8], iterations: NonZeroU32) -> Self {
         let mut salted = [0; DIGEST];
         let password = normalised(password);
         let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;

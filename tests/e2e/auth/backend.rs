@@ -147,99 +147,132 @@ async fn a_backend_answers_questions_and_can_be_cancelled() {
     assert_eq!(found.text(0, 0), Some("scram"));
 
     let (pid, key) = (second.pid, second.key.clone());
-    let sleeps = tokio::spawn(async move { second.query("SELECT pg_sleep(30)").await });
+    let sleeps =
+        pgsteer::tasks::spawn("sleeper", async move { second.query("SELECT pg_sleep(30)").await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     cancel(&target, pid, &key, WITHIN).await.unwrap();
     let error = tokio::time::timeout(WITHIN, sleeps).await.unwrap().unwrap().unwrap_err();
     assert!(error.to_string().contains("57014"), "{error}");
 }
 
-/// Sets of rules, and what each ssl_mode makes of them.
-#[tokio::test]
-async fn each_ssl_mode_means_what_libpq_says() {
-    let mut certs = PathBuf::new();
-    let server = Postgres::start(|data| {
-        certificates(data);
-        certs = data.to_owned();
-        let hba = "host all both 127.0.0.1/32 trust\n\
-                   hostssl all secured 127.0.0.1/32 trust\n\
-                   hostnossl all unsecured 127.0.0.1/32 trust\n";
-        let settings = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
-        (hba.to_owned(), settings.to_owned())
-    });
-    for user in ["both", "secured", "unsecured"] {
-        server.sql(&format!("CREATE ROLE \"{user}\" LOGIN"));
-    }
-    let (ca, other, own) =
-        (certs.join("ca.crt"), certs.join("other-ca.crt"), certs.join("self.crt"));
+/// What must come of a connection: with TLS, without, or none.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Tls,
+    Plain,
+    Untrusted,
+    Refused,
+}
+use Outcome::{Plain, Refused, Tls, Untrusted};
 
-    /// What must come out: with TLS, without, or not at all.
-    #[derive(Debug, PartialEq)]
-    enum Outcome {
-        Tls,
-        Plain,
-        Untrusted,
-        Refused,
+/// A server with TLS, and roles that may log in with it, without it, or both.
+struct Secured {
+    server: Postgres,
+    certs: PathBuf,
+}
+
+impl Secured {
+    fn start() -> Self {
+        let mut certs = PathBuf::new();
+        let server = Postgres::start(|data| {
+            certificates(data);
+            data.clone_into(&mut certs);
+            let hba = "host all either 127.0.0.1/32 trust\n\
+                       hostssl all secured 127.0.0.1/32 trust\n\
+                       hostnossl all unsecured 127.0.0.1/32 trust\n";
+            let settings = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
+            (hba.to_owned(), settings.to_owned())
+        });
+        for user in ["either", "secured", "unsecured"] {
+            server.sql(&format!("CREATE ROLE {user} LOGIN"));
+        }
+        Self { server, certs }
     }
-    use Outcome::{Plain, Refused, Tls, Untrusted};
-    let cases = [
-        ("both", "127.0.0.1", SslMode::Disable, None, Plain),
-        ("both", "127.0.0.1", SslMode::Allow, None, Plain),
-        ("both", "127.0.0.1", SslMode::Prefer, None, Tls),
-        ("both", "127.0.0.1", SslMode::Require, None, Tls),
-        ("secured", "127.0.0.1", SslMode::Disable, None, Refused),
-        ("secured", "127.0.0.1", SslMode::Allow, None, Tls),
-        ("unsecured", "127.0.0.1", SslMode::Prefer, None, Plain),
-        ("unsecured", "127.0.0.1", SslMode::Require, None, Refused),
-        // With a root, `require` becomes `verify-ca`, which does not look at the name.
-        ("both", "127.0.0.1", SslMode::Require, Some(&ca), Tls),
-        ("both", "127.0.0.1", SslMode::Require, Some(&other), Untrusted),
-        ("both", "127.0.0.1", SslMode::VerifyCa, Some(&ca), Tls),
-        ("both", "127.0.0.1", SslMode::VerifyCa, Some(&other), Untrusted),
-        ("both", "127.0.0.1", SslMode::VerifyCa, None, Untrusted), // the system's authorities
-        ("both", "localhost", SslMode::VerifyFull, Some(&ca), Tls),
-        ("both", "127.0.0.1", SslMode::VerifyFull, Some(&ca), Untrusted),
-        ("both", "localhost", SslMode::VerifyFull, Some(&other), Untrusted),
-    ];
-    let check = async |(user, host, mode, root, expected): (_, _, _, Option<&PathBuf>, _)| {
-        let target = match host {
-            "unix" => target(path(&server.dir), server.port, mode, root.cloned()),
-            host => target(host, server.port, mode, root.cloned()),
-        };
+
+    /// Changes settings and waits until new connections have them.
+    async fn set(&self, settings: &[&str]) {
+        for setting in settings {
+            self.server.sql(&format!("ALTER SYSTEM SET {setting}"));
+        }
+        self.server.sql("SELECT pg_reload_conf()");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+
+    /// Connects as `user` to `host` in this mode, trusting the named certificate.
+    async fn check(
+        &self,
+        (user, host, mode): (&str, &str, SslMode),
+        root: &str,
+        expected: Outcome,
+    ) {
+        let root_cert = (!root.is_empty()).then(|| self.certs.join(root));
+        let target = target(host, self.server.port, mode, root_cert);
         let login = Login::new(user, "postgres", LoginSecret::None);
         let outcome = match connect(&target, &login, WITHIN).await {
             Ok(backend) if backend.stream.is_tls() => Tls,
             Ok(_) => Plain,
             Err(ConnectError::Tls { .. }) => Untrusted,
             Err(ConnectError::LoginRefused(_)) => Refused,
-            Err(other) => panic!("{user} {host} {mode:?} {root:?}: {other}"),
+            Err(other) => panic!("{user} {host} {mode:?} {root}: {other}"),
         };
-        assert_eq!(outcome, expected, "{user} {host} {mode:?} {root:?}");
-    };
-    for case in cases {
-        check(case).await;
+        assert_eq!(outcome, expected, "{user} {host} {mode:?} {root}");
     }
-    check(("both", "unix", SslMode::VerifyFull, Some(&ca), Plain)).await;
+}
 
-    let secured = target("127.0.0.1", server.port, SslMode::Require, None);
+const ADDRESS: &str = "127.0.0.1";
+
+#[tokio::test]
+async fn each_ssl_mode_means_what_libpq_says() {
+    let house = Secured::start();
+    let cases = [
+        ("either", ADDRESS, SslMode::Disable, "", Plain),
+        ("either", ADDRESS, SslMode::Allow, "", Plain),
+        ("either", ADDRESS, SslMode::Prefer, "", Tls),
+        ("either", ADDRESS, SslMode::Require, "", Tls),
+        ("secured", ADDRESS, SslMode::Disable, "", Refused),
+        ("secured", ADDRESS, SslMode::Allow, "", Tls),
+        ("unsecured", ADDRESS, SslMode::Prefer, "", Plain),
+        ("unsecured", ADDRESS, SslMode::Require, "", Refused),
+        // With a root, `require` becomes `verify-ca`, which does not look at the name.
+        ("either", ADDRESS, SslMode::Require, "ca.crt", Tls),
+        ("either", ADDRESS, SslMode::Require, "other-ca.crt", Untrusted),
+        ("either", ADDRESS, SslMode::VerifyCa, "ca.crt", Tls),
+        ("either", ADDRESS, SslMode::VerifyCa, "other-ca.crt", Untrusted),
+        ("either", ADDRESS, SslMode::VerifyCa, "", Untrusted), // the system's authorities
+        ("either", "localhost", SslMode::VerifyFull, "ca.crt", Tls),
+        ("either", ADDRESS, SslMode::VerifyFull, "ca.crt", Untrusted),
+        ("either", "localhost", SslMode::VerifyFull, "other-ca.crt", Untrusted),
+    ];
+    for (user, host, mode, root, expected) in cases {
+        house.check((user, host, mode), root, expected).await;
+    }
+    let socket = path(&house.server.dir);
+    house.check(("either", socket, SslMode::VerifyFull), "ca.crt", Plain).await;
+
+    let secured = target(ADDRESS, house.server.port, SslMode::Require, None);
     cancel(&secured, 1, b"abcd", WITHIN).await.unwrap();
 
-    // One certificate that is authority and server in one, as the manual makes it.
-    server.sql("ALTER SYSTEM SET ssl_cert_file = 'self.crt'");
-    server.sql("ALTER SYSTEM SET ssl_key_file = 'self.key'");
-    server.sql("SELECT pg_reload_conf()");
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    check(("both", "127.0.0.1", SslMode::VerifyCa, Some(&own), Tls)).await;
-    check(("both", "localhost", SslMode::VerifyFull, Some(&own), Tls)).await;
-    check(("both", "127.0.0.1", SslMode::VerifyFull, Some(&own), Untrusted)).await;
-    check(("both", "127.0.0.1", SslMode::VerifyCa, Some(&ca), Untrusted)).await;
+    house.set(&["ssl = off"]).await;
+    house.check(("either", ADDRESS, SslMode::Prefer), "", Plain).await;
+    let login = Login::new("either", "postgres", LoginSecret::None);
+    let error = connect(&secured, &login, WITHIN).await.unwrap_err();
+    assert!(matches!(error, ConnectError::NoTls), "{error}");
+}
 
-    server.sql("ALTER SYSTEM SET ssl = off");
-    server.sql("SELECT pg_reload_conf()");
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    check(("both", "127.0.0.1", SslMode::Prefer, None, Plain)).await;
-    let error = connect(&secured, &Login::new("both", "postgres", LoginSecret::None), WITHIN).await;
-    assert!(matches!(error, Err(ConnectError::NoTls)));
+/// One certificate that is authority and server in one, as PostgreSQL's manual makes it.
+#[tokio::test]
+async fn a_certificate_that_signed_itself_can_be_trusted() {
+    let house = Secured::start();
+    house.set(&["ssl_cert_file = 'self.crt'", "ssl_key_file = 'self.key'"]).await;
+    let cases = [
+        (ADDRESS, SslMode::VerifyCa, "self.crt", Tls),
+        ("localhost", SslMode::VerifyFull, "self.crt", Tls),
+        (ADDRESS, SslMode::VerifyFull, "self.crt", Untrusted),
+        (ADDRESS, SslMode::VerifyCa, "ca.crt", Untrusted),
+    ];
+    for (host, mode, root, expected) in cases {
+        house.check(("either", host, mode), root, expected).await;
+    }
 }
 
 /// What listens there answers with this, then waits.

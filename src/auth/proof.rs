@@ -1,0 +1,119 @@
+//! The proof that a client is who it says, and the two ways to it.
+
+use super::scram;
+use super::scram::{Keys, Nonce, ScramError, ServerFirst, Verifier};
+use crate::pg::SqlState;
+use crate::wire::message::ErrorReport;
+use std::sync::Arc;
+
+/// A client is who it says. Only this module can make one.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    user: Arc<str>,
+}
+
+impl Authenticated {
+    /// Who.
+    pub const fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+}
+
+/// Where a client connects from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This machine: loopback or a unix socket.
+    SameMachine,
+    /// Any other.
+    Elsewhere,
+}
+
+/// Why a client is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing is asked of clients, so only this machine's are let in.
+    #[error("no login from {peer}: auth.method is \"trust\", which is for this machine only")]
+    TrustElsewhere {
+        /// From where.
+        peer: String,
+    },
+    /// A wrong password, or no such user: nobody is told which.
+    #[error("password authentication failed for user \"{user}\"")]
+    Password {
+        /// Who.
+        user: String,
+    },
+    /// It does not follow the exchange.
+    #[error("{0}")]
+    Exchange(ScramError),
+}
+
+impl Refusal {
+    /// What the client is told, before the connection ends.
+    pub fn report(&self) -> ErrorReport {
+        let report = |code| ErrorReport::fatal(code, self.to_string());
+        match self {
+            Self::TrustElsewhere { .. } => report(SqlState::INVALID_AUTHORIZATION).with_hint(
+                "Set auth.method = \"scram-sha-256\" in pgsteer's configuration, and auth.file \
+                 or auth.query.",
+            ),
+            Self::Password { .. } => report(SqlState::INVALID_PASSWORD),
+            Self::Exchange(ScramError::ChannelBinding) => report(SqlState::PROTOCOL_VIOLATION)
+                .with_hint("Leave channel_binding at its default, prefer."),
+            Self::Exchange(_) => report(SqlState::PROTOCOL_VIOLATION),
+        }
+    }
+}
+
+/// Lets a client in without a question, if it is on this machine.
+pub fn trust(user: &Arc<str>, origin: Origin, peer: &str) -> Result<Authenticated, Refusal> {
+    match origin {
+        Origin::SameMachine => Ok(Authenticated { user: Arc::clone(user) }),
+        Origin::Elsewhere => Err(Refusal::TrustElsewhere { peer: peer.to_owned() }),
+    }
+}
+
+/// A login by SCRAM that waits for the client's proof.
+#[derive(Debug)]
+pub struct Challenge {
+    user: Arc<str>,
+    state: ServerFirst,
+}
+
+/// A client has proved that it is who it says.
+#[derive(Debug)]
+pub struct Entry {
+    /// The last message, by which we prove ourselves.
+    pub message: String,
+    /// The proof of it.
+    pub authenticated: Authenticated,
+    /// What it showed on the way: it logs us in to the servers as this user.
+    pub keys: Keys,
+}
+
+/// Takes the client's first message; gives the answer, and what awaits the next one.
+pub fn challenge(
+    user: &Arc<str>,
+    verifier: Verifier,
+    client_first: &[u8],
+    nonce: &Nonce,
+) -> Result<(String, Challenge), Refusal> {
+    let begun = scram::begin(client_first, verifier, nonce);
+    let (answer, state) = begun.map_err(Refusal::Exchange)?;
+    Ok((answer, Challenge { user: Arc::clone(user), state }))
+}
+
+impl Challenge {
+    /// Takes the client's last message.
+    pub fn finish(self, client_final: &[u8]) -> Result<Entry, Refusal> {
+        match self.state.finish(client_final) {
+            Ok(proved) => Ok(Entry {
+                message: proved.message,
+                authenticated: Authenticated { user: self.user },
+                keys: proved.keys,
+            }),
+            Err(ScramError::WrongProof) => Err(Refusal::Password { user: self.user.to_string() }),
+            Err(other) => Err(Refusal::Exchange(other)),
+        }
+    }
+}
