@@ -57,6 +57,8 @@ pub enum Command {
     Run,
     /// Say where a statement would go, and why, without running it
     Route(crate::cli::route::Args),
+    /// Start throw-away servers and a proxy to play with
+    Demo(crate::cli::demo::Args),
     /// Check the configuration and report every mistake in it
     CheckConfig,
     /// Print the configuration's reference

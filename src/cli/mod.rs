@@ -11,6 +11,7 @@ pub mod args;
 pub mod ask;
 mod check_config;
 pub mod config_reference;
+pub mod demo;
 pub mod exit;
 pub mod load;
 pub mod log;
@@ -42,6 +43,7 @@ fn dispatch(args: &Args) -> Result<Exit, Exit> {
     let globals = &args.globals;
     match &args.command {
         None | Some(Command::Run) => run::run(globals),
+        Some(Command::Demo(args)) => demo::run(args, globals),
         Some(Command::Route(args)) => route::run(args, globals),
         Some(Command::CheckConfig) => check_config::run(globals),
         Some(Command::Config(args)) => config_reference::run(args),

@@ -50,7 +50,7 @@ pub enum SandboxError {
         said: String,
     },
     /// Cure: what the server says.
-    #[error("server {server} ended while it was starting; its log says:\n{log}")]
+    #[error("{server} ended while it was starting; its log says:\n{log}")]
     Start {
         /// The server.
         server: String,
@@ -58,7 +58,7 @@ pub enum SandboxError {
         log: String,
     },
     /// Cure: a quieter machine, or what the server says.
-    #[error("server {server} was not {state} within {waited:?}; its log says:\n{log}")]
+    #[error("{server} was not {state} within {waited:?}; its log says:\n{log}")]
     Late {
         /// The server.
         server: String,

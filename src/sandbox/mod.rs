@@ -3,7 +3,7 @@
 //! A [`Cluster`] is a primary and its standbys, as real as any other, in one fresh directory and
 //! on free ports of 127.0.0.1. Who runs it needs PostgreSQL's programs and nothing else: no
 //! service, no container, no configuration; as root it lets another user run them, because
-//! PostgreSQL refuses root.
+//! PostgreSQL refuses root. A [`Proxy`] is pgsteer's own binary in front of it.
 //!
 //! Invariants:
 //! - **Nothing stays behind.** Every process and every file of a cluster lies beneath one
@@ -22,9 +22,11 @@ mod cluster;
 mod copy;
 mod error;
 mod find;
+mod http;
 mod plan;
 mod ports;
 mod process;
+mod proxy;
 mod scratch;
 mod server;
 mod sql;
@@ -35,6 +37,7 @@ pub use cluster::Cluster;
 pub use cluster::Template;
 pub use error::SandboxError;
 pub use find::Postgres;
+pub use http::Answer;
 pub use plan::Auth;
 pub use plan::Durability;
 pub use plan::Plan;
@@ -43,6 +46,7 @@ pub use plan::SUPERUSER_PASSWORD;
 pub use plan::StatementLog;
 pub use ports::Port;
 pub use process::Found;
+pub use proxy::Proxy;
 pub use scratch::Scratch;
 pub use server::Server;
 pub use server::Shutdown;

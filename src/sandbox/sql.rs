@@ -1,7 +1,7 @@
 //! A blocking connection to one of our own servers, for set-up and for questions.
 //!
-//! It speaks the simple protocol over the server's unix socket, which trusts the superuser, so it
-//! needs neither psql (the programs from npm have none) nor a runtime, and works in `Drop`.
+//! It speaks the simple protocol where the superuser is trusted, as on a server's unix socket, so
+//! it needs neither psql (the programs from npm have none) nor a runtime, and works in `Drop`.
 
 use crate::pg::SqlState;
 use crate::wire::frame;
@@ -9,8 +9,11 @@ use crate::wire::frame::FrameError;
 use crate::wire::message;
 use crate::wire::message::AuthRequest;
 use crate::wire::message::Malformed;
-use std::io::Read as _;
-use std::io::Write as _;
+use std::fmt::Debug;
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -53,7 +56,7 @@ pub enum SqlError {
 /// A connection.
 #[derive(Debug)]
 pub struct Sql {
-    stream: UnixStream,
+    stream: Box<dyn Stream>,
     received: Vec<u8>,
 }
 
@@ -63,6 +66,22 @@ impl Sql {
         let stream = UnixStream::connect(dir.join(format!(".s.PGSQL.{port}")))?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
         stream.set_write_timeout(Some(SILENCE_MAX))?;
+        Self::log_in(Box::new(stream), database)
+    }
+
+    /// Connects to a proxy, or to a server, that trusts the superuser.
+    ///
+    /// # Errors
+    /// [`SqlError::Lost`] if nobody listens; [`SqlError::Refused`] if we are not let in.
+    pub fn connect_tcp(address: SocketAddr, database: &str) -> Result<Self, SqlError> {
+        let stream = TcpStream::connect_timeout(&address, SILENCE_MAX)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        Self::log_in(Box::new(stream), database)
+    }
+
+    fn log_in(stream: Box<dyn Stream>, database: &str) -> Result<Self, SqlError> {
         let mut sql = Self { stream, received: Vec::new() };
         let mut startup = Vec::new();
         let login = [
@@ -142,6 +161,12 @@ impl Sql {
         }
     }
 }
+
+/// A socket, of either kind.
+trait Stream: Read + Write + Debug + Send {}
+
+impl Stream for UnixStream {}
+impl Stream for TcpStream {}
 
 fn row(message: &[u8]) -> Result<Row, SqlError> {
     let columns = message::read_data_row(message)?;

@@ -1,11 +1,12 @@
 //! A whole set: real servers and a real pgsteer process in front of them.
 
-use crate::support::Answer;
-use crate::support::Proxy;
 use crate::support::cluster;
+use crate::support::program;
+use pgsteer::sandbox::Answer;
 use pgsteer::sandbox::Auth;
 use pgsteer::sandbox::Cluster;
 use pgsteer::sandbox::Plan;
+use pgsteer::sandbox::Proxy;
 use pgsteer::sandbox::SUPERUSER;
 use pgsteer::sandbox::SUPERUSER_PASSWORD;
 use pgsteer::sandbox::Server;
@@ -64,8 +65,7 @@ impl Blueprint {
     /// Builds it: every standby streams, and the proxy is ready.
     pub fn build(self) -> House {
         let cluster = cluster(&self.plan);
-        let dir = cluster.workshop("pgsteer").unwrap();
-        let mut proxy = Proxy::new(dir).toml(&self.toml).args(&self.flags).env("PGUSER", SUPERUSER);
+        let mut proxy = proxy(&cluster, &self.toml).args(&self.flags);
         if cluster.auth() == Auth::Password {
             proxy = proxy.env("PGPASSWORD", SUPERUSER_PASSWORD);
         }
@@ -75,8 +75,8 @@ impl Blueprint {
         for (name, value) in &self.env {
             proxy = proxy.env(name, value);
         }
-        proxy.start();
-        proxy.await_ready();
+        proxy.start().unwrap();
+        proxy.await_ready().unwrap_or_else(|error| panic!("{error}"));
         House { proxy, cluster }
     }
 }
@@ -108,7 +108,7 @@ impl House {
 
     /// What the proxy's HTTP port says.
     pub fn http(&self, path: &str) -> Answer {
-        self.proxy.http(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+        self.proxy.get(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     /// The servers whose logs contain the marker, in the cluster's order: with a marker in a
@@ -142,6 +142,12 @@ impl Drop for House {
         }
         eprintln!("logs of this test: {}", place.display());
     }
+}
+
+/// A proxy in front of nothing yet, with a configuration file of this text.
+pub fn proxy(cluster: &Cluster, toml: &str) -> Proxy {
+    let dir = cluster.workshop("pgsteer").unwrap();
+    Proxy::new(program(), dir).unwrap().toml(toml).unwrap()
 }
 
 /// A client of whatever listens there.

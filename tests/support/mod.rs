@@ -1,7 +1,6 @@
 //! What the tests on real servers share: a house with servers and a proxy in it.
 
 mod house;
-mod http;
 mod proxy;
 mod seed;
 mod template;
@@ -9,8 +8,8 @@ mod template;
 pub use house::Blueprint;
 pub use house::House;
 pub use house::connect;
-pub use http::Answer;
-pub use proxy::Proxy;
+pub use house::proxy;
 pub use proxy::command;
+pub use proxy::program;
 pub use seed::Dice;
 pub use template::cluster;

@@ -1,0 +1,152 @@
+//! The servers and the proxy of a demo.
+
+use crate::cli::args::Globals;
+use crate::cli::demo::Args;
+use crate::cli::demo::fail;
+use crate::cli::exit::Exit;
+use crate::cli::say;
+use crate::sandbox::Cluster;
+use crate::sandbox::Plan;
+use crate::sandbox::Postgres;
+use crate::sandbox::Proxy;
+use crate::sandbox::SUPERUSER;
+use crate::sandbox::SandboxError;
+use crate::sandbox::Server;
+use crate::sandbox::Template;
+use serde_json::Value;
+use serde_json::json;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::path::Path;
+
+/// The usual ports: PgBouncer's for clients, ours for HTTP.
+const CLIENTS_PORT: u16 = 6432;
+const HTTP_PORT: u16 = 9632;
+
+/// The servers and the proxy; both end with it.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// First, so that it is dropped first.
+    pub(super) proxy: Proxy,
+    pub(super) cluster: Cluster,
+    postgres: Postgres,
+}
+
+impl Stage {
+    /// Starts everything, and says so on the way.
+    pub(super) fn set(args: &Args, globals: &Globals) -> Result<Self, Exit> {
+        if !globals.server.is_empty() {
+            say::talk("error: the demo makes its own servers; --server is for `pgsteer run`");
+            return Err(Exit::Usage);
+        }
+        let listen = wished(globals.listen.first().map(String::as_str), "--listen")?;
+        let http = wished(globals.http.as_deref(), "--http")?;
+        let program = std::env::current_exe().map_err(|error| fail(&error))?;
+        let stage = Self::build(args, globals, &program).map_err(|error| fail(&error))?;
+        let stage = stage.at(listen, http);
+        let started = stage.proxy.start().and_then(|()| stage.proxy.await_ready());
+        started.map_err(|error| fail(&error))?;
+        Ok(stage)
+    }
+
+    fn build(args: &Args, globals: &Globals, program: &Path) -> Result<Self, SandboxError> {
+        let postgres = Postgres::find(args.pg_bin.as_deref())?;
+        let (version, standbys) = (postgres.version(), args.standbys);
+        say::talk(&format!("starting PostgreSQL {version}: a primary and {standbys} standbys"));
+        let template = Template::new(postgres.clone())?;
+        let cluster = Cluster::start(&template, &Plan::new().standbys(standbys.into()))?;
+        let mut proxy = Proxy::new(program.to_owned(), cluster.workshop("pgsteer")?)?;
+        for server in cluster.servers() {
+            proxy = proxy.args(["--server", &server.address()]);
+        }
+        for set in &globals.set {
+            proxy = proxy.args(["--set", set]);
+        }
+        // Never what lies in the working directory or in /etc: the demo is the same everywhere.
+        let proxy = match &globals.config {
+            Some(file) => {
+                let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+                proxy.args(["-c", &file.to_string_lossy()])
+            }
+            None => proxy.toml("")?,
+        };
+        Ok(Self { proxy, cluster, postgres })
+    }
+
+    /// At the addresses that were wished for, else at the usual ones if they are free.
+    fn at(mut self, listen: Option<SocketAddr>, http: Option<SocketAddr>) -> Self {
+        if let Some(address) = listen.or_else(|| usual(CLIENTS_PORT, self.proxy.address())) {
+            self.proxy = self.proxy.listen(address);
+        }
+        if let Some(address) = http.or_else(|| usual(HTTP_PORT, self.proxy.http_address())) {
+            self.proxy = self.proxy.http(address);
+        }
+        self
+    }
+
+    /// What a newcomer reads first.
+    pub(super) fn welcome(&self) -> String {
+        let address = self.proxy.address();
+        let (host, port) = (address.ip(), address.port());
+        format!(
+            "\n  connect   psql -h {host} -p {port} -U {SUPERUSER}\n  \
+             or        {}\n  \
+             metrics   http://{}/metrics\n  \
+             files     {}\n\n  \
+             Writes go to the primary, reads to the standbys: try SELECT inet_server_port();\n  \
+             Ctrl-C stops everything and leaves nothing behind.\n\n",
+            self.uri(),
+            self.proxy.http_address(),
+            self.proxy.dir().parent().unwrap_or(self.proxy.dir()).display(),
+        )
+    }
+
+    /// The same for scripts, in one line.
+    pub(super) fn as_json(&self) -> Value {
+        let server = |server: &Server| {
+            // At the start the roles are as planned.
+            let is_primary = server.name() == self.cluster.primary().name();
+            json!({
+                "name": server.name(),
+                "uri": server.uri(),
+                "role": if is_primary { "primary" } else { "standby" },
+                "pid": server.pid(),
+                "data": server.data(),
+            })
+        };
+        let servers: Vec<Value> = self.cluster.servers().iter().map(server).collect();
+        json!({
+            "uri": self.uri(),
+            "http": format!("http://{}", self.proxy.http_address()),
+            "version": self.postgres.version().to_string(),
+            "pid": self.proxy.pid(),
+            "servers": servers,
+        })
+    }
+
+    fn uri(&self) -> String {
+        format!("postgresql://{SUPERUSER}@{}/postgres", self.proxy.address())
+    }
+}
+
+/// The usual address, if nobody listens there; else says where it is instead.
+fn usual(port: u16, instead: SocketAddr) -> Option<SocketAddr> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let is_free = TcpListener::bind(address).is_ok();
+    if !is_free {
+        say::talk(&format!("{address} is in use by another program: taking {instead}"));
+    }
+    is_free.then_some(address)
+}
+
+/// The address in a flag: `ADDRESS:PORT`.
+fn wished(flag: Option<&str>, name: &str) -> Result<Option<SocketAddr>, Exit> {
+    let Some(text) = flag else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        say::talk(&format!(
+            "error: {name} {text}: the demo takes ADDRESS:PORT, as in 127.0.0.1:6432"
+        ));
+        Exit::Usage
+    })
+}
