@@ -67,7 +67,7 @@ impl ReadError {
 }
 
 /// Random bytes from the system.
-pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let filled = ring::rand::SystemRandom::new().fill(&mut bytes);
     filled.map_err(|_| io::Error::other("the system has no randomness"))?;

@@ -1,1 +1,3 @@
 //! The client's side.
+
+pub mod login;

@@ -1,4 +1,5 @@
 //! Logging in to real servers by every method, and to things that are none.
 
 mod backend;
+mod login;
 mod postgres;

@@ -1,0 +1,407 @@
+//! From an accepted connection to a client that is who it says.
+//!
+//! The first packet, TLS if it is asked for and to be had, the startup message, the proof; the
+//! last thing that is sent is `AuthenticationOk`. Whoever does anything else is told so in one
+//! FATAL error and is closed. Whatever a stranger does costs its slot, a few kilobytes and at
+//! most the login timeout.
+//!
+//! Exactly the bytes of each message are read, never more: what a client sends behind its login
+//! is still in its stream when the session begins, and plaintext that somebody slips in behind
+//! an `SSLRequest` ends up in the TLS handshake, which fails over it (CVE-2021-23214).
+//!
+//! Deliberately absent: everything that a session needs of a server. A login needs one only to
+//! learn a verifier, any one, and none at all if the verifier is known.
+
+use crate::auth;
+use crate::auth::scram::{Nonce, Verifier};
+use crate::auth::{Authenticated, Keyring, Known, Method, Origin, Refusal};
+use crate::backend::{Answer, Lookup, LookupError, random};
+use crate::clock;
+use crate::net::{Peer, ServerTls, Stream};
+use crate::pg::SqlState;
+use crate::wire::frame;
+use crate::wire::frame::HEADER;
+use crate::wire::message::{
+    AuthRequest, ErrorReport, Malformed, SCRAM_SHA_256, TooLong, read_sasl_initial,
+    read_sasl_response, write_auth_request, write_error,
+};
+use crate::wire::startup;
+use crate::wire::startup::{CancelKey, FirstPacket, Negotiation, Startup, StartupError};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tracing::{debug, info};
+
+/// The longest message of a proof, in bytes.
+///
+/// Source: `PG_MAX_SASL_MESSAGE_LENGTH` in `libpq/auth-sasl.h`.
+const PROOF_MAX: usize = 1024;
+/// First packets before the startup message: GSSAPI, TLS, and then the startup itself.
+const PACKETS_MAX: usize = 4;
+/// How long a client that is turned away may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How much of what it still sends is read meanwhile, in bytes: a reset would take the error
+/// away from it.
+const FAREWELL_BYTES: usize = 64 * 1024;
+
+/// How clients log in.
+#[derive(Debug)]
+pub struct Gate {
+    /// How they prove who they are.
+    pub method: Method,
+    /// What is known of the users.
+    pub keyring: Arc<Keyring>,
+    /// Who is asked about the others; `None`: nobody.
+    pub lookup: Option<Arc<Lookup>>,
+    /// Our certificate; `None`: no TLS.
+    pub tls: Option<Arc<ServerTls>>,
+    /// The longest time from the connection to `AuthenticationOk`.
+    pub timeout: Duration,
+}
+
+/// What came of a connection.
+#[derive(Debug)]
+pub enum Entered {
+    /// A client that is who it says.
+    Session(LoggedIn),
+    /// A wish to cancel somebody's statement. The connection is closed when the cancel was
+    /// dealt with, which is when this stream is dropped.
+    Cancel(CancelKey, Stream),
+    /// Nobody: it was turned away or went by itself, which was logged.
+    Nobody,
+}
+
+/// A client that is who it says. `AuthenticationOk` was sent, and nothing after it.
+#[derive(Debug)]
+pub struct LoggedIn {
+    /// Its connection.
+    pub stream: Stream,
+    /// Where it connects from.
+    pub peer: Peer,
+    /// Who it is.
+    pub user: Arc<str>,
+    /// Where it wants to be.
+    pub database: Arc<str>,
+    /// The other parameters of its startup message, in the order in which they apply.
+    pub settings: Vec<(String, String)>,
+    /// The proof that it is `user`.
+    pub authenticated: Authenticated,
+}
+
+/// Why nobody came in.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the client left")]
+    Left,
+    #[error("the connection broke: {0}")]
+    Broken(#[source] io::Error),
+    #[error("TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    #[error("login was not completed within {0:?}")]
+    Timeout(Duration),
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    #[error("{0}")]
+    Protocol(String),
+    #[error("{refusal}")]
+    Refused { refusal: Refusal, why: &'static str },
+    #[error("{source}")]
+    Lookup { user: Arc<str>, source: Box<LookupError> },
+}
+
+/// A connection on its way in. While it shakes hands over TLS, nothing can be said to it.
+struct Visitor {
+    stream: Option<Stream>,
+    peer: Peer,
+}
+
+/// Lets a client in, or turns it away. Not cancel-safe: dropped, the connection is closed.
+pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
+    let peer = stream.peer();
+    let mut visitor = Visitor { stream: Some(stream), peer };
+    // Boxed: thousands of clients that have logged in need not carry the room for it.
+    let visit = Box::pin(visit(&mut visitor, gate));
+    let failure = match tokio::time::timeout(gate.timeout, visit).await {
+        Ok(Ok(entered)) => return entered,
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::Timeout(gate.timeout),
+    };
+    failure.log(&peer);
+    if let (Some(stream), Some(report)) = (visitor.stream, failure.report()) {
+        drop(tokio::time::timeout(FAREWELL, turn_away(stream, &report)).await);
+    }
+    Entered::Nobody
+}
+
+async fn visit(visitor: &mut Visitor, gate: &Gate) -> Result<Entered, Failure> {
+    for _ in 0..PACKETS_MAX {
+        match first_packet(visitor.stream()?).await? {
+            FirstPacket::Ssl => visitor.secure(gate).await?,
+            FirstPacket::GssEnc => send(visitor.stream()?, b"N").await?,
+            FirstPacket::Cancel(key) => return Ok(Entered::Cancel(key, visitor.take()?)),
+            FirstPacket::Startup(startup) => return log_in(visitor, gate, startup).await,
+        }
+    }
+    Err(Failure::Protocol("too many requests for encryption".to_owned()))
+}
+
+async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<Entered, Failure> {
+    let Startup { user, database, settings, negotiation } = startup;
+    let user: Arc<str> = user.into();
+    let mut out = Vec::new();
+    match negotiation {
+        Negotiation::Agreed => (),
+        Negotiation::Offer { unknown_options } => {
+            startup::write_negotiation(&mut out, &unknown_options)?;
+        }
+    }
+    let authenticated = match gate.method {
+        Method::Trust => {
+            let peer = visitor.peer;
+            let origin = if peer.is_local() { Origin::SameMachine } else { Origin::Elsewhere };
+            let let_in = auth::trust(&user, origin, &peer.to_string());
+            let_in.map_err(|refusal| Failure::Refused { refusal, why: "" })?
+        }
+        Method::ScramSha256 => {
+            let (verifier, why) = verifier(gate, &user).await?;
+            let mechanisms = AuthRequest::Sasl(vec![SCRAM_SHA_256.to_owned()]);
+            write_auth_request(&mut out, &mechanisms)?;
+            send(visitor.stream()?, &out).await?;
+            out.clear();
+            prove(visitor.stream()?, gate, &user, verifier).await.map_err(|failure| {
+                if let Failure::Refused { refusal, .. } = failure {
+                    Failure::Refused { refusal, why }
+                } else {
+                    failure
+                }
+            })?
+        }
+    };
+    write_auth_request(&mut out, &AuthRequest::Ok)?;
+    send(visitor.stream()?, &out).await?;
+    let (stream, peer, database) = (visitor.take()?, visitor.peer, database.into());
+    let logged_in = LoggedIn { stream, peer, user, database, settings, authenticated };
+    Ok(Entered::Session(logged_in))
+}
+
+/// What the user has to prove; and why that can't succeed, if it can't.
+async fn verifier(gate: &Gate, user: &Arc<str>) -> Result<(Verifier, &'static str), Failure> {
+    let hopeless = |why| Ok((gate.keyring.mock(user), why));
+    let remembered = match gate.keyring.known(user, clock::now()) {
+        Known::Verifier(verifier) => return Ok((verifier, "")),
+        Known::Nothing(why) => return hopeless(why),
+        Known::Ask(remembered) => remembered,
+    };
+    let Some(lookup) = &gate.lookup else {
+        return hopeless("the user is not in auth.file, and there is no auth.query");
+    };
+    // The age of an answer counts from the question.
+    let asked_at = clock::now();
+    match (lookup.find(user).await, remembered) {
+        (Ok(Answer::Verifier(verifier)), _) => {
+            gate.keyring.learn(user, Some(verifier.clone()), asked_at);
+            Ok((verifier, ""))
+        }
+        (Ok(Answer::Nothing(why)), _) => {
+            gate.keyring.learn(user, None, asked_at);
+            hopeless(why)
+        }
+        (Err(error), Some(verifier)) => {
+            info!(?user, %error, "login goes on with the verifier that was seen before");
+            Ok((verifier, ""))
+        }
+        (Err(source), None) => {
+            Err(Failure::Lookup { user: Arc::clone(user), source: Box::new(source) })
+        }
+    }
+}
+
+/// The exchange of SCRAM.
+async fn prove(
+    stream: &mut Stream,
+    gate: &Gate,
+    user: &Arc<str>,
+    verifier: Verifier,
+) -> Result<Authenticated, Failure> {
+    let refused = |refusal| Failure::Refused { refusal, why: "" };
+    let message = proof_message(stream).await?;
+    let initial = read_sasl_initial(&message)?;
+    if initial.mechanism != SCRAM_SHA_256.as_bytes() {
+        let what = "client selected an invalid SASL authentication mechanism";
+        return Err(Failure::Protocol(what.to_owned()));
+    }
+    let nonce = Nonce::new(random().map_err(Failure::Broken)?);
+    let hello = initial.data.unwrap_or_default();
+    let (answer, challenge) = auth::challenge(user, verifier, hello, &nonce).map_err(refused)?;
+    let mut out = Vec::new();
+    write_auth_request(&mut out, &AuthRequest::SaslContinue(answer.into_bytes().into()))?;
+    send(stream, &out).await?;
+
+    let message = proof_message(stream).await?;
+    let entry = match challenge.finish(read_sasl_response(&message)?) {
+        Ok(entry) => entry,
+        Err(refusal) => {
+            gate.keyring.doubt(user);
+            return Err(refused(refusal));
+        }
+    };
+    out.clear();
+    write_auth_request(&mut out, &AuthRequest::SaslFinal(entry.message.into_bytes().into()))?;
+    send(stream, &out).await?;
+    gate.keyring.remember(user, entry.keys);
+    Ok(entry.authenticated)
+}
+
+impl Visitor {
+    fn stream(&mut self) -> Result<&mut Stream, Failure> {
+        self.stream.as_mut().ok_or(Failure::Left)
+    }
+
+    fn take(&mut self) -> Result<Stream, Failure> {
+        self.stream.take().ok_or(Failure::Left)
+    }
+
+    /// Answers an `SSLRequest`. On a unix socket there is no TLS, as with PostgreSQL.
+    async fn secure(&mut self, gate: &Gate) -> Result<(), Failure> {
+        match (self.take()?, &gate.tls) {
+            (Stream::Tcp(mut tcp), Some(tls)) => {
+                tcp.write_all(b"S").await.map_err(Failure::Broken)?;
+                self.stream = Some(tls.accept(tcp).await.map_err(Failure::Tls)?);
+                Ok(())
+            }
+            (stream @ (Stream::TlsServer(_) | Stream::TlsClient(_)), _) => {
+                self.stream = Some(stream);
+                Err(Failure::Protocol("TLS was asked for within TLS".to_owned()))
+            }
+            (stream @ (Stream::Tcp(_) | Stream::Unix(_)), _) => {
+                send(self.stream.insert(stream), b"N").await
+            }
+        }
+    }
+}
+
+/// The first packet: its length, then exactly the rest.
+async fn first_packet(stream: &mut Stream) -> Result<FirstPacket, Failure> {
+    let mut packet = vec![0; 4];
+    stream.read_exact(&mut packet).await.map_err(lost)?;
+    let size = startup::size(&packet)?.ok_or(StartupError::Length)?;
+    packet.resize(size, 0);
+    let rest = packet.get_mut(4..).unwrap_or_default();
+    stream.read_exact(rest).await.map_err(lost)?;
+    Ok(startup::read(&packet)?)
+}
+
+/// One message of a proof: its header, then exactly the rest.
+async fn proof_message(stream: &mut Stream) -> Result<Vec<u8>, Failure> {
+    let mut message = vec![0; HEADER];
+    stream.read_exact(&mut message).await.map_err(lost)?;
+    let header = match frame::peek(&message) {
+        Ok(Some(header)) => header,
+        Ok(None) => return Err(Failure::Left),
+        Err(error) => return Err(Failure::Protocol(error.to_string())),
+    };
+    match header.tag {
+        b'p' if header.total <= PROOF_MAX => (),
+        b'p' => {
+            let what = format!("authentication message of {} bytes is too long", header.total);
+            return Err(Failure::Protocol(what));
+        }
+        b'X' => return Err(Failure::Left),
+        other => {
+            let what = format!("expected SASL response, got message {:?}", char::from(other));
+            return Err(Failure::Protocol(what));
+        }
+    }
+    message.resize(header.total, 0);
+    let rest = message.get_mut(HEADER..).unwrap_or_default();
+    stream.read_exact(rest).await.map_err(lost)?;
+    Ok(message)
+}
+
+async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), Failure> {
+    stream.write_all(bytes).await.map_err(Failure::Broken)?;
+    stream.flush().await.map_err(Failure::Broken)
+}
+
+/// Says why, and waits until it was read: closing over unread input would send a reset, which
+/// overtakes the error.
+async fn turn_away(mut stream: Stream, report: &ErrorReport) -> io::Result<()> {
+    let mut out = Vec::new();
+    write_error(&mut out, report);
+    stream.write_all(&out).await?;
+    stream.shutdown().await?;
+    let mut unread = [0; 1024];
+    let mut left = FAREWELL_BYTES;
+    while left > 0 {
+        match stream.read(&mut unread).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}
+
+fn lost(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        Failure::Left
+    } else {
+        Failure::Broken(error)
+    }
+}
+
+impl Failure {
+    /// What the client is told; `None` if it can't be, or has gone.
+    fn report(&self) -> Option<ErrorReport> {
+        let fatal = |code| ErrorReport::fatal(code, self.to_string());
+        match self {
+            Self::Left | Self::Broken(_) | Self::Tls(_) => None,
+            Self::Timeout(_) => Some(
+                fatal(SqlState::QUERY_CANCELED).with_hint("limits.login_timeout sets the time."),
+            ),
+            Self::Startup(error) => Some(error.report()),
+            Self::Protocol(_) => Some(fatal(SqlState::PROTOCOL_VIOLATION)),
+            Self::Refused { refusal, .. } => Some(refusal.report()),
+            Self::Lookup { user, .. } => {
+                let message = format!("cannot check the password of user \"{user}\" now");
+                let report = ErrorReport::fatal(SqlState::CANNOT_CONNECT_NOW, message);
+                Some(report.with_hint("No server could be asked for it; pgsteer's log says why."))
+            }
+        }
+    }
+
+    /// What the client is not told.
+    const fn why(&self) -> &'static str {
+        match self {
+            Self::Refused { why, .. } => why,
+            Self::Left
+            | Self::Broken(_)
+            | Self::Tls(_)
+            | Self::Timeout(_)
+            | Self::Startup(_)
+            | Self::Protocol(_)
+            | Self::Lookup { .. } => "",
+        }
+    }
+
+    fn log(&self, peer: &Peer) {
+        // Health checks of load balancers do no more than connect.
+        if matches!(self, Self::Left | Self::Broken(_)) {
+            debug!(%peer, reason = %self, "no login");
+        } else {
+            info!(%peer, reason = %self, why = self.why(), "login refused");
+        }
+    }
+}
+
+impl From<Malformed> for Failure {
+    fn from(error: Malformed) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+impl From<TooLong> for Failure {
+    fn from(error: TooLong) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}

@@ -1,0 +1,389 @@
+//! `frontend::login` with real clients, and with everything else that may knock.
+
+use super::postgres::{Postgres, certificates, path, psql, scratch};
+use pgsteer::auth::{Keyring, Method, Userlist};
+use pgsteer::backend::{Backend, Login, LoginSecret, Lookup, SslMode, Target, TlsPolicy, connect};
+use pgsteer::frontend::login::{Entered, Gate, LoggedIn, enter};
+use pgsteer::net::{Listener, ServerTls, UNIX_MODE};
+use pgsteer::tasks;
+use pgsteer::topology::ServerId;
+use pgsteer::wire::frame::TxStatus;
+use pgsteer::wire::message::{
+    ErrorReport, Severity, read_error, write_error, write_key_data, write_parameter_status,
+    write_ready,
+};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const WITHIN: Duration = Duration::from_secs(10);
+const QUERY: &str = "SELECT rolname::text, rolpassword FROM pg_authid WHERE rolname = $1";
+
+/// The least proxy that there can be: a login, a backend for it, and a pipe in between.
+struct Door {
+    port: u16,
+    keyring: Arc<Keyring>,
+}
+
+impl Door {
+    fn open(gate: Gate, target: Option<Target>) -> Self {
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self::at(listener, gate, target)
+    }
+
+    fn at(listener: Listener, gate: Gate, target: Option<Target>) -> Self {
+        let port = listener.local_addr().map_or(0, |address| address.port());
+        let keyring = Arc::clone(&gate.keyring);
+        let gate = Arc::new(gate);
+        tasks::spawn("door", async move {
+            loop {
+                let stream = listener.accept().await.unwrap();
+                let (gate, target) = (Arc::clone(&gate), target.clone());
+                tasks::spawn("client", async move {
+                    match enter(stream, &gate).await {
+                        Entered::Session(client) => serve(client, target, &gate.keyring).await,
+                        Entered::Cancel(..) | Entered::Nobody => (),
+                    }
+                });
+            }
+        });
+        Self { port, keyring }
+    }
+
+    async fn psql(
+        &self,
+        user: &'static str,
+        args: &'static [&'static str],
+    ) -> Result<String, String> {
+        let port = self.port;
+        tokio::task::spawn_blocking(move || psql("127.0.0.1", port, user, args)).await.unwrap()
+    }
+}
+
+async fn serve(mut client: LoggedIn, target: Option<Target>, keyring: &Keyring) {
+    assert_eq!(client.authenticated.user(), &client.user);
+    let Some(target) = target else { return };
+    let login = Login {
+        params: client.settings.clone(),
+        ..Login::new(&client.user, &client.database, keyring.secret_for(&client.user))
+    };
+    let mut out = Vec::new();
+    match connect(&target, &login, WITHIN).await {
+        Ok(Backend { mut stream, params, pid, key, .. }) => {
+            for (name, value) in &params {
+                write_parameter_status(&mut out, name, value);
+            }
+            write_key_data(&mut out, pid, &key);
+            write_ready(&mut out, TxStatus::Idle);
+            client.stream.write_all(&out).await.unwrap();
+            let _ended = tokio::io::copy_bidirectional(&mut client.stream, &mut stream).await;
+        }
+        Err(error) => {
+            let report = ErrorReport { severity: Severity::Fatal, ..error.report("db1") };
+            write_error(&mut out, &report);
+            client.stream.write_all(&out).await.unwrap();
+        }
+    }
+}
+
+fn gate(method: Method, file: &str) -> Gate {
+    let keyring = Keyring::new(Userlist::parse(file).unwrap(), [9; 32]);
+    let (keyring, timeout) = (Arc::new(keyring), WITHIN);
+    Gate { method, keyring, lookup: None, tls: None, timeout }
+}
+
+fn target(port: u16) -> Target {
+    let policy = TlsPolicy { mode: SslMode::Disable, root_cert: None };
+    Target::new(ServerId(0), "db1", "127.0.0.1", port, &policy).unwrap()
+}
+
+fn server() -> Postgres {
+    let server = Postgres::start(|_| {
+        (
+            "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256".into(),
+            String::new(),
+        )
+    });
+    server.sql("CREATE ROLE alice LOGIN PASSWORD 'secret'");
+    server.sql("CREATE ROLE bob LOGIN PASSWORD 'other'");
+    server.sql("CREATE ROLE nopass LOGIN");
+    server
+}
+
+fn lookup(targets: Vec<Target>) -> Arc<Lookup> {
+    let control = Login::new("postgres", "postgres", LoginSecret::None);
+    Arc::new(Lookup::new(targets, control, QUERY.to_owned()))
+}
+
+/// psql proves itself to us by SCRAM; with the key that it showed we log in to the server as
+/// the same user. Nobody but psql ever knows the password.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_is_passed_through_without_a_password() {
+    let server = server();
+    let unreachable = target(1);
+    let gate = Gate {
+        lookup: Some(lookup(vec![unreachable, target(server.port)])),
+        ..gate(Method::ScramSha256, "")
+    };
+    let door = Door::open(gate, Some(target(server.port)));
+    assert!(matches!(door.keyring.secret_for("alice"), LoginSecret::None));
+
+    let who = door.psql("alice", &["-c", "SELECT session_user"]).await;
+    assert_eq!(who.as_deref(), Ok("alice"));
+    assert!(matches!(door.keyring.secret_for("alice"), LoginSecret::Keys(_)));
+
+    // The same words for a wrong password, for no password, and for nobody.
+    for user in ["bob", "nopass", "nobody"] {
+        let error = door.psql(user, &["-c", "SELECT 1"]).await.unwrap_err();
+        let expected = format!("FATAL:  password authentication failed for user \"{user}\"\n");
+        assert!(error.ends_with(&expected), "{error}");
+    }
+
+    // A new password: the old key is of no use, and the new one is learnt from the next login.
+    server.sql("ALTER ROLE bob PASSWORD 'secret'");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(door.psql("bob", &["-c", "SELECT session_user"]).await.as_deref(), Ok("bob"));
+    server.sql("ALTER ROLE alice PASSWORD 'secret'"); // the same, but with another salt
+    let error = door.psql("alice", &["-c", "SELECT 1"]).await.unwrap_err();
+    assert!(error.contains("password authentication failed for user \"alice\""), "{error}");
+    door.keyring.forget_keys("alice");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(door.psql("alice", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
+}
+
+/// Settings of the startup message arrive, and a verifier or a password in the file is enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_files_users_log_in_without_a_lookup() {
+    let server = server();
+    let verifier = server.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'alice'");
+    server.sql("ALTER ROLE bob PASSWORD 'secret'");
+    let file = format!("\"alice\" \"{verifier}\"\n\"bob\" \"secret\"");
+    let door = Door::open(gate(Method::ScramSha256, &file), Some(target(server.port)));
+
+    assert_eq!(door.psql("alice", &["-c", "SELECT session_user"]).await.as_deref(), Ok("alice"));
+    assert_eq!(door.psql("bob", &["-c", "SELECT session_user"]).await.as_deref(), Ok("bob"));
+    let port = door.port;
+    let shown = tokio::task::spawn_blocking(move || {
+        let uri = format!(
+            "postgresql://alice@127.0.0.1:{port}/postgres?options=-c%20work_mem%3D7MB&application_name=me"
+        );
+        psql(
+            "127.0.0.1",
+            port,
+            "alice",
+            &[
+                "-d",
+                &uri,
+                "-c",
+                "SELECT current_setting('work_mem') || current_setting('application_name')",
+            ],
+        )
+    });
+    assert_eq!(shown.await.unwrap().as_deref(), Ok("7MBme"));
+}
+
+/// Without any server that could be asked, who was seen before still gets in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_server_the_login_says_so() {
+    let gate = Gate { lookup: Some(lookup(vec![target(1)])), ..gate(Method::ScramSha256, "") };
+    let door = Door::open(gate, None);
+    let error = door.psql("alice", &["-c", "SELECT 1"]).await.unwrap_err();
+    assert!(error.contains("FATAL:  cannot check the password of user \"alice\" now"), "{error}");
+}
+
+/// Through a socket file as psql looks for it; there is no TLS on it, whoever asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unix_socket_leads_in() {
+    let server = server();
+    let dir = scratch("unix");
+    let listener = Listener::unix(&dir, 6432, UNIX_MODE).unwrap();
+    Door::at(listener, gate(Method::Trust, "\"alice\" \"secret\""), Some(target(server.port)));
+
+    let host = path(&dir).to_owned();
+    let who = tokio::task::spawn_blocking(move || {
+        psql(&host, 6432, "alice", &["-c", "SELECT session_user"])
+    });
+    assert_eq!(who.await.unwrap().as_deref(), Ok("alice"));
+
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// TLS as it is asked for, a certificate that is read again, and its opposite: none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_gets_tls_if_we_have_it() {
+    let server = server();
+    let dir = scratch("tls");
+    certificates(&dir);
+    let tls = Arc::new(ServerTls::load(&dir.join("server.crt"), &dir.join("server.key")).unwrap());
+    let secured =
+        Gate { tls: Some(Arc::clone(&tls)), ..gate(Method::ScramSha256, "\"alice\" \"secret\"") };
+    let door = Door::open(secured, Some(target(server.port)));
+    let plain =
+        Door::open(gate(Method::ScramSha256, "\"alice\" \"secret\""), Some(target(server.port)));
+
+    let with = |port: u16, mode: &str, root: &str| {
+        let root = path(&dir.join(root)).to_owned();
+        let info = format!(
+            "host=localhost port={port} user=alice dbname=postgres sslmode={mode} sslrootcert={root}"
+        );
+        tokio::task::spawn_blocking(move || {
+            psql("localhost", port, "alice", &["-d", &info, "-c", "\\conninfo"])
+        })
+    };
+    let ca = "ca.crt";
+    assert!(with(door.port, "verify-full", ca).await.unwrap().unwrap().contains("SSL"));
+    assert!(with(door.port, "verify-full", "other-ca.crt").await.unwrap().is_err());
+    assert!(!with(door.port, "disable", ca).await.unwrap().unwrap().contains("SSL"));
+    assert!(
+        with(plain.port, "verify-full", ca)
+            .await
+            .unwrap()
+            .unwrap_err()
+            .contains("does not support SSL")
+    );
+    assert!(!with(plain.port, "prefer", ca).await.unwrap().unwrap().contains("SSL"));
+
+    std::fs::copy(dir.join("self.crt"), dir.join("server.crt")).unwrap();
+    assert!(tls.reload().unwrap_err().to_string().contains("server.crt"), "key of another");
+    assert!(with(door.port, "verify-full", ca).await.unwrap().is_ok(), "the old one stays");
+    std::fs::copy(dir.join("self.key"), dir.join("server.key")).unwrap();
+    tls.reload().unwrap();
+    assert!(with(door.port, "verify-full", ca).await.unwrap().is_err());
+    assert!(with(door.port, "verify-full", "self.crt").await.unwrap().is_ok());
+
+    assert!(
+        ServerTls::load(Path::new("/nonexistent"), &dir.join("server.key"))
+            .unwrap_err()
+            .to_string()
+            .contains("/nonexistent")
+    );
+    assert!(
+        ServerTls::load(&dir.join("server.crt"), &dir.join("ca.crt"))
+            .unwrap_err()
+            .to_string()
+            .contains("no private key")
+    );
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Sends bytes, reads until the end; the error that came, if one did.
+async fn knock(port: u16, bytes: &[u8]) -> Result<(String, String), Vec<u8>> {
+    let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    client.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(WITHIN, client.read_to_end(&mut answer)).await;
+    read.expect("the connection was not closed").unwrap();
+    match read_error(&answer) {
+        Ok(fields) if fields.is_fatal() => {
+            Ok((fields.code.to_string(), String::from_utf8_lossy(fields.message).into_owned()))
+        }
+        Ok(_) | Err(_) => Err(answer),
+    }
+}
+
+fn first(code: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(8 + body.len()).unwrap();
+    [&length.to_be_bytes(), &code, body].concat()
+}
+
+/// Truncated, oversized, foreign, out of order: one clear error, and others are undisturbed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_does_anything_else_is_told_so() {
+    let patience = Gate {
+        timeout: Duration::from_millis(600),
+        ..gate(Method::ScramSha256, "\"alice\" \"secret\"")
+    };
+    let door = Door::open(patience, None);
+    let port = door.port;
+    let version = [0, 3, 0, 0];
+    let alice = first(version, b"user\0alice\0\0");
+    let after = |bytes: &[u8]| [&alice, bytes].concat();
+    let huge = after(&[b"p\0\x01\0\0".as_slice(), &vec![b'x'; 65_536]].concat());
+
+    let cases: Vec<(Vec<u8>, &str, &str)> = vec![
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), "08P01", "invalid length"),
+        (vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3], "0A000", "direct TLS"),
+        (first([0, 2, 0, 0], b""), "0A000", "unsupported frontend protocol 2.0"),
+        (first(version, b"user\0alice"), "08P01", "invalid startup packet layout"),
+        (first(version, b"database\0x\0\0"), "28000", "no PostgreSQL user name"),
+        (first(version, b"user\0a\0replication\0true\0\0"), "0A000", "replication"),
+        (first(version, b"user\0\xFF\xFE\0\0"), "22023", "not valid UTF-8"),
+    ];
+    for (bytes, code, message) in cases {
+        let told = knock(port, &bytes).await.unwrap();
+        assert!(told.0 == code && told.1.contains(message), "{bytes:?}: {told:?}");
+    }
+    // Behind a good startup message comes the wish for a proof, then the error.
+    for bytes in
+        [huge, after(b"Q\0\0\0\x0dSELECT 1\0"), after(b"p\0\0\0\x08zzzz"), after(b"p\0\0\0\x01")]
+    {
+        let answer = knock(port, &bytes).await.unwrap_err();
+        assert_eq!(answer[0], b'R');
+        let told = read_error(&answer[24..]).unwrap();
+        assert_eq!(told.code.as_str(), "08P01", "{told:?}");
+    }
+    // The silent, and those who stop in the middle, cost no more than the timeout.
+    for bytes in [&b""[..], &alice[..5], &alice[..]] {
+        let answer = match knock(port, bytes).await {
+            Ok((code, _)) => code,
+            Err(answer) => read_error(&answer[24..]).unwrap().code.to_string(),
+        };
+        assert_eq!(answer, "57014", "{bytes:?}");
+    }
+    // A cancel that means nobody is closed without a word.
+    assert_eq!(knock(port, &first([4, 0xD2, 0x16, 0x2E], b"\0\0\0\x01abcd")).await, Err(vec![]));
+    assert!(
+        door.psql("alice", &["-c", "SELECT 1"]).await.unwrap_err().contains("closed"),
+        "it is let in; nobody serves it"
+    );
+}
+
+/// Plaintext behind an `SSLRequest` never becomes a login.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plaintext_behind_a_request_for_tls_is_not_heard() {
+    let dir = scratch("inject");
+    certificates(&dir);
+    let tls = ServerTls::load(&dir.join("server.crt"), &dir.join("server.key")).unwrap();
+    let secured = Gate { tls: Some(Arc::new(tls)), ..gate(Method::Trust, "") };
+    let door = Door::open(secured, None);
+    let injected =
+        [pgsteer::wire::message::SSL_REQUEST.as_slice(), &first([0, 3, 0, 0], b"user\0alice\0\0")]
+            .concat();
+    let mut client = TcpStream::connect(("127.0.0.1", door.port)).await.unwrap();
+    client.write_all(&injected).await.unwrap();
+    let mut answer = Vec::new();
+    let _read = tokio::time::timeout(WITHIN, client.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer[0], b'S');
+    assert!(!answer.windows(9).any(|bytes| bytes == b"R\0\0\0\x08\0\0\0\0"), "{answer:?}");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Trust is for this machine; a newer protocol is offered ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trust_lets_this_machine_in() {
+    let door = Door::open(gate(Method::Trust, ""), None);
+    let answer = knock(door.port, &first([0, 3, 0, 2], b"user\0a\0_pq_.x\0on\0\0")).await;
+    assert_eq!(answer, Err(b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0R\0\0\0\x08\0\0\0\0".to_vec()));
+
+    let elsewhere = Command::new("hostname").arg("-I").output().unwrap();
+    let elsewhere = String::from_utf8(elsewhere.stdout).unwrap();
+    let Some(address) = elsewhere.split_whitespace().next() else {
+        return; // a machine with loopback alone
+    };
+    let listener = Listener::tcp(format!("{address}:0").parse().unwrap()).unwrap();
+    let at = listener.local_addr().unwrap();
+    let gate = gate(Method::Trust, "");
+    let mut client = TcpStream::connect(at).await.unwrap();
+    client.write_all(&first([0, 3, 0, 0], b"user\0a\0\0")).await.unwrap();
+    let stream = listener.accept().await.unwrap();
+    let (entered, answer) = tokio::join!(enter(stream, &gate), async {
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        answer
+    });
+    assert!(matches!(entered, Entered::Nobody));
+    assert_eq!(read_error(&answer).unwrap().code.as_str(), "28000");
+}
