@@ -385,13 +385,18 @@ impl Failure {
     }
 
     fn log(&self, peer: &Peer) {
-        // Health checks of load balancers do no more than connect.
+        let (reason, why) = (self.to_string(), self.why());
         if matches!(self, Self::Left | Self::Broken(_)) {
-            debug!(%peer, reason = %self, "no login");
+            log_departure(peer, &reason);
         } else {
-            info!(%peer, reason = %self, why = self.why(), "login refused");
+            info!(%peer, reason, why, "login refused");
         }
     }
+}
+
+/// Health checks of load balancers do no more than connect.
+fn log_departure(peer: &Peer, reason: &str) {
+    debug!(%peer, reason, "no login");
 }
 
 impl From<Malformed> for Failure {
