@@ -104,7 +104,7 @@ fn first_primary(earlier: &BTreeMap<ServerId, Timeline>, scene: &Scene<'_>) -> V
     }
     let mut claims: BTreeMap<ServerId, Timeline> = earlier.clone();
     claims.retain(|&server, &mut timeline| !scene.released(server, timeline));
-    let seen: BTreeMap<_, _> = scene.claimants(system).map(|(id, seen)| (id, seen)).collect();
+    let seen: BTreeMap<_, _> = scene.claimants(system).collect();
     claims.extend(seen.iter().map(|(&id, seen)| (id, seen.timeline)));
     let (Some((&server, &timeline)), 1) = (claims.first_key_value(), claims.len()) else {
         if claims.is_empty() {

@@ -135,10 +135,7 @@ pub(crate) fn read_facts(rows: &[Row]) -> Option<Facts> {
         system: SystemId(number(row, 0)?),
         version: Version(number(row, 1)?),
         layout: WalLayout { block_size: number(row, 2)?, segment_size: number(row, 3)? },
-        statistics: match flag(row, 4)? {
-            true => Statistics::Visible,
-            false => Statistics::Hidden,
-        },
+        statistics: if flag(row, 4)? { Statistics::Visible } else { Statistics::Hidden },
     })
 }
 

@@ -1,17 +1,41 @@
 //! The control plane: observe, build the topology, publish it.
+//!
+//! One task a server looks at it over a standing connection (`watch`, `link`, `look`); every
+//! answer and every failure goes to one desk (`desk`), which folds it into what is remembered
+//! (`fold`), decides who is the primary (`adopt`, `evidence`, `finding`) and who is fit to serve
+//! reads (`fitness`, `lag`), and publishes a new topology. Wishes of the data plane come as
+//! [`crate::topology::Signals`]: positions and samples are taken by the server's own task,
+//! visibility by `guard`, catalogs by `loader`.
+//!
+//! Invariants:
+//! - Deciding is pure: `adopt`, `evidence`, `fitness`, `fold`, `lag`, `look` and `snapshot` take
+//!   the moment as an argument and open nothing.
+//! - A server that stalls delays no look at another.
+//! - Every question has a deadline; a connection whose question timed out is dropped.
+//!
+//! Deliberately absent: any action on a server, but for making a primary flush its log.
 
 mod adopt;
 mod bell;
 pub mod catalog;
+mod config;
 mod desk;
 mod evidence;
 mod finding;
 mod fitness;
 mod fold;
+mod guard;
 mod lag;
+mod link;
+mod loader;
 mod look;
 mod policy;
 mod snapshot;
+mod start;
+mod tell;
+mod watch;
 
 pub use bell::Bell;
+pub use config::{ControlConfig, LiveControl, WatchedServer};
 pub use policy::Policy;
+pub use start::{Control, Links, StartError};

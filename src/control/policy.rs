@@ -26,7 +26,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             check_interval: Duration::from_millis(250),
-            check_timeout: Duration::from_millis(1000),
+            check_timeout: Duration::from_secs(1),
             gone_after: Duration::from_millis(500),
             silent_after: Duration::from_secs(5),
             max_lag: LagLimit { bytes: Some(16 * 1024 * 1024), time: Some(Duration::from_secs(1)) },

@@ -19,6 +19,7 @@ mod statements;
 pub use backends::Backends;
 pub use catalogue::{ALL as CATALOGUE, Entry, Kind};
 pub use clients::{Clients, Presence};
+pub use family::{ByLabel, ByServer};
 pub use label::{
     Admission, BackendState, CheckResult, ClientState, ConnectResult, DisconnectReason,
     ErrorOrigin, GuardOutcome, Label, QueryKind, SeenRole, ServedBy, SqlStateClass, Use,

@@ -1,0 +1,62 @@
+//! What the control plane is told at the start, and what a reload can change.
+
+use crate::auth::Secret;
+use crate::backend::{Login, LoginSecret, TlsPolicy};
+use crate::control::Policy;
+use crate::sql::FunctionLists;
+use std::sync::Arc;
+
+/// Everything that the control plane is told at the start.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// The servers, in the order of [`crate::topology::ServerId`].
+    pub servers: Vec<WatchedServer>,
+    /// TLS towards servers.
+    pub tls: TlsPolicy,
+    /// The role that looks at the servers.
+    pub user: String,
+    /// The database that it logs in to.
+    pub database: String,
+    /// What a reload can change.
+    pub live: LiveControl,
+}
+
+/// One server to watch.
+#[derive(Debug, Clone)]
+pub struct WatchedServer {
+    /// Its name everywhere.
+    pub name: Arc<str>,
+    /// Host name, address, or the directory of a unix socket.
+    pub host: Arc<str>,
+    /// TCP port, or the number in the unix socket's name.
+    pub port: u16,
+    /// The control user's password there; `None`: the server trusts us.
+    pub password: Option<Secret>,
+}
+
+/// What a reload can change.
+#[derive(Debug, Clone)]
+pub struct LiveControl {
+    /// How the servers are watched.
+    pub policy: Policy,
+    /// Each server's share of the reads.
+    pub weights: Vec<u32>,
+    /// The operator's word on functions.
+    pub lists: FunctionLists,
+}
+
+impl ControlConfig {
+    /// How the control plane logs in to a server.
+    pub(crate) fn login(&self, server: &WatchedServer) -> Login {
+        let secret = match &server.password {
+            Some(password) => LoginSecret::Password(password.clone()),
+            None => LoginSecret::None,
+        };
+        let mut login = Login::new(&self.user, &self.database, secret);
+        login.params.push(("application_name".to_owned(), APPLICATION_NAME.to_owned()));
+        login
+    }
+}
+
+/// What `pg_stat_activity` says of the control plane's connections.
+pub(crate) const APPLICATION_NAME: &str = "pgsteer control";

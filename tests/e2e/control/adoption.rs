@@ -1,0 +1,132 @@
+//! Whose word is taken on who is the primary.
+
+use super::*;
+use pgsteer::sandbox::Postgres;
+use pgsteer::sandbox::Shutdown;
+use pgsteer::sandbox::Template;
+use pgsteer::topology::NoPrimary;
+use pgsteer::topology::Unfit;
+
+#[test]
+fn roles_timelines_and_positions_are_seen() {
+    let watched = Watched::new();
+
+    let topology = watched.now();
+
+    assert_eq!(role(&topology, PRIMARY), Some(Role::Primary));
+    assert_eq!(role(&topology, FIRST), Some(Role::Standby));
+    assert_eq!(topology.servers[0].reads, Err(Unfit::IsPrimary));
+    let standby = topology.servers[1].observation().unwrap();
+    assert_eq!(standby.streaming, Some(true));
+    assert_eq!(standby.timeline, topology.servers[0].observation().unwrap().timeline);
+    assert_eq!(standby.system, topology.system.unwrap());
+    assert!(standby.lag.bytes.is_some());
+    let exposed = watched.metrics.expose().unwrap();
+    assert!(exposed.contains("\npgsteer_primaries 1\n"), "{exposed}");
+}
+
+/// The primary dies, somebody promotes a standby by hand: it is followed within a second or so,
+/// and the old primary, started again, is cordoned.
+#[test]
+fn a_promotion_after_the_primarys_death_is_followed() {
+    let watched = Watched::new();
+    let epoch = watched.now().epoch;
+
+    watched.server(PRIMARY).kill9().unwrap();
+    let (lost, noticed) = watched.wait("the loss is noticed", |topology| !is_open(topology));
+    assert!(noticed < Duration::from_secs(1), "{noticed:?}");
+    assert!(matches!(lost.primary, Primary::None { why: NoPrimary::Unseen, .. }));
+    watched.wait("reads go on", |topology| reads(topology) == [FIRST, SECOND]);
+
+    watched.server(FIRST).promote().unwrap();
+    let (adopted, followed) =
+        watched.wait("it is adopted", |topology| topology.writable() == Some(FIRST));
+    assert!(followed < Duration::from_millis(1500), "{followed:?}");
+    assert_eq!(adopted.epoch.0, epoch.0 + 1);
+    assert_eq!(adopted.history.forks().len(), 1);
+
+    watched.server(PRIMARY).start().unwrap();
+    watched.wait("it is cordoned", |topology| topology.servers[0].reads == Err(Unfit::Cordoned));
+    assert_eq!(watched.now().writable(), Some(FIRST));
+}
+
+#[test]
+fn a_promotion_beside_a_living_primary_is_a_rogue() {
+    let watched = Watched::new();
+
+    watched.server(FIRST).promote().unwrap();
+
+    watched.wait("it is cordoned", |topology| topology.servers[1].reads == Err(Unfit::Cordoned));
+    watched.always("the old one stays", |topology| {
+        topology.writable() == Some(PRIMARY) && topology.servers[1].reads.is_err()
+    });
+    let exposed = watched.metrics.expose().unwrap();
+    assert!(exposed.contains("\npgsteer_primaries 2\n"), "{exposed}");
+    assert!(exposed.contains("\npgsteer_findings 1\n"), "{exposed}");
+}
+
+#[test]
+fn a_restart_of_the_primary_keeps_the_epoch() {
+    let watched = Watched::new();
+    let epoch = watched.now().epoch;
+
+    for stop in [Shutdown::Fast, Shutdown::Immediate] {
+        watched.server(PRIMARY).stop(stop).unwrap();
+        watched.wait("it is missed", |topology| !is_open(topology));
+        watched.server(PRIMARY).start().unwrap();
+        let (back, _) = watched.wait("it is back", is_open);
+        assert_eq!((back.epoch, back.writable()), (epoch, Some(PRIMARY)));
+        watched.wait("reads go on", |topology| reads(topology) == [FIRST, SECOND]);
+    }
+}
+
+/// A server that hangs, rather than dies, delays no look at the others, and its standbys'
+/// walreceivers keep anyone else from taking its place.
+#[test]
+fn a_hanging_primary_is_not_replaced_while_standbys_stream() {
+    let watched = Watched::new();
+
+    watched.server(PRIMARY).sigstop();
+    let (_, noticed) = watched.wait("it is missed", |topology| !is_open(topology));
+    watched.server(FIRST).promote().unwrap();
+    watched.wait("the newcomer is seen", |topology| role(topology, FIRST) == Some(Role::Primary));
+    watched.always("the newcomer is not adopted", |topology| topology.writable() != Some(FIRST));
+
+    watched.server(PRIMARY).sigcont();
+    watched.wait("it is back", |topology| topology.writable() == Some(PRIMARY));
+    assert!(noticed < Duration::from_secs(4), "{noticed:?}");
+}
+
+#[test]
+fn two_primaries_at_the_start_are_nobodys_until_one_is_left() {
+    let cluster = cluster(&plan());
+    cluster.servers()[1].promote().unwrap();
+
+    let watched = Watched::over(cluster, SUPERUSER, Policy::default());
+
+    watched.wait("it is disputed", |topology| {
+        matches!(topology.primary, Primary::None { why: NoPrimary::Disputed, .. })
+    });
+    watched.always("no writes", |topology| !is_open(topology));
+    watched.wait("reads go on", |topology| reads(topology) == [SECOND]);
+    watched.server(FIRST).stop(Shutdown::Fast).unwrap();
+    watched.wait("one is left", |topology| topology.writable() == Some(PRIMARY));
+}
+
+#[test]
+fn another_systems_server_gets_nothing() {
+    // A template of its own: the others' servers are copies of one `initdb`.
+    let template = Template::new(Postgres::find(None).unwrap()).unwrap();
+    let stranger = Cluster::start(&template, &plan().standbys(0)).unwrap();
+    let ours = cluster(&plan().standbys(1));
+    let mut servers: Vec<_> = ours.servers().iter().map(watched_server).collect();
+    servers.push(watched_server(stranger.primary()));
+    let watched = Watched::servers(ours, servers, SUPERUSER, Policy::default());
+
+    watched.wait("the stranger is named", |topology| {
+        topology.servers[2].reads == Err(Unfit::OtherSystem)
+    });
+    watched.wait("the others serve", |topology| {
+        topology.writable() == Some(PRIMARY) && reads(topology) == [FIRST]
+    });
+}

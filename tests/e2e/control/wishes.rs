@@ -1,0 +1,185 @@
+//! What the data plane wishes for, and gets.
+
+use super::*;
+use pgsteer::clock::now;
+use pgsteer::topology::Coverage;
+
+/// Waits for the floor of a mark that is set now.
+fn floor(watched: &Watched) -> (pgsteer::pg::Position, Duration) {
+    let mark = now();
+    watched.signals.want_position(mark);
+    watched.wait("the mark is resolved", |topology| topology.samples.resolve(mark).is_some());
+    let took = now().since(mark);
+    (watched.now().samples.resolve(mark).unwrap(), took)
+}
+
+/// Waits until a standby is known to cover a floor.
+fn covered(watched: &Watched, standby: ServerId, floor: pgsteer::pg::Position) -> Duration {
+    let began = now();
+    watched.wait("the standby covers it", |topology| {
+        let sample = topology.server(standby).and_then(|server| server.sample);
+        let covers = sample.is_some_and(|sample| {
+            topology.history.covers(sample.position, floor) == Coverage::Covers
+        });
+        if !covers {
+            watched.signals.want_sample(standby, now());
+        }
+        covers
+    });
+    now().since(began)
+}
+
+#[test]
+fn a_mark_is_resolved_by_a_sample_that_a_standby_reaches() {
+    let watched = Watched::new();
+    watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
+
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        watched.server(PRIMARY).rows("INSERT INTO notes VALUES ('x')").unwrap();
+        let (floor, took) = floor(&watched);
+        slowest = slowest.max(took);
+        covered(&watched, FIRST, floor);
+    }
+
+    // Much less than the interval between looks: the wish was what was answered.
+    assert!(slowest < Duration::from_millis(200), "{slowest:?}");
+}
+
+#[test]
+fn an_idle_primary_behind_a_switch_of_segments_stalls_no_reader() {
+    let watched = Watched::new();
+    watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
+
+    for _ in 0..3 {
+        watched.server(PRIMARY).rows("INSERT INTO notes VALUES ('x')").unwrap();
+        watched.server(PRIMARY).rows("SELECT pg_switch_wal()").unwrap();
+        watched.cluster.await_replay().unwrap();
+        let (floor, _) = floor(&watched);
+        covered(&watched, FIRST, floor);
+        covered(&watched, SECOND, floor);
+    }
+}
+
+/// An open transaction on an idle primary has written what nobody flushes, and a WAL writer that
+/// sleeps does not help: the primary is kicked.
+#[test]
+fn an_idle_open_transaction_stalls_no_reader() {
+    let plan = plan().setting("wal_writer_delay", "10s").setting("bgwriter_delay", "10s");
+    let watched = Watched::of(plan, SUPERUSER);
+    watched.wait("all serve", |topology| reads(topology) == [FIRST, SECOND]);
+    watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
+    let mut open = watched.server(PRIMARY).connect("postgres").unwrap();
+
+    open.rows("BEGIN").unwrap();
+    open.rows("INSERT INTO notes VALUES ('x')").unwrap();
+    let (floor, _) = floor(&watched);
+    let took = covered(&watched, FIRST, floor);
+
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let exposed = watched.metrics.expose().unwrap();
+    let name = watched.now().servers[0].name.to_string();
+    let kicks = format!("pgsteer_server_flush_kicks_total{{server=\"{name}\"}} ");
+    let line = exposed.lines().find(|line| line.starts_with(&kicks)).unwrap();
+    assert!(!line.ends_with(" 0"), "{line}");
+}
+
+#[test]
+fn an_asynchronous_commit_stalls_no_reader() {
+    let plan = plan().setting("wal_writer_delay", "10s").setting("synchronous_commit", "off");
+    let watched = Watched::of(plan, SUPERUSER);
+    watched.wait("all serve", |topology| reads(topology) == [FIRST, SECOND]);
+    watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
+    let mut client = watched.server(PRIMARY).connect("postgres").unwrap();
+
+    client.rows("INSERT INTO notes VALUES ('x')").unwrap();
+    let (floor, _) = floor(&watched);
+    covered(&watched, FIRST, floor);
+
+    let seen = watched.server(FIRST).value("SELECT count(*) FROM notes").unwrap();
+    assert_eq!(seen, "1", "what covers the floor shows the write");
+}
+
+#[test]
+fn what_a_standby_showed_is_known_to_be_visible_on_the_primary() {
+    let watched = Watched::new();
+    watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
+
+    for _ in 0..5 {
+        watched.server(PRIMARY).rows("INSERT INTO notes VALUES ('x')").unwrap();
+        let seen = now();
+        watched.signals.want_visibility(FIRST, seen);
+        let (_, took) = watched.wait("it is visible", |topology| {
+            topology.servers[1].visible_on_primary.is_some_and(|up_to| up_to >= seen)
+        });
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+}
+
+/// A commit that waits for its synchronous standby shows on standbys and not on the primary: the
+/// guard must not vouch for it before it does.
+#[test]
+fn the_guard_waits_for_a_commit_that_only_standbys_show() {
+    let watched = Watched::new();
+    let primary = watched.server(PRIMARY);
+    primary.rows("CREATE TABLE notes (text text)").unwrap();
+    primary.set("synchronous_standby_names", "nobody").unwrap();
+    primary.await_value("SHOW synchronous_standby_names", "nobody", "waiting").unwrap();
+    let mut writer = primary.connect("postgres").unwrap();
+    let writing = std::thread::spawn(move || writer.rows("INSERT INTO notes VALUES ('x')"));
+    let count = "SELECT count(*) FROM notes";
+    watched.server(FIRST).await_value(count, "1", "showing it").unwrap();
+    assert_eq!(primary.value(count).unwrap(), "0", "the accident is there");
+
+    let seen = now();
+    watched.signals.want_visibility(FIRST, seen);
+    watched.always("it is not vouched for", |topology| {
+        topology.servers[1].visible_on_primary.is_none_or(|up_to| up_to < seen)
+    });
+
+    primary.set("synchronous_standby_names", "").unwrap();
+    writing.join().unwrap().unwrap();
+    watched.wait("it is vouched for", |topology| {
+        topology.servers[1].visible_on_primary.is_some_and(|up_to| up_to >= seen)
+    });
+    assert_eq!(primary.value(count).unwrap(), "1");
+}
+
+/// A standby's crash leaves nothing that vouched for its backends.
+#[test]
+fn a_lost_connection_drops_what_vouched() {
+    let watched = Watched::new();
+    let seen = now();
+    watched.signals.want_visibility(FIRST, seen);
+    watched.wait("both are there", |topology| {
+        let server = &topology.servers[1];
+        server.sample.is_some() && server.visible_on_primary.is_some()
+    });
+
+    watched.server(FIRST).kill9().unwrap();
+    watched.signals.lost_backend(FIRST);
+
+    let (lost, took) = watched.wait("both are gone", |topology| {
+        let server = &topology.servers[1];
+        server.sample.is_none() && server.visible_on_primary.is_none()
+    });
+    assert!(lost.servers[1].reads.is_err());
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+/// A catalog comes when it is asked for, goes when it changes, and comes anew.
+#[test]
+fn a_catalog_is_read_and_read_again_when_it_changes() {
+    let watched = Watched::new();
+    let database: Arc<str> = "postgres".into();
+    watched.signals.want_catalog(&database);
+    let (first, _) = watched.wait("it is read", |topology| topology.catalog("postgres").is_some());
+    let before = first.catalog("postgres").unwrap().fingerprint().to_owned();
+
+    let create = "CREATE FUNCTION one() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'";
+    watched.server(PRIMARY).rows(create).unwrap();
+
+    watched.wait("it is read again", |topology| {
+        topology.catalog("postgres").is_some_and(|catalog| catalog.fingerprint() != before)
+    });
+}
