@@ -11,14 +11,14 @@ use tokio::sync::watch;
 /// The last published [`Topology`].
 #[derive(Debug)]
 pub struct Board {
-    current: ArcSwap<Topology>,
+    current: Arc<ArcSwap<Topology>>,
     changed: watch::Sender<u64>,
 }
 
 impl Board {
     /// A board that shows `first`.
     pub fn new(first: Topology) -> Self {
-        Self { current: ArcSwap::from_pointee(first), changed: watch::Sender::new(0) }
+        Self { current: Arc::new(ArcSwap::from_pointee(first)), changed: watch::Sender::new(0) }
     }
 
     /// Shows `next` from now on and wakes all who wait.
@@ -33,8 +33,8 @@ impl Board {
     }
 
     /// The cell itself, for a shard's [`arc_swap::Cache`].
-    pub const fn cell(&self) -> &ArcSwap<Topology> {
-        &self.current
+    pub fn cell(&self) -> Arc<ArcSwap<Topology>> {
+        Arc::clone(&self.current)
     }
 
     /// Wakes whenever something new is shown. Subscribe *before* looking, or a change between

@@ -23,3 +23,4 @@ pub mod control;
 pub mod config;
 pub mod sandbox;
 pub mod cli;
+pub mod proxy;

@@ -5,9 +5,8 @@ use crate::cli::exit::Exit;
 use crate::cli::load;
 use crate::cli::log;
 use crate::cli::log::Log;
-use crate::cli::say;
 use crate::config::Config;
-use crate::config::Request;
+use crate::proxy;
 
 /// Runs the proxy until it is told to stop.
 pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
@@ -16,7 +15,7 @@ pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
     if let Some(file) = &request.file {
         tracing::info!(file = %file.display(), "configuration read");
     }
-    Ok(serve(loaded.config, request))
+    Ok(proxy::run(loaded.config, &request))
 }
 
 /// The log as the configuration, the flags and `RUST_LOG` want it.
@@ -29,10 +28,4 @@ pub(super) fn start_log(globals: &Globals, config: &Config) {
         directives: directives.as_deref().filter(|text| !text.is_empty()),
         color: globals.color.for_stderr(),
     });
-}
-
-/// Builds everything, serves, takes it down. `request` is kept for reloads.
-fn serve(_config: Config, _request: Request) -> Exit {
-    say::talk("error: the proxy is not part of this build yet");
-    Exit::Failed
 }

@@ -1,3 +1,37 @@
-//! The client's side.
+//! The client's side: accept, log in, serve, relay, cancel. One file a step.
+//!
+//! A client is one task on one shard. The task holds no backend between transactions; when a
+//! group of messages arrives it is classified, routed, given a backend from the shard's pools,
+//! and relayed until the backend is free again.
+//!
+//! Invariants:
+//! - Only a session that holds a backend can send to one.
+//! - A group is sent at most once to a server that could have executed it.
+//! - What a client did can't be felt by another, not even after an error.
 
+mod attached;
+pub mod cancel;
+mod client;
+mod door;
+mod exchange;
+mod greet;
+mod local;
 pub mod login;
+mod obtain;
+mod outcome;
+mod own;
+mod params;
+mod plan;
+mod probe;
+mod report;
+mod serve;
+mod settle;
+mod shard;
+mod state;
+
+pub use cancel::Cancels;
+pub use door::admit;
+pub use plan::{Material, Plan, Taint, Wishes, plan};
+pub use report::No;
+pub use serve::serve;
+pub use shard::{Live, Shard, Shared};

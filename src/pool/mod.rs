@@ -1,5 +1,202 @@
 //! Pooled backends: check out, release, limits and queues.
+//!
+//! A session takes a backend by value for one transaction, and gives it back through its guard.
+//!
+//! Invariants:
+//! - A backend returns to its pool once, through [`Checkout::release`]; dropped, it is closed.
+//! - There are never more backends of a pool than its limit, counting those that are being
+//!   opened, over all shards.
+//! - Those who wait are served in the order in which they came, and not for ever.
 
+mod conn;
 mod policy;
+mod shard;
+mod shared;
 
+pub use conn::{Conn, Moved, Running};
 pub use policy::{Mode, Policy, Reset};
+pub use shard::{Checkout, ShardPool, ShardPools};
+pub use shared::{PoolKey, Shared};
+
+use crate::auth::Keyring;
+use crate::backend;
+use crate::backend::{Backend, ConnectError, Login, Target};
+use crate::clock;
+use crate::metrics::{ConnectResult, DisconnectReason, Metrics};
+use crate::topology::{ServerId, Unseen};
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// All pools of the process, as far as the shards share them.
+#[derive(Debug)]
+pub struct Pools {
+    policy: ArcSwap<Policy>,
+    targets: Box<[Target]>,
+    keyring: Arc<Keyring>,
+    connect_timeout: Duration,
+    metrics: Arc<Metrics>,
+    /// Guards the registry; locked when a shard meets a pool for the first time.
+    registry: Mutex<HashMap<PoolKey, Arc<Shared>>>,
+    /// Checked-out backends by server.
+    loads: Box<[AtomicU32]>,
+    /// Where each shard hears that another waits for its idle backends.
+    mailboxes: OnceLock<Box<[mpsc::Sender<Arc<Shared>>]>>,
+}
+
+/// Why a session got no backend.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckoutError {
+    /// All are in use.
+    #[error("no backend of {server} came free within {waited:?}; all {limit} are in use")]
+    Exhausted {
+        /// Of which server.
+        server: Arc<str>,
+        /// How many there may be.
+        limit: u32,
+        /// How long it was waited.
+        waited: Duration,
+    },
+    /// A new one could not be opened.
+    #[error("cannot open a backend of {server}: {error}")]
+    Connect {
+        /// Of which server.
+        server: Arc<str>,
+        /// Why.
+        #[source]
+        error: ConnectError,
+    },
+    /// There is no such server in this configuration.
+    #[error("no such server")]
+    NoSuchServer,
+}
+
+impl Pools {
+    /// No backends yet. `targets` are in the order of the [`ServerId`]s.
+    pub fn new(
+        policy: Policy,
+        targets: Box<[Target]>,
+        keyring: Arc<Keyring>,
+        (connect_timeout, metrics): (Duration, Arc<Metrics>),
+    ) -> Self {
+        let loads = targets.iter().map(|_| AtomicU32::new(0)).collect();
+        Self {
+            policy: ArcSwap::from_pointee(policy),
+            targets,
+            keyring,
+            connect_timeout,
+            metrics,
+            registry: Mutex::default(),
+            loads,
+            mailboxes: OnceLock::new(),
+        }
+    }
+
+    /// Tells every shard's mailbox; once, before the first check-out.
+    pub fn set_mailboxes(&self, mailboxes: Box<[mpsc::Sender<Arc<Shared>>]>) {
+        // A second call would find the same mailboxes: there is one set of shards.
+        self.mailboxes.get_or_init(|| mailboxes);
+    }
+
+    /// What the operator chose.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// What the operator chose anew. The size of pools that exist stays.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// How a server is reached.
+    pub fn target(&self, server: ServerId) -> Option<&Target> {
+        self.targets.get(server.index())
+    }
+
+    /// Checked-out backends of each server.
+    pub fn loads(&self) -> &[AtomicU32] {
+        &self.loads
+    }
+
+    /// Every pool, for the metrics and `status`.
+    pub fn all(&self) -> Vec<Arc<Shared>> {
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = registry.values().map(Arc::clone).collect();
+        drop(registry);
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all
+    }
+
+    fn load_of(&self, server: ServerId) -> Option<&AtomicU32> {
+        self.loads.get(server.index())
+    }
+
+    fn name(&self, server: ServerId) -> Arc<str> {
+        self.target(server).map_or_else(|| Arc::from("?"), |target| Arc::clone(&target.name))
+    }
+
+    fn shared(&self, key: &PoolKey) -> Arc<Shared> {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = self.policy.load().size;
+        let entry = registry.entry(key.clone());
+        Arc::clone(entry.or_insert_with(|| Shared::new(key.clone(), limit)))
+    }
+
+    /// Asks the other shards for an idle backend.
+    fn call_for(&self, shared: &Arc<Shared>, shard: usize) {
+        let mailboxes = self.mailboxes.get().map_or(&[][..], |mailboxes| mailboxes);
+        for (other, mailbox) in mailboxes.iter().enumerate() {
+            if other != shard && mailbox.try_send(Arc::clone(shared)).is_err() {
+                tracing::debug!(shard = other, "a full mailbox; its sweep will serve the waiter");
+            }
+        }
+    }
+
+    /// Opens a backend: logs in as the user, with what is known to prove it.
+    async fn open(&self, key: &PoolKey) -> Result<(Backend, Target), CheckoutError> {
+        let target = self.target(key.server).ok_or(CheckoutError::NoSuchServer)?;
+        let login = Login::new(&key.user, &key.database, self.keyring.secret_for(&key.user));
+        let started = clock::now();
+        let connected = backend::connect(target, &login, self.connect_timeout).await;
+        let result = match &connected {
+            Ok(_) => ConnectResult::Ok,
+            Err(error) => result_of(error),
+        };
+        self.metrics.backends.connected(key.server, result, clock::now().since(started));
+        match connected {
+            Ok(backend) => Ok((backend, target.clone())),
+            Err(error) => {
+                if let ConnectError::LoginRefused(_) = &error {
+                    self.keyring.forget_keys(&key.user);
+                }
+                let server = Arc::clone(&target.name);
+                Err(CheckoutError::Connect { server, error })
+            }
+        }
+    }
+
+    /// A backend was closed.
+    fn closed(&self, server: ServerId, reason: DisconnectReason) {
+        self.metrics.backends.disconnected(server, reason);
+    }
+}
+
+/// How an opening that failed counts.
+fn result_of(error: &ConnectError) -> ConnectResult {
+    match error.unseen() {
+        Unseen::Refused => ConnectResult::Refused,
+        Unseen::Silent => ConnectResult::Timeout,
+        Unseen::LoginRefused => ConnectResult::Auth,
+        Unseen::Tls => ConnectResult::Tls,
+        Unseen::Full => ConnectResult::TooMany,
+        Unseen::NotYet
+        | Unseen::Broken
+        | Unseen::Unresolved
+        | Unseen::NotReady
+        | Unseen::NotPostgres
+        | Unseen::QueryFailed => ConnectResult::Error,
+    }
+}

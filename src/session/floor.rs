@@ -45,6 +45,9 @@ pub enum Anchor {
     Primary,
     /// This standby, last at that moment.
     Standby(ServerId, Moment),
+    /// This standby, last at that moment, by a backend that is gone: it may have restarted, and
+    /// must prove itself as any other.
+    Left(ServerId, Moment),
 }
 
 /// What the floor asks for at a moment.
@@ -100,6 +103,15 @@ impl Floor {
             Coverage::Covers | Coverage::Behind => Demand::Position(position),
             Coverage::Lost | Coverage::Diverged | Coverage::Unrelated => Demand::Lost,
         }
+    }
+
+    /// The backend by which the session saw a standby is gone: that standby must prove itself as
+    /// any other.
+    pub const fn leave_anchor(&mut self) {
+        self.anchor = match self.anchor {
+            Anchor::Standby(server, seen) => Anchor::Left(server, seen),
+            Anchor::Nowhere | Anchor::Primary | Anchor::Left(..) => self.anchor,
+        };
     }
 
     /// The client was told that what it knew may be lost: from now on the present primary's

@@ -3,8 +3,18 @@
 //!
 //! Invariants:
 //! - Nothing here owns a backend or sends anything; the frontend acts on what this says.
-//! - A name that a client chose for a prepared statement never reaches a pooled backend.
+//! - A name that a client chose for a prepared statement never stays on a pooled backend.
 
+mod build;
 mod floor;
+mod group;
+mod replies;
+mod settings;
+mod statements;
 
+pub use build::{Builder, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
+pub use group::{End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
+pub use replies::{CopyIn, Disposition, Expect, OutOfStep, Replies, Undo, status_of};
+pub use settings::{Settings, SharedSettings, is_ours, same};
+pub use statements::{Evicted, Held, Library, Names, Prepared};

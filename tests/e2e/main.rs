@@ -19,3 +19,4 @@ mod support;
 mod control;
 mod sandbox;
 mod auth;
+mod consistency;

@@ -10,3 +10,4 @@
 mod classify;
 mod cli;
 mod config;
+mod session;

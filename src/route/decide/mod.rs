@@ -239,7 +239,9 @@ fn to_primary(
         return wait_or(now, request, policy, Ask::Nothing, refusal);
     }
     let go = Route::Go { server, why, proof: Proof::NoneNeeded };
-    let Anchor::Standby(standby, seen) = request.anchor else { return go };
+    let (Anchor::Standby(standby, seen) | Anchor::Left(standby, seen)) = request.anchor else {
+        return go;
+    };
     if request.consistency == Consistency::Eventual || standby == server {
         return go;
     }
@@ -301,7 +303,7 @@ fn anywhere(now: Moment, request: &Request<'_>, topology: &Topology, policy: &Po
     };
     let anchored = match request.anchor {
         Anchor::Standby(standby, _) => topology.server(standby),
-        Anchor::Nowhere | Anchor::Primary => None,
+        Anchor::Nowhere | Anchor::Primary | Anchor::Left(..) => None,
     };
     let primary = topology.writable().and_then(|server| topology.server(server));
     let any_standby = topology.servers.iter().filter(|server| server.reads.is_ok());
@@ -371,7 +373,7 @@ fn proof_for(server: &Server, request: &Request<'_>, topology: &Topology) -> Opt
 /// a standby and would have to wait for the primary to show as much.
 fn offer_primary(request: &Request<'_>, topology: &Topology, choice: &mut Choice<'_>) {
     let free = match request.anchor {
-        Anchor::Standby(..) => request.consistency == Consistency::Eventual,
+        Anchor::Standby(..) | Anchor::Left(..) => request.consistency == Consistency::Eventual,
         Anchor::Nowhere | Anchor::Primary => true,
     };
     let primary = topology.writable().and_then(|server| topology.server(server));

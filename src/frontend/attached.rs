@@ -1,0 +1,157 @@
+//! A session's hold on a backend, from the check-out to the release.
+
+use crate::frontend::exchange::Exchange;
+use crate::frontend::plan::{Again, MayCommit, Plan, Taint};
+use crate::frontend::probe::Pins;
+use crate::frontend::state::Resets;
+use crate::metrics::{QueryKind, ServedBy};
+use crate::pool::Checkout;
+use crate::session::{End, UnnamedThere};
+use crate::sql::Effects;
+use crate::topology::{Epoch, ServerId};
+use crate::wire::frame::TxStatus;
+
+/// The backend that a session holds, and what is under way on it.
+#[derive(Debug)]
+pub struct Attached {
+    /// The backend.
+    pub checkout: Checkout,
+    /// The bytes both ways.
+    pub exchange: Exchange,
+    /// Which server it is.
+    pub server: ServerId,
+    /// What it was when the backend was taken.
+    pub standing: Standing,
+    /// Under which primary.
+    pub epoch: Epoch,
+    /// The transaction, as the server told last.
+    pub status: TxStatus,
+    /// The group that was sent last.
+    pub sent: Option<Sent>,
+    /// Whether the group before `Sync` goes on.
+    pub segment: Segment,
+    /// What the backend may carry that is not recorded.
+    pub taint: Taint,
+    /// Settings that went back to the session's start.
+    pub resets: Resets,
+    /// Whether the client's unnamed statement is here.
+    pub unnamed_there: UnnamedThere,
+    /// Client names that must be taken off the backend again.
+    pub strays: Vec<Box<[u8]>>,
+    /// Why the session stays on this backend.
+    pub pins: Pins,
+    /// Whether the transaction here stands in for one that was lost.
+    pub doomed: Doomed,
+    /// Whether a setting was set under a computed name.
+    pub computed: Computed,
+}
+
+/// Whether a setting was set under a name that only the server saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Computed {
+    /// No.
+    No,
+    /// Yes: no probe can list it, so the session stays.
+    Yes,
+}
+
+/// A group that was sent and is not answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    /// How many of the inbox's bytes are kept to send it again; 0: it can't be.
+    pub kept: usize,
+    /// What it was.
+    pub again: Again,
+    /// Whether it can have committed.
+    pub commits: MayCommit,
+    /// When it arrived.
+    pub since: crate::clock::Moment,
+    /// How it ends.
+    pub end: End,
+    /// The transaction before it.
+    pub before: TxStatus,
+    /// Whether it is a pure read.
+    pub read: PureRead,
+    /// What it counts as.
+    pub kind: QueryKind,
+}
+
+/// Whether a group does nothing but read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PureRead {
+    /// It does.
+    Yes,
+    /// It may do more.
+    No,
+}
+
+/// What a server was when the session's backend was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The primary.
+    Primary,
+    /// A standby.
+    Standby,
+}
+
+impl Standing {
+    /// The label for it.
+    pub const fn served_by(self) -> ServedBy {
+        match self {
+            Self::Primary => ServedBy::Primary,
+            Self::Standby => ServedBy::Standby,
+        }
+    }
+}
+
+/// Whether the server waits for more of an implicit transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment {
+    /// `Sync` was sent.
+    Closed,
+    /// It was not.
+    Open,
+}
+
+/// Whether the transaction on this backend stands in for one that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doomed {
+    /// No.
+    No,
+    /// Yes: it was opened only to fail.
+    Yes,
+}
+
+impl Attached {
+    /// Whether another group may be sent: nothing is owed, or the present one goes on.
+    pub fn may_send(&self) -> bool {
+        self.exchange.client_pass == 0
+            && !self.exchange.is_copying_in()
+            && (self.segment == Segment::Open || self.exchange.replies.is_settled())
+    }
+
+    /// Whether the backend is of no more use to the session now.
+    pub fn is_free(&self) -> bool {
+        self.status == TxStatus::Idle
+            && self.segment == Segment::Closed
+            && self.exchange.replies.is_settled()
+            && self.exchange.client_pass == 0
+            && self.exchange.to_server.is_empty()
+    }
+
+    /// Whether a group was sent that is not answered to its end.
+    pub fn owed(&self) -> bool {
+        self.sent.is_some()
+    }
+
+    /// Notes what a group may leave behind.
+    pub fn note(&mut self, plan: &Plan) {
+        self.taint = self.taint.max(plan.taint);
+        if plan.effects.any(Effects::SET_CONFIG_DYNAMIC) {
+            self.computed = Computed::Yes;
+        }
+        if plan.effects.any(Effects::DISCARD_ALL | Effects::RESET_ALL) {
+            self.computed = Computed::No;
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Cancel requests: they hit the statement that their client is running now, or nothing.
+//!
+//! A client gets a key of ours, which stands for its session and not for a backend. When a cancel
+//! arrives, the session's present backend is looked up; while the cancel is under way that
+//! backend is not given to anybody else, for a late cancel must not hit the next client.
+//!
+//! The secret has 32 bits, as protocol 3.0 has no room for more; the identifier beside it has
+//! another 31, drawn at random, so a guess hits one of all sessions with 2^-63 a try.
+
+use crate::backend;
+use crate::pool::Running;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
+
+/// Every session that can be cancelled.
+#[derive(Debug, Default)]
+pub struct Cancels {
+    /// Guards the register; locked once when a session begins and ends, and by each cancel.
+    sessions: Mutex<HashMap<i32, Arc<Handle>>>,
+}
+
+/// One session's entry.
+#[derive(Debug)]
+pub struct Handle {
+    /// The process identifier that the client was told.
+    pub pid: i32,
+    /// The secret that it was told.
+    pub secret: i32,
+    /// Guards what is running; held for a few instructions.
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: Option<Arc<Running>>,
+    /// Cancels that are on their way to the server.
+    under_way: u32,
+    /// The statement that is held was cancelled.
+    held_cancelled: bool,
+}
+
+/// Longest that a cancel may take, connection included.
+pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Cancels {
+    /// Enters a session under random numbers, drawn by `random`.
+    pub fn enter(&self, mut random: impl FnMut() -> i32) -> Arc<Handle> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = loop {
+            let pid = random() & i32::MAX;
+            if pid != 0 && !sessions.contains_key(&pid) {
+                break pid;
+            }
+        };
+        let handle = Arc::new(Handle {
+            pid,
+            secret: random(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        });
+        sessions.insert(pid, Arc::clone(&handle));
+        handle
+    }
+
+    /// The session is over.
+    pub fn leave(&self, handle: &Handle) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle.pid);
+    }
+
+    /// Carries out a cancel request. Whether it found a statement is told to nobody: the
+    /// requester gets no answer, as with a server.
+    pub async fn cancel(&self, pid: i32, secret: i32) {
+        let found = {
+            let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.get(&pid).map(Arc::clone)
+        };
+        let Some(handle) = found else { return };
+        if bool::from(!handle.secret.to_be_bytes().ct_eq(&secret.to_be_bytes())) {
+            return;
+        }
+        let Some(running) = handle.begin_cancel() else { return };
+        let Running { target, pid, key } = &*running;
+        if let Err(error) = backend::cancel(target, *pid, key, CANCEL_TIMEOUT).await {
+            tracing::warn!(server = %target.name, %error, "a cancel request did not get through");
+        }
+        handle.end_cancel();
+    }
+}
+
+impl Handle {
+    /// The session holds this backend from now on.
+    pub fn attach(&self, running: Arc<Running>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.running = Some(running);
+    }
+
+    /// The session is about to give its backend away. Whether a cancel is on its way to it: then
+    /// [`Handle::settled`] must be awaited first, and the backend be asked something.
+    pub fn detach(&self) -> UnderWay {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.running = None;
+        if state.under_way > 0 { UnderWay::Yes } else { UnderWay::No }
+    }
+
+    /// Waits until no cancel is on its way.
+    pub async fn settled(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let under_way = self.state.lock().unwrap_or_else(PoisonError::into_inner).under_way;
+            if under_way == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A statement is held from now on: forget an earlier cancel.
+    pub fn hold(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.held_cancelled = false;
+    }
+
+    /// Waits until the held statement is cancelled.
+    pub async fn cancelled_while_held(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let cancelled =
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).held_cancelled;
+            if cancelled {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn begin_cancel(&self) -> Option<Arc<Running>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = state.running.clone();
+        match running {
+            Some(_) => state.under_way += 1,
+            None => state.held_cancelled = true,
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        running
+    }
+
+    fn end_cancel(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.under_way = state.under_way.saturating_sub(1);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Whether a cancel is on its way to the session's backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnderWay {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+}

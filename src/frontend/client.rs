@@ -1,0 +1,220 @@
+//! A client's connection: its bytes in, its bytes out, and nothing in between.
+//!
+//! Bytes arrive in the shard's own buffer and are kept only while they are part of a group that
+//! has not been answered. Output is kept only while the client has not taken it. So an idle
+//! client owns no buffer at all.
+
+use crate::frontend::Shard;
+use crate::metrics::ErrorOrigin;
+use crate::net::Stream;
+use crate::wire::message;
+use crate::wire::message::ErrorReport;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// One end of the conversation.
+#[derive(Debug)]
+pub struct Client {
+    /// Whose buffers it borrows.
+    pub shard: Rc<Shard>,
+    stream: Stream,
+    inbox: Vec<u8>,
+    /// How much of the inbox was dealt with.
+    taken: usize,
+    out: Vec<u8>,
+    /// How much of the output was written.
+    written: usize,
+    /// Bytes of a message that is passed over and has not arrived.
+    skip: usize,
+    /// Whether the client has closed its side.
+    ended: Ended,
+}
+
+/// Whether more can come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    No,
+    Yes,
+}
+
+/// The client is gone: its socket is closed or broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client is gone")]
+pub struct Gone;
+
+/// Output beyond this stops the reading of more from the server, in bytes.
+const OUT_MAX: usize = 128 * 1024;
+/// Chunks from this size on are written as they came, without a copy, in bytes.
+const DIRECT_WRITE_MIN: usize = 8 * 1024;
+
+impl Client {
+    /// A client on this shard.
+    pub fn new(shard: Rc<Shard>, stream: Stream) -> Self {
+        Self {
+            shard,
+            stream,
+            inbox: Vec::new(),
+            taken: 0,
+            out: Vec::new(),
+            written: 0,
+            skip: 0,
+            ended: Ended::No,
+        }
+    }
+
+    /// What has arrived and was not dealt with.
+    pub fn inbox(&self) -> &[u8] {
+        self.inbox.get(self.taken..).unwrap_or(&[])
+    }
+
+    /// So many bytes of the inbox were dealt with; those that have not arrived are passed over
+    /// when they do.
+    pub fn take(&mut self, bytes: usize) {
+        let here = bytes.min(self.inbox.len() - self.taken);
+        self.taken += here;
+        self.skip += bytes - here;
+        if self.taken == self.inbox.len() {
+            self.taken = 0;
+            self.shard.give_buffer(std::mem::take(&mut self.inbox));
+        }
+    }
+
+    /// Whether the client has closed its side.
+    pub fn has_ended(&self) -> bool {
+        self.ended == Ended::Yes
+    }
+
+    /// Output that the client has not taken, in bytes.
+    pub fn backlog(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Whether the client takes its output too slowly for more to be read for it.
+    pub fn is_backed_up(&self) -> bool {
+        self.backlog() >= OUT_MAX
+    }
+
+    /// The output, to append to.
+    pub fn out(&mut self) -> &mut Vec<u8> {
+        if self.out.capacity() == 0 {
+            self.out = self.shard.take_buffer();
+        }
+        &mut self.out
+    }
+
+    /// Appends an error.
+    pub fn report(&mut self, report: &ErrorReport) {
+        let statements = &self.shard.shared.metrics.statements;
+        statements.failed(ErrorOrigin::Proxy, report.code);
+        message::write_error(self.out(), report);
+    }
+
+    /// Sends bytes of the server: at once if they are many and nothing is queued, else later.
+    pub fn forward(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Result<(), Gone> {
+        let mut rest = bytes;
+        if bytes.len() >= DIRECT_WRITE_MIN && self.backlog() == 0 {
+            match Pin::new(&mut self.stream).poll_write(context, bytes) {
+                Poll::Ready(Ok(written)) => {
+                    self.count_sent(written);
+                    rest = bytes.get(written..).unwrap_or(&[]);
+                }
+                Poll::Ready(Err(_)) => return Err(Gone),
+                Poll::Pending => {}
+            }
+        }
+        if !rest.is_empty() {
+            self.out().extend_from_slice(rest);
+        }
+        Ok(())
+    }
+
+    /// Writes what is queued.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, rest)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(Gone)),
+                Ok(written) => {
+                    self.written += written;
+                    self.count_sent(written);
+                }
+            }
+        }
+        self.written = 0;
+        if self.out.capacity() > 0 {
+            self.shard.give_buffer(std::mem::take(&mut self.out));
+        }
+        // TLS holds records back until it is told.
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Gone)),
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Reads what has arrived into the inbox. The end of the stream is noted, not an error: what
+    /// was asked before it is still to be done.
+    pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if self.has_ended() {
+            return Poll::Pending;
+        }
+        let shard = Rc::clone(&self.shard);
+        let mut shared = shard.read_buffer.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut shared);
+        match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
+            Ok(()) => {}
+            Err(_) => return Poll::Ready(Err(Gone)),
+        }
+        let mut arrived = buffer.filled();
+        if arrived.is_empty() {
+            self.ended = Ended::Yes;
+            return Poll::Ready(Ok(()));
+        }
+        let bytes = u64::try_from(arrived.len()).unwrap_or(0);
+        self.shard.shared.metrics.clients.received.inc_by(bytes);
+        let skipped = self.skip.min(arrived.len());
+        self.skip -= skipped;
+        arrived = arrived.get(skipped..).unwrap_or(&[]);
+        if self.inbox.capacity() == 0 && !arrived.is_empty() {
+            self.inbox = self.shard.take_buffer();
+        }
+        if self.taken > 0 && self.inbox.len() + arrived.len() > self.inbox.capacity() {
+            self.inbox.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.inbox.extend_from_slice(arrived);
+        Poll::Ready(Ok(()))
+    }
+
+    fn count_sent(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        self.shard.shared.metrics.clients.sent.inc_by(bytes);
+    }
+
+    /// Waits until more has arrived, writing meanwhile what is queued.
+    ///
+    /// # Errors
+    /// [`Gone`] if the connection broke, or ended.
+    pub async fn more(&mut self) -> Result<(), Gone> {
+        poll_fn(|context| {
+            if self.backlog() > 0 {
+                let flushed = self.poll_flush(context);
+                if let Poll::Ready(Err(Gone)) = flushed {
+                    return Poll::Ready(Err(Gone));
+                }
+            }
+            if self.has_ended() {
+                return Poll::Ready(Err(Gone));
+            }
+            self.poll_fill(context)
+        })
+        .await
+    }
+
+    /// Writes all that is queued.
+    pub async fn flush(&mut self) -> Result<(), Gone> {
+        poll_fn(|context| self.poll_flush(context)).await
+    }
+}

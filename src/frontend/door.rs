@@ -1,0 +1,104 @@
+//! From an accepted connection to the end of its session: one task a client.
+
+use crate::frontend::Shard;
+use crate::frontend::client::Client;
+use crate::frontend::greet::greet;
+use crate::frontend::login;
+use crate::frontend::login::Entered;
+use crate::frontend::report::No;
+use crate::frontend::serve::serve;
+use crate::metrics::Admission;
+use crate::net::{Detached, Stream};
+use crate::wire::message;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use tokio::io::AsyncWriteExt;
+
+/// Lets one client in, serves it, and sees it out.
+pub async fn admit(shard: Rc<Shard>, arrival: Detached) {
+    let stream = match arrival.attach() {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "a client's socket could not be taken over");
+            return;
+        }
+    };
+    let _counted = Counted::new(&shard);
+    let limit = shard.pools.pools.policy().max_clients;
+    if shard.shared.clients.load(Ordering::Relaxed) > limit {
+        shard.shared.metrics.clients.admit(Admission::Limit);
+        refuse(stream, &No::TooManyClients(limit)).await;
+        return;
+    }
+    let gate = shard.shared.gate.load_full();
+    match login::enter(stream, &gate).await {
+        Entered::Session(login) => session(shard, login).await,
+        Entered::Cancel(key, stream) => {
+            if let Ok(secret) = <[u8; 4]>::try_from(&*key.key) {
+                shard.shared.cancels.cancel(key.pid, i32::from_be_bytes(secret)).await;
+            }
+            // Closed only now: whoever cancels waits for that.
+            drop(stream);
+        }
+        Entered::Nobody => shard.shared.metrics.clients.admit(Admission::AuthFailed),
+    }
+}
+
+async fn session(shard: Rc<Shard>, login: login::LoggedIn) {
+    shard.shared.metrics.clients.admit(Admission::Accepted);
+    let mut serving = match greet(Rc::clone(&shard), login, random).await {
+        Ok(serving) => serving,
+        Err((mut client, no)) => {
+            farewell(&mut client, &no).await;
+            return;
+        }
+    };
+    serve(&mut serving).await;
+    shard.shared.cancels.leave(&serving.session.cancel);
+}
+
+/// The last word to a client that has logged in.
+async fn farewell(client: &mut Client, no: &No) {
+    let mut report = no.report();
+    report.severity = message::Severity::Fatal;
+    client.report(&report);
+    // The client is told if it still listens; it is closed either way.
+    drop(client.flush().await);
+}
+
+/// The last word to one that has not.
+async fn refuse(mut stream: Stream, no: &No) {
+    let mut bytes = Vec::new();
+    message::write_error(&mut bytes, &no.report());
+    // The client is told if it still listens; it is closed either way.
+    drop(stream.write_all(&bytes).await);
+    drop(stream.flush().await);
+}
+
+/// Counts a client for as long as it is here.
+struct Counted(Rc<Shard>);
+
+impl Counted {
+    fn new(shard: &Rc<Shard>) -> Self {
+        shard.shared.clients.fetch_add(1, Ordering::Relaxed);
+        Self(Rc::clone(shard))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.shared.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A number that nobody can guess.
+fn random() -> i32 {
+    let mut bytes = [0; 4];
+    let drawn = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    if drawn.is_err() {
+        // The kernel's generator does not fail once it is seeded; a key of zeros would be
+        // guessable, so the process does not go on without it.
+        std::process::abort();
+    }
+    i32::from_be_bytes(bytes)
+}

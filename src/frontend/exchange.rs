@@ -1,0 +1,528 @@
+//! The exchange between a client and the backend that its session holds: bytes both ways, until
+//! something happens that the session must decide about.
+//!
+//! One task waits on both sockets; there is no task per backend and no channel. The server's
+//! messages are told apart by their headers. Rows pass in the chunks in which they arrived; only
+//! short messages are looked at. What the client sends meanwhile stays in its inbox, except the
+//! data of a COPY.
+//!
+//! Invariants:
+//! - The client never sees an answer to something that we sent.
+//! - While a read may still be run again elsewhere, the client has seen nothing of its answer.
+//! - A slow client stops the reading from the server, and a slow server the reading from the
+//!   client: no buffer grows beyond its bound.
+
+use crate::frontend::client::{Client, Gone};
+use crate::frontend::params::Reported;
+use crate::metrics::ErrorOrigin;
+use crate::pg::SqlState;
+use crate::pool::Conn;
+use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Undo, status_of};
+use crate::wire::frame;
+use crate::wire::frame::{Header, TxStatus};
+use crate::wire::message;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The state of one exchange, from the check-out of a backend to its release.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What the server owes.
+    pub replies: Replies,
+    /// What is to be written to the server.
+    pub to_server: Vec<u8>,
+    written: usize,
+    /// `conn.partial` holds more than the start of one message.
+    unread: Unread,
+    /// Bytes of the server's present message that have not arrived, and where they go.
+    pass: usize,
+    pass_as: Disposition,
+    /// Whether the answer may still be withdrawn.
+    pub shown: Shown,
+    /// What the client sends now is COPY data.
+    copy_in: Option<CopyIn>,
+    /// Bytes of the client's present message that go to the server as they arrive.
+    pub client_pass: usize,
+    /// Notes to be undone, for messages that the server never ran.
+    pub undone: Vec<Undo>,
+    /// What the servers told of their parameters, as far as the client knows it.
+    pub reported: Reported,
+    /// Tags of the statements that were completed, if somebody wants to know.
+    pub completed: Completed,
+}
+
+/// Whether messages that arrived were left for the next look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    No,
+    Yes,
+}
+
+/// What was seen of completed statements that concern prepared statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Completed {
+    /// Nothing of note.
+    #[default]
+    Nothing,
+    /// `DISCARD ALL` or `DEALLOCATE ALL`: the backend holds no prepared statement any more.
+    AllDeallocated,
+}
+
+/// Whether the client has seen any of the present group's answer.
+#[derive(Debug)]
+pub enum Shown {
+    /// It has, or it may: the group can't be run again.
+    Yes,
+    /// It has not: its answer so far is held back here.
+    NotYet(Vec<u8>),
+    /// It has not, and what came is an error after which the group may be run again.
+    Withdrawn(SqlState),
+}
+
+/// What the exchange stopped for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The server is done with a group.
+    Ready(TxStatus),
+    /// The group failed before the client saw anything of it, with this code, and its backend is
+    /// ready again.
+    Withdrawn(SqlState, TxStatus),
+    /// The backend is gone. The last FATAL error that it sent, if any, was forwarded.
+    ServerGone(Farewell),
+    /// The server sent what it must not.
+    OutOfStep,
+    /// More has arrived from the client.
+    ClientBytes,
+    /// The client has closed its side; what it asked for is still under way.
+    ClientEnded,
+    /// The client takes nothing any more.
+    ClientGone,
+}
+
+/// What a server said before it closed the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// Nothing.
+    None,
+    /// A FATAL error with this code, which the client has seen.
+    Shown(SqlState),
+    /// A FATAL error with this code, which the client has not seen.
+    Withheld(SqlState),
+}
+
+/// The longest message that is looked at whole, in bytes; longer ones pass unseen.
+const LOOKED_AT_MAX: usize = 64 * 1024;
+
+impl Exchange {
+    /// An exchange in which nothing was asked yet.
+    pub fn new(reported: Reported) -> Self {
+        Self {
+            replies: Replies::default(),
+            to_server: Vec::new(),
+            written: 0,
+            unread: Unread::No,
+            pass: 0,
+            pass_as: Disposition::Forward,
+            shown: Shown::Yes,
+            copy_in: None,
+            client_pass: 0,
+            undone: Vec::new(),
+            reported,
+            completed: Completed::Nothing,
+        }
+    }
+
+    /// Puts in, or holds back, answers that the server will not give to what was just built.
+    pub fn put_in(&mut self, client: &mut Client) {
+        for _ in 0..self.replies.put_in() {
+            match &mut self.shown {
+                Shown::NotYet(held) => held.extend_from_slice(frame::PARSE_COMPLETE),
+                Shown::Yes => client.out().extend_from_slice(frame::PARSE_COMPLETE),
+                Shown::Withdrawn(_) => {}
+            }
+        }
+    }
+
+    /// Whether what the client sends goes straight to the server.
+    pub const fn is_copying_in(&self) -> bool {
+        self.copy_in.is_some()
+    }
+
+    /// Moves bytes both ways until something happens. Cancel-safe: what was moved is noted in
+    /// `self` and the two connections.
+    pub async fn next(&mut self, client: &mut Client, conn: &mut Conn) -> Event {
+        poll_fn(|context| self.poll_next(context, client, conn)).await
+    }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut Client,
+        conn: &mut Conn,
+    ) -> Poll<Event> {
+        loop {
+            if client.backlog() > 0
+                && let Poll::Ready(Err(Gone)) = client.poll_flush(context)
+            {
+                return Poll::Ready(Event::ClientGone);
+            }
+            if self.poll_send(context, conn).is_err() {
+                // What the server said before it closed is still to be read.
+                self.to_server.clear();
+                self.written = 0;
+            }
+            if !client.is_backed_up() {
+                match self.poll_receive(context, client, conn) {
+                    Poll::Ready(Some(event)) => return Poll::Ready(event),
+                    Poll::Ready(None) => continue,
+                    Poll::Pending => {}
+                }
+            }
+            if client.inbox().len() < GROUP_MAX && self.has_room() && !client.has_ended() {
+                match client.poll_fill(context) {
+                    Poll::Ready(Ok(())) if client.has_ended() => {
+                        return Poll::Ready(Event::ClientEnded);
+                    }
+                    Poll::Ready(Ok(())) => {
+                        if self.passes_on(client) {
+                            continue;
+                        }
+                        return Poll::Ready(Event::ClientBytes);
+                    }
+                    Poll::Ready(Err(Gone)) => return Poll::Ready(Event::ClientGone),
+                    Poll::Pending => {}
+                }
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// Whether more may be read from the client: its data must not pile up before a slow server.
+    const fn has_room(&self) -> bool {
+        self.to_server.len() - self.written < GROUP_MAX
+    }
+
+    /// Sends on what needs no decision: the rest of a cut message, and COPY data. Whether all of
+    /// it was such.
+    pub fn passes_on(&mut self, client: &mut Client) -> bool {
+        loop {
+            let inbox = client.inbox();
+            if inbox.is_empty() {
+                return true;
+            }
+            if self.client_pass > 0 {
+                let bytes = self.client_pass.min(inbox.len());
+                self.to_server.extend_from_slice(inbox.get(..bytes).unwrap_or(&[]));
+                self.client_pass -= bytes;
+                client.take(bytes);
+                continue;
+            }
+            let Some(copy) = self.copy_in else { return false };
+            let Ok(Some(Header { tag, total })) = frame::peek(inbox) else { return false };
+            match tag {
+                b'd' => self.client_pass = total,
+                b'c' | b'f' if inbox.len() >= total => {
+                    self.client_pass = total;
+                    self.copy_in = None;
+                }
+                b'S' | b'H' if inbox.len() >= total => {
+                    // The server passes over these while it copies in.
+                    self.client_pass = total;
+                    debug_assert!(matches!(copy, CopyIn::Simple | CopyIn::Extended));
+                }
+                _ => return false,
+            }
+        }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>, conn: &mut Conn) -> Result<(), ()> {
+        while let Some(rest) = self.to_server.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut conn.backend.stream).poll_write(context, rest) {
+                Poll::Ready(Ok(0) | Err(_)) => return Err(()),
+                Poll::Ready(Ok(written)) => self.written += written,
+                Poll::Pending => return Ok(()),
+            }
+        }
+        self.to_server.clear();
+        self.written = 0;
+        match Pin::new(&mut conn.backend.stream).poll_flush(context) {
+            Poll::Ready(Err(_)) => Err(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Reads a chunk from the server and deals with it; `None` if nothing happened that the
+    /// session must know.
+    fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut Client,
+        conn: &mut Conn,
+    ) -> Poll<Option<Event>> {
+        if self.unread == Unread::Yes {
+            let left = std::mem::take(&mut conn.partial);
+            return Poll::Ready(self.process(context, client, &left, &mut conn.partial));
+        }
+        let shard = Rc::clone(&client.shard);
+        let mut shared = shard.read_buffer.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut shared);
+        let read = Pin::new(&mut conn.backend.stream).poll_read(context, &mut buffer);
+        let arrived = match read {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => &[],
+            Poll::Ready(Ok(())) => buffer.filled(),
+        };
+        if arrived.is_empty() {
+            return Poll::Ready(Some(Event::ServerGone(self.farewell())));
+        }
+        if conn.partial.is_empty() {
+            return Poll::Ready(self.process(context, client, arrived, &mut conn.partial));
+        }
+        let mut whole = std::mem::take(&mut conn.partial);
+        whole.extend_from_slice(arrived);
+        Poll::Ready(self.process(context, client, &whole, &mut conn.partial))
+    }
+
+    fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut Client,
+        bytes: &[u8],
+        partial: &mut Vec<u8>,
+    ) -> Option<Event> {
+        self.unread = Unread::No;
+        let processed = Chunk { exchange: self, client, context }.process(bytes, partial);
+        match processed {
+            Ok(event) => {
+                if event.is_some() && !partial.is_empty() {
+                    self.unread = Unread::Yes;
+                }
+                event
+            }
+            Err(Stop::ClientGone) => Some(Event::ClientGone),
+            Err(Stop::OutOfStep) => Some(Event::OutOfStep),
+        }
+    }
+
+    /// Whether the client has half a message: nothing else can be sent to it.
+    pub fn is_mid_message(&self) -> bool {
+        self.pass > 0 && self.pass_as == Disposition::Forward && matches!(self.shown, Shown::Yes)
+    }
+
+    fn farewell(&self) -> Farewell {
+        match self.shown {
+            Shown::Withdrawn(code) => Farewell::Withheld(code),
+            Shown::Yes | Shown::NotYet(_) => Farewell::None,
+        }
+    }
+}
+
+/// Why a chunk was not processed to its end.
+enum Stop {
+    ClientGone,
+    OutOfStep,
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Self::ClientGone
+    }
+}
+
+/// One chunk of the server's bytes on its way through.
+struct Chunk<'a, 'c> {
+    exchange: &'a mut Exchange,
+    client: &'a mut Client,
+    context: &'a mut Context<'c>,
+}
+
+impl Chunk<'_, '_> {
+    /// Goes through the messages in `bytes`; what is left of one that has not arrived whole is
+    /// kept in `partial`.
+    fn process(&mut self, bytes: &[u8], partial: &mut Vec<u8>) -> Result<Option<Event>, Stop> {
+        let mut at = 0;
+        // Where the run of bytes begins that goes to the client as it is.
+        let mut run = 0;
+        let mut event = None;
+        while at < bytes.len() && event.is_none() {
+            if self.exchange.pass > 0 {
+                let passing = self.exchange.pass.min(bytes.len() - at);
+                self.exchange.pass -= passing;
+                if self.exchange.pass_as == Disposition::Swallow {
+                    self.emit(bytes, run, at)?;
+                    run = at + passing;
+                }
+                at += passing;
+                continue;
+            }
+            if self.exchange.replies.puts_in_now() {
+                self.emit(bytes, run, at)?;
+                run = at;
+                self.put_in()?;
+            }
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            let Some(header) = frame::peek(rest).map_err(|_| Stop::OutOfStep)? else { break };
+            let short = header.total <= LOOKED_AT_MAX && !is_bulk(header.tag);
+            if short && rest.len() < header.total {
+                break;
+            }
+            if matches!(self.exchange.shown, Shown::NotYet(_)) {
+                // What came before is held back in its order, and may yet be withdrawn.
+                self.emit(bytes, run, at)?;
+                run = at;
+            }
+            let message = rest.get(..header.total.min(rest.len())).unwrap_or(rest);
+            let (disposition, happened) = self.message(header, message)?;
+            event = happened;
+            if !short {
+                self.exchange.pass = header.total;
+                self.exchange.pass_as = disposition;
+                continue;
+            }
+            if disposition == Disposition::Swallow {
+                self.emit(bytes, run, at)?;
+                run = at + header.total;
+            }
+            at += header.total;
+        }
+        self.emit(bytes, run, at)?;
+        self.put_in()?;
+        partial.extend_from_slice(bytes.get(at..).unwrap_or(&[]));
+        Ok(event)
+    }
+
+    /// Puts in the answers that the server will not give.
+    fn put_in(&mut self) -> Result<(), Gone> {
+        for _ in 0..self.exchange.replies.put_in() {
+            self.emit(frame::PARSE_COMPLETE, 0, frame::PARSE_COMPLETE.len())?;
+        }
+        Ok(())
+    }
+
+    /// Deals with one message (whole, or the start of a bulk one).
+    fn message(
+        &mut self,
+        header: Header,
+        message: &[u8],
+    ) -> Result<(Disposition, Option<Event>), Stop> {
+        let exchange = &mut *self.exchange;
+        let ours = exchange.replies.is_ours_next();
+        if header.tag == b'S' {
+            return Ok((exchange.reported.take(message, ours), None));
+        }
+        if header.tag == b'E' {
+            return Ok((self.error(message, ours), None));
+        }
+        let undone = &mut exchange.undone;
+        let mut disposition = exchange
+            .replies
+            .take(header.tag, &mut |undo| undone.push(undo))
+            .map_err(|_| Stop::OutOfStep)?;
+        match header.tag {
+            b'Z' => {
+                let status = status_of(message).ok_or(Stop::OutOfStep)?;
+                exchange.copy_in = None;
+                if let Shown::Withdrawn(code) = exchange.shown {
+                    return Ok((Disposition::Swallow, Some(Event::Withdrawn(code, status))));
+                }
+                self.show()?;
+                return Ok((disposition, Some(Event::Ready(status))));
+            }
+            b'D' | b'C' | b'G' | b'H' | b'W' | b'd' | b'I' | b's' | b'V' if !ours => {
+                self.show()?;
+                let exchange = &mut *self.exchange;
+                if header.tag == b'G' {
+                    exchange.copy_in = Some(exchange.replies.copy_in_begins());
+                }
+                if header.tag == b'C' && is_deallocation(message) {
+                    exchange.completed = Completed::AllDeallocated;
+                }
+            }
+            _ => {}
+        }
+        if matches!(self.exchange.shown, Shown::Withdrawn(_)) {
+            disposition = Disposition::Swallow;
+        }
+        Ok((disposition, None))
+    }
+
+    /// Deals with an error: it is shown, unless it answers us, or the group may be run again.
+    fn error(&mut self, message: &[u8], ours: bool) -> Disposition {
+        let code =
+            message::read_error(message).map_or(SqlState::INTERNAL_ERROR, |fields| fields.code);
+        let exchange = &mut *self.exchange;
+        exchange.copy_in = None;
+        if ours {
+            return Disposition::Swallow;
+        }
+        let undone = &mut exchange.undone;
+        // An error is never out of step: a server may always send one.
+        if exchange.replies.take(b'E', &mut |undo| undone.push(undo)).is_err() {
+            return Disposition::Forward;
+        }
+        let statements = &self.client.shard.shared.metrics.statements;
+        statements.failed(ErrorOrigin::Server, code);
+        if let Shown::NotYet(held) = &mut exchange.shown
+            && may_run_again(code)
+        {
+            held.clear();
+            exchange.shown = Shown::Withdrawn(code);
+            return Disposition::Swallow;
+        }
+        Disposition::Forward
+    }
+
+    /// From here on the client sees the answer: what was held back goes first.
+    fn show(&mut self) -> Result<(), Gone> {
+        if let Shown::NotYet(held) = std::mem::replace(&mut self.exchange.shown, Shown::Yes) {
+            if !held.is_empty() {
+                self.client.forward(self.context, &held)?;
+            }
+            self.client.shard.give_buffer(held);
+        }
+        Ok(())
+    }
+
+    /// Sends `bytes[from..to]` to the client, or holds them back.
+    fn emit(&mut self, bytes: &[u8], from: usize, to: usize) -> Result<(), Gone> {
+        let Some(run) = bytes.get(from..to).filter(|run| !run.is_empty()) else { return Ok(()) };
+        match &mut self.exchange.shown {
+            Shown::Yes => self.client.forward(self.context, run),
+            Shown::Withdrawn(_) => Ok(()),
+            Shown::NotYet(held) if held.len() + run.len() <= LOOKED_AT_MAX => {
+                held.extend_from_slice(run);
+                Ok(())
+            }
+            Shown::NotYet(_) => {
+                self.show()?;
+                self.client.forward(self.context, run)
+            }
+        }
+    }
+}
+
+/// Messages that may be long and that nobody needs to look into.
+const fn is_bulk(tag: u8) -> bool {
+    matches!(tag, b'D' | b'd' | b'T' | b'V' | b't')
+}
+
+/// Whether a `CommandComplete` says that all prepared statements are gone.
+fn is_deallocation(message: &[u8]) -> bool {
+    matches!(message.get(frame::HEADER..), Some(b"DISCARD ALL\0" | b"DEALLOCATE ALL\0"))
+}
+
+/// Errors after which a read that has shown nothing is run again elsewhere: the server refused
+/// it, or cancelled it for reasons of its own, and it can have changed nothing.
+fn may_run_again(code: SqlState) -> bool {
+    matches!(
+        code,
+        SqlState::READ_ONLY_TRANSACTION
+            | SqlState::SERIALIZATION_FAILURE
+            | SqlState::ADMIN_SHUTDOWN
+            | SqlState::CRASH_SHUTDOWN
+            | SqlState::CANNOT_CONNECT_NOW
+    )
+}

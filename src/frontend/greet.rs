@@ -1,0 +1,179 @@
+//! After the login: the client is told the server's parameters and its key, and is ready.
+//!
+//! What a client is told depends on its database, its user and the settings that it brought.
+//! The first one with these asks a server, any that answers; the others are told the same, so
+//! that a login needs no server at all. Any server: logins work while there is no primary.
+
+use crate::clock;
+use crate::frontend::Shard;
+use crate::frontend::attached::Attached;
+use crate::frontend::client::Client;
+use crate::frontend::local;
+use crate::frontend::login::LoggedIn;
+use crate::frontend::outcome::LostTransaction;
+use crate::frontend::own;
+use crate::frontend::params::Reported;
+use crate::frontend::plan::{Again, MayCommit, Plan, Taint, Wishes};
+use crate::frontend::report::No;
+use crate::frontend::serve::Stop;
+use crate::frontend::state::{Serving, Session, Skipping};
+use crate::pg::quote_literal;
+use crate::route::{Consistency, Need, RoleWish};
+use crate::session::{Floor, Names, Settings, SharedSettings};
+use crate::sql::Effects;
+use crate::wire::frame::TxStatus;
+use crate::wire::message;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What logins were told, by who logged in and with which settings.
+pub type Greetings = HashMap<Greeted, Rc<BTreeMap<Box<str>, Box<str>>>>;
+
+/// Who was told something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Greeted {
+    user: Arc<str>,
+    database: Arc<str>,
+    settings: SharedSettings,
+}
+
+/// Most greetings that are remembered; when there are more, all are asked for again.
+const GREETINGS_MAX: usize = 1024;
+
+/// Greets a client that has logged in. Its session, ready to be served.
+///
+/// # Errors
+/// What the client is to be told before it is closed.
+pub async fn greet(
+    shard: Rc<Shard>,
+    login: LoggedIn,
+    random: impl FnMut() -> i32,
+) -> Result<Serving, (Client, No)> {
+    let LoggedIn { stream, user, database, settings, .. } = login;
+    let mut client = Client::new(Rc::clone(&shard), stream);
+    let cancel = shard.shared.cancels.enter(random);
+    let startup = Arc::new(Settings::from_startup(&settings));
+    let wishes = Wishes { role: RoleWish::Auto, consistency: shard.live().routing.consistency };
+    let mut session = Session {
+        user,
+        database,
+        names: Names::default(),
+        unnamed: None,
+        floor: Floor::default(),
+        settings: Arc::clone(&startup),
+        custom: startup
+            .iter()
+            .filter(|(name, _)| name.contains('.'))
+            .map(|(name, _)| name.into())
+            .collect(),
+        startup,
+        wishes,
+        first_wishes: wishes,
+        reported: Reported::default(),
+        cancel,
+        mentioned: Vec::new(),
+        skipping: Skipping::No,
+        lost_transaction: LostTransaction::No,
+        pools: Vec::new(),
+    };
+    for (name, value) in &settings {
+        if let Some(name) = name.to_ascii_lowercase().strip_prefix("pgsteer.")
+            && let Err(no) = local::hear_first(&mut session, name, value)
+        {
+            return Err((client, no));
+        }
+    }
+    session.first_wishes = session.wishes;
+    let mut serving = Serving {
+        client,
+        session,
+        attached: None,
+        presence: shard.shared.metrics.clients.arrive(),
+        retry: None,
+    };
+    if let Err(no) = serving.learn_parameters().await {
+        let Serving { client, session, .. } = serving;
+        shard.shared.cancels.leave(&session.cancel);
+        return Err((client, no));
+    }
+    client = serving.client;
+    let (pid, secret) = (serving.session.cancel.pid, serving.session.cancel.secret);
+    for (name, value) in serving.session.reported.visible() {
+        message::write_parameter_status(client.out(), name.as_bytes(), value.as_bytes());
+    }
+    message::write_key_data(client.out(), pid, &secret.to_be_bytes());
+    message::write_ready(client.out(), TxStatus::Idle);
+    serving.client = client;
+    Ok(serving)
+}
+
+impl Serving {
+    /// What the servers report to such a session, from memory or from a server.
+    async fn learn_parameters(&mut self) -> Result<(), No> {
+        let greeted = Greeted {
+            user: Arc::clone(&self.session.user),
+            database: Arc::clone(&self.session.database),
+            settings: Arc::clone(&self.session.startup),
+        };
+        let shard = Rc::clone(&self.client.shard);
+        if let Some(base) = shard.greetings.borrow().get(&greeted) {
+            self.session.reported = Reported::new(Rc::clone(base));
+            return Ok(());
+        }
+        let plan = Plan {
+            need: Need::Anywhere,
+            consistency: Consistency::Eventual,
+            unfit: None,
+            effects: Effects::NONE,
+            taint: Taint::None,
+            again: Again::MustNot,
+            commits: MayCommit::No,
+            since: clock::now(),
+        };
+        self.attach_to_learn(&plan).await?;
+        let Some(mut attached) = self.attached.take() else { return Ok(()) };
+        let base = Rc::new(reported_by(&mut attached).await?);
+        // What came of bringing the settings is told below, with everything else.
+        self.client.out().clear();
+        self.session.reported = Reported::new(Rc::clone(&base));
+        self.session.cancel.detach();
+        attached.checkout.release(clock::now());
+        let mut greetings = shard.greetings.borrow_mut();
+        if greetings.len() >= GREETINGS_MAX {
+            greetings.clear();
+        }
+        greetings.insert(greeted, base);
+        Ok(())
+    }
+
+    async fn attach_to_learn(&mut self, plan: &Plan) -> Result<(), No> {
+        match self.attach_or_no(plan).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(no)) | Err(Stop::Refuse(no)) => Err(no),
+            Err(Stop::Gone) => Err(No::ShuttingDown),
+        }
+    }
+}
+
+/// What a backend reports now: what it said at its login, and what its settings are since.
+async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<str>>, No> {
+    let conn = &mut *attached.checkout;
+    let mut base: BTreeMap<Box<str>, Box<str>> = BTreeMap::new();
+    for (name, value) in &conn.backend.params {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
+        base.insert(text(name), text(value));
+    }
+    let names: Vec<_> = base.keys().map(|name| quote_literal(name)).collect();
+    let sql = format!(
+        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({})",
+        names.join(",")
+    );
+    let answer = own::run(conn, &sql, &mut Reported::default()).await;
+    for row in answer.map_err(|_| No::ReadBroken)?.rows {
+        if let [Some(name), Some(value)] = row.as_slice() {
+            base.insert(name.as_str().into(), value.as_str().into());
+        }
+    }
+    Ok(base)
+}

@@ -1,0 +1,326 @@
+//! From a plan to a backend: decide, wait, check out, and decide again until it holds.
+//!
+//! The decision is a pure function; what is here only carries it out. Every wait ends when the
+//! topology changes, when its time is up, when the client leaves or when it cancels.
+
+use crate::backend::ConnectError;
+use crate::clock;
+use crate::clock::Moment;
+use crate::frontend::attached::Standing;
+use crate::frontend::client::{Client, Gone};
+use crate::frontend::plan::Plan;
+use crate::frontend::report::No;
+use crate::frontend::state::{NeedsPrimary, Retry, Session};
+use crate::pg::SqlState;
+use crate::pool::{Checkout, CheckoutError};
+use crate::route::{Ask, Consistency, Need, PrimaryReason, Refusal, Request, Route, decide};
+use crate::session::{Anchor, Demand, GROUP_MAX};
+use crate::topology::{Epoch, ServerId, Topology};
+use crate::wire::message;
+use crate::wire::message::ErrorReport;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A backend for a group.
+#[derive(Debug)]
+pub struct Obtained {
+    /// The backend.
+    pub checkout: Checkout,
+    /// What its server was.
+    pub standing: Standing,
+    /// Under which primary.
+    pub epoch: Epoch,
+}
+
+/// Why a group got no backend.
+#[derive(Debug)]
+pub enum Unobtained {
+    /// The client is to be told.
+    No(No),
+    /// The client is gone.
+    Gone,
+}
+
+impl From<Gone> for Unobtained {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+/// Pause before a server that could not be reached is tried once more.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is tried for one group.
+struct Attempt<'a> {
+    client: &'a mut Client,
+    session: &'a mut Session,
+    plan: &'a Plan,
+    failed: u64,
+    /// A standby whose sample did not vouch for the backend that came: no reads from it before a
+    /// newer one.
+    unproven: u32,
+    last_error: Option<CheckoutError>,
+    /// Wakes when the topology changes; taken up at the first wait.
+    changed: Option<watch::Receiver<u64>>,
+}
+
+/// Finds a backend for a group.
+///
+/// Not cancel-safe: dropped, a backend that was granted meanwhile is closed.
+pub async fn obtain(
+    client: &mut Client,
+    session: &mut Session,
+    plan: &Plan,
+    retry: Option<&Retry>,
+) -> Result<Obtained, Unobtained> {
+    let mut plan = *plan;
+    if let Some(retry) = retry {
+        plan.since = retry.since;
+        if retry.needs_primary == NeedsPrimary::Yes {
+            plan.need = Need::Primary(PrimaryReason::Statement);
+        }
+    }
+    session.cancel.hold();
+    let failed = retry.map_or(0, |retry| retry.failed);
+    let mut attempt = Attempt {
+        client,
+        session,
+        plan: &plan,
+        failed,
+        unproven: 0,
+        last_error: None,
+        changed: None,
+    };
+    loop {
+        if let Some(obtained) = attempt.once().await? {
+            return Ok(obtained);
+        }
+    }
+}
+
+/// How often a backend may turn out to be younger than the sample that speaks for its server.
+const UNPROVEN_MAX: u32 = 20;
+
+impl Attempt<'_> {
+    /// Decides once and carries it out; `None`: decide again.
+    async fn once(&mut self) -> Result<Option<Obtained>, Unobtained> {
+        if let Some(changed) = &mut self.changed {
+            // Before the look: a change between the look and the wait must not be missed.
+            changed.mark_unchanged();
+        }
+        let topology = self.client.shard.topology();
+        let now = clock::now();
+        let demand = self.demand(now, &topology);
+        let live = self.client.shard.live();
+        let shard = Rc::clone(&self.client.shard);
+        let loads = shard.loads();
+        let request = Request {
+            need: self.need(),
+            consistency: self.plan.consistency,
+            demand,
+            anchor: self.session.floor.anchor(),
+            since: self.plan.since,
+            failed: self.failed,
+            load: &loads,
+            turn: self.client.shard.turn(),
+        };
+        let route = decide(now, &request, &topology, &live.routing);
+        drop(loads);
+        match route {
+            Route::Go { server, why, proof } => {
+                let Some(checkout) = self.check_out(server, &topology).await? else {
+                    return Ok(None);
+                };
+                if !proof.holds(checkout.backend.opened_at) {
+                    self.wait_for_sample(server, checkout).await?;
+                    return Ok(None);
+                }
+                let standing = self.standing(server, &topology);
+                shard.shared.metrics.statements.routed(standing.served_by(), why);
+                let epoch = topology.epoch;
+                Ok(Some(Obtained { checkout, standing, epoch }))
+            }
+            Route::Wait { ask, until } => {
+                self.ask(ask);
+                let pause = until.since(clock::now());
+                // A server that failed this group may be back: it is tried again in a moment.
+                let pause = if self.failed == 0 { pause } else { pause.min(RECONNECT_PAUSE) };
+                self.wait(pause).await?;
+                if self.failed != 0 && clock::now().since(now) >= RECONNECT_PAUSE {
+                    self.failed = 0;
+                }
+                Ok(None)
+            }
+            Route::Refuse(refusal) => Err(self.refuse(refusal, now)),
+        }
+    }
+
+    /// What the floor demands; a loss is reported and accepted, once.
+    fn demand(&mut self, now: Moment, topology: &Topology) -> Demand {
+        if self.plan.consistency != Consistency::Session {
+            return Demand::Nothing;
+        }
+        match self.session.floor.demand(topology) {
+            Demand::Lost => {
+                self.session.floor.accept_loss(now, topology.epoch);
+                let warning = ErrorReport::warning(
+                    SqlState::COMPLETION_UNKNOWN,
+                    "the primary has changed; what this session wrote last may be lost",
+                )
+                .with_detail("Its position could not be shown to be part of the new primary's log.")
+                .with_hint("Check your last writes.");
+                message::write_notice(self.client.out(), &warning);
+                self.session.floor.demand(topology)
+            }
+            demand => demand,
+        }
+    }
+
+    fn need(&self) -> Need {
+        match self.plan.need {
+            // A standby that is never proven is one that never answers the sampler.
+            Need::Read if self.unproven >= UNPROVEN_MAX => Need::Primary(PrimaryReason::Mode),
+            need => need,
+        }
+    }
+
+    fn standing(&self, server: ServerId, topology: &Topology) -> Standing {
+        if topology.writable() == Some(server) { Standing::Primary } else { Standing::Standby }
+    }
+
+    /// A backend of this server; `None` if it could not be had and something else may do.
+    async fn check_out(
+        &mut self,
+        server: ServerId,
+        topology: &Topology,
+    ) -> Result<Option<Checkout>, Unobtained> {
+        let pool = self.session.pool(self.client, server);
+        if let Some(checkout) = pool.try_check_out(&self.session.settings) {
+            return Ok(Some(checkout));
+        }
+        let started = clock::now();
+        let patience = self.client.shard.shared.pools.policy().wait_timeout;
+        let settings = std::sync::Arc::clone(&self.session.settings);
+        let coming = pool.check_out(&settings, patience);
+        let came = while_there(self.client, self.session, coming).await?;
+        self.client.shard.shared.metrics.clients.waited(clock::now().since(started));
+        match came {
+            Ok(checkout) => Ok(Some(checkout)),
+            Err(CheckoutError::Connect { server, error }) if is_final(&error) => {
+                Err(Unobtained::No(No::Checkout(CheckoutError::Connect { server, error })))
+            }
+            Err(error @ CheckoutError::Connect { .. }) => {
+                tracing::debug!(%error, server = %server, "no backend could be opened");
+                self.client.shard.shared.signals.lost_backend(server);
+                self.failed |= bit(server);
+                self.last_error = Some(error);
+                debug_assert!(topology.server(server).is_some());
+                Ok(None)
+            }
+            Err(error @ (CheckoutError::Exhausted { .. } | CheckoutError::NoSuchServer)) => {
+                Err(Unobtained::No(No::Checkout(error)))
+            }
+        }
+    }
+
+    /// The backend is younger than what speaks for its server: asks for a sample that is not.
+    async fn wait_for_sample(
+        &mut self,
+        server: ServerId,
+        checkout: Checkout,
+    ) -> Result<(), Unobtained> {
+        let opened_at = checkout.backend.opened_at;
+        checkout.release(clock::now());
+        self.unproven += 1;
+        if let Anchor::Standby(anchor, _) = self.session.floor.anchor()
+            && anchor == server
+        {
+            // The session's backend there is gone; what it showed must be proved anew.
+            self.session.floor.leave_anchor();
+        }
+        self.client.shard.shared.signals.want_sample(server, opened_at);
+        let patience = self.client.shard.live().routing.replay_wait_max;
+        self.wait(patience).await
+    }
+
+    /// Waits for another topology, at most for `pause`, as long as the client is there. The first
+    /// wait only takes up the subscription, so that nothing is missed.
+    async fn wait(&mut self, pause: Duration) -> Result<(), Unobtained> {
+        let Some(changed) = &mut self.changed else {
+            self.changed = Some(self.client.shard.shared.board.subscribe());
+            return Ok(());
+        };
+        // Both ends of the wait lead to the same: another decision.
+        let timed = async { tokio::time::timeout(pause, changed.changed()).await.is_ok() };
+        while_there(self.client, self.session, timed).await.map(|_| ())
+    }
+
+    fn ask(&self, ask: Ask) {
+        let signals = &self.client.shard.shared.signals;
+        match ask {
+            Ask::Nothing => {}
+            Ask::Position(mark) => signals.want_position(mark),
+            Ask::Visibility(server, seen) => signals.want_visibility(server, seen),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, now: Moment) -> Unobtained {
+        if let Some(error) = self.last_error.take()
+            && matches!(refusal, Refusal::NoServer)
+        {
+            return Unobtained::No(No::Checkout(error));
+        }
+        Unobtained::No(No::Refused(refusal, now.since(self.plan.since)))
+    }
+}
+
+/// Waits for `future`, as long as the client is there and has not cancelled.
+async fn while_there<T>(
+    client: &mut Client,
+    session: &Session,
+    future: impl Future<Output = T>,
+) -> Result<T, Unobtained> {
+    let mut future = std::pin::pin!(future);
+    loop {
+        let listens = client.inbox().len() < GROUP_MAX;
+        tokio::select! {
+            biased;
+            done = &mut future => return Ok(done),
+            () = session.cancel.cancelled_while_held() => {
+                return Err(Unobtained::No(No::Cancelled));
+            }
+            more = client.more(), if listens => more?,
+        }
+    }
+}
+
+/// Whether another try, or another server, would get the same answer: the login itself is
+/// refused, or the database is not there.
+fn is_final(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::LoginRefused(_)
+        | ConnectError::NoSecret { .. }
+        | ConnectError::Method { .. }
+        | ConnectError::Scram(_) => true,
+        ConnectError::Server(error) => !matches!(
+            error.code,
+            SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN
+        ),
+        ConnectError::Refused { .. }
+        | ConnectError::Unreachable { .. }
+        | ConnectError::Unresolved { .. }
+        | ConnectError::Timeout { .. }
+        | ConnectError::NotPostgres { .. }
+        | ConnectError::NoTls
+        | ConnectError::Tls { .. }
+        | ConnectError::Protocol { .. }
+        | ConnectError::Broken { .. } => false,
+    }
+}
+
+/// The bit that stands for a server.
+pub fn bit(server: ServerId) -> u64 {
+    1_u64.checked_shl(u32::from(server.0)).unwrap_or(0)
+}

@@ -1,0 +1,305 @@
+//! What the session makes of what happened to its backend: ready, withdrawn, lost.
+//!
+//! The question that everything here turns on: can the statement have been executed? Only where
+//! it provably was not, or provably did nothing, is it sent again.
+
+use crate::backend;
+use crate::clock;
+use crate::frontend::attached::{Attached, Doomed, PureRead, Segment, Sent, Standing};
+use crate::frontend::cancel::CANCEL_TIMEOUT;
+use crate::frontend::exchange::{Event, Farewell, Shown};
+use crate::frontend::obtain::bit;
+use crate::frontend::plan::{MayCommit, Plan, Taint};
+use crate::frontend::report::No;
+use crate::frontend::serve::{Stop, fail_transaction};
+use crate::frontend::state::{NeedsPrimary, Retry, Serving, Skipping};
+use crate::metrics::ClientState;
+use crate::pg::SqlState;
+use crate::pool::{Mode, Running};
+use crate::route::Consistency;
+use crate::route::Need;
+use crate::session::{End, Undo};
+use crate::sql::Effects;
+use crate::wire::frame::TxStatus;
+use crate::wire::message;
+
+/// How often one group is sent: a read that five servers fail is not the servers' fault.
+const TRIES_MAX: u32 = 5;
+
+impl Serving {
+    /// Deals with what the exchange stopped for.
+    pub(super) async fn on_event(&mut self, event: Event) -> Result<(), Stop> {
+        self.undo();
+        match event {
+            Event::ClientBytes => Ok(()),
+            Event::Ready(status) => self.on_ready(status).await,
+            Event::Withdrawn(code, status) => self.on_withdrawn(code, status).await,
+            Event::ServerGone(farewell) => self.on_server_gone(farewell).await,
+            Event::OutOfStep => {
+                self.attached = None;
+                Err(Stop::Refuse(No::OutOfStep))
+            }
+            Event::ClientEnded => self.on_client_ended(),
+            Event::ClientGone => Err(Stop::Gone),
+        }
+    }
+
+    /// The server is done with a group.
+    async fn on_ready(&mut self, status: TxStatus) -> Result<(), Stop> {
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
+        attached.status = status;
+        self.presence.turn(match status {
+            TxStatus::Idle => ClientState::Idle,
+            TxStatus::Open | TxStatus::Failed => ClientState::InTransaction,
+        });
+        if let Some(sent) = attached.sent.take() {
+            self.client.take(sent.kept);
+            let took = clock::now().since(sent.since);
+            let statements = &self.client.shard.shared.metrics.statements;
+            statements.answered(attached.standing.served_by(), sent.kind, took);
+        }
+        self.retry = None;
+        self.note_position();
+        self.stop_if_cordoned()?;
+        let free = self.attached.as_ref().is_some_and(|attached| attached.is_free());
+        if free { self.settle().await } else { Ok(()) }
+    }
+
+    /// Takes the mark that every answer of a server leaves.
+    fn note_position(&mut self) {
+        let Some(attached) = &self.attached else { return };
+        let now = clock::now();
+        match attached.standing {
+            Standing::Primary => {
+                self.session.floor.after_primary(now, attached.epoch);
+                if attached.status == TxStatus::Idle
+                    && self.session.wishes.consistency == Consistency::Session
+                {
+                    self.client.shard.shared.signals.want_position(now);
+                }
+            }
+            Standing::Standby => {
+                self.session.floor.after_standby(attached.server, now, attached.epoch);
+            }
+        }
+    }
+
+    /// A transaction on a server that is the primary no more must not go on.
+    fn stop_if_cordoned(&mut self) -> Result<(), Stop> {
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
+        if attached.standing != Standing::Primary || attached.doomed == Doomed::Yes {
+            return Ok(());
+        }
+        let topology = self.client.shard.topology();
+        let writable = topology.writable();
+        if topology.epoch == attached.epoch || writable == Some(attached.server) {
+            return Ok(());
+        }
+        if attached.status == TxStatus::Idle && attached.pins.is_empty() {
+            return Ok(());
+        }
+        Err(Stop::Refuse(No::StateLost))
+    }
+
+    /// A read failed before the client saw anything of it, and may be run again.
+    async fn on_withdrawn(&mut self, code: SqlState, status: TxStatus) -> Result<(), Stop> {
+        let Some(mut attached) = self.attached.take() else { return Ok(()) };
+        attached.status = status;
+        self.plan_retry(&attached, code);
+        attached.sent = None;
+        attached.exchange.shown = Shown::Yes;
+        self.attached = Some(attached);
+        if self.attached.as_ref().is_some_and(|attached| attached.is_free()) {
+            self.settle().await
+        } else {
+            self.drop_backend();
+            Ok(())
+        }
+    }
+
+    /// Notes that the group in the inbox is tried again, elsewhere.
+    fn plan_retry(&mut self, attached: &Attached, code: SqlState) {
+        let since = attached.sent.map_or_else(clock::now, |sent| sent.since);
+        let before = self.retry.unwrap_or(Retry {
+            since,
+            failed: 0,
+            tries: 0,
+            needs_primary: NeedsPrimary::No,
+        });
+        let refused = code == SqlState::READ_ONLY_TRANSACTION;
+        let tries = before.tries + 1;
+        self.client.shard.shared.metrics.statements.retries.inc();
+        self.retry = Some(Retry {
+            since: before.since,
+            failed: before.failed | bit(attached.server),
+            tries,
+            needs_primary: if refused || tries >= TRIES_MAX {
+                NeedsPrimary::Yes
+            } else {
+                before.needs_primary
+            },
+        });
+    }
+
+    /// The backend is gone.
+    async fn on_server_gone(&mut self, farewell: Farewell) -> Result<(), Stop> {
+        let Some(mut attached) = self.attached.take() else { return Ok(()) };
+        self.client.shard.shared.signals.lost_backend(attached.server);
+        if attached.standing == Standing::Primary {
+            // What was under way may have been committed: the floor must be above it.
+            self.session.floor.after_primary(clock::now(), attached.epoch);
+        } else {
+            self.session.floor.leave_anchor();
+        }
+        let mid_message = attached.exchange.is_mid_message();
+        let shown = matches!(attached.exchange.shown, Shown::Yes);
+        let exchange = &mut attached.exchange;
+        exchange.replies.abandon(&mut |undo| exchange.undone.push(undo));
+        let sent = attached.sent.filter(|_| attached.owed());
+        if let Some(sent) = sent
+            && sent.kept > 0
+            && !shown
+        {
+            let code = match farewell {
+                Farewell::Withheld(code) | Farewell::Shown(code) => code,
+                Farewell::None => SqlState::CONNECTION_FAILURE,
+            };
+            self.plan_retry(&attached, code);
+            self.let_go_of(*attached);
+            let exhausted = self.retry.is_some_and(|retry| retry.tries > 2 * TRIES_MAX);
+            return if exhausted { self.give_up(sent, &No::ReadBroken) } else { Ok(()) };
+        }
+        let status = attached.status;
+        let stays = !attached.pins.is_empty()
+            || self.client.shard.shared.pools.policy().mode == Mode::Session;
+        self.let_go_of(*attached);
+        if mid_message || stays {
+            return Err(Stop::Refuse(No::StateLost));
+        }
+        let Some(sent) = sent else {
+            return match status {
+                TxStatus::Idle => Ok(()),
+                TxStatus::Open | TxStatus::Failed => {
+                    self.session.lost_transaction = LostTransaction::Yes;
+                    Ok(())
+                }
+            };
+        };
+        let in_transaction = sent.before != TxStatus::Idle;
+        match (in_transaction, sent.commits, sent.read) {
+            (true, MayCommit::No, _) => {
+                self.client.take(sent.kept);
+                self.fail_lost_transaction(sent.end).await
+            }
+            (false, _, PureRead::Yes) => self.give_up(sent, &No::ReadBroken),
+            (true, MayCommit::Maybe, _) | (false, _, PureRead::No) => {
+                self.give_up(sent, &No::InDoubt)
+            }
+        }
+    }
+
+    /// Ends a group with an error of ours; no transaction is open any more.
+    fn give_up(&mut self, sent: Sent, no: &No) -> Result<(), Stop> {
+        self.retry = None;
+        self.client.take(sent.kept);
+        self.client.report(&no.report());
+        match sent.end {
+            End::Query | End::Sync => message::write_ready(self.client.out(), TxStatus::Idle),
+            End::Flush => self.session.skipping = Skipping::UntilSync,
+            // What is still to come of the message is passed over; then comes `Sync`.
+            End::Cut { .. } => return Err(Stop::Refuse(No::InDoubt)),
+        }
+        Ok(())
+    }
+
+    /// The client's transaction is gone with its server. The client is told, and gets a
+    /// transaction that has failed, as if the server had failed it: until it says `ROLLBACK`,
+    /// nothing that it still sends is executed.
+    pub(super) async fn fail_lost_transaction(&mut self, end: End) -> Result<(), Stop> {
+        self.session.lost_transaction = LostTransaction::No;
+        self.retry = None;
+        if !matches!(end, End::Query | End::Sync) {
+            return Err(Stop::Refuse(No::TransactionLost));
+        }
+        self.client.report(&No::TransactionLost.report());
+        let plan = Plan {
+            need: Need::Anywhere,
+            consistency: Consistency::Eventual,
+            unfit: None,
+            effects: Effects::NONE,
+            taint: Taint::None,
+            again: crate::frontend::plan::Again::MustNot,
+            commits: MayCommit::No,
+            since: clock::now(),
+        };
+        if self.attach_or_no(&plan).await?.is_err() {
+            return Err(Stop::Refuse(No::TransactionLost));
+        }
+        if let Some(attached) = self.attached.as_deref_mut() {
+            attached.doomed = Doomed::Yes;
+            fail_transaction(attached, "BEGIN; SELECT 1/0");
+        }
+        Ok(())
+    }
+
+    /// The client has closed its side. What only reads for it is stopped; what may write is
+    /// left to end as it would have without us.
+    fn on_client_ended(&mut self) -> Result<(), Stop> {
+        let Some(attached) = &self.attached else { return Err(Stop::Gone) };
+        let reads = attached.sent.is_some_and(|sent| sent.read == PureRead::Yes);
+        let idle = attached.exchange.replies.is_settled() && attached.segment == Segment::Closed;
+        if idle || reads || attached.exchange.is_copying_in() || attached.segment == Segment::Open {
+            if reads && !idle {
+                self.cancel_abandoned();
+            }
+            return Err(Stop::Gone);
+        }
+        Ok(())
+    }
+
+    /// A read that nobody waits for any more is cancelled at its server.
+    fn cancel_abandoned(&self) {
+        let Some(attached) = &self.attached else { return };
+        let running = std::sync::Arc::clone(&attached.checkout.running);
+        crate::tasks::spawn_local("cancel", async move {
+            let Running { target, pid, key } = &*running;
+            if let Err(error) = backend::cancel(target, *pid, key, CANCEL_TIMEOUT).await {
+                tracing::debug!(%error, "the cancel of an abandoned read did not get through");
+            }
+        });
+    }
+
+    /// Undoes what was noted of messages that the server skipped.
+    fn undo(&mut self) {
+        let Some(attached) = self.attached.as_deref_mut() else { return };
+        for undo in std::mem::take(&mut attached.exchange.undone) {
+            self.session.undo(undo, &mut attached.checkout.held);
+        }
+    }
+
+    /// The backend is closed; what was noted of it is undone.
+    fn let_go_of(&mut self, mut attached: Attached) {
+        let undone: Vec<Undo> = std::mem::take(&mut attached.exchange.undone);
+        for undo in undone {
+            self.session.undo(undo, &mut attached.checkout.held);
+        }
+        self.session.cancel.detach();
+        self.session.reported = attached.exchange.reported;
+    }
+
+    fn drop_backend(&mut self) {
+        if let Some(attached) = self.attached.take() {
+            self.let_go_of(*attached);
+        }
+    }
+}
+
+/// Whether the session's transaction was lost between two of its statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LostTransaction {
+    /// No.
+    #[default]
+    No,
+    /// Yes, and the client has not been told.
+    Yes,
+}

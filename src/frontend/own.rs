@@ -1,0 +1,102 @@
+//! Statements of our own on a session's backend: settings that follow the session, the probe of
+//! what a statement left behind, and the empty round trip after a cancel.
+//!
+//! They run only while nothing of the client's is under way on that backend.
+
+use crate::frontend::params::Reported;
+use crate::pool::Conn;
+use crate::session::Disposition;
+use crate::wire::frame;
+use crate::wire::message;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What came of a statement of ours.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// The rows, as text.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// Messages that are the client's after all: changed parameters, notices.
+    pub for_client: Vec<u8>,
+    /// The server's error, if it said no.
+    pub error: Option<String>,
+}
+
+/// The backend did not answer as it must; it is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server did not answer a statement of pgsteer's own")]
+pub struct Unanswered;
+
+/// Longest wait for the answer: these statements wait for no lock and touch no table.
+const OWN_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes of an answer.
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
+
+/// Runs `sql` and waits until the backend is ready again.
+///
+/// Not cancel-safe: dropped in the middle, the backend must be closed.
+///
+/// # Errors
+/// [`Unanswered`] if the connection broke, took too long, or is out of step.
+pub async fn run(
+    conn: &mut Conn,
+    sql: &str,
+    reported: &mut Reported,
+) -> Result<Answer, Unanswered> {
+    let answered = tokio::time::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, sql, reported));
+    answered.await.map_err(|_| Unanswered)?
+}
+
+async fn exchange(
+    conn: &mut Conn,
+    sql: &str,
+    reported: &mut Reported,
+) -> Result<Answer, Unanswered> {
+    let mut bytes = Vec::with_capacity(sql.len() + 16);
+    message::write_query(&mut bytes, sql);
+    conn.backend.stream.write_all(&bytes).await.map_err(|_| Unanswered)?;
+    conn.backend.stream.flush().await.map_err(|_| Unanswered)?;
+    let mut answer = Answer::default();
+    bytes.clear();
+    bytes.append(&mut conn.partial);
+    let mut at = 0;
+    loop {
+        while let Some(rest) = bytes.get(at..)
+            && let Some(header) = frame::peek(rest).map_err(|_| Unanswered)?
+            && let Some(message) = rest.get(..header.total)
+        {
+            at += header.total;
+            match header.tag {
+                b'Z' if at == bytes.len() => return Ok(answer),
+                b'Z' => return Err(Unanswered),
+                b'D' => answer.rows.push(row(message)?),
+                b'S' => {
+                    if reported.take(message, true) == Disposition::Forward {
+                        answer.for_client.extend_from_slice(message);
+                    }
+                }
+                b'A' => answer.for_client.extend_from_slice(message),
+                b'E' => {
+                    let fields = message::read_error(message).map_err(|_| Unanswered)?;
+                    let text = String::from_utf8_lossy(fields.message).into_owned();
+                    answer.error.get_or_insert(text);
+                }
+                b'T' | b'C' | b'I' | b'N' => {}
+                _ => return Err(Unanswered),
+            }
+        }
+        if bytes.len() > ANSWER_MAX {
+            return Err(Unanswered);
+        }
+        let read = conn.backend.stream.read_buf(&mut bytes).await;
+        if read.map_err(|_| Unanswered)? == 0 {
+            return Err(Unanswered);
+        }
+    }
+}
+
+fn row(message: &[u8]) -> Result<Vec<Option<String>>, Unanswered> {
+    let columns = message::read_data_row(message).map_err(|_| Unanswered)?;
+    let text = |column: &[u8]| String::from_utf8_lossy(column).into_owned();
+    Ok(columns.into_iter().map(|column| column.map(text)).collect())
+}

@@ -1,0 +1,73 @@
+//! What the servers report of their settings, as the client knows it.
+//!
+//! A client believes its last `ParameterStatus`. When its session changes backends, the settings
+//! follow, and what those report is the client's only if it differs from what the client knows.
+
+use crate::session::Disposition;
+use crate::sql::Dialect;
+use crate::wire::message;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The reported settings of one session: those of its login, shared with all who logged in
+/// alike, and what has changed since.
+#[derive(Debug, Clone, Default)]
+pub struct Reported {
+    base: Rc<BTreeMap<Box<str>, Box<str>>>,
+    changed: BTreeMap<Box<str>, Box<str>>,
+}
+
+/// Not for clients: it changes with the server that answers, and a client that chose its server
+/// by it would choose wrong. Behind pgsteer a session can always write.
+const NOT_FOR_CLIENTS: [&str; 1] = ["in_hot_standby"];
+
+impl Reported {
+    /// What a login was told.
+    pub fn new(base: Rc<BTreeMap<Box<str>, Box<str>>>) -> Self {
+        Self { base, changed: BTreeMap::new() }
+    }
+
+    /// The value that the client believes.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let value = self.changed.get(name).or_else(|| self.base.get(name));
+        value.map(|value| &**value)
+    }
+
+    /// How the session's SQL is to be read.
+    pub fn dialect(&self) -> Dialect {
+        let encoding = Dialect::from_encoding_name(self.get("client_encoding").unwrap_or("UTF8"));
+        let strings = self.get("standard_conforming_strings").unwrap_or("on");
+        encoding.with_standard_conforming_strings(strings)
+    }
+
+    /// Takes a `ParameterStatus`; whether the client is to have it. `ours`: it came of settings
+    /// that we brought to the backend.
+    pub fn take(&mut self, status: &[u8], ours: bool) -> Disposition {
+        let Ok((name, value)) = message::read_parameter_status(status) else {
+            return Disposition::Forward;
+        };
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+            return Disposition::Forward;
+        };
+        if NOT_FOR_CLIENTS.contains(&name) {
+            return Disposition::Swallow;
+        }
+        if ours && self.get(name) == Some(value) {
+            return Disposition::Swallow;
+        }
+        if self.base.get(name).is_some_and(|base| **base == *value) {
+            self.changed.remove(name);
+        } else {
+            self.changed.insert(name.into(), value.into());
+        }
+        Disposition::Forward
+    }
+
+    /// Every parameter that a client is told at login.
+    pub fn visible(&self) -> impl Iterator<Item = (&str, &str)> {
+        let base = self.base.iter().filter(|(name, _)| !self.changed.contains_key(*name));
+        base.chain(&self.changed)
+            .map(|(name, value)| (&**name, &**value))
+            .filter(|(name, _)| !NOT_FOR_CLIENTS.contains(name))
+    }
+}

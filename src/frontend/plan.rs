@@ -1,0 +1,248 @@
+//! What a group asks of a server: the facts of its statements, the database's catalog and the
+//! session's wishes, weighed together.
+//!
+//! Unsure means primary. A group that ends in `Flush` and executes something may go on in the
+//! same implicit transaction with anything, so it is unsure.
+
+use crate::clock::Moment;
+use crate::route::{Consistency, Need, PrimaryReason, RoleWish};
+use crate::session::{End, Executes};
+use crate::sql::{Access, Catalog, Class, Effects, Facts, Isolation, NeedsPrimary, Transaction};
+use std::sync::Arc;
+
+/// What a session wishes for, unless a statement says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wishes {
+    /// `pgsteer.role`.
+    pub role: RoleWish,
+    /// `pgsteer.consistency`.
+    pub consistency: Consistency,
+}
+
+/// What one group needs, and what it may leave behind.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Where it may go.
+    pub need: Need,
+    /// What its reads must see.
+    pub consistency: Consistency,
+    /// Why it is not fit for a standby, if it isn't.
+    pub unfit: Option<NeedsPrimary>,
+    /// Everything that it does besides answering.
+    pub effects: Effects,
+    /// Whether the backend must be probed before it rests.
+    pub taint: Taint,
+    /// Whether it may be run again if the client has seen nothing of its answer.
+    pub again: Again,
+    /// Whether it can have committed anything when its connection breaks.
+    pub commits: MayCommit,
+    /// When it arrived.
+    pub since: Moment,
+}
+
+/// What a group may leave on its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Taint {
+    /// Nothing.
+    #[default]
+    None,
+    /// State that a probe shows: settings, locks, temporary objects, channels, cursors.
+    Visible,
+    /// Also settings that no probe can list: code that is not in the text ran.
+    Hidden,
+}
+
+/// Whether a group may be run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Every part of it is known to do nothing but answer.
+    May,
+    /// It may have done something.
+    MustNot,
+}
+
+/// Whether a group, run inside an open transaction, can commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MayCommit {
+    /// It can't.
+    No,
+    /// It can, or it is not known.
+    Maybe,
+}
+
+/// What is known of a group before it is planned.
+#[derive(Debug)]
+pub struct Material<'a> {
+    /// The facts of every statement that it mentions; `None`: not to be known.
+    pub mentioned: &'a [Option<Arc<Facts>>],
+    /// The database's functions and views.
+    pub catalog: Option<&'a Catalog>,
+    /// The session's wishes.
+    pub wishes: Wishes,
+    /// How the group ends.
+    pub end: End,
+    /// Whether it executes anything.
+    pub executes: Executes,
+    /// When it arrived.
+    pub now: Moment,
+}
+
+/// What the group needs.
+pub fn plan(material: &Material<'_>) -> Plan {
+    let wishes = material.mentioned.iter().flatten().fold(material.wishes, hinted);
+    let mut plan = Plan {
+        need: Need::Anywhere,
+        consistency: wishes.consistency,
+        unfit: None,
+        effects: Effects::NONE,
+        taint: Taint::None,
+        again: Again::May,
+        commits: MayCommit::No,
+        since: material.now,
+    };
+    let mut reads = Reads::Nothing;
+    for facts in material.mentioned {
+        let Some(facts) = facts else {
+            plan.unfit = Some(NeedsPrimary::TooLong);
+            plan.effects |= Effects::UNKNOWN;
+            plan.taint = Taint::Hidden;
+            plan.again = Again::MustNot;
+            plan.commits = MayCommit::Maybe;
+            continue;
+        };
+        plan.weigh(facts, material.catalog, &mut reads);
+    }
+    if let End::Flush | End::Cut { .. } = material.end {
+        plan.again = Again::MustNot;
+        if material.executes == Executes::Something {
+            plan.unfit.get_or_insert(NeedsPrimary::TooLong);
+        }
+    }
+    plan.need = need(&plan, wishes.role, reads);
+    plan
+}
+
+/// Whether a group reads data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reads {
+    Nothing,
+    Data,
+}
+
+impl Plan {
+    fn weigh(&mut self, facts: &Facts, catalog: Option<&Catalog>, reads: &mut Reads) {
+        let judgement = facts.judge(catalog);
+        let effects = facts.effects();
+        self.effects |= effects;
+        if judgement.taints() {
+            self.taint = Taint::Hidden;
+        } else if effects.any(Effects::SESSION) {
+            self.taint = self.taint.max(Taint::Visible);
+        }
+        if !judgement.replayable() {
+            self.again = Again::MustNot;
+        }
+        match facts.transaction() {
+            Transaction::None
+            | Transaction::Savepoint
+            | Transaction::Set { .. }
+            | Transaction::Rollback(_)
+            | Transaction::Begin { .. } => {}
+            Transaction::Commit(_)
+            | Transaction::Prepare
+            | Transaction::FinishPrepared
+            | Transaction::Mixed => self.commits = MayCommit::Maybe,
+        }
+        if effects.any(Effects::CALL | Effects::DO | Effects::UNKNOWN) {
+            self.commits = MayCommit::Maybe;
+        }
+        match (judgement.fit, facts.class()) {
+            (Ok(()), _) => *reads = Reads::Data,
+            // Only settings: any server will do, and the settings follow the session.
+            (Err(NeedsPrimary::SessionState), Class::Session) if only_settings(effects) => {
+                self.again = Again::May;
+            }
+            (Err(NeedsPrimary::TransactionControl), _) if begins_read_only(facts) => {
+                *reads = Reads::Data;
+            }
+            (Err(why), _) => {
+                self.unfit.get_or_insert(why);
+            }
+        }
+    }
+}
+
+/// Where the group may go.
+fn need(plan: &Plan, role: RoleWish, reads: Reads) -> Need {
+    match (role, plan.unfit) {
+        (RoleWish::Standby, _) => Need::Standby,
+        (RoleWish::Primary, _) => Need::Primary(PrimaryReason::Wish),
+        (RoleWish::Auto, Some(_)) => Need::Primary(PrimaryReason::Statement),
+        (RoleWish::Auto, None) if reads == Reads::Data => Need::Read,
+        (RoleWish::Auto, None) => Need::Anywhere,
+    }
+}
+
+/// What the comment hints of a statement say.
+fn hinted(wishes: Wishes, facts: &Arc<Facts>) -> Wishes {
+    let mut wishes = wishes;
+    for (name, value) in facts.hints().into_iter().flat_map(|hints| &hints.wishes) {
+        match &**name {
+            "role" => wishes.role = role(value).unwrap_or(wishes.role),
+            "consistency" => wishes.consistency = consistency(value).unwrap_or(wishes.consistency),
+            _ => {}
+        }
+    }
+    wishes
+}
+
+/// `pgsteer.role` as text.
+pub fn role(text: &str) -> Option<RoleWish> {
+    match text.to_ascii_lowercase().as_str() {
+        "auto" => Some(RoleWish::Auto),
+        "primary" => Some(RoleWish::Primary),
+        "standby" => Some(RoleWish::Standby),
+        _ => None,
+    }
+}
+
+/// `pgsteer.consistency` as text.
+pub fn consistency(text: &str) -> Option<Consistency> {
+    match text.to_ascii_lowercase().as_str() {
+        "eventual" => Some(Consistency::Eventual),
+        "session" => Some(Consistency::Session),
+        "primary" => Some(Consistency::Primary),
+        _ => None,
+    }
+}
+
+/// Whether nothing but settings is touched.
+fn only_settings(effects: Effects) -> bool {
+    effects.any(Effects::SET | Effects::RESET | Effects::RESET_ALL | Effects::SET_LOCAL)
+        && !effects.any(
+            Effects::ROLE
+                | Effects::DISCARD
+                | Effects::DISCARD_ALL
+                | Effects::LISTEN
+                | Effects::UNLISTEN
+                | Effects::LASTING
+                | Effects::UNKNOWN
+                | Effects::DEALLOCATE
+                | Effects::PREPARE
+                | Effects::EXECUTE
+                | Effects::ADVISORY
+                | Effects::SET_CONFIG
+                | Effects::SET_CONFIG_DYNAMIC,
+        )
+}
+
+/// Whether the statement begins a transaction that a standby can run.
+fn begins_read_only(facts: &Facts) -> bool {
+    matches!(
+        facts.transaction(),
+        Transaction::Begin {
+            access: Access::ReadOnly,
+            isolation: Isolation::Default | Isolation::ReadCommitted | Isolation::RepeatableRead,
+        }
+    )
+}

@@ -1,0 +1,502 @@
+//! One client, from its login to its end: read a group, find it a backend, relay, release.
+//!
+//! The loop has two questions: is there a group that may be sent now, and if not, what happens
+//! next. A group is kept in the inbox until the client has seen some of its answer, so that one
+//! that showed nothing can be tried again.
+
+use crate::clock;
+use crate::frontend::attached::{Attached, Computed, Doomed, PureRead, Segment, Sent, Standing};
+use crate::frontend::client::Gone;
+use crate::frontend::exchange::{Exchange, Shown};
+use crate::frontend::local;
+use crate::frontend::obtain::{Obtained, Unobtained, obtain};
+use crate::frontend::outcome::LostTransaction;
+use crate::frontend::params::Reported;
+use crate::frontend::plan::{Again, Material, Plan, Taint, plan};
+use crate::frontend::probe::Pins;
+use crate::frontend::report::No;
+use crate::frontend::settle;
+use crate::frontend::state::{Resets, Serving, Session, Skipping};
+use crate::metrics::{ClientState, QueryKind};
+use crate::pool::Mode;
+use crate::route::{Need, PrimaryReason};
+use crate::session::{Builder, End, Expect, Group, Reader, Scan, UnnamedThere, Violation, scan};
+use crate::sql::{Chain, Dialect, Facts, Transaction};
+use crate::wire::frame;
+use crate::wire::frame::TxStatus;
+use crate::wire::message;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// How the conversation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goodbye {
+    /// The client said so, or left.
+    Client,
+    /// pgsteer closed it, for a reason that the client was told.
+    Refused,
+}
+
+/// Serves one client until it leaves. Whatever it holds is given back or closed by its guard.
+pub async fn serve(serving: &mut Serving) -> Goodbye {
+    loop {
+        let step = match serving.next_group() {
+            Ok(Next::Group(group)) => serving.dispatch(group).await,
+            Ok(Next::Skipped) => Ok(()),
+            Ok(Next::Nothing) => serving.wait().await,
+            Ok(Next::Terminate) => return serving.goodbye().await,
+            Err(violation) => Err(Stop::Refuse(No::Protocol(violation.to_string()))),
+        };
+        match step {
+            Ok(()) => {}
+            Err(Stop::Gone) => return Goodbye::Client,
+            Err(Stop::Refuse(no)) => {
+                serving.client.report(&fatal(&no));
+                // The client is told if it still listens; it is closed either way.
+                drop(serving.client.flush().await);
+                return Goodbye::Refused;
+            }
+        }
+    }
+}
+
+/// Why the loop ends.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The client is gone.
+    Gone,
+    /// The client is told this and closed.
+    Refuse(No),
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+/// What can be done now.
+enum Next {
+    /// Send this group.
+    Group(Group),
+    /// Something was passed over: look again.
+    Skipped,
+    /// Wait.
+    Nothing,
+    /// The client says goodbye.
+    Terminate,
+}
+
+impl Serving {
+    /// The group that may be sent now, if one is there.
+    fn next_group(&mut self) -> Result<Next, Violation> {
+        if let Some(attached) = &mut self.attached {
+            if attached.exchange.is_copying_in() || attached.exchange.client_pass > 0 {
+                return if attached.exchange.passes_on(&mut self.client) {
+                    Ok(Next::Nothing)
+                } else {
+                    unexpected_in_copy(self.client.inbox(), &attached.exchange)
+                };
+            }
+            if !attached.may_send() || attached.sent.is_some_and(|sent| sent.kept > 0) {
+                return Ok(Next::Nothing);
+            }
+        }
+        if self.session.skipping == Skipping::UntilSync {
+            return self.skip();
+        }
+        let dialect = self.reported().dialect();
+        let facts = &self.client.shard.facts;
+        let unnamed = self.session.unnamed.as_ref().map(|unnamed| &unnamed.facts);
+        let mut mentioned = std::mem::take(&mut self.session.mentioned);
+        let scanned = scan(
+            self.client.inbox(),
+            &mut Reader {
+                names: &self.session.names,
+                unnamed,
+                examine: &mut |sql| facts.borrow_mut().examine(sql, dialect),
+                mentioned: &mut mentioned,
+            },
+        );
+        self.session.mentioned = mentioned;
+        Ok(match scanned? {
+            Scan::Incomplete => Next::Nothing,
+            Scan::Group(group) => Next::Group(group),
+            Scan::Leftover(bytes) => {
+                self.client.take(bytes);
+                Next::Skipped
+            }
+            Scan::Terminate => Next::Terminate,
+        })
+    }
+
+    /// The first statement after its transaction was lost: `ROLLBACK` gets what it wants, a
+    /// `COMMIT` ends in an error, and anything else begins to be refused.
+    async fn tell_of_lost_transaction(&mut self, group: &Group) -> Option<Result<(), Stop>> {
+        let ends = match self.session.mentioned.as_slice() {
+            [Some(facts)] => facts.transaction(),
+            _ => Transaction::None,
+        };
+        match ends {
+            Transaction::Rollback(Chain::Ends) => {
+                self.session.lost_transaction = LostTransaction::No;
+                None
+            }
+            Transaction::Commit(Chain::Ends) => {
+                self.session.lost_transaction = LostTransaction::No;
+                Some(self.refuse_group(group, &No::TransactionLost))
+            }
+            _ => {
+                self.client.take(group.bytes);
+                Some(self.fail_lost_transaction(group.end).await)
+            }
+        }
+    }
+
+    /// What the client believes of the servers' parameters.
+    fn reported(&self) -> &Reported {
+        match &self.attached {
+            Some(attached) => &attached.exchange.reported,
+            None => &self.session.reported,
+        }
+    }
+
+    /// Passes over messages up to `Sync`, which is answered.
+    fn skip(&mut self) -> Result<Next, Violation> {
+        let Some(header) = frame::peek(self.client.inbox())? else { return Ok(Next::Nothing) };
+        match header.tag {
+            b'X' => return Ok(Next::Terminate),
+            b'S' => {
+                self.session.skipping = Skipping::No;
+                self.client.take(header.total);
+                message::write_ready(self.client.out(), TxStatus::Idle);
+            }
+            _ => self.client.take(header.total),
+        }
+        Ok(Next::Skipped)
+    }
+
+    /// Waits for whatever comes next.
+    async fn wait(&mut self) -> Result<(), Stop> {
+        let Some(attached) = &mut self.attached else {
+            let drain = self.client.shard.shared.drain.clone();
+            let mid_group = !self.client.inbox().is_empty();
+            tokio::select! {
+                biased;
+                more = self.client.more() => more?,
+                () = drain.cancelled(), if !mid_group => {
+                    return Err(Stop::Refuse(No::ShuttingDown));
+                }
+            }
+            return Ok(());
+        };
+        let event = attached.exchange.next(&mut self.client, &mut attached.checkout).await;
+        self.on_event(event).await
+    }
+
+    /// Sends a group, to the backend in hand or to one that is found for it.
+    async fn dispatch(&mut self, group: Group) -> Result<(), Stop> {
+        let status = self.attached.as_ref().map_or(TxStatus::Idle, |attached| attached.status);
+        if local::answer(&mut self.client, &mut self.session, &group, status) {
+            return Ok(());
+        }
+        if self.session.lost_transaction == LostTransaction::Yes
+            && let Some(told) = self.tell_of_lost_transaction(&group).await
+        {
+            return told;
+        }
+        let plan = self.plan(&group);
+        if self.attached.is_none() {
+            self.presence.turn(ClientState::Waiting);
+            match self.attach(&plan).await? {
+                Found::Backend => {}
+                Found::Nothing(no) => return self.refuse_group(&group, &no),
+            }
+        } else if let Some(no) = self.unfit_for_present(&plan) {
+            return self.refuse_in_transaction(&group, &no);
+        }
+        self.send(&group, &plan)
+    }
+
+    fn plan(&mut self, group: &Group) -> Plan {
+        let mentioned = std::mem::take(&mut self.session.mentioned);
+        mentioned.iter().flatten().for_each(|facts| self.session.note_settings(facts));
+        self.session.mentioned = mentioned;
+        let topology = self.client.shard.topology();
+        let catalog = topology.catalog(&self.session.database);
+        if catalog.is_none() && !self.session.mentioned.is_empty() {
+            self.client.shard.shared.signals.want_catalog(&self.session.database);
+        }
+        let mut planned = plan(&Material {
+            mentioned: &self.session.mentioned,
+            catalog: catalog.map(|catalog| &**catalog),
+            wishes: self.session.wishes,
+            end: group.end,
+            executes: group.executes,
+            now: clock::now(),
+        });
+        // A session that keeps its backend must be able to write on it.
+        if self.client.shard.shared.pools.policy().mode == Mode::Session
+            && matches!(planned.need, Need::Read | Need::Anywhere)
+        {
+            planned.need = Need::Primary(PrimaryReason::Mode);
+        }
+        planned
+    }
+
+    /// Finds a backend and brings the session's settings to it.
+    async fn attach(&mut self, plan: &Plan) -> Result<Found, Stop> {
+        loop {
+            let found =
+                obtain(&mut self.client, &mut self.session, plan, self.retry.as_ref()).await;
+            let obtained = match found {
+                Ok(obtained) => obtained,
+                Err(Unobtained::No(no)) => return Ok(Found::Nothing(no)),
+                Err(Unobtained::Gone) => return Err(Stop::Gone),
+            };
+            match settle::bring_settings(&mut self.client, &mut self.session, obtained).await {
+                Ok(obtained) => {
+                    self.hold(obtained);
+                    return Ok(Found::Backend);
+                }
+                Err(settle::NotBrought::Refused(message)) => {
+                    return Ok(Found::Nothing(No::Settings(message)));
+                }
+                // That backend is gone; the next one may be well.
+                Err(settle::NotBrought::Broken) => {}
+            }
+        }
+    }
+
+    /// Finds a backend for a plan of ours, or why there is none.
+    pub(super) async fn attach_or_no(&mut self, plan: &Plan) -> Result<Result<(), No>, Stop> {
+        Ok(match self.attach(plan).await? {
+            Found::Backend => Ok(()),
+            Found::Nothing(no) => Err(no),
+        })
+    }
+
+    fn hold(&mut self, obtained: Obtained) {
+        let Obtained { checkout, standing, epoch } = obtained;
+        self.session.cancel.attach(Arc::clone(&checkout.running));
+        let reported = std::mem::take(&mut self.session.reported);
+        self.attached = Some(Box::new(Attached {
+            server: checkout.server(),
+            checkout,
+            exchange: Exchange::new(reported),
+            standing,
+            epoch,
+            status: TxStatus::Idle,
+            sent: None,
+            segment: Segment::Closed,
+            taint: Taint::None,
+            resets: Resets::default(),
+            unnamed_there: UnnamedThere::No,
+            strays: Vec::new(),
+            pins: Pins::default(),
+            doomed: Doomed::No,
+            computed: Computed::No,
+        }));
+    }
+
+    /// Why the group can't be sent to the backend in hand.
+    fn unfit_for_present(&self, plan: &Plan) -> Option<No> {
+        let attached = self.attached.as_ref()?;
+        match (attached.standing, plan.unfit) {
+            (Standing::Standby, Some(why)) if attached.status == TxStatus::Open => {
+                Some(No::NotOnStandby(why))
+            }
+            _ => None,
+        }
+    }
+
+    /// Builds what the backend is to be sent.
+    fn send(&mut self, group: &Group, plan: &Plan) -> Result<(), Stop> {
+        self.presence.turn(ClientState::Active);
+        let Self { client, session, attached, .. } = self;
+        let Some(attached) = attached.as_deref_mut() else { return Ok(()) };
+        let before = attached.status;
+        let tried_again = may_run_again(group, plan, attached);
+        attached.exchange.shown =
+            if tried_again { Shown::NotYet(client.shard.take_buffer()) } else { Shown::Yes };
+        for facts in session.mentioned.iter().flatten() {
+            attached.resets.add(facts);
+        }
+        attached.note(plan);
+        let dialect = attached.exchange.reported.dialect();
+        build(client, session, attached, group, dialect)?;
+        attached.segment = match group.end {
+            End::Flush => Segment::Open,
+            End::Query | End::Sync => Segment::Closed,
+            End::Cut { rest } => {
+                attached.exchange.client_pass = rest;
+                cut_segment(client.inbox())
+            }
+        };
+        if matches!(group.end, End::Flush | End::Cut { .. }) || !tried_again {
+            client.take(group.bytes);
+        }
+        attached.sent = Some(Sent {
+            kept: if tried_again { group.bytes } else { 0 },
+            again: plan.again,
+            commits: plan.commits,
+            since: plan.since,
+            end: group.end,
+            before,
+            read: pure_read(plan),
+            kind: kind(plan),
+        });
+        attached.exchange.put_in(client);
+        client.shard.shared.metrics.statements.sent(attached.server, kind(plan));
+        Ok(())
+    }
+
+    /// Answers a group that found no backend.
+    pub(super) fn refuse_group(&mut self, group: &Group, no: &No) -> Result<(), Stop> {
+        self.retry = None;
+        self.presence.turn(ClientState::Idle);
+        self.client.report(&no.report());
+        self.client.take(group.bytes);
+        match group.end {
+            End::Query | End::Sync => message::write_ready(self.client.out(), TxStatus::Idle),
+            End::Flush => self.session.skipping = Skipping::UntilSync,
+            End::Cut { rest } => {
+                self.client.take(rest);
+                if cut_is_query(group) {
+                    message::write_ready(self.client.out(), TxStatus::Idle);
+                } else {
+                    self.session.skipping = Skipping::UntilSync;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a group inside a transaction, which fails by it: the server is made to fail it,
+    /// so that it and the client agree.
+    fn refuse_in_transaction(&mut self, group: &Group, no: &No) -> Result<(), Stop> {
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
+        self.client.report(&no.report());
+        self.client.take(group.bytes);
+        match group.end {
+            End::Query | End::Sync => fail_transaction(attached, "SELECT 1/0"),
+            End::Flush | End::Cut { .. } => {
+                return Err(Stop::Refuse(No::Protocol(
+                    "a statement that needs the primary was sent to a standby in pieces".into(),
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The client says goodbye: what it holds is given back if it is clean, else closed.
+    async fn goodbye(&mut self) -> Goodbye {
+        if let Some(attached) = self.attached.take()
+            && attached.is_free()
+            && attached.pins.is_empty()
+        {
+            settle::release_at_end(&self.client, &self.session, *attached).await;
+        }
+        Goodbye::Client
+    }
+}
+
+/// Makes the server run something that fails, whose `ReadyForQuery` is the client's.
+pub(super) fn fail_transaction(attached: &mut Attached, sql: &str) {
+    attached.exchange.replies.expect(Expect::OwnFailure);
+    attached.exchange.shown = Shown::Yes;
+    attached.unnamed_there = UnnamedThere::No;
+    attached.sent = None;
+    message::write_query(&mut attached.exchange.to_server, sql);
+}
+
+/// Whether a backend was found.
+enum Found {
+    Backend,
+    Nothing(No),
+}
+
+fn build(
+    client: &crate::frontend::client::Client,
+    session: &mut Session,
+    attached: &mut Attached,
+    group: &Group,
+    dialect: Dialect,
+) -> Result<(), Stop> {
+    let shard = Rc::clone(&client.shard);
+    let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
+    let exchange = &mut attached.exchange;
+    let mut builder = Builder {
+        names: &mut session.names,
+        unnamed: &mut session.unnamed,
+        unnamed_there: &mut attached.unnamed_there,
+        held: &mut attached.checkout.held,
+        library: &shard.shared.library,
+        replies: &mut exchange.replies,
+        strays: &mut attached.strays,
+    };
+    let mut examine = |sql: &[u8]| -> Arc<Facts> { shard.facts.borrow_mut().examine(sql, dialect) };
+    let built = builder.build(bytes, &mut examine, &mut exchange.to_server);
+    built.map_err(|error| Stop::Refuse(No::Protocol(error.to_string())))
+}
+
+/// Whether the group is kept to be sent again: it is whole, it only reads, no transaction is
+/// around it, and nothing is under way that it follows.
+fn may_run_again(group: &Group, plan: &Plan, attached: &Attached) -> bool {
+    matches!(group.end, End::Query | End::Sync)
+        && plan.again == Again::May
+        && pure_read(plan) == PureRead::Yes
+        && attached.status == TxStatus::Idle
+        && attached.segment == Segment::Closed
+        && attached.pins.is_empty()
+}
+
+fn kind(plan: &Plan) -> QueryKind {
+    match (pure_read(plan), plan.need) {
+        (PureRead::Yes, _) => QueryKind::Read,
+        (PureRead::No, Need::Anywhere) => QueryKind::Other,
+        (PureRead::No, _) => QueryKind::Write,
+    }
+}
+
+fn pure_read(plan: &Plan) -> PureRead {
+    match plan.need {
+        Need::Read | Need::Standby => PureRead::Yes,
+        Need::Anywhere => PureRead::No,
+        Need::Primary(_) if plan.unfit.is_none() => PureRead::Yes,
+        Need::Primary(_) => PureRead::No,
+    }
+}
+
+/// A cut `Query` closes its segment, as a whole one does; a cut `Bind` leaves it open.
+fn cut_segment(inbox: &[u8]) -> Segment {
+    match inbox.first() {
+        Some(b'Q' | b'F') => Segment::Closed,
+        _ => Segment::Open,
+    }
+}
+
+fn cut_is_query(group: &Group) -> bool {
+    matches!(group.end, End::Cut { rest } if rest > 0)
+}
+
+/// A message other than COPY data while the server copies in.
+fn unexpected_in_copy(inbox: &[u8], exchange: &Exchange) -> Result<Next, Violation> {
+    match frame::peek(inbox)? {
+        Some(header) if header.tag == b'X' => Ok(Next::Terminate),
+        Some(header)
+            if exchange.is_copying_in()
+                && !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') =>
+        {
+            Err(Violation::Unexpected { tag: char::from(header.tag) })
+        }
+        _ => Ok(Next::Nothing),
+    }
+}
+
+/// The same report, as the last word.
+fn fatal(no: &No) -> message::ErrorReport {
+    let mut report = no.report();
+    report.severity = message::Severity::Fatal;
+    report
+}

@@ -1,0 +1,146 @@
+//! What all clients of one shard share, and what all shards share.
+
+use crate::auth::Keyring;
+use crate::board::Board;
+use crate::frontend::cancel::Cancels;
+use crate::frontend::greet::Greetings;
+use crate::frontend::login::Gate;
+use crate::metrics::Metrics;
+use crate::pool::{Pools, ShardPools};
+use crate::route;
+use crate::session::Library;
+use crate::sql::FactsCache;
+use crate::topology::{Signals, Topology};
+use arc_swap::{ArcSwap, Cache};
+use std::cell::{Cell, Ref, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio_util::sync::CancellationToken;
+
+/// What all shards share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Where the topology is published.
+    pub board: Arc<Board>,
+    /// What is reported to the control plane.
+    pub signals: Arc<Signals>,
+    /// The backends.
+    pub pools: Arc<Pools>,
+    /// Every named prepared statement.
+    pub library: Library,
+    /// Who can be cancelled.
+    pub cancels: Arc<Cancels>,
+    /// What operators see.
+    pub metrics: Arc<Metrics>,
+    /// How clients log in.
+    pub gate: ArcSwap<Gate>,
+    /// What users prove themselves with.
+    pub keyring: Arc<Keyring>,
+    /// The policies that a reload can change.
+    pub live: Arc<ArcSwap<Live>>,
+    /// How many clients are logged in or logging in.
+    pub clients: AtomicU32,
+    /// Set when pgsteer shuts down: sessions end when they are idle.
+    pub drain: CancellationToken,
+}
+
+/// The policies that a reload can change.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// Where statements go.
+    pub routing: route::Policy,
+}
+
+/// One shard's own.
+pub struct Shard {
+    /// What all shards share.
+    pub shared: Arc<Shared>,
+    /// This shard's idle backends.
+    pub pools: ShardPools,
+    /// Lent to whoever is readable; nobody keeps it over a wait.
+    pub read_buffer: RefCell<Box<[u8]>>,
+    /// What statements are.
+    pub facts: RefCell<FactsCache>,
+    /// What logins were told.
+    pub(super) greetings: RefCell<Greetings>,
+    topology: RefCell<Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>>,
+    live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    /// Buffers that nobody uses now.
+    spare: RefCell<Vec<Vec<u8>>>,
+    turn: Cell<u32>,
+    loads: RefCell<Vec<u32>>,
+}
+
+/// The size of the buffer that a shard reads into, in bytes.
+const READ_BUFFER: usize = 64 * 1024;
+/// The size of a fresh spare buffer, in bytes.
+const BUFFER: usize = 4 * 1024;
+/// Buffers that grew beyond this are not kept, in bytes.
+const BUFFER_KEPT_MAX: usize = 256 * 1024;
+/// Most spare buffers.
+const SPARE_MAX: usize = 256;
+
+impl Shard {
+    /// A shard with no clients.
+    pub fn new(index: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            pools: ShardPools::new(index, Arc::clone(&shared.pools)),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+            facts: RefCell::default(),
+            greetings: RefCell::default(),
+            topology: RefCell::new(Cache::new(shared.board.cell())),
+            live: RefCell::new(Cache::new(Arc::clone(&shared.live))),
+            spare: RefCell::default(),
+            turn: Cell::new(0),
+            loads: RefCell::default(),
+            shared,
+        }
+    }
+
+    /// The last topology that was published.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(self.topology.borrow_mut().load())
+    }
+
+    /// The policies of now.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(self.live.borrow_mut().load())
+    }
+
+    /// A number that is another one at each call.
+    pub fn turn(&self) -> u32 {
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        turn
+    }
+
+    /// Statements under way on each server.
+    pub fn loads(&self) -> Ref<'_, [u32]> {
+        let mut loads = self.loads.borrow_mut();
+        loads.clear();
+        loads.extend(self.shared.pools.loads().iter().map(|load| load.load(Ordering::Relaxed)));
+        drop(loads);
+        Ref::map(self.loads.borrow(), Vec::as_slice)
+    }
+
+    /// An empty buffer.
+    pub fn take_buffer(&self) -> Vec<u8> {
+        self.spare.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER))
+    }
+
+    /// Gives a buffer back.
+    pub fn give_buffer(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if buffer.capacity() > 0 && buffer.capacity() <= BUFFER_KEPT_MAX && spare.len() < SPARE_MAX
+        {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Shard").field("index", &self.pools.shard).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! What a session keeps between its transactions.
+
+use crate::frontend::attached::Attached;
+use crate::frontend::cancel::Handle;
+use crate::frontend::client::Client;
+use crate::frontend::outcome::LostTransaction;
+use crate::frontend::params::Reported;
+use crate::frontend::plan::Wishes;
+use crate::metrics::Presence;
+use crate::pool::{PoolKey, ShardPool};
+use crate::session::{Floor, Names, Settings, SharedSettings, Undo, Unnamed};
+use crate::sql::{Change, Effects, Facts, Scope};
+use crate::topology::ServerId;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Serving {
+    /// The client.
+    pub client: Client,
+    /// What it keeps.
+    pub session: Session,
+    /// The backend that it holds now.
+    pub attached: Option<Box<Attached>>,
+    /// Counts it, in the state that it is in.
+    pub presence: Presence,
+    /// What is known of the group that is being tried again, if one is.
+    pub retry: Option<Retry>,
+}
+
+/// What a session keeps.
+#[derive(Debug)]
+pub struct Session {
+    /// Who.
+    pub user: Arc<str>,
+    /// In which database.
+    pub database: Arc<str>,
+    /// Its prepared statements.
+    pub names: Names,
+    /// The one without a name.
+    pub unnamed: Option<Unnamed>,
+    /// What its reads must see.
+    pub floor: Floor,
+    /// Its settings.
+    pub settings: SharedSettings,
+    /// Those that it gave at its start, to which `RESET` goes back.
+    pub startup: SharedSettings,
+    /// Custom settings that it has touched.
+    pub custom: BTreeSet<Box<str>>,
+    /// What it wishes for.
+    pub wishes: Wishes,
+    /// What it wished for at its start.
+    pub first_wishes: Wishes,
+    /// What its client believes of the servers' parameters.
+    pub reported: Reported,
+    /// How it is cancelled.
+    pub cancel: Arc<Handle>,
+    /// The facts of the present group's statements.
+    pub mentioned: Vec<Option<Arc<Facts>>>,
+    /// The client's messages are passed over until its next `Sync`.
+    pub skipping: Skipping,
+    /// Whether its transaction was lost and it was not told yet.
+    pub lost_transaction: LostTransaction,
+    /// Its pools, by server.
+    pub pools: Vec<Option<Rc<ShardPool>>>,
+}
+
+/// Whether messages are passed over until `Sync`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Skipping {
+    /// No.
+    #[default]
+    No,
+    /// Yes: an error was reported in the middle of a group.
+    UntilSync,
+}
+
+/// A group that is tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// When it arrived first.
+    pub since: crate::clock::Moment,
+    /// Servers that failed it, as bits.
+    pub failed: u64,
+    /// How often it was sent.
+    pub tries: u32,
+    /// A standby found that it needs the primary.
+    pub needs_primary: NeedsPrimary,
+}
+
+/// Whether a standby refused the group as a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeedsPrimary {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+}
+
+impl Session {
+    /// The pool of this session on a server.
+    pub fn pool(&mut self, client: &Client, server: ServerId) -> Rc<ShardPool> {
+        if self.pools.len() <= server.index() {
+            self.pools.resize(server.index() + 1, None);
+        }
+        if let Some(Some(pool)) = self.pools.get(server.index()) {
+            return Rc::clone(pool);
+        }
+        let key =
+            PoolKey { server, database: Arc::clone(&self.database), user: Arc::clone(&self.user) };
+        let pool = client.shard.pools.pool(&key);
+        if let Some(place) = self.pools.get_mut(server.index()) {
+            *place = Some(Rc::clone(&pool));
+        }
+        pool
+    }
+
+    /// Notes the settings that a statement names, for the next probe.
+    pub fn note_settings(&mut self, facts: &Facts) {
+        for setting in facts.settings() {
+            if setting.scope == Scope::Session && setting.name.contains('.') {
+                self.custom.insert(setting.name.clone());
+            }
+        }
+    }
+
+    /// The settings that a probe found, and those that `RESET` has brought back to what the
+    /// client gave at its start.
+    pub fn adopt_settings(&mut self, found: Settings, resets: &Resets) {
+        let mut settings = found;
+        let startup = Arc::clone(&self.startup);
+        for (name, value) in startup.iter() {
+            let reset = match resets {
+                Resets::Some(names) => names.contains(name),
+                Resets::All => true,
+            };
+            if reset && settings.get(name).is_none() {
+                settings.set(name, value);
+            }
+        }
+        if *self.settings != settings {
+            self.settings = Arc::new(settings);
+        }
+    }
+
+    /// Undoes what was noted of messages that the server never ran.
+    pub fn undo(&mut self, undo: Undo, held: &mut crate::session::Held) {
+        match undo {
+            Undo::Nothing => {}
+            Undo::Held(statement) => held.remove(statement.id()),
+            Undo::Name { name, before, held: parsed } => {
+                match before {
+                    Some(before) => drop(self.names.insert(&name, before)),
+                    None => drop(self.names.remove(&name)),
+                }
+                if let Some(statement) = parsed {
+                    held.remove(statement.id());
+                }
+            }
+        }
+    }
+}
+
+/// Settings that went back to the session's start.
+#[derive(Debug)]
+pub enum Resets {
+    /// These.
+    Some(BTreeSet<Box<str>>),
+    /// All.
+    All,
+}
+
+impl Default for Resets {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
+    }
+}
+
+impl Resets {
+    /// Adds what a statement resets.
+    pub fn add(&mut self, facts: &Facts) {
+        if facts.effects().any(Effects::RESET_ALL | Effects::DISCARD_ALL) {
+            *self = Self::All;
+        }
+        if let Self::Some(names) = self {
+            let reset = facts.settings().iter().filter(|setting| setting.change == Change::Reset);
+            names.extend(reset.map(|setting| setting.name.clone()));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! One pooled backend and what is known of the state that it carries.
+
+use super::shared::Slot;
+use crate::backend::{Backend, Detached, Target};
+use crate::clock::Moment;
+use crate::session::{Held, SharedSettings};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// A backend of a pool. Dropped, it is closed, and its slot goes to the first waiter.
+#[derive(Debug)]
+pub struct Conn {
+    /// The connection.
+    pub backend: Backend,
+    /// The settings that it carries.
+    pub carried: SharedSettings,
+    /// The statements that it holds under our names.
+    pub held: Held,
+    /// How a cancel finds it.
+    pub running: Arc<Running>,
+    /// Bytes of the server's message that has not arrived whole.
+    pub partial: Vec<u8>,
+    /// When it came free last.
+    pub rested_at: Moment,
+    slot: Slot,
+}
+
+/// The backend that a session holds, as far as a cancel request must know it.
+#[derive(Debug)]
+pub struct Running {
+    /// Where.
+    pub target: Target,
+    /// The backend's process.
+    pub pid: i32,
+    /// The backend's key.
+    pub key: Box<[u8]>,
+}
+
+/// A backend on its way to another shard.
+#[derive(Debug)]
+pub struct Moved {
+    backend: Detached,
+    running: Arc<Running>,
+    carried: SharedSettings,
+    held: Held,
+    rested_at: Moment,
+    slot: Slot,
+}
+
+impl Conn {
+    /// A backend that was just opened.
+    pub fn new(backend: Backend, target: Target, slot: Slot) -> Self {
+        let rested_at = backend.opened_at;
+        let running = Running { target, pid: backend.pid, key: backend.key.clone() };
+        Self {
+            backend,
+            carried: SharedSettings::default(),
+            held: Held::default(),
+            running: Arc::new(running),
+            partial: Vec::new(),
+            rested_at,
+            slot,
+        }
+    }
+
+    /// Whether it is as it was left: nothing has arrived since, so it was not closed either.
+    /// Costs no system call unless something did arrive.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0_u8; 1];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let mut context = Context::from_waker(Waker::noop());
+        let read = Pin::new(&mut self.backend.stream).poll_read(&mut context, &mut buffer);
+        matches!(read, Poll::Pending)
+    }
+
+    /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
+    pub fn detach(self) -> Result<Moved, Slot> {
+        let Self { backend, carried, held, running, partial: _, rested_at, slot } = self;
+        match backend.detach() {
+            Ok(backend) => Ok(Moved { backend, running, carried, held, rested_at, slot }),
+            Err(_) => Err(slot),
+        }
+    }
+}
+
+impl Moved {
+    /// Puts it on this shard's runtime; only its slot is left if that fails.
+    pub fn attach(self) -> Result<Conn, Slot> {
+        let Self { backend, running, carried, held, rested_at, slot } = self;
+        match backend.attach() {
+            Ok(backend) => {
+                Ok(Conn { backend, carried, held, running, partial: Vec::new(), rested_at, slot })
+            }
+            Err(_) => Err(slot),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! One shard's part of the pools: its idle backends, and the check-out of one.
+//!
+//! Nothing here is shared with another shard, so the common check-out and release take no lock.
+//! Idle backends are used last in, first out: the warm ones stay warm, the others grow old and
+//! are closed.
+
+use super::conn::Conn;
+use super::shared::{Grant, PoolKey, Shared, Slot, Waiter};
+use super::{CheckoutError, Pools};
+use crate::clock;
+use crate::clock::Moment;
+use crate::metrics::DisconnectReason;
+use crate::session::SharedSettings;
+use crate::topology::ServerId;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// The pools as one shard sees them.
+#[derive(Debug)]
+pub struct ShardPools {
+    /// Which shard this is.
+    pub shard: usize,
+    /// What all shards share.
+    pub pools: Arc<Pools>,
+    known: RefCell<HashMap<PoolKey, Rc<ShardPool>>>,
+}
+
+/// One pool as one shard sees it.
+#[derive(Debug)]
+pub struct ShardPool {
+    shard: usize,
+    pools: Arc<Pools>,
+    shared: Arc<Shared>,
+    idle: RefCell<Vec<Conn>>,
+}
+
+/// A backend that a session holds. Released, it rests in its pool; dropped, it is closed.
+#[derive(Debug)]
+pub struct Checkout {
+    conn: Option<Conn>,
+    home: Rc<ShardPool>,
+}
+
+impl ShardPools {
+    /// No pools yet.
+    pub fn new(shard: usize, pools: Arc<Pools>) -> Self {
+        Self { shard, pools, known: RefCell::default() }
+    }
+
+    /// The pool for this user in this database of this server.
+    pub fn pool(&self, key: &PoolKey) -> Rc<ShardPool> {
+        if let Some(pool) = self.known.borrow().get(key) {
+            return Rc::clone(pool);
+        }
+        let pool = Rc::new(ShardPool {
+            shard: self.shard,
+            pools: Arc::clone(&self.pools),
+            shared: self.pools.shared(key),
+            idle: RefCell::default(),
+        });
+        self.known.borrow_mut().insert(key.clone(), Rc::clone(&pool));
+        pool
+    }
+
+    /// Gives an idle backend of this shard to the first waiter of another.
+    pub fn donate(&self, shared: &Arc<Shared>) {
+        let pool = self.known.borrow().get(&shared.key).map(Rc::clone);
+        if let Some(pool) = pool {
+            pool.donate();
+        }
+    }
+
+    /// Closes what has rested or lived too long or was closed by its server, and serves waiters
+    /// that a full mailbox has kept waiting. To be called every second or so.
+    pub fn sweep(&self, now: Moment) {
+        let policy = self.pools.policy();
+        let mut pools: Vec<_> = self.known.borrow().values().map(Rc::clone).collect();
+        pools.sort_by(|a, b| a.shared.key.cmp(&b.shared.key));
+        for pool in pools {
+            pool.shared.sweep();
+            let mut closed = Vec::new();
+            pool.idle.borrow_mut().retain_mut(|conn| {
+                let keep = now.since(conn.rested_at) < policy.idle_timeout
+                    && now.since(conn.backend.opened_at) < policy.max_lifetime
+                    && conn.is_quiet();
+                if !keep {
+                    closed.push(conn.backend.server);
+                }
+                keep
+            });
+            for server in closed {
+                self.pools.closed(server, DisconnectReason::Idle);
+            }
+            if pool.shared.has_waiters() {
+                pool.donate();
+            }
+        }
+    }
+
+    /// Closes every idle backend, of this server or of all.
+    pub fn close_idle(&self, server: Option<ServerId>) {
+        let known = self.known.borrow();
+        let mut pools: Vec<_> = known.values().collect();
+        pools.sort_by(|a, b| a.shared.key.cmp(&b.shared.key));
+        for pool in pools {
+            if server.is_none_or(|server| server == pool.shared.key.server) {
+                let closing = std::mem::take(&mut *pool.idle.borrow_mut());
+                drop(closing);
+            }
+        }
+    }
+}
+
+impl ShardPool {
+    /// A backend, if one is at hand and nobody waits longer; one that carries the session's
+    /// settings before others, for the others need a round trip first.
+    pub fn try_check_out(self: &Rc<Self>, wanted: &SharedSettings) -> Option<Checkout> {
+        if self.shared.has_waiters() {
+            return None;
+        }
+        loop {
+            let mut conn = {
+                let mut idle = self.idle.borrow_mut();
+                let alike = idle.iter().rposition(|conn| Arc::ptr_eq(&conn.carried, wanted));
+                match alike {
+                    Some(at) => idle.remove(at),
+                    None => idle.pop()?,
+                }
+            };
+            if conn.is_quiet() {
+                return Some(self.lend(conn));
+            }
+            self.pools.closed(conn.backend.server, DisconnectReason::Error);
+        }
+    }
+
+    /// A backend: one at hand, else a new one, else the first to come free.
+    ///
+    /// Not cancel-safe in one harmless way: a backend that is granted just as the caller gives up
+    /// is closed.
+    ///
+    /// # Errors
+    /// [`CheckoutError`] if none came free within `patience`, or none could be opened.
+    pub async fn check_out(
+        self: &Rc<Self>,
+        wanted: &SharedSettings,
+        patience: Duration,
+    ) -> Result<Checkout, CheckoutError> {
+        if let Some(checkout) = self.try_check_out(wanted) {
+            return Ok(checkout);
+        }
+        let slot = if self.shared.has_waiters() { None } else { self.shared.try_slot() };
+        if let Some(slot) = slot {
+            return self.open(slot).await;
+        }
+        let started = clock::now();
+        let (grant, granted) = oneshot::channel();
+        self.shared.wait(Waiter { shard: self.shard, grant });
+        self.pools.call_for(&self.shared, self.shard);
+        let exhausted = || CheckoutError::Exhausted {
+            server: self.pools.name(self.shared.key.server),
+            limit: self.shared.limit(),
+            waited: clock::now().since(started),
+        };
+        let grant = tokio::time::timeout(patience, granted).await;
+        match grant.map_err(|_| exhausted())?.map_err(|_| exhausted())? {
+            Grant::Here(conn) => Ok(self.lend(conn)),
+            Grant::Elsewhere(moved) => match moved.attach() {
+                Ok(conn) => Ok(self.lend(conn)),
+                Err(slot) => self.open(slot).await,
+            },
+            Grant::Slot(slot) => self.open(slot).await,
+        }
+    }
+
+    /// The server whose backends these are.
+    pub fn server(&self) -> ServerId {
+        self.shared.key.server
+    }
+
+    async fn open(self: &Rc<Self>, slot: Slot) -> Result<Checkout, CheckoutError> {
+        let (backend, target) = self.pools.open(&self.shared.key).await?;
+        Ok(self.lend(Conn::new(backend, target, slot)))
+    }
+
+    fn lend(self: &Rc<Self>, conn: Conn) -> Checkout {
+        self.count_active(1);
+        Checkout { conn: Some(conn), home: Rc::clone(self) }
+    }
+
+    fn donate(&self) {
+        while self.shared.has_waiters() {
+            let Some(conn) = self.idle.borrow_mut().pop() else { return };
+            if let Some(conn) = self.shared.offer(conn, self.shard) {
+                self.idle.borrow_mut().push(conn);
+                return;
+            }
+        }
+    }
+
+    fn count_active(&self, change: i32) {
+        if let Some(load) = self.pools.load_of(self.shared.key.server) {
+            load.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Checkout {
+    /// Gives the backend back. Only for one on which nothing is owed, no transaction is open and
+    /// no state is left that is not recorded in it.
+    pub fn release(mut self, now: Moment) {
+        let Some(mut conn) = self.conn.take() else { return };
+        self.home.count_active(-1);
+        conn.rested_at = now;
+        if self.home.shared.has_waiters() {
+            let Some(kept) = self.home.shared.offer(conn, self.home.shard) else { return };
+            conn = kept;
+        }
+        self.home.idle.borrow_mut().push(conn);
+    }
+
+    /// The server that it is connected to.
+    pub fn server(&self) -> ServerId {
+        self.home.server()
+    }
+}
+
+impl Deref for Checkout {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        #[expect(clippy::expect_used, reason = "only `release` and `drop` take it, and end `self`")]
+        self.conn.as_ref().expect("a check-out holds its backend until it ends")
+    }
+}
+
+impl DerefMut for Checkout {
+    fn deref_mut(&mut self) -> &mut Conn {
+        #[expect(clippy::expect_used, reason = "only `release` and `drop` take it, and end `self`")]
+        self.conn.as_mut().expect("a check-out holds its backend until it ends")
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            self.home.count_active(-1);
+            self.home.pools.closed(conn.backend.server, DisconnectReason::Error);
+        }
+    }
+}

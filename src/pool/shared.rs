@@ -1,0 +1,213 @@
+//! What the shards share of one pool: how many backends there may be, and who waits for one.
+//!
+//! The limit is global and exact: a backend holds a [`Slot`] from before its connection is opened
+//! until after it is closed. Waiters are served first come, first served, across all shards: as
+//! long as one waits, nobody else takes a backend that came free.
+
+use super::conn::{Conn, Moved};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
+
+use crate::topology::ServerId;
+
+/// Which backends are alike: those of one user in one database of one server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolKey {
+    /// Where.
+    pub server: ServerId,
+    /// In which database.
+    pub database: Arc<str>,
+    /// As whom.
+    pub user: Arc<str>,
+}
+
+/// One pool, as far as all shards share it.
+pub struct Shared {
+    /// Whose backends these are.
+    pub key: PoolKey,
+    limit: u32,
+    open: AtomicU32,
+    /// How many wait, so that a release needs no lock while nobody does.
+    waiting: AtomicU32,
+    /// Guards the queue; held for a push or a pop only.
+    queue: Mutex<VecDeque<Waiter>>,
+}
+
+/// The right to have one backend open. Dropped, it is passed to the first waiter.
+#[derive(Debug)]
+pub struct Slot {
+    shared: Option<Arc<Shared>>,
+}
+
+/// What a waiter is given.
+#[derive(Debug)]
+pub enum Grant {
+    /// A backend that came free on its own shard.
+    Here(Conn),
+    /// A backend that came free on another shard.
+    Elsewhere(Moved),
+    /// The right to open one.
+    Slot(Slot),
+}
+
+/// One who waits.
+#[derive(Debug)]
+pub struct Waiter {
+    /// On which shard.
+    pub shard: usize,
+    /// Where the grant goes.
+    pub grant: oneshot::Sender<Grant>,
+}
+
+impl Shared {
+    /// A pool without backends.
+    pub fn new(key: PoolKey, limit: u32) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            limit,
+            open: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            queue: Mutex::default(),
+        })
+    }
+
+    /// The right to open a backend, if the limit allows one more.
+    pub fn try_slot(self: &Arc<Self>) -> Option<Slot> {
+        let more = |open| (open < self.limit).then_some(open + 1);
+        let taken = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        taken.is_ok().then(|| Slot { shared: Some(Arc::clone(self)) })
+    }
+
+    /// Whether anybody waits.
+    pub fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many backends are open or being opened.
+    pub fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many there may be.
+    pub const fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Joins the end of the queue.
+    pub fn wait(self: &Arc<Self>, waiter: Waiter) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push_back(waiter);
+        self.count_queue(&queue);
+        drop(queue);
+        // A slot may have come free between the caller's look and now.
+        self.offer_slots();
+    }
+
+    /// Gives a free backend to the first waiter; hands it back if nobody waits.
+    pub fn offer(&self, conn: Conn, shard: usize) -> Option<Conn> {
+        let mut conn = conn;
+        while let Some(waiter) = self.next_waiter() {
+            let grant = if waiter.shard == shard {
+                Grant::Here(conn)
+            } else {
+                match conn.detach() {
+                    Ok(moved) => Grant::Elsewhere(moved),
+                    Err(slot) => Grant::Slot(slot),
+                }
+            };
+            conn = match waiter.grant.send(grant) {
+                Ok(()) => return None,
+                Err(Grant::Here(conn)) => conn,
+                // The waiter left. A detached backend is not worth bringing back: dropped, its
+                // slot goes to the next one.
+                Err(Grant::Elsewhere(_) | Grant::Slot(_)) => return None,
+            };
+        }
+        Some(conn)
+    }
+
+    /// Gives free slots to waiters, as long as there are both.
+    fn offer_slots(self: &Arc<Self>) {
+        while self.has_waiters() {
+            let Some(mut slot) = self.try_slot() else { return };
+            match self.next_waiter() {
+                Some(waiter) => {
+                    if let Err(Grant::Slot(mut refused)) = waiter.grant.send(Grant::Slot(slot)) {
+                        refused.give_back();
+                    }
+                }
+                None => slot.give_back(),
+            }
+        }
+    }
+
+    fn next_waiter(&self) -> Option<Waiter> {
+        if !self.has_waiters() {
+            return None;
+        }
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = loop {
+            match queue.pop_front() {
+                Some(waiter) if waiter.grant.is_closed() => {}
+                next => break next,
+            }
+        };
+        self.count_queue(&queue);
+        next
+    }
+
+    /// Takes those who left out of the count.
+    pub fn sweep(&self) {
+        if self.has_waiters() {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.retain(|waiter| !waiter.grant.is_closed());
+            self.count_queue(&queue);
+        }
+    }
+
+    fn count_queue(&self, queue: &VecDeque<Waiter>) {
+        let length = u32::try_from(queue.len()).unwrap_or(u32::MAX);
+        self.waiting.store(length, Ordering::Release);
+    }
+}
+
+impl Slot {
+    /// The pool that it belongs to.
+    pub const fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.as_ref()
+    }
+
+    /// Counts it out without looking for a waiter.
+    fn give_back(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.open.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.open.fetch_sub(1, Ordering::AcqRel);
+            shared.offer_slots();
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Shared")
+            .field("key", &self.key)
+            .field("open", &self.open())
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,82 @@
+//! One acceptor for each address deals the clients out to the least loaded shard.
+
+use crate::net::{Detached, Listener};
+use crate::tasks;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// The shards' doors, in their order.
+#[derive(Debug, Clone)]
+pub struct Doors(Arc<[Door]>);
+
+#[derive(Debug)]
+struct Door {
+    arrivals: mpsc::Sender<Arrival>,
+    inside: Arc<AtomicUsize>,
+}
+
+/// A connection on its way to a shard.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket.
+    pub socket: Detached,
+    /// Counts it at its shard.
+    pub place: Place,
+}
+
+/// Counts a client at its shard for as long as it lives.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Pause after an accept that failed, for want of descriptors most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Doors {
+    /// The shards' inlets.
+    pub fn new(arrivals: Vec<mpsc::Sender<Arrival>>) -> Self {
+        let door = |arrivals| Door { arrivals, inside: Arc::default() };
+        Self(arrivals.into_iter().map(door).collect())
+    }
+
+    /// Through the door behind which the fewest are.
+    fn deal(&self, socket: Detached) {
+        let least = self.0.iter().min_by_key(|door| door.inside.load(Ordering::Relaxed));
+        if let Some(door) = least {
+            door.inside.fetch_add(1, Ordering::Relaxed);
+            let arrival = Arrival { socket, place: Place(Arc::clone(&door.inside)) };
+            if door.arrivals.try_send(arrival).is_err() {
+                warn!("a shard has no room for another connection; it was closed");
+            }
+        }
+    }
+}
+
+/// Accepts until `stop` is set.
+pub fn start(listener: Listener, doors: Doors, stop: CancellationToken) {
+    tasks::spawn("accept", async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            match accepted.map(crate::net::Stream::detach) {
+                Ok(Ok(arrival)) => doors.deal(arrival),
+                Ok(Err(_)) => warn!("an accepted socket could not be handed to its shard"),
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,360 @@
+//! The parts of a running proxy, in the order in which they are built.
+
+use crate::auth::{Keyring, Userlist, UserlistError};
+use crate::backend;
+use crate::backend::{Login, LoginSecret, Lookup, Target};
+use crate::board::Board;
+use crate::config::{Config, Limits, Listen, ServerConfig};
+use crate::control;
+use crate::control::{Bell, Control, ControlConfig, Links, LiveControl, WatchedServer};
+use crate::frontend;
+use crate::frontend::login::Gate;
+use crate::frontend::{Cancels, Live};
+use crate::metrics::{BackendState, Build, Metrics, Reload};
+use crate::net::{BindError, Listener, ServerTls, TlsError};
+use crate::pool::Pools;
+use crate::proxy::accept;
+use crate::proxy::accept::Doors;
+use crate::proxy::shard;
+use crate::proxy::shard::Inlets;
+use crate::session::Library;
+use crate::sql::FunctionLists;
+use crate::topology::{Seen, Server, ServerId, Topology, Unfit, Unseen};
+use arc_swap::ArcSwap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A proxy that serves.
+#[derive(Debug)]
+pub struct Parts {
+    shared: Arc<frontend::Shared>,
+    control: Control,
+    shards: Vec<JoinHandle<()>>,
+    addresses: Vec<String>,
+    /// Ends the acceptors.
+    accepting: CancellationToken,
+    /// Ends the shards and the control plane.
+    serving: CancellationToken,
+}
+
+/// Why the proxy could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address can't be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The metrics could not be registered.
+    #[error("the metrics could not be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The control plane could not be started.
+    #[error(transparent)]
+    Control(#[from] control::StartError),
+    /// The users' file can't be read.
+    #[error("{path}: {source} (auth.file)")]
+    UserlistRead {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The users' file says something that can't be understood.
+    #[error("{path}:{source} (auth.file)")]
+    Userlist {
+        /// Which file.
+        path: PathBuf,
+        /// Where, and what.
+        source: UserlistError,
+    },
+    /// A thread could not be started, or the system failed us.
+    #[error("the system failed: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Longest wait for a server to take a login.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two looks at who is still there while draining.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// Permissions of a unix socket: as PostgreSQL's own, anybody may connect and must log in.
+const SOCKET_MODE: u32 = 0o777;
+
+impl Parts {
+    /// Builds everything; when it returns, clients can connect.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn build(config: &Config) -> Result<Self, StartError> {
+        let listeners = listen(config)?;
+        let addresses = listeners.iter().map(|(address, _)| address.clone()).collect();
+        let links = links(config)?;
+        let shared = Arc::new(shared(config, &links)?);
+        show_pools(&shared);
+        let accepting = CancellationToken::new();
+        let serving = CancellationToken::new();
+        let control = Control::start(control_config(config), &links, &serving)?;
+        let (shards, doors) = start_shards(&shared, &config.limits, &serving)?;
+        for (_, listener) in listeners {
+            accept::start(listener, doors.clone(), accepting.clone());
+        }
+        Ok(Self { shared, control, shards, addresses, accepting, serving })
+    }
+
+    /// Where clients connect.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// How many threads serve.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Takes over what a reload may change, all of it or, with an error, nothing.
+    pub fn apply(&self, config: &Config) -> Result<(), StartError> {
+        let file = userlist(config)?;
+        let targets = targets(config)?;
+        let gate = gate(config, &self.shared.keyring, &targets)?;
+        self.shared.keyring.replace_file(file);
+        self.shared.gate.store(Arc::new(gate));
+        self.shared.live.store(Arc::new(Live { routing: config.routing.clone() }));
+        self.shared.pools.set_policy(config.pool.clone());
+        self.control.adjust(live_control(config));
+        self.shared.metrics.reloaded(Reload::TakenOver);
+        Ok(())
+    }
+
+    /// A reload failed.
+    pub fn reload_failed(&self) {
+        self.shared.metrics.reloaded(Reload::Refused);
+    }
+
+    /// Lets clients finish: goes on accepting for `delay`, so that load balancers notice, then
+    /// ends sessions as they become idle, for `timeout` at most. How many are left.
+    pub async fn drain(&self, delay: Duration, timeout: Duration) -> u32 {
+        self.shared.metrics.drain();
+        tokio::time::sleep(delay).await;
+        self.accepting.cancel();
+        self.shared.drain.cancel();
+        let left = || self.shared.clients.load(Ordering::Relaxed);
+        let waited = tokio::time::timeout(timeout, async {
+            while left() > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        });
+        if waited.await.is_ok() { 0 } else { left() }
+    }
+
+    /// Ends what is left.
+    pub async fn stop(self) {
+        self.accepting.cancel();
+        self.serving.cancel();
+        for shard in self.shards {
+            let joined = tokio::task::spawn_blocking(move || shard.join());
+            if joined.await.is_err() {
+                tracing::error!("a shard could not be waited for");
+            }
+        }
+    }
+}
+
+fn listen(config: &Config) -> Result<Vec<(String, Listener)>, StartError> {
+    let mut listeners = Vec::new();
+    for listen in &config.listen {
+        let listener = match listen {
+            Listen::Tcp(address) => Listener::tcp(*address)?,
+            Listen::Unix { directory, port } => Listener::unix(directory, *port, SOCKET_MODE)?,
+        };
+        let address = match (listener.local_addr(), listen) {
+            (Some(address), _) => address.to_string(),
+            (None, Listen::Tcp(address)) => address.to_string(),
+            (None, Listen::Unix { directory, port }) => {
+                format!("{}/.s.PGSQL.{port}", directory.display())
+            }
+        };
+        listeners.push((address, listener));
+    }
+    Ok(listeners)
+}
+
+fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError> {
+    let targets = targets(config)?;
+    let secret = backend::random()?;
+    let keyring = Arc::new(Keyring::new(userlist(config)?, secret));
+    let gate = gate(config, &keyring, &targets)?;
+    let pools = Pools::new(
+        config.pool.clone(),
+        targets.into_boxed_slice(),
+        Arc::clone(&keyring),
+        (CONNECT_TIMEOUT, Arc::clone(&links.metrics)),
+    );
+    Ok(frontend::Shared {
+        board: Arc::clone(&links.board),
+        signals: Arc::clone(&links.signals),
+        pools: Arc::new(pools),
+        library: Library::default(),
+        cancels: Arc::new(Cancels::default()),
+        metrics: Arc::clone(&links.metrics),
+        gate: ArcSwap::from_pointee(gate),
+        keyring,
+        live: Arc::new(ArcSwap::from_pointee(Live { routing: config.routing.clone() })),
+        clients: AtomicU32::new(0),
+        drain: CancellationToken::new(),
+    })
+}
+
+/// Brings the pools' figures into the metrics whenever they are read.
+fn show_pools(shared: &Arc<frontend::Shared>) {
+    let pools = Arc::clone(&shared.pools);
+    shared.metrics.before_exposition(Box::new(move |metrics| {
+        for (server, load) in (0_u16..).zip(pools.loads()) {
+            let server = ServerId(server);
+            let all = pools.all();
+            let of_server = all.iter().filter(|pool| pool.key.server == server);
+            let (open, limit) = of_server.fold((0, 0), |(open, limit), pool| {
+                (open + i64::from(pool.open()), limit + i64::from(pool.limit()))
+            });
+            let active = i64::from(load.load(Ordering::Relaxed));
+            metrics.backends.set(server, BackendState::Active, active);
+            metrics.backends.set(server, BackendState::Idle, (open - active).max(0));
+            metrics.backends.set_limit(server, limit);
+        }
+    }));
+}
+
+/// What joins the planes.
+fn links(config: &Config) -> Result<Links, StartError> {
+    let names: Vec<_> = config.servers.iter().map(|server| Arc::clone(&server.name)).collect();
+    let metrics = Arc::new(Metrics::new(&names, Build::default())?);
+    let (bell, signals) = Bell::with_signals();
+    let board = Arc::new(Board::new(Topology::unseen(servers(config))));
+    Ok(Links { board, signals, bell, metrics })
+}
+
+/// The users of `auth.file`.
+pub(super) fn userlist(config: &Config) -> Result<Userlist, StartError> {
+    let Some(path) = &config.auth.file else { return Ok(Userlist::default()) };
+    let unreadable = |source| StartError::UserlistRead { path: path.clone(), source };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    Userlist::parse(&text).map_err(|source| StartError::Userlist { path: path.clone(), source })
+}
+
+/// How clients log in.
+pub(super) fn gate(
+    config: &Config,
+    keyring: &Arc<Keyring>,
+    targets: &[Target],
+) -> Result<Gate, StartError> {
+    let tls = match &config.tls {
+        Some(tls) => Some(Arc::new(ServerTls::load(&tls.cert, &tls.key)?)),
+        None => None,
+    };
+    let lookup = config.auth.query.as_ref().map(|query| {
+        let login = control_login(config);
+        Arc::new(Lookup::new(targets.to_vec(), login, query.clone()))
+    });
+    Ok(Gate {
+        method: config.auth.method,
+        keyring: Arc::clone(keyring),
+        lookup,
+        tls,
+        timeout: config.limits.login_timeout,
+    })
+}
+
+/// How the control user logs in to ask for verifiers.
+fn control_login(config: &Config) -> Login {
+    let password = config.servers.first().and_then(|server| config.password_for(server));
+    let secret = password.map_or(LoginSecret::None, |it| LoginSecret::Password(it.clone()));
+    Login::new(&config.control_login.user, &config.control_login.database, secret)
+}
+
+/// What the control plane is told.
+fn control_config(config: &Config) -> ControlConfig {
+    let watched = |server: &ServerConfig| WatchedServer {
+        name: Arc::clone(&server.name),
+        host: Arc::clone(&server.host),
+        port: server.port,
+        password: config.password_for(server).cloned(),
+    };
+    ControlConfig {
+        servers: config.servers.iter().map(watched).collect(),
+        tls: config.server_tls.clone(),
+        user: config.control_login.user.clone(),
+        database: config.control_login.database.clone(),
+        live: live_control(config),
+    }
+}
+
+/// What a reload can change for the control plane.
+pub(super) fn live_control(config: &Config) -> LiveControl {
+    LiveControl {
+        policy: config.control.clone(),
+        weights: config.servers.iter().map(|server| server.weight).collect(),
+        lists: FunctionLists::new(&config.routing.read_functions, &config.routing.write_functions),
+    }
+}
+
+fn targets(config: &Config) -> Result<Vec<Target>, TlsError> {
+    let numbered = (0_u16..).zip(&config.servers);
+    numbered
+        .map(|(id, server)| {
+            let policy = &config.server_tls;
+            Target::new(ServerId(id), &server.name, &server.host, server.port, policy)
+        })
+        .collect()
+}
+
+/// The configured servers, of which nothing is known yet.
+fn servers(config: &Config) -> Box<[Server]> {
+    let numbered = (0_u16..).zip(&config.servers);
+    numbered
+        .map(|(id, server)| Server {
+            id: ServerId(id),
+            name: Arc::clone(&server.name),
+            host: Arc::clone(&server.host),
+            port: server.port,
+            weight: server.weight,
+            seen: Seen::Not { since: None, why: Unseen::NotYet },
+            reads: Err(Unfit::Unseen),
+            sample: None,
+            visible_on_primary: None,
+        })
+        .collect()
+}
+
+/// Threads that serve clients: one where there are two cores or fewer, for the servers or the
+/// clients need the other one, else half of the cores.
+fn shard_count(limits: &Limits) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    limits.shards.map_or(if cores <= 2 { 1 } else { cores / 2 }, std::num::NonZero::get)
+}
+
+type Started = (Vec<JoinHandle<()>>, Doors);
+
+fn start_shards(
+    shared: &Arc<frontend::Shared>,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<Started, StartError> {
+    let mut shards = Vec::new();
+    let mut doors = Vec::new();
+    let mut mailboxes = Vec::new();
+    for index in 0..shard_count(limits) {
+        let (door, arrivals) = mpsc::channel(shard::ARRIVALS_MAX);
+        let (mailbox, calls) = mpsc::channel(shard::CALLS_MAX);
+        doors.push(door);
+        mailboxes.push(mailbox);
+        let inlets = Inlets { arrivals, calls };
+        shards.push(shard::start(index, Arc::clone(shared), inlets, stop.clone())?);
+    }
+    shared.pools.set_mailboxes(mailboxes.into_boxed_slice());
+    Ok((shards, Doors::new(doors)))
+}

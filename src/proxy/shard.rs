@@ -1,0 +1,68 @@
+//! A shard: one thread, one runtime, its clients and its idle backends.
+
+use crate::clock;
+use crate::frontend;
+use crate::frontend::Shard;
+use crate::pool;
+use crate::proxy::accept::{Arrival, Place};
+use crate::tasks;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+/// Pause between two looks at the idle backends.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+/// Connections that may wait to be taken over by a shard.
+pub const ARRIVALS_MAX: usize = 1024;
+/// Requests for idle backends that may wait; one that finds no room is served by the sweep.
+pub const CALLS_MAX: usize = 1024;
+
+/// What reaches a shard from outside.
+#[derive(Debug)]
+pub struct Inlets {
+    /// Connections that were accepted.
+    pub arrivals: mpsc::Receiver<Arrival>,
+    /// Pools in which a client of another shard waits.
+    pub calls: mpsc::Receiver<Arc<pool::Shared>>,
+}
+
+/// Starts a shard; it ends when `stop` is set.
+pub fn start(
+    index: usize,
+    shared: Arc<frontend::Shared>,
+    inlets: Inlets,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        let shard = Rc::new(Shard::new(index, shared));
+        let local = LocalSet::new();
+        local.block_on(&runtime, run(shard, inlets, stop));
+    })
+}
+
+async fn run(shard: Rc<Shard>, mut inlets: Inlets, stop: CancellationToken) {
+    let mut sweep = tokio::time::interval(SWEEP_PAUSE);
+    loop {
+        tokio::select! {
+            Some(arrival) = inlets.arrivals.recv() => {
+                tasks::spawn_local("client", client(Rc::clone(&shard), arrival));
+            }
+            Some(shared) = inlets.calls.recv() => shard.pools.donate(&shared),
+            _ = sweep.tick() => shard.pools.sweep(clock::now()),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// One client, counted at its shard until it is gone.
+async fn client(shard: Rc<Shard>, arrival: Arrival) {
+    let Arrival { socket, place } = arrival;
+    let _place: Place = place;
+    frontend::admit(shard, socket).await;
+}

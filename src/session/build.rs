@@ -1,0 +1,266 @@
+//! A client's group, as the backend in hand must be asked it.
+//!
+//! Names of prepared statements are replaced by ours, what the backend lacks is parsed ahead,
+//! what it holds is not parsed again. Everything else is copied byte for byte.
+
+use crate::session::replies::{Expect, Replies, Undo};
+use crate::session::statements::{Evicted, Held, Library, Names, Prepared};
+use crate::sql::Facts;
+use crate::wire::frame;
+use crate::wire::frame::Cursor;
+use crate::wire::frame::FrameError;
+use std::sync::Arc;
+
+/// The statement that a client parsed without a name.
+#[derive(Debug)]
+pub struct Unnamed {
+    /// What follows the name in its `Parse`; empty if it was too long to be kept.
+    pub body: Vec<u8>,
+    /// What it is.
+    pub facts: Arc<Facts>,
+}
+
+/// Whether the backend in hand still holds the client's unnamed statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnnamedThere {
+    /// It was parsed there and nothing came between.
+    Yes,
+    /// It was parsed elsewhere, or something of ours came between.
+    #[default]
+    No,
+}
+
+/// What a session and its backend know of statements, for the time of one rewriting.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    /// The client's names.
+    pub names: &'a mut Names,
+    /// The client's unnamed statement.
+    pub unnamed: &'a mut Option<Unnamed>,
+    /// Whether the backend holds it.
+    pub unnamed_there: &'a mut UnnamedThere,
+    /// What the backend holds under our names.
+    pub held: &'a mut Held,
+    /// What every session shares.
+    pub library: &'a Library,
+    /// What the backend will answer.
+    pub replies: &'a mut Replies,
+    /// Client names that were sent as they are and must be taken off the backend again.
+    pub strays: &'a mut Vec<Box<[u8]>>,
+}
+
+impl Builder<'_> {
+    /// Appends to `out` what the backend is to be sent for `group`, which holds whole messages
+    /// (the last one may be cut, see [`crate::session::End::Cut`]).
+    ///
+    /// `examine` gives the facts of a text; they are in the cache since the scan.
+    ///
+    /// # Errors
+    /// [`FrameError`] if a message is not what the scan took it for.
+    pub fn build(
+        &mut self,
+        group: &[u8],
+        examine: &mut dyn FnMut(&[u8]) -> Arc<Facts>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FrameError> {
+        let mut at = 0;
+        while let Some(rest) = group.get(at..)
+            && let Some(header) = frame::peek(rest)?
+        {
+            let message = rest.get(..header.total).unwrap_or(rest);
+            at += message.len();
+            if self.replies.is_skipping() && header.tag != b'S' {
+                continue;
+            }
+            match header.tag {
+                b'Q' | b'F' => {
+                    *self.unnamed_there = UnnamedThere::No;
+                    self.replies.expect(Expect::Ready);
+                    out.extend_from_slice(message);
+                }
+                b'P' => self.parse(message, examine, out)?,
+                b'B' => self.bind(message, header.total, out)?,
+                b'D' => self.describe(message, out)?,
+                b'C' => self.close(message, out)?,
+                b'E' => {
+                    self.replies.expect(Expect::Execute);
+                    out.extend_from_slice(message);
+                }
+                b'S' => {
+                    self.replies.expect_ready();
+                    out.extend_from_slice(message);
+                }
+                _ => out.extend_from_slice(message),
+            }
+        }
+        Ok(())
+    }
+
+    fn parse(
+        &mut self,
+        message: &[u8],
+        examine: &mut dyn FnMut(&[u8]) -> Arc<Facts>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FrameError> {
+        let mut cursor = Cursor::new(message);
+        let name = cursor.text()?;
+        let body = cursor.rest();
+        if name.is_empty() {
+            return self.parse_unnamed(message, body, examine, out);
+        }
+        let facts = examine(cursor.text()?);
+        if self.names.get(name).is_some() {
+            // The name is taken. The server's own error is wanted, so the name is made to be
+            // taken there, too; it is cleared away before the backend rests.
+            self.replies.expect(Expect::OwnParse(Undo::Nothing));
+            out.extend_from_slice(message);
+            self.replies.expect(Expect::Parse(Undo::Nothing));
+            out.extend_from_slice(message);
+            self.strays.push(name.into());
+            return Ok(());
+        }
+        let statement = self.library.intern(body, &facts);
+        let before = self.names.insert(name, Arc::clone(&statement));
+        let name = name.into();
+        if self.held.contains(&statement) {
+            self.replies.expect(Expect::KnownParse(Undo::Name { name, before, held: None }));
+            return Ok(());
+        }
+        self.hold(&statement, out);
+        let held = Some(Arc::clone(&statement));
+        self.replies.expect(Expect::Parse(Undo::Name { name, before, held }));
+        statement.write_parse(out);
+        Ok(())
+    }
+
+    fn parse_unnamed(
+        &mut self,
+        message: &[u8],
+        body: &[u8],
+        examine: &mut dyn FnMut(&[u8]) -> Arc<Facts>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FrameError> {
+        let text = Cursor::new(message);
+        let whole = frame::peek(message)?.is_some_and(|header| header.total == message.len());
+        let facts = if whole {
+            let mut cursor = text;
+            cursor.text()?;
+            examine(cursor.text()?)
+        } else {
+            examine(b"\0")
+        };
+        let mut kept = self.unnamed.take().map_or_else(Vec::new, |unnamed| unnamed.body);
+        kept.clear();
+        if whole && body.len() <= UNNAMED_KEPT_MAX {
+            kept.extend_from_slice(body);
+        }
+        *self.unnamed = Some(Unnamed { body: kept, facts });
+        *self.unnamed_there = UnnamedThere::Yes;
+        self.replies.expect(Expect::Parse(Undo::Nothing));
+        out.extend_from_slice(message);
+        Ok(())
+    }
+
+    fn bind(&mut self, message: &[u8], total: usize, out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let mut cursor = Cursor::new(message);
+        let portal = cursor.text()?;
+        let name = cursor.text()?;
+        let Some(statement) = self.statement(name) else {
+            self.replies.expect(Expect::Bind);
+            out.extend_from_slice(message);
+            return Ok(());
+        };
+        self.ensure(&statement, out);
+        self.replies.expect(Expect::Bind);
+        let start = out.len();
+        frame::write(out, b'B', |out| {
+            frame::write_text(out, portal);
+            statement.write_name(out);
+            out.push(0);
+            out.extend_from_slice(cursor.rest());
+        });
+        // A cut message keeps the length that it has with the bytes still to come.
+        let missing = total.saturating_sub(message.len());
+        grow(out, start, missing);
+        Ok(())
+    }
+
+    fn describe(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let mut cursor = Cursor::new(message);
+        let kind = cursor.byte()?;
+        let statement = if kind == b'S' { self.statement(cursor.text()?) } else { None };
+        if let Some(statement) = statement {
+            self.ensure(&statement, out);
+            frame::write(out, b'D', |out| {
+                out.push(b'S');
+                statement.write_name(out);
+                out.push(0);
+            });
+        } else {
+            out.extend_from_slice(message);
+        }
+        self.replies.expect(Expect::Describe);
+        Ok(())
+    }
+
+    fn close(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let mut cursor = Cursor::new(message);
+        let mut undo = Undo::Nothing;
+        if cursor.byte()? == b'S' {
+            let name = cursor.text()?;
+            if name.is_empty() {
+                *self.unnamed = None;
+            } else if let Some(before) = self.names.remove(name) {
+                undo = Undo::Name { name: name.into(), before: Some(before), held: None };
+            }
+        }
+        // The server does not know the client's name, and says "closed" to that, too.
+        self.replies.expect(Expect::Close(undo));
+        out.extend_from_slice(message);
+        Ok(())
+    }
+
+    /// The statement to use in place of the client's name; `None`: as the client sent it.
+    fn statement(&mut self, name: &[u8]) -> Option<Arc<Prepared>> {
+        if !name.is_empty() {
+            return self.names.get(name).map(Arc::clone);
+        }
+        if *self.unnamed_there == UnnamedThere::Yes {
+            return None;
+        }
+        let unnamed = self.unnamed.as_ref().filter(|unnamed| !unnamed.body.is_empty())?;
+        Some(self.library.intern(&unnamed.body, &unnamed.facts))
+    }
+
+    /// Sends ahead what the backend lacks.
+    fn ensure(&mut self, statement: &Arc<Prepared>, out: &mut Vec<u8>) {
+        if self.held.contains(statement) {
+            return;
+        }
+        self.hold(statement, out);
+        self.replies.expect(Expect::OwnParse(Undo::Held(Arc::clone(statement))));
+        statement.write_parse(out);
+    }
+
+    fn hold(&mut self, statement: &Arc<Prepared>, out: &mut Vec<u8>) {
+        if self.held.insert(statement, out) == Evicted::One {
+            self.replies.expect(Expect::OwnClose);
+        }
+    }
+}
+
+/// The longest unnamed statement that is kept for a `Bind` in a later group, in bytes.
+const UNNAMED_KEPT_MAX: usize = 1024 * 1024;
+
+/// Adds `missing` to the length of the message that starts at `start`.
+fn grow(out: &mut [u8], start: usize, missing: usize) {
+    if missing == 0 {
+        return;
+    }
+    if let Some(place) = out.get_mut(start + 1..start + frame::HEADER)
+        && let Ok(bytes) = <[u8; 4]>::try_from(&*place)
+    {
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        place.copy_from_slice(&u32::from_be_bytes(bytes).saturating_add(missing).to_be_bytes());
+    }
+}

@@ -1,0 +1,242 @@
+//! Groups: what a client asks for in one piece, and so the unit of routing, retry and failure.
+//!
+//! One `Query` is a group. In the extended protocol a group reaches up to `Sync` or `Flush`, for
+//! a client may wait for the answers after either. A group that grows past what is buffered is
+//! cut: it is routed by what is known, which is "unsure", and can't be run again.
+//!
+//! Source: PostgreSQL manual, 55.2.3 "Extended Query" and 55.2.4 "Pipelining".
+
+use crate::session::Names;
+use crate::sql::Facts;
+use crate::wire::frame;
+use crate::wire::frame::Cursor;
+use crate::wire::frame::FrameError;
+use crate::wire::frame::Header;
+use std::sync::Arc;
+
+/// How much of a group is buffered before it is cut, in bytes: enough for large batches of
+/// prepared statements, little enough that ten thousand clients can't exhaust the memory.
+pub const GROUP_MAX: usize = 1024 * 1024;
+/// The longest text that a named statement may have, in bytes: it is kept to be parsed again.
+const NAMED_STATEMENT_MAX: usize = 16 * 1024 * 1024;
+/// The longest message other than `Query`, `Parse` and `Bind`, in bytes; PostgreSQL's own limit
+/// is 10,000 for most and 30,000 for none of these.
+const SHORT_MESSAGE_MAX: usize = 64 * 1024;
+
+/// How a group ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With its `Query` (or `FunctionCall`): the server owes one `ReadyForQuery`.
+    Query,
+    /// With `Sync`: likewise.
+    Sync,
+    /// With `Flush`: answers are due, and the implicit transaction stays open.
+    Flush,
+    /// With the buffer: so many bytes of its last message are still to come and pass through.
+    Cut {
+        /// Bytes of the last message that have not arrived.
+        rest: usize,
+    },
+}
+
+/// One group at the start of the client's bytes.
+#[derive(Debug)]
+pub struct Group {
+    /// How many bytes it has (for [`End::Cut`], as far as they arrived).
+    pub bytes: usize,
+    /// How it ends.
+    pub end: End,
+    /// Whether it executes anything, rather than only preparing and describing.
+    pub executes: Executes,
+}
+
+/// Whether a group runs something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Executes {
+    /// It only parses, describes or closes.
+    Nothing,
+    /// It runs at least one statement.
+    Something,
+}
+
+/// What the client's bytes begin with.
+#[derive(Debug)]
+pub enum Scan {
+    /// Less than a group: read on.
+    Incomplete,
+    /// A whole group.
+    Group(Group),
+    /// A message of an ended COPY, which a server ignores: pass over so many bytes, also of
+    /// those that have not arrived.
+    Leftover(usize),
+    /// The client says goodbye.
+    Terminate,
+}
+
+/// The client broke the protocol, or asked for more than we keep.
+#[derive(Debug, thiserror::Error)]
+pub enum Violation {
+    /// The bytes are no messages.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A message that has no place here.
+    #[error("unexpected message {tag:?}")]
+    Unexpected {
+        /// Its tag.
+        tag: char,
+    },
+    /// A message beyond its kind's limit.
+    #[error("message {tag:?} of {bytes} bytes exceeds the limit of {limit}")]
+    TooLong {
+        /// Its tag.
+        tag: char,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// What the scan needs to know of statements.
+pub struct Reader<'a> {
+    /// The statements that the client prepared earlier.
+    pub names: &'a Names,
+    /// The facts of the unnamed statement, if the client parsed one.
+    pub unnamed: Option<&'a Arc<Facts>>,
+    /// What a text is.
+    pub examine: &'a mut dyn FnMut(&[u8]) -> Arc<Facts>,
+    /// Takes the facts of every statement that the group mentions, in order; `None` is a
+    /// statement that can't be known.
+    pub mentioned: &'a mut Vec<Option<Arc<Facts>>>,
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
+
+/// Finds the first group in `inbox`.
+///
+/// # Errors
+/// [`Violation`] if the bytes can't be a client's; the connection is to be closed.
+pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
+    let mut at = 0;
+    let mut executes = Executes::Nothing;
+    let mut parsed: Vec<(&[u8], Option<Arc<Facts>>)> = Vec::new();
+    reader.mentioned.clear();
+    while let Some(rest) = inbox.get(at..)
+        && let Some(header) = frame::peek(rest)?
+    {
+        let first = at == 0;
+        match header.tag {
+            b'X' => return Ok(Scan::Terminate),
+            b'd' | b'c' | b'f' if first => return leftover(header),
+            b'Q' | b'F' if first => return Ok(query(rest, header, reader)),
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {}
+            tag => return Err(Violation::Unexpected { tag: char::from(tag) }),
+        }
+        let Some(message) = rest.get(..header.total) else {
+            return oversized(rest, header, at, executes, reader);
+        };
+        match header.tag {
+            b'P' => {
+                let mut body = Cursor::new(message);
+                let name = body.text()?;
+                let facts = (reader.examine)(body.text()?);
+                parsed.push((name, Some(Arc::clone(&facts))));
+                reader.mentioned.push(Some(facts));
+            }
+            b'B' => {
+                let mut body = Cursor::new(message);
+                body.text()?;
+                mention(body.text()?, &parsed, reader);
+            }
+            b'D' => {
+                let mut body = Cursor::new(message);
+                if body.byte()? == b'S' {
+                    mention(body.text()?, &parsed, reader);
+                }
+            }
+            b'E' => executes = Executes::Something,
+            _ => {}
+        }
+        at += header.total;
+        let end = match header.tag {
+            b'S' => End::Sync,
+            b'H' => End::Flush,
+            _ if at >= GROUP_MAX => End::Cut { rest: 0 },
+            _ => continue,
+        };
+        return Ok(Scan::Group(Group { bytes: at, end, executes }));
+    }
+    Ok(Scan::Incomplete)
+}
+
+/// A `Query` or a `FunctionCall`, which is a group by itself.
+fn query(rest: &[u8], header: Header, reader: &mut Reader<'_>) -> Scan {
+    let whole = rest.get(..header.total);
+    if whole.is_none() && rest.len() < GROUP_MAX {
+        return Scan::Incomplete;
+    }
+    let text = whole.filter(|_| header.tag == b'Q').map(Cursor::new).map(|mut body| body.text());
+    reader.mentioned.push(match text {
+        Some(Ok(text)) => Some((reader.examine)(text)),
+        Some(Err(_)) | None => None,
+    });
+    let bytes = header.total.min(rest.len());
+    let end = match header.total - bytes {
+        0 => End::Query,
+        rest => End::Cut { rest },
+    };
+    Scan::Group(Group { bytes, end, executes: Executes::Something })
+}
+
+/// A message of the extended protocol that has not arrived whole. `Bind`, and `Parse` of the
+/// unnamed statement, are cut when they outgrow the buffer; the others have no business to.
+fn oversized(
+    rest: &[u8],
+    header: Header,
+    at: usize,
+    executes: Executes,
+    reader: &mut Reader<'_>,
+) -> Result<Scan, Violation> {
+    let limit = match header.tag {
+        b'B' => usize::MAX,
+        b'P' if rest.get(frame::HEADER) == Some(&0) => usize::MAX,
+        b'P' => NAMED_STATEMENT_MAX,
+        _ => SHORT_MESSAGE_MAX,
+    };
+    if header.total > limit {
+        let tag = char::from(header.tag);
+        return Err(Violation::TooLong { tag, bytes: header.total, limit });
+    }
+    if limit != usize::MAX || at + rest.len() < GROUP_MAX {
+        return Ok(Scan::Incomplete);
+    }
+    reader.mentioned.push(None);
+    let end = End::Cut { rest: header.total - rest.len() };
+    Ok(Scan::Group(Group { bytes: at + rest.len(), end, executes }))
+}
+
+/// Bytes that a client still sent for a COPY that had failed meanwhile.
+fn leftover(header: Header) -> Result<Scan, Violation> {
+    if header.tag != b'd' && header.total > SHORT_MESSAGE_MAX {
+        let tag = char::from(header.tag);
+        let limit = SHORT_MESSAGE_MAX;
+        return Err(Violation::TooLong { tag, bytes: header.total, limit });
+    }
+    Ok(Scan::Leftover(header.total))
+}
+
+/// Notes the facts of the statement with this name.
+fn mention(name: &[u8], parsed: &[(&[u8], Option<Arc<Facts>>)], reader: &mut Reader<'_>) {
+    let here = parsed.iter().rev().find(|(known, _)| *known == name);
+    let facts = match here {
+        // Its `Parse` was counted already.
+        Some(_) => return,
+        None if name.is_empty() => reader.unnamed.map(Arc::clone),
+        None => reader.names.get(name).map(|prepared| Arc::clone(&prepared.facts)),
+    };
+    reader.mentioned.push(facts);
+}

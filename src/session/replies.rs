@@ -1,0 +1,276 @@
+//! Who owes which reply: what the server will answer to what was sent, in order.
+//!
+//! Most answers are the client's and pass. Some are to messages that we sent for it and are
+//! swallowed; some the server will never give, because it holds the statement already, and are
+//! put in at their place. After an error the server skips everything up to `Sync`, and so do the
+//! expectations: what was noted of skipped messages is handed back to be undone.
+//!
+//! Source: PostgreSQL manual, 55.2.3 "Extended Query".
+
+use crate::session::Prepared;
+use crate::wire::frame::TxStatus;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One answer that is due.
+#[derive(Debug)]
+pub enum Expect {
+    /// To a client's `Parse`: `1`.
+    Parse(Undo),
+    /// To a `Parse` that we sent ahead: `1`, swallowed.
+    OwnParse(Undo),
+    /// To a client's `Parse` that was not sent, as the server holds the statement: nothing
+    /// comes, and `1` is put in.
+    KnownParse(Undo),
+    /// To `Bind`: `2`.
+    Bind,
+    /// To `Describe`: `t` and then `T` or `n`, or only one of these.
+    Describe,
+    /// To `Execute`: rows, then `C`, `I`, `s`.
+    Execute,
+    /// To a client's `Close`: `3`.
+    Close(Undo),
+    /// To a `Close` that we sent: `3`, swallowed.
+    OwnClose,
+    /// To `Sync`, or to a whole `Query`: `Z`.
+    Ready,
+    /// To a `Query` of ours that must fail, to bring the client's transaction into the state that
+    /// it was told of: swallowed, except `Z`.
+    OwnFailure,
+}
+
+/// What was noted when a message was sent, in case the server never runs it.
+#[derive(Debug)]
+pub enum Undo {
+    /// Nothing.
+    Nothing,
+    /// The backend was noted to hold this statement.
+    Held(Arc<Prepared>),
+    /// The client's name was noted to stand for a statement; before it stood for `before`.
+    /// If the backend was noted to hold it, too, `held` is that statement.
+    Name {
+        /// The client's name.
+        name: Box<[u8]>,
+        /// What it stood for.
+        before: Option<Arc<Prepared>>,
+        /// What the backend was noted to hold.
+        held: Option<Arc<Prepared>>,
+    },
+}
+
+/// What is to happen to a message of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It is the client's.
+    Forward,
+    /// It answers us.
+    Swallow,
+}
+
+/// The server's answers can't be told apart any more: the backend must be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server sent {tag:?}, which nothing asked for")]
+pub struct OutOfStep {
+    /// The message's tag.
+    pub tag: char,
+}
+
+/// The answers that one backend still owes.
+#[derive(Debug, Default)]
+pub struct Replies {
+    due: VecDeque<Expect>,
+    /// The server skips messages until `Sync`, which was not sent yet.
+    skipping: bool,
+    /// `Sync`s that a server in copy-in mode may pass over without an answer.
+    voided: u32,
+}
+
+impl Replies {
+    /// Notes that an answer is due.
+    pub fn expect(&mut self, expect: Expect) {
+        self.due.push_back(expect);
+    }
+
+    /// Whether everything was answered.
+    pub fn is_settled(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// Whether the next answer is to a query of ours.
+    pub fn is_ours_next(&self) -> bool {
+        matches!(self.due.front(), Some(Expect::OwnFailure))
+    }
+
+    /// Whether the server skips what is sent until the next `Sync`.
+    pub const fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// The client's `Sync` was sent.
+    pub fn expect_ready(&mut self) {
+        self.skipping = false;
+        self.due.push_back(Expect::Ready);
+    }
+
+    /// Whether a `1` must be put in before the next message of the server.
+    pub fn puts_in_now(&self) -> bool {
+        matches!(self.due.front(), Some(Expect::KnownParse(_)))
+    }
+
+    /// How many `1` must be put in now, before the next message of the server.
+    pub fn put_in(&mut self) -> u32 {
+        let mut count = 0;
+        while let Some(Expect::KnownParse(_)) = self.due.front() {
+            self.due.pop_front();
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes a message of the server; notes of skipped messages are handed to `undo`, latest
+    /// first.
+    ///
+    /// # Errors
+    /// [`OutOfStep`] if nothing asked for it.
+    pub fn take(&mut self, tag: u8, undo: &mut dyn FnMut(Undo)) -> Result<Disposition, OutOfStep> {
+        match tag {
+            b'N' | b'S' | b'A' => Ok(self.unasked()),
+            b'E' => {
+                if self.is_ours_next() {
+                    return Ok(Disposition::Swallow);
+                }
+                self.fail(undo);
+                Ok(Disposition::Forward)
+            }
+            b'Z' => self.ready(),
+            b'1' => match self.due.pop_front() {
+                Some(Expect::Parse(_)) => Ok(Disposition::Forward),
+                Some(Expect::OwnParse(_)) => Ok(Disposition::Swallow),
+                other => self.out_of_step(tag, other),
+            },
+            b'2' => match self.due.pop_front() {
+                Some(Expect::Bind) => Ok(Disposition::Forward),
+                other => self.out_of_step(tag, other),
+            },
+            b'3' => match self.due.pop_front() {
+                Some(Expect::Close(_)) => Ok(Disposition::Forward),
+                Some(Expect::OwnClose) => Ok(Disposition::Swallow),
+                other => self.out_of_step(tag, other),
+            },
+            b'T' | b'n' | b't' | b'D' | b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c' | b'V'
+            | b'W' => self.part_of_an_answer(tag),
+            _ => Err(OutOfStep { tag: char::from(tag) }),
+        }
+    }
+
+    /// The server wants COPY data. In the extended protocol, a `Sync` that was sent right behind
+    /// the `Execute` is read in copy-in mode and passed over.
+    ///
+    /// Source: PostgreSQL manual, 55.2.6 "COPY Operations".
+    pub fn copy_in_begins(&mut self) -> CopyIn {
+        if !matches!(self.due.front(), Some(Expect::Execute)) {
+            return CopyIn::Simple;
+        }
+        let before = self.due.len();
+        self.due.retain(|expect| !matches!(expect, Expect::Ready));
+        let voided = before - self.due.len();
+        self.voided = u32::try_from(voided).unwrap_or(u32::MAX);
+        CopyIn::Extended
+    }
+
+    /// Everything due is void: the backend is gone, or the group is run again elsewhere.
+    pub fn abandon(&mut self, undo: &mut dyn FnMut(Undo)) {
+        while let Some(expect) = self.due.pop_back() {
+            undo_of(expect, undo);
+        }
+        self.skipping = false;
+        self.voided = 0;
+    }
+
+    fn unasked(&self) -> Disposition {
+        match self.due.front() {
+            Some(Expect::OwnFailure) => Disposition::Swallow,
+            _ => Disposition::Forward,
+        }
+    }
+
+    /// A part of an answer that only an `Execute`, a `Describe` or a `Query` has.
+    fn part_of_an_answer(&mut self, tag: u8) -> Result<Disposition, OutOfStep> {
+        match (self.due.front(), tag) {
+            (Some(Expect::OwnFailure), _) => Ok(Disposition::Swallow),
+            (Some(Expect::Ready), _) => Ok(Disposition::Forward),
+            (Some(Expect::Describe), b't') => Ok(Disposition::Forward),
+            (Some(Expect::Describe), b'T' | b'n') | (Some(Expect::Execute), b'C' | b'I' | b's') => {
+                self.due.pop_front();
+                Ok(Disposition::Forward)
+            }
+            (Some(Expect::Execute), b'D' | b'G' | b'H' | b'W' | b'd' | b'c') => {
+                Ok(Disposition::Forward)
+            }
+            _ => Err(OutOfStep { tag: char::from(tag) }),
+        }
+    }
+
+    /// An error: what is due up to the next `Sync` will never come.
+    fn fail(&mut self, undo: &mut dyn FnMut(Undo)) {
+        let kept = self.due.iter().position(|expect| matches!(expect, Expect::Ready));
+        let skipped = kept.unwrap_or(self.due.len());
+        let tail = self.due.split_off(skipped);
+        while let Some(expect) = self.due.pop_back() {
+            undo_of(expect, undo);
+        }
+        self.due = tail;
+        if kept.is_none() && skipped > 0 {
+            self.skipping = true;
+        }
+    }
+
+    fn ready(&mut self) -> Result<Disposition, OutOfStep> {
+        match self.due.pop_front() {
+            Some(Expect::Ready | Expect::OwnFailure) => Ok(Disposition::Forward),
+            None if self.voided > 0 => {
+                self.voided -= 1;
+                self.skipping = false;
+                Ok(Disposition::Forward)
+            }
+            other => self.out_of_step(b'Z', other),
+        }
+    }
+
+    fn out_of_step(&mut self, tag: u8, expected: Option<Expect>) -> Result<Disposition, OutOfStep> {
+        // Put back, so that what it noted is undone when the group is abandoned.
+        if let Some(expect) = expected {
+            self.due.push_front(expect);
+        }
+        Err(OutOfStep { tag: char::from(tag) })
+    }
+}
+
+/// Which protocol a COPY FROM STDIN was asked for in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyIn {
+    /// `Query`: `Z` follows by itself.
+    Simple,
+    /// `Execute`: the client sends `Sync` when it is done.
+    Extended,
+}
+
+/// The status that a `ReadyForQuery` message carries.
+pub fn status_of(message: &[u8]) -> Option<TxStatus> {
+    message.get(5).copied().and_then(TxStatus::from_byte)
+}
+
+fn undo_of(expect: Expect, undo: &mut dyn FnMut(Undo)) {
+    match expect {
+        Expect::Parse(note)
+        | Expect::OwnParse(note)
+        | Expect::KnownParse(note)
+        | Expect::Close(note) => undo(note),
+        Expect::Bind
+        | Expect::Describe
+        | Expect::Execute
+        | Expect::OwnClose
+        | Expect::Ready
+        | Expect::OwnFailure => {}
+    }
+}

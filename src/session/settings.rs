@@ -1,0 +1,162 @@
+//! A session's settings, and the statements that bring them to a backend.
+//!
+//! A session's settings are what `pg_settings` called `source = 'session'` when a backend that
+//! the session had used was last probed: the server's own account, so that errors, rollbacks,
+//! functions and `RESET` need no model of ours. A backend remembers which settings it carries;
+//! at check-out the difference is sent ahead, in the same write as the session's own statement.
+
+use crate::pg::quote_identifier;
+use crate::pg::quote_literal;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Settings by name, as text, in the server's own base units.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Settings(BTreeMap<Box<str>, Box<str>>);
+
+/// The pseudo-setting that holds `SET ROLE`: it must go first when it is left and last when it
+/// is taken, for a role may lack the right to the others.
+const ROLE: &str = "role";
+
+/// Parameters of the startup message that are no settings.
+const NO_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
+
+impl Settings {
+    /// The settings that a client gave in its startup message.
+    pub fn from_startup(params: &[(String, String)]) -> Self {
+        let settings = params.iter().filter(|(name, _)| {
+            !NO_SETTINGS.contains(&name.as_str()) && !name.starts_with("_pq_.") && !is_ours(name)
+        });
+        Self(settings.map(|(name, value)| (canonical(name), value.as_str().into())).collect())
+    }
+
+    /// Adds or replaces one.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(canonical(name), value.into());
+    }
+
+    /// The value of one.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(&*canonical(name)).map(|value| &**value)
+    }
+
+    /// Every name and value, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The statements that turn a backend with `carried` settings into one with these; `None` if
+    /// nothing differs.
+    ///
+    /// `set_config` takes the value as it is shown, also where `SET` would take a list.
+    ///
+    /// Source: PostgreSQL manual, 9.28.1 "Configuration Settings Functions".
+    pub fn difference_from(&self, carried: &Self) -> Option<String> {
+        if self == carried {
+            return None;
+        }
+        let mut sql = String::new();
+        if carried.0.contains_key(ROLE) {
+            sql.push_str("RESET ROLE;");
+        }
+        for name in carried.0.keys().filter(|name| &***name != ROLE) {
+            if !self.0.contains_key(name) {
+                sql.push_str("RESET ");
+                sql.push_str(&qualified(name));
+                sql.push(';');
+            }
+        }
+        let changed = self
+            .0
+            .iter()
+            .filter(|(name, value)| &***name != ROLE && carried.0.get(*name) != Some(value));
+        for (name, value) in changed.chain(self.0.get_key_value(ROLE)) {
+            sql.push_str("SELECT pg_catalog.set_config(");
+            sql.push_str(&quote_literal(name));
+            sql.push(',');
+            sql.push_str(&quote_literal(value));
+            sql.push_str(",false);");
+        }
+        Some(sql)
+    }
+}
+
+/// Settings that many sessions share, so that a comparison is mostly one of pointers.
+pub type SharedSettings = Arc<Settings>;
+
+/// Whether `carried` needs no change to become `wanted`.
+pub fn same(wanted: &SharedSettings, carried: &SharedSettings) -> bool {
+    Arc::ptr_eq(wanted, carried) || wanted == carried
+}
+
+/// Whether a setting is for pgsteer and not for the server.
+pub fn is_ours(name: &str) -> bool {
+    name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("pgsteer."))
+}
+
+/// The name as the server keeps it: setting names don't differ by case.
+fn canonical(name: &str) -> Box<str> {
+    name.to_ascii_lowercase().into()
+}
+
+/// A setting's name as SQL; a custom one has two parts.
+fn qualified(name: &str) -> String {
+    name.split('.').map(quote_identifier).collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::default();
+        for (name, value) in pairs {
+            settings.set(name, value);
+        }
+        settings
+    }
+
+    #[test]
+    fn only_the_difference_is_sent() {
+        let carried = settings(&[("work_mem", "4096"), ("app.tenant", "7"), ("datestyle", "ISO")]);
+        let wanted = settings(&[("DateStyle", "ISO"), ("search_path", "a, b"), ("work_mem", "64")]);
+        assert_eq!(
+            wanted.difference_from(&carried).as_deref(),
+            Some(
+                "RESET \"app\".\"tenant\";\
+                 SELECT pg_catalog.set_config('search_path','a, b',false);\
+                 SELECT pg_catalog.set_config('work_mem','64',false);"
+            )
+        );
+        assert_eq!(wanted.difference_from(&wanted), None);
+    }
+
+    #[test]
+    fn a_role_is_left_first_and_taken_last() {
+        let carried = settings(&[("role", "a"), ("zone", "1")]);
+        let wanted = settings(&[("role", "b"), ("zone", "2")]);
+        let sql = wanted.difference_from(&carried).unwrap();
+        assert!(sql.starts_with("RESET ROLE;"), "{sql}");
+        assert!(sql.ends_with("set_config('role','b',false);"), "{sql}");
+    }
+
+    #[test]
+    fn startup_parameters_that_are_no_settings_are_left_out() {
+        let params = [
+            ("user", "u"),
+            ("database", "d"),
+            ("pgsteer.role", "primary"),
+            ("_pq_.x", "1"),
+            ("TimeZone", "UTC"),
+        ];
+        let params: Vec<_> =
+            params.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let expected = settings(&[("timezone", "UTC")]);
+        assert_eq!(Settings::from_startup(&params), expected);
+    }
+}

@@ -1,0 +1,193 @@
+//! Prepared statements of the protocol, for sessions that change backends.
+//!
+//! A client's `Parse` with a name is kept, with its text, under a name of ours that is the same
+//! for every session that prepares the same text with the same parameter types. A backend
+//! remembers which of our names it holds; what it lacks is parsed ahead of the message that
+//! needs it. The client's own names never reach a pooled backend, so two sessions can't meet.
+//!
+//! Deliberately absent: `PREPARE` in SQL. It pins the session instead.
+
+use crate::sql::Facts;
+use crate::wire::frame;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// A statement as a client parsed it, shared by all who parsed the same.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Ours alone; the name on the servers is made of it.
+    id: u64,
+    /// What follows the name in `Parse`: the text, its zero, and the parameter types.
+    body: Box<[u8]>,
+    /// What the statement is.
+    pub facts: Arc<Facts>,
+}
+
+/// The names on the servers begin so. A client that uses such a name gets what it asks for: its
+/// names are never sent.
+const PREFIX: &[u8] = b"pgsteer_";
+
+impl Prepared {
+    /// Appends the name that the statement has on every backend.
+    pub fn write_name(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(PREFIX);
+        let mut digits = [0_u8; 20];
+        let mut rest = self.id;
+        let mut used = 0;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+            used += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or(&[]));
+    }
+
+    /// Appends a `Parse` that makes a backend hold the statement under our name.
+    pub fn write_parse(&self, out: &mut Vec<u8>) {
+        frame::write(out, b'P', |out| {
+            self.write_name(out);
+            out.push(0);
+            out.extend_from_slice(&self.body);
+        });
+    }
+
+    /// What tells it from others on a backend.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// All statements that any session holds, each once. Touched only when a client parses a named
+/// statement, so one lock serves all shards.
+#[derive(Debug, Default)]
+pub struct Library {
+    next: AtomicU64,
+    /// Guards the index; a statement lives as long as a session holds it.
+    index: Mutex<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    statements: HashMap<Box<[u8]>, Weak<Prepared>>,
+    /// How many entries the index had after it was last swept.
+    swept_at: usize,
+}
+
+impl Library {
+    /// The statement with this body, made if nobody holds it.
+    pub fn intern(&self, body: &[u8], facts: &Arc<Facts>) -> Arc<Prepared> {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = index.statements.get(body).and_then(Weak::upgrade) {
+            return known;
+        }
+        // Dead entries are swept when the index has doubled: amortised, each costs once.
+        if index.statements.len() > 2 * index.swept_at + 1024 {
+            index.statements.retain(|_, held| held.strong_count() > 0);
+            index.swept_at = index.statements.len();
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let prepared = Arc::new(Prepared { id, body: body.into(), facts: Arc::clone(facts) });
+        index.statements.insert(body.into(), Arc::downgrade(&prepared));
+        prepared
+    }
+}
+
+/// The statements that one client has prepared, by the client's names; `""` is the unnamed one.
+#[derive(Debug, Default)]
+pub struct Names(HashMap<Box<[u8]>, Arc<Prepared>>);
+
+impl Names {
+    /// The statement with this name.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+        self.0.get(name)
+    }
+
+    /// Gives a statement a name; returns the one that had it.
+    pub fn insert(&mut self, name: &[u8], statement: Arc<Prepared>) -> Option<Arc<Prepared>> {
+        self.0.insert(name.into(), statement)
+    }
+
+    /// Takes a name away.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Prepared>> {
+        self.0.remove(name)
+    }
+
+    /// Forgets all, as `DISCARD ALL` and `DEALLOCATE ALL` do.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The statements that one backend holds under our names, oldest first. What a backend holds
+/// stays in the library, so that the next client that parses the same finds it.
+#[derive(Debug, Default)]
+pub struct Held {
+    ids: HashSet<u64>,
+    order: VecDeque<Arc<Prepared>>,
+}
+
+/// Most statements that a backend holds; one more closes the oldest.
+const HELD_MAX: usize = 500;
+
+impl Held {
+    /// Whether the backend holds it.
+    pub fn contains(&self, statement: &Prepared) -> bool {
+        self.ids.contains(&statement.id)
+    }
+
+    /// Takes note that it was parsed there. The oldest one beyond the bound is to be closed: its
+    /// `Close` is appended to `out`, and whether one was is returned.
+    pub fn insert(&mut self, statement: &Arc<Prepared>, out: &mut Vec<u8>) -> Evicted {
+        if !self.ids.insert(statement.id) {
+            return Evicted::None;
+        }
+        self.order.push_back(Arc::clone(statement));
+        if self.order.len() <= HELD_MAX {
+            return Evicted::None;
+        }
+        let Some(oldest) = self.order.pop_front() else { return Evicted::None };
+        self.ids.remove(&oldest.id);
+        frame::write(out, b'C', |out| {
+            out.push(b'S');
+            oldest.write_name(out);
+            out.push(0);
+        });
+        Evicted::One
+    }
+
+    /// Takes note that the backend does not hold it after all.
+    pub fn remove(&mut self, id: u64) {
+        if self.ids.remove(&id) {
+            self.order.retain(|held| held.id != id);
+        }
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.order.clear();
+    }
+}
+
+/// Whether a `Close` was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evicted {
+    /// No.
+    None,
+    /// Yes, and its `CloseComplete` is ours to swallow.
+    One,
+}

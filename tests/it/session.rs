@@ -1,0 +1,306 @@
+//! The client's conversation without a socket: groups found in every split of their bytes, names
+//! replaced, replies told apart.
+
+use pgsteer::session::{
+    Builder, Disposition, End, Executes, Held, Library, Names, Reader, Replies, Scan, Undo,
+    UnnamedThere, scan,
+};
+use pgsteer::sql::{Dialect, Facts, examine};
+use pgsteer::wire::frame;
+use std::sync::Arc;
+
+fn facts(sql: &[u8]) -> Arc<Facts> {
+    Arc::new(examine(sql, Dialect::default()))
+}
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, b'P', |out| {
+        frame::write_text(out, name.as_bytes());
+        frame::write_text(out, sql.as_bytes());
+        out.extend_from_slice(&[0, 0]);
+    });
+    out
+}
+
+fn bind(portal: &str, name: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, b'B', |out| {
+        frame::write_text(out, portal.as_bytes());
+        frame::write_text(out, name.as_bytes());
+        out.extend_from_slice(&[0, 0, 0, 0, 0, 0]);
+    });
+    out
+}
+
+fn describe(name: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, b'D', |out| {
+        out.push(b'S');
+        frame::write_text(out, name.as_bytes());
+    });
+    out
+}
+
+fn execute() -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, b'E', |out| out.extend_from_slice(&[0, 0, 0, 0, 0]));
+    out
+}
+
+fn query(sql: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, b'Q', |out| frame::write_text(out, sql.as_bytes()));
+    out
+}
+
+fn sync() -> Vec<u8> {
+    frame::SYNC.to_vec()
+}
+
+fn message(tag: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, tag, |_| ());
+    out
+}
+
+/// Scans with what one session knows.
+fn scanned(bytes: &[u8], names: &Names) -> (Result<Scan, pgsteer::session::Violation>, usize) {
+    let mut mentioned = Vec::new();
+    let found = scan(
+        bytes,
+        &mut Reader {
+            names,
+            unnamed: None,
+            examine: &mut |sql| facts(sql),
+            mentioned: &mut mentioned,
+        },
+    );
+    (found, mentioned.len())
+}
+
+#[test]
+fn a_group_is_found_only_when_it_is_whole_in_every_split() {
+    let groups: [(&str, Vec<u8>, End); 4] = [
+        ("query", query("SELECT 1"), End::Query),
+        ("lone sync", sync(), End::Sync),
+        ("extended", [parse("", "SELECT $1"), bind("", ""), execute(), sync()].concat(), End::Sync),
+        ("flush", [parse("a", "SELECT 1"), describe("a"), message(b'H')].concat(), End::Flush),
+    ];
+    let names = Names::default();
+    for (what, bytes, end) in groups {
+        let followed = [bytes.clone(), query("SELECT 2")].concat();
+        for split in 0..=followed.len() {
+            let (found, _) = scanned(&followed[..split], &names);
+            match found.unwrap() {
+                Scan::Group(group) => {
+                    assert!(split >= bytes.len(), "{what}: found in {split} bytes");
+                    assert_eq!((group.bytes, group.end), (bytes.len(), end), "{what}");
+                }
+                Scan::Incomplete => assert!(split < bytes.len(), "{what}: not found in {split}"),
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_statements_of_a_group_are_named_once_each() {
+    let names = Names::default();
+    let bytes = [parse("", "SELECT 1"), describe(""), bind("", ""), execute(), sync()].concat();
+    let (found, mentioned) = scanned(&bytes, &names);
+    assert!(matches!(found, Ok(Scan::Group(group)) if group.executes == Executes::Something));
+    assert_eq!(mentioned, 1);
+    let (_, mentioned) = scanned(&[bind("", "unknown"), execute(), sync()].concat(), &names);
+    assert_eq!(mentioned, 1, "a statement that is not known counts as one that is not known");
+}
+
+#[test]
+fn bytes_that_are_no_messages_end_the_conversation_and_nothing_else() {
+    let names = Names::default();
+    // Every one- and two-byte change of a valid batch: an answer or a violation, never a panic.
+    let valid = [parse("s", "SELECT 1"), bind("", "s"), execute(), sync()].concat();
+    for at in 0..valid.len() {
+        for value in 0..=255_u8 {
+            let mut bytes = valid.clone();
+            bytes[at] = value;
+            drop(scanned(&bytes, &names));
+            let next = (at + 1) % bytes.len();
+            bytes[next] = bytes[next].wrapping_add(value);
+            drop(scanned(&bytes, &names));
+        }
+    }
+    for wrong in [query("x")[..5].to_vec(), message(b'p'), message(b'Z')] {
+        let mut bytes = wrong;
+        if bytes[0] == b'Q' {
+            bytes[1..5].copy_from_slice(&u32::MAX.to_be_bytes());
+        }
+        assert!(scanned(&bytes, &names).0.is_err());
+    }
+}
+
+#[test]
+fn a_query_that_outgrows_the_buffer_is_cut_and_a_named_parse_refused() {
+    let names = Names::default();
+    let long = query(&format!("SELECT '{}'", "x".repeat(3 * 1024 * 1024)));
+    let (found, _) = scanned(&long[..1024 * 1024], &names);
+    let Ok(Scan::Group(group)) = found else { panic!("not cut: {found:?}") };
+    assert_eq!(group.end, End::Cut { rest: long.len() - 1024 * 1024 });
+
+    let mut named = parse("s", "SELECT 1");
+    named[1..5].copy_from_slice(&(17 * 1024 * 1024_u32).to_be_bytes());
+    assert!(scanned(&named, &names).0.is_err());
+}
+
+/// What one backend and one client know.
+#[derive(Default)]
+struct Desk {
+    names: Names,
+    unnamed: Option<pgsteer::session::Unnamed>,
+    there: UnnamedThere,
+    held: Held,
+    library: Library,
+    replies: Replies,
+    strays: Vec<Box<[u8]>>,
+}
+
+impl Desk {
+    fn build(&mut self, group: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut builder = Builder {
+            names: &mut self.names,
+            unnamed: &mut self.unnamed,
+            unnamed_there: &mut self.there,
+            held: &mut self.held,
+            library: &self.library,
+            replies: &mut self.replies,
+            strays: &mut self.strays,
+        };
+        builder.build(group, &mut |sql| facts(sql), &mut out).unwrap();
+        out
+    }
+
+    /// Feeds the server's tags; the dispositions, with `1` for each answer that is put in.
+    fn answer(&mut self, tags: &str) -> (String, Vec<Undo>) {
+        let mut seen = String::new();
+        let mut undone = Vec::new();
+        for tag in tags.bytes() {
+            for _ in 0..self.replies.put_in() {
+                seen.push('1');
+            }
+            let taken = self.replies.take(tag, &mut |undo| undone.push(undo)).unwrap();
+            seen.push(if taken == Disposition::Forward { char::from(tag) } else { '-' });
+        }
+        for _ in 0..self.replies.put_in() {
+            seen.push('1');
+        }
+        (seen, undone)
+    }
+}
+
+fn tags(bytes: &[u8]) -> String {
+    let mut tags = String::new();
+    let mut at = 0;
+    while let Some(header) = frame::peek(&bytes[at..]).unwrap() {
+        tags.push(char::from(header.tag));
+        at += header.total;
+    }
+    tags
+}
+
+#[test]
+fn a_named_statement_is_parsed_once_a_backend_and_its_answer_is_put_in() {
+    let mut desk = Desk::default();
+    let first = desk.build(&[parse("mine", "SELECT $1"), sync()].concat());
+    assert_eq!(tags(&first), "PS");
+    assert!(!first.windows(4).any(|name| name == b"mine"), "the client's name stays with us");
+    assert_eq!(desk.answer("1Z").0, "1Z");
+
+    // Another session, the same text and the same backend: nothing is sent.
+    desk.names = Names::default();
+    let second = desk.build(&[parse("other", "SELECT $1"), describe("other"), sync()].concat());
+    assert_eq!(tags(&second), "DS");
+    assert_eq!(desk.answer("tTZ").0, "1tTZ");
+
+    // Another backend: what it lacks goes ahead, and its answer is ours.
+    desk.held = Held::default();
+    let third = desk.build(&[bind("", "other"), execute(), sync()].concat());
+    assert_eq!(tags(&third), "PBES");
+    assert_eq!(desk.answer("12DDCZ").0, "-2DDCZ");
+}
+
+#[test]
+fn what_an_error_skips_is_undone() {
+    let mut desk = Desk::default();
+    let batch = [parse("a", "SELEC 1"), parse("b", "SELECT 2"), bind("", "b"), execute(), sync()];
+    desk.build(&batch.concat());
+    let (seen, undone) = desk.answer("EZ");
+    assert_eq!(seen, "EZ");
+    let named = undone.iter().filter(|undo| matches!(undo, Undo::Name { .. })).count();
+    assert_eq!(named, 2, "neither name stands for anything");
+    assert!(desk.replies.is_settled());
+}
+
+#[test]
+fn after_an_error_before_sync_everything_up_to_it_is_passed_over() {
+    let mut desk = Desk::default();
+    desk.build(&[parse("", "SELEC"), message(b'H')].concat());
+    assert_eq!(desk.answer("E").0, "E");
+    assert!(desk.replies.is_skipping());
+    let rest = desk.build(&[bind("", ""), execute(), sync()].concat());
+    assert_eq!(tags(&rest), "S");
+    assert_eq!(desk.answer("Z").0, "Z");
+}
+
+#[test]
+fn an_unnamed_statement_of_an_earlier_group_is_parsed_where_it_is_bound() {
+    let mut desk = Desk::default();
+    desk.build(&[parse("", "SELECT 1"), describe(""), sync()].concat());
+    assert_eq!(desk.answer("1tTZ").0, "1tTZ");
+    // The same backend still has it.
+    assert_eq!(tags(&desk.build(&[bind("", ""), execute(), sync()].concat())), "BES");
+    assert_eq!(desk.answer("2DCZ").0, "2DCZ");
+    // Another one has not.
+    desk.there = UnnamedThere::No;
+    desk.held = Held::default();
+    assert_eq!(tags(&desk.build(&[bind("", ""), execute(), sync()].concat())), "PBES");
+    assert_eq!(desk.answer("12DCZ").0, "-2DCZ");
+}
+
+#[test]
+fn a_name_that_is_taken_gets_the_servers_own_error() {
+    let mut desk = Desk::default();
+    desk.build(&[parse("s", "SELECT 1"), sync()].concat());
+    desk.answer("1Z");
+    let again = desk.build(&[parse("s", "SELECT 2"), sync()].concat());
+    assert_eq!(tags(&again), "PPS");
+    assert_eq!(desk.answer("1EZ").0, "-EZ");
+    assert_eq!(desk.strays, [Box::from(&b"s"[..])]);
+}
+
+#[test]
+fn a_message_that_nothing_asked_for_is_out_of_step() {
+    for tag in *b"12T3CDZ" {
+        let mut replies = Replies::default();
+        assert!(replies.take(tag, &mut |_| ()).is_err(), "{}", char::from(tag));
+    }
+    for tag in *b"NSAE" {
+        let mut replies = Replies::default();
+        assert!(replies.take(tag, &mut |_| ()).is_ok(), "{}", char::from(tag));
+    }
+}
+
+#[test]
+fn a_cut_bind_keeps_its_length_with_its_new_name() {
+    let mut desk = Desk::default();
+    desk.build(&[parse("a_rather_long_name_of_the_client", "SELECT $1"), sync()].concat());
+    desk.answer("1Z");
+    let mut whole = bind("", "a_rather_long_name_of_the_client");
+    whole.extend_from_slice(&[7; 100]);
+    let length = u32::try_from(whole.len() - 1).unwrap();
+    whole[1..5].copy_from_slice(&length.to_be_bytes());
+    let cut = whole.len() - 60;
+    let sent = desk.build(&whole[..cut]);
+    let header = frame::peek(&sent).unwrap().unwrap();
+    assert_eq!(header.total, sent.len() + 60, "the rest still belongs to the message");
+}
