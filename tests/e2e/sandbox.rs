@@ -5,12 +5,22 @@ use pgsteer::sandbox::Auth;
 use pgsteer::sandbox::Cluster;
 use pgsteer::sandbox::Durability;
 use pgsteer::sandbox::Plan;
+use pgsteer::sandbox::Scratch;
 use pgsteer::sandbox::Server;
 use pgsteer::sandbox::Shutdown;
 use pgsteer::sandbox::StatementLog;
 use pgsteer::sandbox::eventually;
+use rustix::process::Pid;
+use rustix::process::Signal;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
 use std::time::Duration;
 use tokio_postgres::NoTls;
 
@@ -63,6 +73,56 @@ fn a_cluster_leaves_nothing_when_its_owner_panics() {
     assert!(panicked);
     let traces = traces.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     traces.unwrap().assert_gone();
+}
+
+/// Not a test: the process that the two tests below kill. Run as a test, it does nothing.
+#[test]
+fn an_owner_that_is_killed() {
+    if std::env::var_os(OWNER).is_none() {
+        return;
+    }
+    let cluster = cluster(&Plan::new().standbys(1));
+    // The proxy and whoever else works in the cluster's directory ends with it.
+    let dir = cluster.workshop("worker").unwrap();
+    let mut worker = Command::new("sleep").arg("600").current_dir(dir).spawn().unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "{READY}{}", cluster.primary().socket_dir().parent().unwrap().display()).unwrap();
+    worker.wait().unwrap();
+}
+
+#[test]
+fn a_cluster_leaves_nothing_when_its_owner_is_killed() {
+    for signal in [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP] {
+        let (mut owner, dir) = start_owner(&std::env::temp_dir());
+
+        kill(signal, owner.id());
+        owner.wait().unwrap();
+
+        let gone = || (!dir.exists() && processes_in(&dir).is_empty()).then_some(());
+        assert!(eventually(SOON, gone).is_some(), "{signal:?}: {} stayed", dir.display());
+    }
+}
+
+#[test]
+fn the_next_run_removes_what_a_killed_owner_and_a_killed_guard_left() {
+    // A place for temporary files of its own: any other run would remove it as well.
+    let scratch = Scratch::new().unwrap();
+    let base = scratch.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    let (mut owner, dir) = start_owner(&base);
+    for guard in guards_of(&dir) {
+        kill(Signal::KILL, guard);
+    }
+    kill(Signal::KILL, owner.id());
+    owner.wait().unwrap();
+    assert!(!processes_in(&dir).is_empty(), "without a guard its servers live on");
+
+    let (mut next, _) = start_owner(&base);
+
+    assert!(!dir.exists(), "{} stayed", dir.display());
+    assert_eq!(processes_in(&dir), Vec::<u32>::new());
+    kill(Signal::KILL, next.id());
+    next.wait().unwrap();
 }
 
 #[test]
@@ -185,6 +245,49 @@ fn make_table(cluster: &Cluster) {
     cluster.primary().rows("CREATE TABLE t (x int); INSERT INTO t VALUES (1)").unwrap();
 }
 
+/// Makes `an_owner_that_is_killed` own a cluster.
+const OWNER: &str = "SANDBOX_TEST_OWNER";
+/// What that says when the cluster runs, before its directory.
+const READY: &str = "cluster in ";
+
+/// Starts this same binary as the owner of a cluster; gives the cluster's directory.
+fn start_owner(base: &Path) -> (Child, PathBuf) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "sandbox::an_owner_that_is_killed", "--nocapture"]);
+    let mut owner =
+        command.env(OWNER, "1").env("TMPDIR", base).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    // libtest may have begun the line.
+    let dir = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.split_once(READY).map(|(_, dir)| PathBuf::from(dir)));
+    let dir = dir.expect("the owner ended before its cluster ran");
+    assert!(processes_in(&dir).len() > 2, "the check sees too few processes");
+    (owner, dir)
+}
+
+fn kill(signal: Signal, pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// The guards of this directory, which is one of their arguments.
+fn guards_of(dir: &Path) -> Vec<u32> {
+    let found = pids().filter(|pid| {
+        let args = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut args = args.split(|byte| *byte == 0);
+        args.any(|arg| arg == b"pgsteer-guard") && args.next() == Some(dir.as_os_str().as_bytes())
+    });
+    let found: Vec<u32> = found.collect();
+    assert_eq!(found.len(), 1, "one guard a directory");
+    found
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+}
+
 /// What a cluster has on this machine while it runs.
 struct Traces {
     dir: PathBuf,
@@ -228,11 +331,10 @@ fn segment(server: &Server) -> Option<String> {
 
 /// The processes that work in a directory or beneath it.
 fn processes_in(dir: &Path) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").unwrap();
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
-        cwd.is_ok_and(|cwd| cwd.starts_with(dir))
-    })
-    .collect()
+    pids()
+        .filter(|pid| {
+            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+            cwd.is_ok_and(|cwd| cwd.starts_with(dir))
+        })
+        .collect()
 }
