@@ -19,6 +19,7 @@ pub mod pool;
 
 pub mod frontend;
 pub mod control;
+pub mod admin;
 
 pub mod config;
 pub mod sandbox;

@@ -68,6 +68,12 @@ impl Statements {
         }
     }
 
+    /// How many groups were routed there for this reason.
+    pub fn count_routed(&self, target: ServedBy, why: Why) -> u64 {
+        let reasons = self.routes.get(target);
+        reasons.and_then(|reasons| reasons.get(why)).map_or(0, IntCounter::get)
+    }
+
     /// A read waited for a standby to replay the session's floor.
     pub fn waited_for_replay(&self, outcome: WaitOutcome, time: Duration) {
         self.lsn_wait.observe(outcome, time.as_secs_f64());

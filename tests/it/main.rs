@@ -7,6 +7,7 @@
     reason = "a failed test panics"
 )]
 
+mod admin;
 mod classify;
 mod cli;
 mod config;

@@ -1,0 +1,30 @@
+//! What operators and their tools ask over HTTP: metrics, health, status, routes.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/metrics` | everything that is counted, in the text format of Prometheus |
+//! | `/livez` | 200 while our own threads turn; never because of a server |
+//! | `/readyz` | 200 while clients can be served; `?verbose` names each condition, `?require=primary` adds one |
+//! | `/status` | [`StatusReport`] as JSON: what `pgsteer status` shows |
+//! | `/route` | where a statement would go: `?database=`, the SQL as the body or as `?sql=` |
+//!
+//! Invariants:
+//! - Requests are bounded: in size, in headers, in time, in number.
+//! - A lost primary makes nobody unready: a load balancer would turn away the clients whose
+//!   statements can wait.
+//! - It answers while pgsteer drains.
+//!
+//! Deliberately absent: anything that changes something, and TLS: it listens on loopback
+//! unless told otherwise.
+
+mod health;
+mod http;
+mod respond;
+mod status;
+
+pub use health::{Health, Requirement};
+pub use http::{AdminError, Listening};
+pub use respond::{Explain, Sources};
+pub use status::{
+    ClientReport, LimitReport, ReadReport, ServerReport, SessionReport, Shown, State, StatusReport,
+};
