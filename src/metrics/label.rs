@@ -15,7 +15,10 @@ pub trait Label: Copy + 'static {
 }
 
 macro_rules! labels {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* })*) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* }
+    )*) => {
         $(
             $(#[$doc])*
             #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 pub struct Found {
     /// Its process id.
     pub pid: u32,
-    /// What it calls itself, as `ps` shows it: `postgres: standby1: walreceiver streaming 0/3000060`.
+    /// What it calls itself, as `ps` shows it:
+    /// `postgres: standby1: walreceiver streaming 0/3000060`.
     pub title: String,
 }
 

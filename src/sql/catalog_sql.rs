@@ -10,7 +10,8 @@
 ///
 /// Each such change writes a row of a system catalog with a new `xmin`. PostgreSQL's own objects
 /// and temporary relations are left out. Of `pg_class` the columns that count are compared
-/// instead, since `TRUNCATE` and `GRANT` write it, too. Costs a scan of these catalogs: about a millisecond for a thousand objects.
+/// instead, since `TRUNCATE` and `GRANT` write it, too. Costs a scan of these catalogs: about a
+/// millisecond for a thousand objects.
 pub const FINGERPRINT: &str = "
 SELECT pg_catalog.md5(pg_catalog.string_agg(x.part, ',' ORDER BY x.part)) AS fingerprint
 FROM (

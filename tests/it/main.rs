@@ -12,3 +12,4 @@ mod classify;
 mod cli;
 mod config;
 mod session;
+mod tidy;

@@ -25,7 +25,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
     /// How many standbys
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=8))]
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=8))]
     pub standbys: u8,
     /// What is shown; nothing: the servers, until Ctrl-C
     #[command(subcommand)]

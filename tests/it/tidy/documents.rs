@@ -1,0 +1,309 @@
+//! What is written about the house agrees with it: map, decisions, failures, commands, links.
+
+use super::assert_none;
+use super::imports::AWAITED;
+use super::source;
+use crate::config::Said;
+use clap::Parser as _;
+use pgsteer::cli::args::Args;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What ARCHITECTURE.md must name: every entry of `src`.
+fn entries_of_src() -> BTreeSet<String> {
+    let files = source::files_beneath("src");
+    files
+        .iter()
+        .filter_map(|file| file.path.strip_prefix("src/"))
+        .map(|inside| inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs").to_owned())
+        .collect()
+}
+
+/// The modules that a map names: `name/` or `name.rs` at the beginning of a line of its block.
+fn mapped(page: &str) -> BTreeSet<String> {
+    let block = page.split("```").find(|block| block.starts_with("text\nsrc/")).unwrap_or("");
+    let names = |line: &str| -> Vec<String> {
+        let column = line.strip_prefix("  ").filter(|line| !line.starts_with([' ', '-']));
+        let words = column.unwrap_or("").split_whitespace();
+        let is_name = |word: &&str| word.ends_with('/') || source::is_rust(word);
+        let bare = |word: &str| word.trim_end_matches('/').trim_end_matches(".rs").to_owned();
+        words.take_while(is_name).map(bare).collect()
+    };
+    block.lines().skip(2).flat_map(names).collect()
+}
+
+#[test]
+fn the_map_names_every_module_and_no_other() {
+    let mapped = mapped(&source::read("ARCHITECTURE.md"));
+    let there = entries_of_src();
+    let mut found: Vec<_> = there
+        .difference(&mapped)
+        .map(|name| format!("ARCHITECTURE.md: the map lacks src/{name}"))
+        .collect();
+    found.extend(
+        mapped
+            .difference(&there)
+            .filter(|name| !AWAITED.contains(&name.as_str()))
+            .map(|name| format!("ARCHITECTURE.md: the map names {name}, which is not there")),
+    );
+    assert_none(&found);
+}
+
+/// What is wrong with one decision record.
+fn faults_of_decision(path: &str, text: &str) -> Vec<String> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let number = name.split('-').next().unwrap_or("");
+    let mut lines = text.lines();
+    let mut faults = Vec::new();
+    let title = lines.next().unwrap_or("");
+    if number.len() != 4 || !title.starts_with(&format!("# {number} ")) {
+        faults.push(format!("{path}: the title must begin with `# {number} `"));
+    }
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let status = field("- Status: ").unwrap_or("");
+    let known = ["template", "proposed", "accepted"].contains(&status)
+        || status.strip_prefix("superseded by ").is_some_and(|by| by.len() == 4);
+    if !known {
+        faults.push(format!("{path}: `- Status: ` must be proposed, accepted, superseded by NNNN"));
+    }
+    let date = field("- Date: ").unwrap_or("");
+    let shape: String =
+        date.chars().map(|sign| if sign.is_ascii_digit() { '0' } else { sign }).collect();
+    if shape != "0000-00-00" {
+        faults.push(format!("{path}: `- Date: ` must be YYYY-MM-DD"));
+    }
+    for heading in ["## Context", "## Decision", "## Price", "## Revisit when"] {
+        if !text.lines().any(|line| line == heading) {
+            faults.push(format!("{path}: lacks `{heading}`"));
+        }
+    }
+    faults
+}
+
+#[test]
+fn decisions_have_a_number_a_status_and_a_date() {
+    let files = source::files_beneath("docs/decisions");
+    let mut found = Vec::new();
+    for (file, number) in files.iter().zip(0..) {
+        found.extend(faults_of_decision(&file.path, &file.text));
+        if !file.path.starts_with(&format!("docs/decisions/{number:04}-")) {
+            found.push(format!("{}: numbers follow each other; expected {number:04}", file.path));
+        }
+    }
+    assert_none(&found);
+    assert!(files.len() > 1, "no decisions");
+}
+
+/// The tests that a table's last column names, as `path::test`.
+fn guards(page: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    for (line, number) in page.lines().zip(1..).filter(|(line, _)| line.starts_with('|')) {
+        let Some(last) = line.trim_end().trim_end_matches('|').rsplit('|').next() else { continue };
+        let quoted = last.split('`').skip(1).step_by(2);
+        found.extend(quoted.filter(|name| name.contains(".rs")).map(|name| (number, name)));
+    }
+    found
+}
+
+/// Whether `tests/it/cli.rs::a_name` is a test in that file.
+fn is_a_test(name: &str, read: impl Fn(&str) -> String) -> bool {
+    let Some((path, test)) = name.split_once("::") else { return false };
+    let file = read(path);
+    // A case of a table of tests is written `name: ...`, a test of its own `fn name()`.
+    file.contains(&format!("fn {test}(")) || file.contains(&format!("    {test}: "))
+}
+
+#[test]
+fn every_failure_and_every_invariant_names_a_test_that_exists() {
+    let mut found = Vec::new();
+    for path in ["docs/known-failures.md", "ARCHITECTURE.md"] {
+        let page = source::read(path);
+        let tests = guards(&page);
+        assert!(tests.len() > 5, "{path} was not understood");
+        for (line, name) in tests.iter().filter(|(_, name)| !is_a_test(name, source::read)) {
+            found.push(format!("{path}:{line}: there is no test {name}"));
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn every_failure_has_its_guard() {
+    let page = source::read("docs/known-failures.md");
+    let rows = page.lines().zip(1..).filter(|(line, _)| line.starts_with("| "));
+    let found: Vec<_> = rows
+        .skip(1)
+        .filter(|(line, _)| guards(line).is_empty())
+        .map(|(_, number)| format!("docs/known-failures.md:{number}: names no test"))
+        .collect();
+    assert_none(&found);
+}
+
+/// The commands of the blocks that show a shell: lines that begin with `pgsteer`, joined over `\`.
+fn commands(page: &str) -> Vec<(usize, String)> {
+    let mut found: Vec<(usize, String)> = Vec::new();
+    let (mut shell, mut goes_on) = (false, false);
+    for (line, number) in page.lines().zip(1..) {
+        if line.starts_with("```") {
+            shell = line == "```sh";
+            continue;
+        }
+        let line = line.trim_start_matches("$ ");
+        if let Some((_, command)) = found.last_mut().filter(|_| goes_on) {
+            command.push_str(line.trim_end_matches('\\'));
+        } else if shell && line.split_whitespace().next() == Some("pgsteer") {
+            found.push((number, line.trim_end_matches('\\').to_owned()));
+        } else {
+            continue;
+        }
+        goes_on = line.ends_with('\\');
+    }
+    found
+}
+
+/// A command as the shell splits it, up to a comment or a pipe.
+fn split(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for sign in command.chars() {
+        match (quote, sign) {
+            (None, '#' | '|' | '>' | '&') => break,
+            (None, ' ') => words.push(String::new()),
+            (None, '\'' | '"') => quote = Some(sign),
+            (Some(open), _) if open == sign => quote = None,
+            (_, _) => words.last_mut().unwrap().push(sign),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Commands that are not built yet. Take off what has come.
+const COMMANDS_AWAITED: &[&str] = &["status"];
+
+#[test]
+fn the_commands_that_pages_show_are_understood() {
+    let mut found = Vec::new();
+    let mut shown = 0;
+    for file in source::files_beneath("").iter().filter(|file| source::is_page(&file.path)) {
+        for (line, command) in commands(&file.text) {
+            shown += 1;
+            let words = split(&command);
+            let awaited = words.iter().any(|word| COMMANDS_AWAITED.contains(&word.as_str()));
+            if let Err(error) = Args::try_parse_from(&words)
+                && error.use_stderr()
+                && !awaited
+            {
+                found.push(format!("{}:{line}: {command}: {error}", file.path));
+            }
+        }
+    }
+    assert_none(&found);
+    assert!(shown > 5, "the pages show {shown} commands");
+}
+
+/// The blocks of TOML in a page.
+fn configurations(page: &str) -> impl Iterator<Item = &str> {
+    page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next())
+}
+
+/// A configuration that cannot be read fails with its report.
+#[test]
+fn the_configurations_that_the_readme_shows_are_taken() {
+    let page = source::read("README.md");
+    let mut shown = 0;
+    for file in configurations(&page) {
+        shown += 1;
+        let config = Said { file, ..Said::default() }.config();
+        assert!(!config.servers.is_empty(), "{file}");
+    }
+    assert_eq!(shown, 1, "README.md shows one configuration");
+}
+
+/// What a page links to within the repository.
+fn links(page: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    for (line, number) in page.lines().zip(1..) {
+        for after in line.split("](").skip(1) {
+            let target = after.split([')', '#']).next().unwrap_or("");
+            if !target.is_empty() && !target.contains("://") {
+                found.push((number, target));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut found = Vec::new();
+    for file in source::files_beneath("").iter().filter(|file| source::is_page(&file.path)) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file.path);
+        for (line, target) in links(&file.text) {
+            if !root.parent().unwrap().join(target).exists() {
+                found.push(format!("{}:{line}: {target} is not there", file.path));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn the_papers_of_the_house_are_there() {
+    let papers = [
+        ("README.md", "# pgsteer"),
+        ("ARCHITECTURE.md", "# Architecture"),
+        ("CONTRIBUTING.md", "# Contributing"),
+        ("CHANGELOG.md", "# Changelog"),
+        ("LICENSE-MIT", "MIT License"),
+        ("LICENSE-APACHE", "Apache License"),
+    ];
+    for (path, title) in papers {
+        assert!(source::read(path).contains(title), "{path} does not say {title}");
+    }
+    let version = format!("## {}", env!("CARGO_PKG_VERSION"));
+    assert!(source::read("CHANGELOG.md").contains(&version), "CHANGELOG.md lacks {version}");
+}
+
+#[test]
+fn the_rules_of_documents_bite() {
+    let map = "# A\n```text\nsrc/\n  lib.rs main.rs  the tour\n  -- ground ---\n  pg/  what is\n  \
+               \x20                 more words/ here\n```\n";
+    let expected: BTreeSet<_> = ["lib", "main", "pg"].map(str::to_owned).into();
+    assert_eq!(mapped(map), expected);
+
+    let decision = "# 0001 Why\n\n- Status: accepted\n- Date: 2026-11-21\n\n## Context\n\
+                    ## Decision\n## Price\n## Revisit when\n";
+    let path = "docs/decisions/0001-why.md";
+    assert_eq!(faults_of_decision(path, decision), Vec::<String>::new());
+    for (right, wrong) in [
+        ("# 0001", "# 0002"),
+        ("accepted", "perhaps"),
+        ("2026-11-21", "today"),
+        ("## Price", "## Cost"),
+    ] {
+        assert_eq!(faults_of_decision(path, &decision.replace(right, wrong)).len(), 1, "{wrong}");
+    }
+
+    let row = "| a | b `c.rs` | `tests/a.rs::one`, `tests/a.rs::two`, `Sync` |";
+    let names: Vec<_> = guards(row).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(names, ["tests/a.rs::one", "tests/a.rs::two"]);
+    let file = |_: &str| "fn one() {}\n    three: \"x\",\n".to_owned();
+    assert!(is_a_test("tests/a.rs::one", file) && is_a_test("tests/a.rs::three", file));
+    assert!(!is_a_test("tests/a.rs::two", file) && !is_a_test("one", file));
+
+    let page = "```sh\n$ pgsteer --server a \\\n  --server b # two\nmake\n```\n`pgsteer x`\n";
+    let found = commands(page);
+    assert_eq!(found.len(), 1);
+    let words = split(&found[0].1);
+    assert_eq!(words, ["pgsteer", "--server", "a", "--server", "b"]);
+    assert!(Args::try_parse_from(&words).is_ok());
+    assert!(Args::try_parse_from(split("pgsteer --sever a")).is_err());
+    assert_eq!(split("pgsteer route 'SELECT 1; a'"), ["pgsteer", "route", "SELECT 1; a"]);
+
+    let page = "a\n```toml\nb = 1\n```\n```sh\nc\n```\n";
+    assert_eq!(configurations(page).collect::<Vec<_>>(), ["b = 1\n"]);
+
+    let found = links("[a](b.md#c) [d](https://e) ![f](g.svg)");
+    assert_eq!(found, [(1, "b.md"), (1, "g.svg")]);
+}
