@@ -183,7 +183,7 @@ impl Plan {
 }
 
 /// What every server of ours is told.
-const COMMON: [(&str, &str); 18] = [
+const COMMON: [(&str, &str); 19] = [
     ("listen_addresses", "127.0.0.1"),
     ("max_connections", "200"),
     ("shared_buffers", "32MB"),
@@ -200,6 +200,8 @@ const COMMON: [(&str, &str); 18] = [
     ("wal_retrieve_retry_interval", "200ms"),
     // Files in the data directory go away with it; those in /dev/shm outlive a kill -9.
     ("dynamic_shared_memory_type", "mmap"),
+    // Until PostgreSQL 13 the default was md5.
+    ("password_encryption", "scram-sha-256"),
     ("logging_collector", "off"),
     ("log_destination", "stderr"),
     // When, process, user@database/application: what finds one client's statement.

@@ -1,0 +1,51 @@
+# The two commands for newcomers are `make demo` and `make test`; each installs what is missing
+# (scripts/setup.sh). `make help` lists the rest.
+
+export PATH := $(HOME)/.cargo/bin:$(CURDIR)/target/tools:$(PATH)
+# Which other PostgreSQL versions `make test-all` fetches and runs the tests on.
+MAJORS ?= 13 14 16 17 18
+# How long `make soak` goes on, in minutes.
+MINUTES ?= 60
+
+.PHONY: help demo test test-all soak lint docs clean
+
+help:
+	@echo "make demo       a throw-away primary, two standbys and pgsteer in front; ARGS=\"lag 30s\""
+	@echo "make test       format, lints, and all tests on this machine's PostgreSQL (what CI runs)"
+	@echo "make test-all   test, then on other PostgreSQL versions ($(MAJORS)) and other drivers"
+	@echo "make soak       the tests on real servers, over and over with new seeds; MINUTES=60"
+	@echo "make lint       format and lints only"
+	@echo "make docs       the configuration's reference, and the documentation of the code"
+	@echo "make clean      removes what was built and fetched"
+
+demo:
+	@scripts/setup.sh demo
+	cargo build --locked
+	@target/debug/pgsteer demo $(ARGS)
+
+test:
+	@scripts/setup.sh test
+	@scripts/run-tests.sh
+
+test-all: test
+	@scripts/setup.sh all
+	@scripts/test-versions.sh $(MAJORS)
+	@scripts/test-drivers.sh
+
+soak:
+	@scripts/setup.sh test
+	@scripts/soak.sh $(MINUTES)
+
+lint:
+	@scripts/setup.sh test
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+
+docs:
+	@scripts/setup.sh build
+	cargo run --locked --quiet -- config reference > target/pgsteer.toml
+	mv target/pgsteer.toml config/pgsteer.toml
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+clean:
+	cargo clean
