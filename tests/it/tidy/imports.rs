@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 5] = [
 ];
 
 /// Modules of [`LAYERS`] that are not built yet. Take off what has come.
-pub(super) const AWAITED: &[&str] = &["admin"];
+pub(super) const AWAITED: &[&str] = &[];
 
 /// What stands above, and is nevertheless not to be imported.
 const NEVER: &[(&str, &str, &str)] = &[

@@ -19,7 +19,8 @@ fn violations(path: &str, text: &str) -> Vec<String> {
     for ((line, shown), number) in measured.lines().zip(text.lines()).zip(1..) {
         let in_text = line.chars().zip(shown.chars()).filter(|(kept, sign)| kept != sign).count();
         let length = shown.chars().count() - in_text;
-        if length > LINE_MAX {
+        let is_row = ["//! |", "/// |"].iter().any(|row| shown.trim_start().starts_with(row));
+        if length > LINE_MAX && !is_row {
             found.push(format!("{path}:{number}: {length} characters in a line"));
         }
     }
