@@ -19,6 +19,7 @@ use crate::pg::Lsn;
 use crate::topology::Role;
 use crate::topology::ServerId;
 use crate::topology::Signals;
+use crate::topology::Topology;
 use crate::topology::Unseen;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -237,9 +238,24 @@ impl Watcher {
                 let wanted = self.watch.signals.wanted_sample(self.watch.id);
                 let server = topology.server(self.watch.id)?;
                 let newest = server.sample.map_or(Moment::ORIGIN, |sample| sample.sent_at);
-                (wanted != Moment::ORIGIN && newest <= wanted).then_some(paced)
+                let asked = wanted != Moment::ORIGIN && newest <= wanted;
+                let replayed = server.sample.map_or(Lsn(0), |sample| sample.position.lsn);
+                (asked || self.is_awaited(now, &topology, replayed)).then_some(paced)
             }
         }
+    }
+
+    /// Whether some session's floor lies above what this standby was seen to have replayed, or
+    /// may: it is looked at until it has, so that the session's next read finds it ready.
+    fn is_awaited(&self, now: Moment, topology: &Topology, replayed: Lsn) -> bool {
+        let wished = self.watch.signals.wanted_position();
+        if wished == Moment::ORIGIN || now.since(wished) > WISH_AGE_MAX {
+            return false;
+        }
+        topology
+            .samples
+            .newest()
+            .is_none_or(|primary| primary.sent_at <= wished || primary.position.lsn > replayed)
     }
 
     /// Asks the server where it is.

@@ -18,7 +18,7 @@ use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session, Skipping};
 use crate::pg::quote_literal;
-use crate::route::{Consistency, Need, RoleWish};
+use crate::route::{Consistency, Need, Patience, RoleWish};
 use crate::session::{Floor, Names, Settings, SharedSettings};
 use crate::sql::Effects;
 use crate::wire::frame::TxStatus;
@@ -71,6 +71,7 @@ pub async fn greet(
         wishes,
         first_wishes: wishes,
         reported: Reported::default(),
+        patience: Patience::None,
         cancel,
         mentioned: Vec::new(),
         skipping: Skipping::No,

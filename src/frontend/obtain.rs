@@ -13,7 +13,9 @@ use crate::frontend::report::No;
 use crate::frontend::state::{NeedsPrimary, Retry, Session};
 use crate::pg::SqlState;
 use crate::pool::{Checkout, CheckoutError};
-use crate::route::{Ask, Consistency, Need, PrimaryReason, Refusal, Request, Route, decide};
+use crate::route::{
+    Ask, Consistency, Need, Patience, PrimaryReason, Refusal, Request, Route, Why, decide,
+};
 use crate::session::{Anchor, Demand, GROUP_MAX};
 use crate::topology::{Epoch, ServerId, Topology};
 use crate::wire::message;
@@ -125,6 +127,7 @@ impl Attempt<'_> {
             failed: self.failed,
             load: &loads,
             turn: self.client.shard.turn(),
+            patience: self.session.patience,
         };
         let route = decide(now, &request, &topology, &live.routing);
         drop(loads);
@@ -139,6 +142,11 @@ impl Attempt<'_> {
                 }
                 let standing = self.standing(server, &topology);
                 shard.shared.metrics.statements.routed(standing.served_by(), why);
+                // The second read in a row that the floor drives to the primary waits.
+                self.session.patience = match why {
+                    Why::Floor => Patience::Some,
+                    _ => Patience::None,
+                };
                 let epoch = topology.epoch;
                 Ok(Some(Obtained { checkout, standing, epoch }))
             }
@@ -262,6 +270,13 @@ impl Attempt<'_> {
         match ask {
             Ask::Nothing => {}
             Ask::Position(mark) => signals.want_position(mark),
+            Ask::Samples => {
+                let now = clock::now();
+                let topology = self.client.shard.topology();
+                for server in topology.servers.iter().filter(|server| server.reads.is_ok()) {
+                    signals.want_sample(server.id, now);
+                }
+            }
             Ask::Visibility(server, seen) => signals.want_visibility(server, seen),
         }
     }

@@ -8,6 +8,7 @@ use crate::frontend::params::Reported;
 use crate::frontend::plan::Wishes;
 use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
+use crate::route::Patience;
 use crate::session::{Floor, Names, Settings, SharedSettings, Undo, Unnamed};
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
@@ -55,6 +56,8 @@ pub struct Session {
     pub first_wishes: Wishes,
     /// What its client believes of the servers' parameters.
     pub reported: Reported,
+    /// Whether its next read waits for a standby.
+    pub patience: Patience,
     /// How it is cancelled.
     pub cancel: Arc<Handle>,
     /// The facts of the present group's statements.

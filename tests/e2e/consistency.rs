@@ -122,7 +122,10 @@ async fn a_healthy_set_shows_nothing_stale() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_replay_paused_the_primary_answers() {
-    let house = Blueprint::new().set("routing.max_lag", r#"{ time = "off", bytes = "off" }"#).build();
+    let house = Blueprint::new()
+        .set("routing.max_lag.time", "off")
+        .set("routing.max_lag.bytes", "off")
+        .build();
     prepare(&house).await;
     house.server("standby1").pause_replay().unwrap();
     house.server("standby2").pause_replay().unwrap();
@@ -142,7 +145,8 @@ async fn with_delayed_standbys_nothing_is_stale_and_without_the_floor_much_is() 
             let plan = plan.server_setting("standby1", "recovery_min_apply_delay", "300ms");
             plan.server_setting("standby2", "recovery_min_apply_delay", "300ms")
         })
-        .set("routing.max_lag", r#"{ time = "off", bytes = "off" }"#)
+        .set("routing.max_lag.time", "off")
+        .set("routing.max_lag.bytes", "off")
         .build();
     prepare(&house).await;
     let seen = pairs(&house, PAIRS, Pause::None).await;

@@ -58,6 +58,21 @@ pub struct Request<'a> {
     pub load: &'a [u32],
     /// Turns the choice among equals; any number.
     pub turn: u32,
+    /// Whether the group waits a little for a standby before it takes the primary.
+    pub patience: Patience,
+}
+
+/// Whether a read whose floor no standby has reached yet waits for one.
+///
+/// The first read after a write does not: the primary answers at once. But each read on the
+/// primary raises the floor again, so a session that went on like that would never leave it.
+/// The next ones wait for a standby, once and for a few milliseconds, and stay there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It takes the primary at once.
+    None,
+    /// It waits, up to `replay_wait_max`.
+    Some,
 }
 
 /// Where a group goes.
@@ -91,6 +106,8 @@ pub enum Ask {
     Nothing,
     /// A position of the primary, sampled after this moment.
     Position(Moment),
+    /// Newer samples of the standbys.
+    Samples,
     /// Certainty that the primary shows what this standby showed up to this moment.
     Visibility(ServerId, Moment),
 }
@@ -278,6 +295,10 @@ fn read(now: Moment, request: &Request<'_>, topology: &Topology, policy: &Policy
         OnAllStale::Wait | OnAllStale::Error => false,
     };
     if primary_answers {
+        let soon = request.since + policy.replay_wait_max;
+        if request.patience == Patience::Some && why == Why::Floor && now < soon {
+            return Route::Wait { ask, until: soon };
+        }
         if topology.writable().is_some_and(|server| !request.has_failed(server)) {
             return to_primary(now, request, topology, policy, why);
         }
@@ -467,7 +488,8 @@ impl Request<'_> {
     fn asks_position(&self) -> Ask {
         match self.demand {
             Demand::Unresolved(mark) => Ask::Position(mark),
-            Demand::Nothing | Demand::Position(_) | Demand::Lost => Ask::Nothing,
+            Demand::Position(_) => Ask::Samples,
+            Demand::Nothing | Demand::Lost => Ask::Nothing,
         }
     }
 }

@@ -72,6 +72,7 @@ fn request() -> Request<'static> {
         failed: 0,
         load: &[],
         turn: 0,
+        patience: Patience::None,
     }
 }
 
@@ -120,6 +121,19 @@ fn an_unresolved_floor_is_read_on_the_primary_or_waited_for() {
     without.primary = Primary::None { last: Some(PRIMARY), why: NoPrimary::Unseen };
     let expected = Ask::Position(ms(NOW_MS - 1));
     assert!(matches!(ask(&read, &without), Route::Wait { ask, .. } if ask == expected));
+}
+
+#[test]
+fn a_patient_read_waits_a_little_for_a_standby_and_no_longer() {
+    let patient = Request { patience: Patience::Some, ..request() };
+    let read = Request { demand: Demand::Position(position(301)), ..patient };
+    assert!(matches!(ask(&read, &world()), Route::Wait { ask: Ask::Samples, .. }));
+    let late = Request { since: ms(NOW_MS - 50), ..read };
+    assert_eq!(target(ask(&late, &world())), Some((PRIMARY, Why::Floor)));
+    let ready = Request { demand: Demand::Position(position(300)), ..patient };
+    assert_eq!(target(ask(&ready, &world())), Some((NEAR, Why::Read)));
+    let none_fit = Request { failed: 0b110, ..read };
+    assert_eq!(target(ask(&none_fit, &world())), Some((PRIMARY, Why::NoStandby)));
 }
 
 #[test]
