@@ -1,5 +1,6 @@
 //! The parts of a running proxy, in the order in which they are built.
 
+use crate::admin::{AdminError, Health, Listening, Shown, Sources};
 use crate::auth::{Keyring, Userlist, UserlistError};
 use crate::backend;
 use crate::backend::{Login, LoginSecret, Lookup, Target};
@@ -15,13 +16,16 @@ use crate::net::{BindError, Listener, ServerTls, TlsError};
 use crate::pool::Pools;
 use crate::proxy::accept;
 use crate::proxy::accept::Doors;
+use crate::proxy::explain::explainer;
 use crate::proxy::shard;
 use crate::proxy::shard::Inlets;
 use crate::session::Library;
 use crate::sql::FunctionLists;
+use crate::tasks;
 use crate::topology::{Seen, Server, ServerId, Topology, Unfit, Unseen};
 use arc_swap::ArcSwap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,6 +41,8 @@ pub struct Parts {
     control: Control,
     shards: Vec<JoinHandle<()>>,
     addresses: Vec<String>,
+    http: Option<SocketAddr>,
+    shown: Arc<ArcSwap<Shown>>,
     /// Ends the acceptors.
     accepting: CancellationToken,
     /// Ends the shards and the control plane.
@@ -55,6 +61,9 @@ pub enum StartError {
     /// The metrics could not be registered.
     #[error("the metrics could not be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The HTTP port could not be taken.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The control plane could not be started.
     #[error(transparent)]
     Control(#[from] control::StartError),
@@ -92,6 +101,10 @@ impl Parts {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub async fn build(config: &Config) -> Result<Self, StartError> {
+        let http = match config.http {
+            Some(address) => Some(Listening::bind(address).await?),
+            None => None,
+        };
         let listeners = listen(config)?;
         let addresses = listeners.iter().map(|(address, _)| address.clone()).collect();
         let links = links(config)?;
@@ -101,15 +114,23 @@ impl Parts {
         let serving = CancellationToken::new();
         let control = Control::start(control_config(config), &links, &serving)?;
         let (shards, doors) = start_shards(&shared, &config.limits, &serving)?;
+        let shown = Arc::new(ArcSwap::from_pointee(shown(config)));
+        let http = http.map(|http| start_http(http, &shared, &shown, &serving));
         for (_, listener) in listeners {
             accept::start(listener, doors.clone(), accepting.clone());
         }
-        Ok(Self { shared, control, shards, addresses, accepting, serving })
+        shared.health.listening();
+        Ok(Self { shared, control, shards, addresses, http, shown, accepting, serving })
     }
 
     /// Where clients connect.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Where HTTP is answered.
+    pub fn http(&self) -> Option<String> {
+        self.http.map(|http| http.to_string())
     }
 
     /// How many threads serve.
@@ -126,6 +147,7 @@ impl Parts {
         self.shared.gate.store(Arc::new(gate));
         self.shared.live.store(Arc::new(Live { routing: config.routing.clone() }));
         self.shared.pools.set_policy(config.pool.clone());
+        self.shown.store(Arc::new(shown(config)));
         self.control.adjust(live_control(config));
         self.shared.metrics.reloaded(Reload::TakenOver);
         Ok(())
@@ -140,6 +162,7 @@ impl Parts {
     /// ends sessions as they become idle, for `timeout` at most. How many are left.
     pub async fn drain(&self, delay: Duration, timeout: Duration) -> u32 {
         self.shared.metrics.drain();
+        self.shared.health.draining();
         tokio::time::sleep(delay).await;
         self.accepting.cancel();
         self.shared.drain.cancel();
@@ -206,6 +229,7 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
         keyring,
         live: Arc::new(ArcSwap::from_pointee(Live { routing: config.routing.clone() })),
         clients: AtomicU32::new(0),
+        health: Arc::new(Health::new(shard_count(&config.limits))),
         drain: CancellationToken::new(),
     })
 }
@@ -227,6 +251,30 @@ fn show_pools(shared: &Arc<frontend::Shared>) {
             metrics.backends.set_limit(server, limit);
         }
     }));
+}
+
+/// Answers over HTTP from now on.
+fn start_http(
+    http: Listening,
+    shared: &Arc<frontend::Shared>,
+    shown: &Arc<ArcSwap<Shown>>,
+    stop: &CancellationToken,
+) -> SocketAddr {
+    let address = http.address();
+    let sources = Arc::new(Sources {
+        board: Arc::clone(&shared.board),
+        metrics: Arc::clone(&shared.metrics),
+        health: Arc::clone(&shared.health),
+        shown: Arc::clone(shown),
+        explain: explainer(shared, &shared.live),
+    });
+    tasks::spawn("http", http.serve(sources, stop.clone()));
+    address
+}
+
+/// The settings that the status names.
+fn shown(config: &Config) -> Shown {
+    Shown { consistency: config.routing.consistency, max_lag: config.routing.max_lag }
 }
 
 /// What joins the planes.

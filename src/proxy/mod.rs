@@ -6,6 +6,7 @@
 
 mod accept;
 mod build;
+mod explain;
 mod reload;
 mod shard;
 
@@ -52,7 +53,7 @@ async fn serve(parts: Parts, config: Config, request: &Request) -> Exit {
     let mut config = config;
     info!(
         listen = %parts.addresses().join(" "),
-        http = config.http.map(|http| http.to_string()),
+        http = parts.http(),
         servers = config.servers.len(),
         shards = parts.shards(),
         "ready"

@@ -54,7 +54,11 @@ async fn run(shard: Rc<Shard>, mut inlets: Inlets, stop: CancellationToken) {
                 tasks::spawn_local("client", client(Rc::clone(&shard), arrival));
             }
             Some(shared) = inlets.calls.recv() => shard.pools.donate(&shared),
-            _ = sweep.tick() => shard.pools.sweep(clock::now()),
+            _ = sweep.tick() => {
+                let now = clock::now();
+                shard.shared.health.beat(shard.pools.shard, now);
+                shard.pools.sweep(now);
+            }
             () = stop.cancelled() => return,
         }
     }
