@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Longest wait for one server, to connect as well as to answer.
-const SERVER_WAIT: Duration = Duration::from_secs(3);
+const SERVER_WAIT: Duration = Duration::from_secs(2);
 
 /// Asks the servers about users.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Lookup {
 #[derive(Debug, Default)]
 struct Standing {
     backend: Option<Backend>,
-    /// The place of the server that answered last.
-    last: usize,
+    /// The place of the server to be asked first: the one that answered last.
+    first: usize,
 }
 
 /// What the servers say of a user.
@@ -84,15 +84,22 @@ impl Lookup {
     /// What the servers say of a user. Dropped, only the standing connection is lost.
     pub async fn find(&self, user: &str) -> Result<Answer, LookupError> {
         let mut standing = self.standing.lock().await;
-        if let Some(backend) = standing.backend.take()
-            && let Ok((answer, backend)) = self.ask(backend, user).await
-        {
-            standing.backend = Some(backend);
-            return Ok(answer);
+        if let Some(backend) = standing.backend.take() {
+            match self.ask(backend, user).await {
+                Ok((answer, backend)) => {
+                    standing.backend = Some(backend);
+                    return Ok(answer);
+                }
+                // A connection may have been idle for too long. Another server first: this one
+                // may be silent, and would be waited for once more.
+                Err(Unanswered::Query(_) | Unanswered::Lost(_)) => {
+                    standing.first = standing.first.wrapping_add(1);
+                }
+            }
         }
         let mut error = LookupError::NoServer;
         for turn in 0..self.targets.len() {
-            let place = (standing.last + turn) % self.targets.len();
+            let place = standing.first.wrapping_add(turn) % self.targets.len();
             let Some(target) = self.targets.get(place) else { continue };
             let server = || target.name.to_string();
             let backend = match connect(target, &self.login, SERVER_WAIT).await {
@@ -104,7 +111,7 @@ impl Lookup {
             };
             match self.ask(backend, user).await {
                 Ok((answer, backend)) => {
-                    *standing = Standing { backend: Some(backend), last: place };
+                    *standing = Standing { backend: Some(backend), first: place };
                     return Ok(answer);
                 }
                 Err(Unanswered::Query(source)) => {

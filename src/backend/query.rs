@@ -10,8 +10,8 @@ use crate::wire::message::{
 use std::io;
 use tokio::io::AsyncWriteExt;
 
-/// Most bytes of answers to one call: a catalog of a hundred thousand functions fits.
-const ANSWER_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes of answers to one call; as rows they take up to six times as much.
+const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
 /// One row; `None` is NULL.
 pub type Row = Vec<Option<Vec<u8>>>;

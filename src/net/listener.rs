@@ -191,6 +191,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn every_address_means_ipv4_too() {
+        let listener = Listener::tcp("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = tokio::net::TcpStream::connect(("127.0.0.1", port));
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        assert!(client.is_ok() && accepted.unwrap().peer().is_local());
+    }
+
+    #[tokio::test]
     async fn a_socket_file_is_replaced_only_if_it_is_stale() {
         let directory = scratch("socket-file");
         let path = directory.join(".s.PGSQL.7");

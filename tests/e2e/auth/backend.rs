@@ -52,6 +52,7 @@ async fn each_method_lets_in_who_has_the_password() {
 
     let trusted = Login::new("trusted", "postgres", LoginSecret::None);
     let backend = connect(&target, &trusted, WITHIN).await.unwrap();
+    let backend = backend.detach().unwrap().attach().unwrap();
     assert!(backend.pid > 0 && backend.key.len() == 4 && !backend.stream.is_tls());
     assert_eq!(backend.param("server_encoding"), Some(&b"UTF8"[..]));
     assert!(backend.opened_at <= clock::now());
@@ -179,13 +180,15 @@ impl Secured {
             data.clone_into(&mut certs);
             let hba = "host all either 127.0.0.1/32 trust\n\
                        hostssl all secured 127.0.0.1/32 trust\n\
-                       hostnossl all unsecured 127.0.0.1/32 trust\n";
+                       hostnossl all unsecured 127.0.0.1/32 trust\n\
+                       hostssl all bound 127.0.0.1/32 scram-sha-256\n";
             let settings = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
             (hba.to_owned(), settings.to_owned())
         });
         for user in ["either", "secured", "unsecured"] {
             server.sql(&format!("CREATE ROLE {user} LOGIN"));
         }
+        server.sql("CREATE ROLE bound LOGIN PASSWORD 'secret'");
         Self { server, certs }
     }
 
@@ -251,6 +254,12 @@ async fn each_ssl_mode_means_what_libpq_says() {
 
     let secured = target(ADDRESS, house.server.port, SslMode::Require, None);
     cancel(&secured, 1, b"abcd", WITHIN).await.unwrap();
+
+    // The server offers SCRAM-SHA-256-PLUS, too, which we leave alone.
+    let backend = connect(&secured, &with_password("bound", "secret"), WITHIN).await.unwrap();
+    let mut backend = *backend.detach().unwrap_err().expect("TLS stays, and stays usable");
+    let who = backend.query("SELECT session_user").await.unwrap();
+    assert_eq!(who[0].text(0, 0), Some("bound"));
 
     house.set(&["ssl = off"]).await;
     house.check(("either", ADDRESS, SslMode::Prefer), "", Plain).await;

@@ -144,6 +144,10 @@ async fn a_login_is_passed_through_without_a_password() {
 
     // A new password: the old key is of no use, and the new one is learnt from the next login.
     server.sql("ALTER ROLE bob PASSWORD 'secret'");
+    server.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE usename = 'postgres' AND pid <> pg_backend_pid()",
+    );
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(door.psql("bob", &["-c", "SELECT session_user"]).await.as_deref(), Ok("bob"));
     server.sql("ALTER ROLE alice PASSWORD 'secret'"); // the same, but with another salt
@@ -187,11 +191,21 @@ async fn the_files_users_log_in_without_a_lookup() {
 
 /// Without any server that could be asked, who was seen before still gets in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_server_the_login_says_so() {
-    let gate = Gate { lookup: Some(lookup(vec![target(1)])), ..gate(Method::ScramSha256, "") };
-    let door = Door::open(gate, None);
+async fn without_a_server_those_who_were_seen_before_get_in() {
+    let server = server();
+    let target = target(server.port);
+    let gate = Gate { lookup: Some(lookup(vec![target.clone()])), ..gate(Method::ScramSha256, "") };
+    let door = Door::open(gate, Some(target));
+    assert_eq!(door.psql("alice", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
+
+    drop(server);
+    door.keyring.doubt("alice");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+
     let error = door.psql("alice", &["-c", "SELECT 1"]).await.unwrap_err();
-    assert!(error.contains("FATAL:  cannot check the password of user \"alice\" now"), "{error}");
+    assert!(error.contains("cannot connect to server \"db1\": connection refused"), "{error}");
+    let error = door.psql("bob", &["-c", "SELECT 1"]).await.unwrap_err();
+    assert!(error.contains("FATAL:  cannot check the password of user \"bob\" now"), "{error}");
 }
 
 /// Through a socket file as psql looks for it; there is no TLS on it, whoever asks.
