@@ -77,7 +77,9 @@ const fn in_words(why: NeedsPrimary) -> &'static str {
         NeedsPrimary::Temporary => "it uses the session's temporary schema",
         NeedsPrimary::Unparsed => "PostgreSQL's grammar does not accept it",
         NeedsPrimary::TooLong => "it is longer than 64 kB, so it is not parsed",
-        NeedsPrimary::TooDeep => "its comments are nested too deep to be parsed",
+        NeedsPrimary::TooDeep => {
+            "its comments are nested too deep, or its operators too long, to be parsed"
+        }
         NeedsPrimary::Dialect => {
             "client_encoding or standard_conforming_strings make it unsafe to parse"
         }

@@ -8,6 +8,7 @@ use super::Dialect;
 use super::Encoding;
 use super::Strings;
 use super::facts::Hints;
+use super::guard;
 
 /// What a hint begins with, inside the comment.
 const PREFIX: &str = "pgsteer:";
@@ -20,6 +21,10 @@ const MAX_WISHES: usize = 16;
 
 /// The hints of a text, if it has any.
 pub(super) fn find(sql: &[u8], dialect: Dialect) -> Option<Hints> {
+    // Of a text that is too long to be parsed only the beginning is looked at.
+    let is_long = sql.len() > guard::MAX_PARSED;
+    let sql = if is_long { sql.get(..MAX_HINT).unwrap_or(sql) } else { sql };
+    let leading_only = is_long || dialect.encoding == Encoding::Unsafe;
     // Nearly every text ends here.
     if !sql.windows(PREFIX.len()).any(|window| window == PREFIX.as_bytes()) {
         return None;
@@ -35,8 +40,8 @@ pub(super) fn find(sql: &[u8], dialect: Dialect) -> Option<Hints> {
             Token::Other => {
                 begun = true;
                 trailing.clear();
-                // A byte that looks like a quote may be none: what follows can't be told.
-                if dialect.encoding == Encoding::Unsafe {
+                // In an unsafe encoding a byte that looks like a quote may be none.
+                if leading_only {
                     break;
                 }
             }
@@ -297,6 +302,14 @@ mod tests {
             let hints = find(sql.as_bytes(), Dialect::default()).unwrap();
             assert!(hints.malformed.is_some(), "{sql}");
         }
+    }
+
+    #[test]
+    fn of_a_long_text_only_the_beginning_is_read() {
+        let long = format!("SELECT '{}'", "x".repeat(guard::MAX_PARSED));
+        let hint = "/* pgsteer: role=primary */";
+        assert_eq!(wishes(&format!("{hint} {long}")).len(), 1);
+        assert_eq!(wishes(&format!("{long} {hint}")), []);
     }
 
     #[test]

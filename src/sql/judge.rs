@@ -64,7 +64,7 @@ reasons! {
     Unparsed = "unparsed",
     /// It is longer than what is parsed.
     TooLong = "too_long",
-    /// Its comments are nested too deep to be parsed in good time.
+    /// Its comments are nested too deep, or its operators too long, to be parsed in good time.
     TooDeep = "too_deep",
     /// The session's encoding or string syntax isn't parsed.
     Dialect = "dialect",

@@ -19,7 +19,8 @@ use pg_raw_parse::walk::walk_manual;
 
 /// Reads everything below `root`.
 pub(super) fn read(root: Node<'_>, into: &mut Collector) {
-    let mut walk = Walk { pending: vec![(root, NO_SCOPE)], scopes: Vec::new(), into };
+    let pending = vec![(root, NO_SCOPE)];
+    let mut walk = Walk { pending, scopes: Vec::new(), steps_left: MAX_SCOPE_STEPS, into };
     while let Some((node, scope)) = walk.pending.pop() {
         walk.visit(node, scope);
     }
@@ -31,11 +32,16 @@ type ScopeId = usize;
 /// Outside every `WITH`.
 const NO_SCOPE: ScopeId = usize::MAX;
 
+/// Most scopes that are looked through in one statement: a fraction of a millisecond.
+const MAX_SCOPE_STEPS: u32 = 100_000;
+
 /// A walk with its own stack: as deep as the text is long, which is bounded.
 struct Walk<'a, 'c> {
     pending: Vec<(Node<'a>, ScopeId)>,
     /// A name of a `WITH`, and the scope around it.
     scopes: Vec<(ScopeId, &'a str)>,
+    /// How many scopes may still be looked through.
+    steps_left: u32,
     into: &'c mut Collector,
 }
 
@@ -82,11 +88,16 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// Whether an unqualified name is that of a `WITH` around it.
-    fn is_with_name(&self, name: &str, mut scope: ScopeId) -> bool {
+    /// A statement of thousands that uses up the steps has its names taken for relations.
+    fn is_with_name(&mut self, name: &str, mut scope: ScopeId) -> bool {
         while let Some((outer, visible)) = self.scopes.get(scope) {
+            if self.steps_left == 0 {
+                return false;
+            }
             if *visible == name {
                 return true;
             }
+            self.steps_left -= 1;
             scope = *outer;
         }
         false
