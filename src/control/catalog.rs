@@ -59,6 +59,10 @@ async fn read(connection: &mut PgConnection) -> Result<Rows, CatalogError> {
     Ok(Rows {
         fingerprint: fingerprint(connection).await?,
         functions: functions(connection, catalog_sql::FUNCTIONS).await?,
+        defaults: sqlx::query_as(catalog_sql::DEFAULTS)
+            .persistent(false)
+            .fetch_all(&mut *connection)
+            .await?,
         operators: functions(connection, catalog_sql::OPERATORS).await?,
         hidden: functions(connection, catalog_sql::HIDDEN).await?,
         domains: sqlx::query_scalar(catalog_sql::DOMAINS)

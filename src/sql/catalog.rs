@@ -153,6 +153,7 @@ impl Catalog {
             let entry = catalog.operators.entry(row.name.as_str().into()).or_default();
             *entry = entry.and(Function::behind_a_symbol(row));
         }
+        catalog.follow_defaults(&rows.defaults);
         for row in &rows.hidden {
             catalog.hidden = catalog.hidden.and(Function::behind_a_symbol(row));
         }
@@ -184,6 +185,24 @@ impl Catalog {
         let matters = takes_row && row.origin != Origin::Builtin && function != Function::NONE;
         if matters {
             self.row_functions.push((row.name.as_str().into(), function));
+        }
+    }
+
+    /// Makes every function as bad as its arguments' defaults, which may call others that have
+    /// some.
+    fn follow_defaults(&mut self, defaults: &[(String, String)]) {
+        for _ in 0..MAX_PASSES {
+            let mut changed = false;
+            for (name, expressions) in defaults {
+                let code = self.of_expression(expressions);
+                let Some(overloads) = self.functions.get_mut(name.as_str()) else { continue };
+                let before = overloads.other.unwrap_or(Function::NONE);
+                overloads.other = Some(before.and(code));
+                changed |= before != before.and(code);
+            }
+            if !changed {
+                return;
+            }
         }
     }
 

@@ -7,6 +7,8 @@ pub struct Rows {
     pub fingerprint: String,
     /// [`super::catalog_sql::FUNCTIONS`]
     pub functions: Vec<FunctionRow>,
+    /// [`super::catalog_sql::DEFAULTS`]: a function, and the defaults of its arguments.
+    pub defaults: Vec<(String, String)>,
     /// [`super::catalog_sql::OPERATORS`]: the operator's name with its function's labels.
     pub operators: Vec<FunctionRow>,
     /// [`super::catalog_sql::HIDDEN`]: functions that run without being named.

@@ -104,6 +104,13 @@ SELECT whole.proname::text, 'other', ",
  WHERE whole.oid >= 16384"
 );
 
+/// The defaults of users' functions' arguments, which a call that leaves them out evaluates:
+/// `name`, `expressions`.
+pub const DEFAULTS: &str = "
+SELECT p.proname::text AS name, pg_catalog.pg_get_expr(p.proargdefaults, 0) AS expressions
+  FROM pg_catalog.pg_proc p
+ WHERE p.proargdefaults IS NOT NULL AND p.oid >= 16384";
+
 /// Users' operators with users' functions: the columns of [`FUNCTIONS`], the operator's name.
 pub const OPERATORS: &str = concat!(
     "
@@ -175,8 +182,8 @@ SELECT c.relname::text AS relation, e.expression
  WHERE e.expression IS NOT NULL";
 
 /// What changing a table's rows runs besides: `relation`, and the columns of [`FUNCTIONS`] for
-/// each function of a trigger, a default, a constraint or an index; a rule counts as a
-/// volatile function of that name.
+/// each function of a trigger, a default, a constraint, an index or a partition key; a rule is a
+/// volatile function of its name.
 pub const WRITES: &str = concat!(
     "
 WITH called (relid, oid) AS (
@@ -200,6 +207,9 @@ WITH called (relid, oid) AS (
       UNION ALL
       SELECT indrelid FROM pg_catalog.pg_index
        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND indexrelid = d.objid
+      UNION ALL
+      SELECT partrelid FROM pg_catalog.pg_partitioned_table
+       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND partrelid = d.objid
    ) owner
 )
 SELECT DISTINCT c.relname::text AS relation, p.proname::text AS name, 'other' AS place, ",

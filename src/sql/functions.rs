@@ -13,6 +13,8 @@ use super::NeedsPrimary;
 /// Counts only for functions of PostgreSQL itself or written in C, so that nobody's own
 /// `random()` hides behind the name. Sorted.
 const HARMLESS: &[&str] = &[
+    "array_sample",
+    "array_shuffle",
     "bernoulli",
     "clock_timestamp",
     "current_query",
@@ -43,6 +45,7 @@ const HARMLESS: &[&str] = &[
     "random_normal",
     "system",
     "timeofday",
+    "timezone", // one of them is labelled volatile up to 14
     "uuid_generate_v1",
     "uuid_generate_v1mc",
     "uuid_generate_v4",

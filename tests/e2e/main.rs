@@ -20,3 +20,4 @@ mod control;
 mod sandbox;
 mod auth;
 mod consistency;
+mod fitness;

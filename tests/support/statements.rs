@@ -196,7 +196,7 @@ pub(crate) const CASES: &[Case] = &[
     primary("temporary", "SELECT pg_temp.f()"),
     // System catalogs.
     standby("SELECT relname FROM pg_class WHERE relkind = 'r'"),
-    standby("SELECT * FROM pg_catalog.pg_namespace"),
+    standby("SELECT nspname FROM pg_catalog.pg_namespace"),
     standby("SELECT table_name FROM information_schema.tables"),
     standby("SELECT usename FROM pg_stat_activity"),
     standby("SELECT name, setting FROM pg_settings WHERE name = 'work_mem'"),

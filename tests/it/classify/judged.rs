@@ -148,6 +148,25 @@ fn somebody_elses_random_is_not_harmless() {
     assert_eq!(judge("SELECT json_object('a': 1)"), Ok(()));
 }
 
+/// A call that leaves an argument out evaluates its default.
+#[test]
+fn defaults_of_arguments_are_calls() {
+    let mut rows = rows();
+    for name in ["first", "second", "third"] {
+        rows.functions.push(function(name, Origin::Written, "s"));
+    }
+    rows.defaults = vec![
+        ("first".into(), "1, second()".into()),
+        ("second".into(), "nextval('ids'::regclass)".into()),
+        ("third".into(), "CURRENT_USER, 3".into()),
+    ];
+    let catalog = Catalog::new(&rows, FunctionLists::default());
+    let judge = |sql| facts(sql).judge(Some(&catalog)).fit;
+    assert_eq!(judge("SELECT first()"), Err(NeedsPrimary::FunctionVolatile));
+    assert_eq!(judge("SELECT second()"), Err(NeedsPrimary::FunctionVolatile));
+    assert_eq!(judge("SELECT third()"), Ok(()));
+}
+
 /// Two relations of one name: which is meant depends on the `search_path`, so the worse counts.
 #[test]
 fn of_two_relations_of_one_name_the_worse_counts() {
