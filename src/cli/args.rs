@@ -55,6 +55,8 @@ pub struct Args {
 pub enum Command {
     /// Run the proxy, as without a command
     Run,
+    /// Show the servers, their lag and what is wrong
+    Status(crate::cli::status::Args),
     /// Say where a statement would go, and why, without running it
     Route(crate::cli::route::Args),
     /// Start throw-away servers and a proxy to play with

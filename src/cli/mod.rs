@@ -18,6 +18,7 @@ pub mod log;
 pub mod route;
 mod run;
 pub mod say;
+pub mod status;
 
 use crate::cli::args::Args;
 use crate::cli::args::Command;
@@ -44,6 +45,7 @@ fn dispatch(args: &Args) -> Result<Exit, Exit> {
     match &args.command {
         None | Some(Command::Run) => run::run(globals),
         Some(Command::Demo(args)) => demo::run(args, globals),
+        Some(Command::Status(args)) => status::run(args, globals),
         Some(Command::Route(args)) => route::run(args, globals),
         Some(Command::CheckConfig) => check_config::run(globals),
         Some(Command::Config(args)) => config_reference::run(args),

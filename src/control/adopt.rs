@@ -425,17 +425,17 @@ mod tests {
     }
 
     /// Timeline `n` descends from all before it; 9 is a stranger's.
-    fn history(timeline: Timeline) -> Option<History> {
+    fn history(timeline: Timeline) -> History {
         let forks = (1..timeline.0).map(|n| Fork { timeline: Timeline(n), at: Lsn(100) });
         let forks = if timeline == Timeline(9) { Vec::new() } else { forks.collect() };
-        Some(History::new(timeline, forks))
+        History::new(timeline, forks)
     }
 
     fn judge(standing: &Standing, sightings: &[Sighting]) -> Verdict {
         let histories: Vec<_> = sightings
             .iter()
             .map(|sighting| match sighting {
-                Sighting::Seen(seen) => history(seen.timeline),
+                Sighting::Seen(seen) => Some(history(seen.timeline)),
                 Sighting::Awaited | Sighting::Missing(_) => None,
             })
             .collect();

@@ -185,6 +185,9 @@ mod tests {
         Moment::from_nanos(millis * 1_000_000)
     }
 
+    /// A name, the attempts (began, ended, how), and whether it is gone, and silent.
+    type Case<'a> = (&'a str, &'a [(u64, u64, Unseen)], (bool, bool));
+
     fn absence(attempts: &[(u64, u64, Unseen)]) -> Absence {
         let policy = Policy::default();
         let mut attempts = attempts.iter().map(|&(began, ended, why)| Attempt {
@@ -201,7 +204,7 @@ mod tests {
     #[test]
     fn an_absence_is_what_was_attempted_and_failed() {
         use Unseen::{Broken, Full, LoginRefused, NotReady, Refused, Silent};
-        let cases: &[(&str, &[(u64, u64, Unseen)], (bool, bool))] = &[
+        let cases: &[Case<'_>] = &[
             ("one refusal, however long ago", &[(0, 1, Refused)], (false, false)),
             (
                 "refused for too short a time",

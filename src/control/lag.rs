@@ -151,12 +151,12 @@ mod tests {
         ring
     }
 
-    fn exactly(bytes: u64, millis: u64) -> Option<Behind> {
-        Some(Behind { bytes, time: TimeBehind::Exactly(Duration::from_millis(millis)) })
+    fn exactly(bytes: u64, millis: u64) -> Behind {
+        Behind { bytes, time: TimeBehind::Exactly(Duration::from_millis(millis)) }
     }
 
-    fn at_least(bytes: u64, millis: u64) -> Option<Behind> {
-        Some(Behind { bytes, time: TimeBehind::AtLeast(Duration::from_millis(millis)) })
+    fn at_least(bytes: u64, millis: u64) -> Behind {
+        Behind { bytes, time: TimeBehind::AtLeast(Duration::from_millis(millis)) }
     }
 
     #[test]
@@ -173,7 +173,8 @@ mod tests {
             ("asked before any note", 50, 900, at_least(50, 0)),
         ];
         for (name, replayed, then, expected) in cases {
-            assert_eq!(ring(&notes).behind(Lsn(replayed), at(then)), expected, "{name}");
+            let behind = ring(&notes).behind(Lsn(replayed), at(then));
+            assert_eq!(behind, Some(expected), "{name}");
         }
         assert_eq!(LagRing::default().behind(Lsn(1), at(1)), None);
     }
@@ -181,15 +182,15 @@ mod tests {
     #[test]
     fn an_idle_primary_shows_no_lag() {
         let notes: Vec<_> = (0..100).map(|n| (n * 250, 500)).collect();
-        assert_eq!(ring(&notes).behind(Lsn(500), at(24_750)), exactly(0, 0));
+        assert_eq!(ring(&notes).behind(Lsn(500), at(24_750)), Some(exactly(0, 0)));
     }
 
     #[test]
     fn after_a_gap_or_a_step_back_the_past_is_not_known() {
         let gap = ring(&[(0, 100), (250, 200), (9000, 300)]);
-        assert_eq!(gap.behind(Lsn(250), at(9000)), at_least(50, 0));
+        assert_eq!(gap.behind(Lsn(250), at(9000)), Some(at_least(50, 0)));
         let back = ring(&[(0, 100), (250, 200), (500, 150)]);
-        assert_eq!(back.behind(Lsn(150), at(500)), exactly(0, 0));
+        assert_eq!(back.behind(Lsn(150), at(500)), Some(exactly(0, 0)));
     }
 
     #[test]
@@ -205,7 +206,7 @@ mod tests {
         else {
             panic!("no exact lag")
         };
-        let truth = Duration::from_millis(50_000 * 20);
+        let truth = Duration::from_secs(1000);
         assert!(old <= truth && old > truth * 9 / 10, "{old:?} for {truth:?}");
     }
 }

@@ -1,0 +1,338 @@
+//! The status as text: pure, so that every line of it can be pinned.
+
+use crate::admin::{ServerReport, State, StatusReport};
+use crate::cli::say::Color;
+use crate::cli::status::tree::{Leaf, tree};
+use crate::cli::status::words::{bytes, percent, seconds};
+
+/// How it is drawn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    pub color: Color,
+    pub glyphs: Glyphs,
+}
+
+/// Which signs the terminal can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Glyphs {
+    Unicode,
+    Ascii,
+}
+
+/// Whether others of the same parent follow below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Twig {
+    Inner,
+    Last,
+}
+
+/// How the set is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// Every server does what it should.
+    Healthy,
+    /// Writes are taken, but something is wrong.
+    Degraded,
+    /// No server takes writes.
+    NoPrimary,
+}
+
+/// How a server is; each has a sign of its own shape, not only of its own colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Good,
+    Resting,
+    Warning,
+    Bad,
+}
+
+/// The SGR codes.
+const RED: u8 = 31;
+const GREEN: u8 = 32;
+const YELLOW: u8 = 33;
+
+/// The whole screen.
+pub(super) fn render(report: &StatusReport, style: Style) -> String {
+    let mut lines = vec![title(report, style), String::new()];
+    lines.extend(table(report, style));
+    let problems: Vec<_> = problems(report, style);
+    if !problems.is_empty() {
+        lines.push(String::new());
+        lines.extend(problems);
+    }
+    lines.push(String::new());
+    lines.extend(foot(report));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+impl Health {
+    /// The worst of what is seen.
+    pub(super) fn of(report: &StatusReport) -> Self {
+        let fine = report.servers.iter().all(|server| match mark(server.state) {
+            Mark::Good | Mark::Resting => true,
+            Mark::Warning | Mark::Bad => false,
+        });
+        match (&report.primary, fine) {
+            (None, _) => Self::NoPrimary,
+            (Some(_), true) => Self::Healthy,
+            (Some(_), false) => Self::Degraded,
+        }
+    }
+
+    const fn mark(self) -> Mark {
+        match self {
+            Self::Healthy => Mark::Good,
+            Self::Degraded => Mark::Warning,
+            Self::NoPrimary => Mark::Bad,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::NoPrimary => "no writes",
+        }
+    }
+}
+
+impl Glyphs {
+    /// The branch before a follower, and the trunk before what follows that one.
+    pub(super) const fn branch(self, twig: Twig) -> (&'static str, &'static str) {
+        match (self, twig) {
+            (Self::Unicode, Twig::Inner) => ("├─", "│ "),
+            (Self::Unicode, Twig::Last) => ("└─", "  "),
+            (Self::Ascii, Twig::Inner) => ("|-", "| "),
+            (Self::Ascii, Twig::Last) => ("`-", "  "),
+        }
+    }
+
+    const fn mark(self, mark: Mark) -> &'static str {
+        match (self, mark) {
+            (Self::Unicode, Mark::Good) => "●",
+            (Self::Unicode, Mark::Resting) => "○",
+            (Self::Unicode, Mark::Warning) => "▲",
+            (Self::Unicode, Mark::Bad) => "✗",
+            (Self::Ascii, Mark::Good) => "*",
+            (Self::Ascii, Mark::Resting) => "o",
+            (Self::Ascii, Mark::Warning) => "!",
+            (Self::Ascii, Mark::Bad) => "x",
+        }
+    }
+
+    const fn dot(self) -> &'static str {
+        match self {
+            Self::Unicode => " · ",
+            Self::Ascii => " - ",
+        }
+    }
+}
+
+impl Style {
+    fn mark(self, mark: Mark) -> String {
+        let sign = self.glyphs.mark(mark);
+        match mark {
+            Mark::Good => self.color.bold(GREEN, sign),
+            Mark::Resting => sign.to_owned(),
+            Mark::Warning => self.color.bold(YELLOW, sign),
+            Mark::Bad => self.color.bold(RED, sign),
+        }
+    }
+}
+
+const fn mark(state: State) -> Mark {
+    match state {
+        State::Writable | State::Streaming | State::Cascading | State::Serving => Mark::Good,
+        State::Drained => Mark::Resting,
+        State::Lagging | State::Unmeasured => Mark::Warning,
+        State::Diverged | State::Unrelated | State::Cordoned | State::Stranger | State::Down => {
+            Mark::Bad
+        }
+    }
+}
+
+fn title(report: &StatusReport, style: Style) -> String {
+    let health = Health::of(report);
+    let mut parts = Vec::new();
+    parts.extend(report.postgres.iter().map(|version| format!("PostgreSQL {version}")));
+    parts.extend(report.system.iter().map(|system| format!("system {system}")));
+    parts.push(format!("pgsteer {}, up {}", report.version, seconds(report.uptime_seconds)));
+    let mark = style.mark(health.mark());
+    format!("{}   {mark} {}", parts.join(style.glyphs.dot()), health.word())
+}
+
+/// One line a server, columns as wide as they need be.
+fn table(report: &StatusReport, style: Style) -> Vec<String> {
+    let head = ["SERVER", "ROLE", "STATE", "TL", "LSN", "LAG", "", "SESSIONS"].map(str::to_owned);
+    let leaves = tree(report, style.glyphs);
+    let rows: Vec<_> = std::iter::once(head).chain(leaves.iter().map(cells)).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..8).map(width).collect();
+    let marks =
+        std::iter::once(None).chain(leaves.iter().map(|leaf| Some(mark(leaf.server.state))));
+    let lines = rows.iter().zip(marks).map(|(row, mark)| {
+        let mut line = String::from(" ");
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            line.push_str(if column == 0 { " " } else { "  " });
+            line.push_str(&pad(cell, *width, column));
+        }
+        let line = line.trim_end().to_owned();
+        // The sign is put in last: what colours it has no width.
+        match mark {
+            Some(mark) => line.replacen(SIGN, &style.mark(mark), 1),
+            None => line,
+        }
+    });
+    lines.collect()
+}
+
+/// Stands for a server's sign while columns are measured; no name can hold it.
+const SIGN: char = '\u{1}';
+
+/// Numbers to the right, words to the left.
+fn pad(cell: &str, width: usize, column: usize) -> String {
+    let space = " ".repeat(width.saturating_sub(cell.chars().count()));
+    match column {
+        3 | 5 | 6 | 7 => format!("{space}{cell}"),
+        _ => format!("{cell}{space}"),
+    }
+}
+
+fn cells(leaf: &Leaf<'_>) -> [String; 8] {
+    let server = leaf.server;
+    let standby = server.role.is_none() || !server.is_primary();
+    let unknown = || "?".to_owned();
+    let lag = |known: Option<String>| match known {
+        Some(lag) => lag,
+        None if standby => unknown(),
+        None => String::new(),
+    };
+    let sessions = server.sessions;
+    [
+        format!("{}{SIGN} {}", leaf.branch, server.name),
+        server.role.clone().unwrap_or_else(unknown),
+        state(server),
+        server.timeline.map_or_else(unknown, |timeline| timeline.to_string()),
+        server.lsn.clone().unwrap_or_else(unknown),
+        lag(server.lag_bytes.map(bytes)),
+        lag(server.lag_seconds.map(seconds)),
+        match sessions.limit {
+            0 => sessions.active.to_string(),
+            limit => format!("{} / {limit}", sessions.active),
+        },
+    ]
+}
+
+fn state(server: &ServerReport) -> String {
+    let word = match server.state {
+        State::Writable => "writable",
+        State::Streaming => "streaming",
+        State::Cascading => "cascading",
+        State::Serving => "serving",
+        State::Lagging => "lagging",
+        State::Unmeasured => "lag unknown",
+        State::Drained => "weight 0",
+        State::Diverged => "diverged",
+        State::Unrelated => "history?",
+        State::Cordoned => "cordoned",
+        State::Stranger => "other system",
+        State::Down => {
+            let since = server.unseen_seconds.map(|time| format!("down {}", seconds(time)));
+            return since.unwrap_or_else(|| "down".to_owned());
+        }
+    };
+    word.to_owned()
+}
+
+/// What is wrong, the limit, and the setting that sets it.
+fn problems(report: &StatusReport, style: Style) -> Vec<String> {
+    let mut lines = Vec::new();
+    if report.primary.is_none() {
+        let why = report.no_primary.as_deref().unwrap_or("unknown");
+        let text =
+            format!("no server takes writes: {why}. Writes wait (routing.hold_max), then fail");
+        lines.push(format!("  {} {text}.", style.mark(Mark::Bad)));
+    }
+    for server in &report.servers {
+        if let Some(text) = problem(server, report) {
+            let mark = style.mark(mark(server.state));
+            lines.push(format!("  {mark} {} {text}.", server.name));
+        }
+    }
+    lines
+}
+
+fn problem(server: &ServerReport, report: &StatusReport) -> Option<String> {
+    let timeline = || server.timeline.map_or_else(|| "?".to_owned(), |t| t.to_string());
+    let text = match server.state {
+        State::Writable | State::Streaming | State::Cascading | State::Serving => return None,
+        State::Drained => "gets no reads: its weight is 0 (servers.overrides)".to_owned(),
+        State::Lagging => format!("gets no reads: {}", behind(server, report)),
+        State::Unmeasured => "gets no reads until its lag is known".to_owned(),
+        State::Diverged => format!(
+            "gets no reads: its log on timeline {} holds what the primary's never will. Rewind \
+             it with pg_rewind",
+            timeline()
+        ),
+        State::Unrelated if server.timeline.is_none() => "gets no reads: its timeline can't be \
+             seen. Give the control user (servers.user) REPLICATION or pg_monitor"
+            .to_owned(),
+        State::Unrelated => format!(
+            "gets no reads: how its timeline {} relates to the primary's is not known",
+            timeline()
+        ),
+        State::Cordoned => format!(
+            "says that it is a primary, on timeline {}, and gets no statements: it is not the \
+             adopted one. Stop it, or rewind it with pg_rewind",
+            timeline()
+        ),
+        State::Stranger => {
+            "gets no statements: it belongs to another system. Remove it (servers.hosts)".to_owned()
+        }
+        State::Down => server.unseen.clone().unwrap_or_else(|| "does not answer".to_owned()),
+    };
+    Some(text)
+}
+
+/// How far a server is behind, beside the limits that it is past.
+fn behind(server: &ServerReport, report: &StatusReport) -> String {
+    let time = server.lag_seconds.zip(report.max_lag.seconds).filter(|(lag, limit)| lag > limit);
+    let size = server.lag_bytes.zip(report.max_lag.bytes).filter(|(lag, limit)| lag > limit);
+    let time = time.map(|(lag, limit)| {
+        format!("{} behind, limit {} (routing.max_lag.time)", seconds(lag), seconds(limit))
+    });
+    let size = size.map(|(lag, limit)| {
+        format!("{} behind, limit {} (routing.max_lag.bytes)", bytes(lag), bytes(limit))
+    });
+    let reasons: Vec<_> = time.into_iter().chain(size).collect();
+    if reasons.is_empty() {
+        "too far behind (routing.max_lag)".to_owned()
+    } else {
+        reasons.join("; ")
+    }
+}
+
+fn foot(report: &StatusReport) -> Vec<String> {
+    let clients = report.clients;
+    let reads = report.reads;
+    let share = percent(reads.on_standbys, reads.on_standbys + reads.on_primary);
+    let share =
+        share.map_or_else(|| "none yet".to_owned(), |share| format!("{share}% on standbys"));
+    vec![
+        format!(
+            "  Clients  {} connected, {} active, {} waiting",
+            clients.connected, clients.active, clients.waiting
+        ),
+        format!(
+            "  Reads    {share}; {} kept from being stale; consistency {}",
+            reads.stale_prevented, report.consistency
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use super::*;
+use crate::admin::{ClientReport, LimitReport, ReadReport, SessionReport};
+
+const PLAIN: Style = Style { color: Color::Off, glyphs: Glyphs::Unicode };
+
+fn standby(name: &str, state: State) -> ServerReport {
+    ServerReport {
+        name: name.to_owned(),
+        role: Some("standby".to_owned()),
+        state,
+        upstream: Some("pg-1:5432".to_owned()),
+        timeline: Some(5),
+        lsn: Some("1A/7F3C2E80".to_owned()),
+        received_lsn: None,
+        lag_bytes: Some(0),
+        lag_seconds: Some(0.004),
+        sessions: SessionReport { active: 14, idle: 2, limit: 20 },
+        weight: 1,
+        reads: true,
+        no_reads: None,
+        unseen: None,
+        unseen_seconds: None,
+        version: Some("17.6".to_owned()),
+    }
+}
+
+fn primary(name: &str) -> ServerReport {
+    ServerReport {
+        role: Some("primary".to_owned()),
+        upstream: None,
+        lag_bytes: None,
+        lag_seconds: None,
+        reads: false,
+        ..standby(name, State::Writable)
+    }
+}
+
+fn down(name: &str) -> ServerReport {
+    ServerReport {
+        role: None,
+        upstream: None,
+        timeline: None,
+        lsn: None,
+        lag_bytes: None,
+        lag_seconds: None,
+        reads: false,
+        unseen: Some("connection refused".to_owned()),
+        unseen_seconds: Some(12.2),
+        sessions: SessionReport { active: 0, idle: 0, limit: 0 },
+        ..standby(name, State::Down)
+    }
+}
+
+fn lagging(name: &str) -> ServerReport {
+    ServerReport {
+        lsn: Some("1A/7D001120".to_owned()),
+        lag_bytes: Some(35_861_299),
+        lag_seconds: Some(2.6),
+        ..standby(name, State::Lagging)
+    }
+}
+
+fn report(servers: Vec<ServerReport>) -> StatusReport {
+    StatusReport {
+        version: "0.1.0".to_owned(),
+        uptime_seconds: 273_600.0,
+        system: Some("7423474350493388827".to_owned()),
+        postgres: Some("17.6".to_owned()),
+        epoch: 1,
+        primary: Some("pg-1:5432".to_owned()),
+        no_primary: None,
+        consistency: "session".to_owned(),
+        max_lag: LimitReport { bytes: Some(16 << 20), seconds: Some(1.0) },
+        servers,
+        clients: ClientReport { connected: 214, active: 39, waiting: 0, in_transaction: 3 },
+        reads: ReadReport { on_standbys: 86, on_primary: 14, stale_prevented: 7 },
+    }
+}
+
+fn troubled() -> StatusReport {
+    let cascading = ServerReport {
+        upstream: Some("pg-2:5432".to_owned()),
+        ..standby("pg-5:5432", State::Cascading)
+    };
+    let streaming = standby("pg-2:5432", State::Streaming);
+    let servers =
+        vec![primary("pg-1:5432"), streaming, lagging("pg-3:5432"), down("pg-4:5432"), cascading];
+    report(servers)
+}
+
+#[test]
+fn a_troubled_set_on_one_screen() {
+    let expected = "\
+PostgreSQL 17.6 · system 7423474350493388827 · pgsteer 0.1.0, up 3d 4h   ▲ degraded
+
+  SERVER           ROLE     STATE       TL  LSN              LAG        SESSIONS
+  ● pg-1:5432      primary  writable     5  1A/7F3C2E80                  14 / 20
+  ├─● pg-2:5432    standby  streaming    5  1A/7F3C2E80      0 B   4ms   14 / 20
+  │ └─● pg-5:5432  standby  cascading    5  1A/7F3C2E80      0 B   4ms   14 / 20
+  ├─▲ pg-3:5432    standby  lagging      5  1A/7D001120  34.1 MB  2.6s   14 / 20
+  └─✗ pg-4:5432    ?        down 12.2s   ?  ?                  ?     ?         0
+
+  ▲ pg-3:5432 gets no reads: 2.6s behind, limit 1s (routing.max_lag.time); 34.1 MB behind, limit 16.0 MB (routing.max_lag.bytes).
+  ✗ pg-4:5432 connection refused.
+
+  Clients  214 connected, 39 active, 0 waiting
+  Reads    86% on standbys; 7 kept from being stale; consistency session
+";
+    assert_eq!(render(&troubled(), PLAIN), expected);
+}
+
+#[test]
+fn the_same_without_unicode_has_no_other_sign() {
+    let shown = render(&troubled(), Style { glyphs: Glyphs::Ascii, ..PLAIN });
+    assert!(shown.is_ascii(), "{shown}");
+    assert!(shown.contains("\n  | `-* pg-5:5432"), "{shown}");
+}
+
+#[test]
+fn colours_change_no_column() {
+    let colored = render(&troubled(), Style { color: Color::On, ..PLAIN });
+    let mut plain = colored.clone();
+    for code in ["\u{1b}[1;31m", "\u{1b}[1;32m", "\u{1b}[1;33m", "\u{1b}[0m"] {
+        plain = plain.replace(code, "");
+    }
+    assert_eq!(plain, render(&troubled(), PLAIN));
+    assert_ne!(colored, plain);
+}
+
+#[test]
+fn without_a_primary_it_says_so_first() {
+    let servers = vec![down("pg-1:5432"), standby("pg-2:5432", State::Streaming)];
+    let report = StatusReport {
+        primary: None,
+        no_primary: Some("the primary does not answer".to_owned()),
+        ..report(servers)
+    };
+
+    let shown = render(&report, PLAIN);
+
+    assert!(shown.lines().next().is_some_and(|title| title.ends_with("✗ no writes")), "{shown}");
+    let line = "  ✗ no server takes writes: the primary does not answer. \
+                Writes wait (routing.hold_max), then fail.";
+    assert!(shown.contains(line), "{shown}");
+    assert_eq!(Health::of(&report), Health::NoPrimary);
+}
+
+#[test]
+fn servers_that_follow_each_other_are_all_shown() {
+    let follows = |name: &str, upstream: &str| ServerReport {
+        upstream: Some(upstream.to_owned()),
+        ..standby(name, State::Streaming)
+    };
+    let ring = vec![primary("pg-1:5432"), follows("b", "c"), follows("c", "b")];
+    let shown = render(&report(ring), PLAIN);
+    assert!(shown.contains("● b") && shown.contains("● c"), "{shown}");
+}
+
+#[test]
+fn before_the_first_look_nothing_is_made_up() {
+    let nothing = StatusReport {
+        system: None,
+        postgres: None,
+        primary: None,
+        no_primary: Some("no primary was seen since the start".to_owned()),
+        reads: ReadReport { on_standbys: 0, on_primary: 0, stale_prevented: 0 },
+        ..report(vec![ServerReport { unseen_seconds: None, ..down("pg-1:5432") }])
+    };
+    let shown = render(&nothing, PLAIN);
+    assert!(shown.contains("Reads    none yet"), "{shown}");
+    assert!(shown.contains("✗ pg-1:5432  ?     down    ?  ?      ?  ?         0"), "{shown}");
+}
