@@ -11,6 +11,7 @@
 mod documents;
 mod errors;
 mod imports;
+mod keys;
 mod metrics;
 mod purity;
 mod sizes;
