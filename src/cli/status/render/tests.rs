@@ -1,3 +1,5 @@
+//! What `pgsteer status` prints, by example.
+
 use super::*;
 use crate::admin::{ClientReport, LimitReport, ReadReport, SessionReport};
 
