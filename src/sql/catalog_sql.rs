@@ -5,6 +5,24 @@
 //! primary and on a standby, and name every object by `pg_catalog`, so that nobody's
 //! `search_path` can lead them astray.
 
+/// The number of rows, and the sum of their hashes: `[letter] [oid] [version] FROM ...`.
+macro_rules! digest {
+    ($letter:literal, $oid:literal, $version:literal, $from:literal) => {
+        concat!(
+            "SELECT '",
+            $letter,
+            "' || count(*) || ':' ||
+       coalesce(sum(pg_catalog.hashint8extended(",
+            $oid,
+            "::bigint, ",
+            $version,
+            "::text::bigint)), 0) AS part
+  ",
+            $from
+        )
+    };
+}
+
 /// One row: a text that differs once a function, an operator, a cast, a type, a relation, a
 /// trigger, a rule, a policy or a constraint was created, altered or dropped by anybody.
 ///
@@ -12,57 +30,93 @@
 /// and temporary relations are left out. Of `pg_class` the columns that count are compared
 /// instead, since `TRUNCATE` and `GRANT` write it, too. Costs a scan of these catalogs: about a
 /// millisecond for a thousand objects.
-pub const FINGERPRINT: &str = "
+pub const FINGERPRINT: &str = concat!(
+    "
 SELECT pg_catalog.md5(pg_catalog.string_agg(x.part, ',' ORDER BY x.part)) AS fingerprint
-FROM (
-  SELECT 'p' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0) AS part
-    FROM pg_catalog.pg_proc WHERE oid >= 16384
-  UNION ALL
-  SELECT 'c' || count(*) || ':' || coalesce(sum(pg_catalog.hashtextextended(pg_catalog.concat(relname, relkind, relpersistence, relrowsecurity), oid::bigint)), 0)
-    FROM pg_catalog.pg_class WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'v', 'm', 'p', 'f')
-  UNION ALL
-  SELECT 'w' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(w.oid::bigint, w.xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
-   WHERE w.oid >= 16384 AND c.relpersistence <> 't'
-  UNION ALL
-  SELECT 't' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_trigger WHERE NOT tgisinternal OR tgparentid <> 0
-  UNION ALL
-  SELECT 'l' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_policy
-  UNION ALL
-  SELECT 'o' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_operator WHERE oid >= 16384
-  UNION ALL
-  SELECT 'a' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_cast WHERE oid >= 16384
-  UNION ALL
-  SELECT 'm' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_amproc WHERE oid >= 16384
-  UNION ALL
-  SELECT 'g' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(aggfnoid::oid::bigint, xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_aggregate WHERE aggfnoid::oid >= 16384
-  UNION ALL
-  SELECT 'd' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(oid::bigint, xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_type WHERE oid >= 16384 AND typtype IN ('b', 'd')
-     AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = pg_type.oid)
-  UNION ALL
-  SELECT 'k' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(k.oid::bigint, k.xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_constraint k LEFT JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
-   WHERE k.oid >= 16384 AND c.relpersistence IS DISTINCT FROM 't'
-  UNION ALL
-  SELECT 'f' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(d.oid::bigint, d.xmin::text::bigint)), 0)
-    FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_class c ON c.oid = d.adrelid
-   WHERE c.relpersistence <> 't'
-  UNION ALL
-  SELECT 'i' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(i.indexrelid::bigint, 0)), 0)
-    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
-   WHERE c.relpersistence <> 't' AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)
-  UNION ALL
-  SELECT 'h' || count(*) || ':' || coalesce(sum(pg_catalog.hashint8extended(n.inhrelid::bigint, n.inhparent::bigint)), 0)
-    FROM pg_catalog.pg_inherits n JOIN pg_catalog.pg_class c ON c.oid = n.inhrelid
-   WHERE c.relpersistence <> 't'
-) x";
+  FROM (
+SELECT 'relation' || count(*) || ':' ||
+       coalesce(sum(pg_catalog.hashtextextended(
+         pg_catalog.concat(relname, relkind, relpersistence, relrowsecurity), oid::bigint)), 0)
+       AS part
+  FROM pg_catalog.pg_class
+ WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r', 'v', 'm', 'p', 'f')
+UNION ALL
+",
+    digest!("function", "oid", "xmin", "FROM pg_catalog.pg_proc WHERE oid >= 16384"),
+    "\nUNION ALL\n",
+    digest!("operator", "oid", "xmin", "FROM pg_catalog.pg_operator WHERE oid >= 16384"),
+    "\nUNION ALL\n",
+    digest!("cast", "oid", "xmin", "FROM pg_catalog.pg_cast WHERE oid >= 16384"),
+    "\nUNION ALL\n",
+    digest!("support", "oid", "xmin", "FROM pg_catalog.pg_amproc WHERE oid >= 16384"),
+    "\nUNION ALL\n",
+    digest!("policy", "oid", "xmin", "FROM pg_catalog.pg_policy"),
+    "\nUNION ALL\n",
+    digest!(
+        "aggregate",
+        "aggfnoid::oid",
+        "xmin",
+        "FROM pg_catalog.pg_aggregate WHERE aggfnoid::oid >= 16384"
+    ),
+    "\nUNION ALL\n",
+    digest!(
+        "trigger",
+        "oid",
+        "xmin",
+        "FROM pg_catalog.pg_trigger WHERE NOT tgisinternal OR tgparentid <> 0"
+    ),
+    "\nUNION ALL\n",
+    digest!(
+        "rule",
+        "w.oid",
+        "w.xmin",
+        "FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
+ WHERE w.oid >= 16384 AND c.relpersistence <> 't'"
+    ),
+    "\nUNION ALL\n",
+    digest!(
+        "type",
+        "t.oid",
+        "t.xmin",
+        "FROM pg_catalog.pg_type t
+ WHERE t.oid >= 16384 AND t.typtype IN ('b', 'd')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = t.oid)"
+    ),
+    "\nUNION ALL\n",
+    digest!(
+        "constraint",
+        "k.oid",
+        "k.xmin",
+        "FROM pg_catalog.pg_constraint k LEFT JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+ WHERE k.oid >= 16384 AND c.relpersistence IS DISTINCT FROM 't'"
+    ),
+    "\nUNION ALL\n",
+    digest!(
+        "default",
+        "d.oid",
+        "d.xmin",
+        "FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_class c ON c.oid = d.adrelid
+ WHERE c.relpersistence <> 't'"
+    ),
+    "\nUNION ALL\n",
+    digest!(
+        "index",
+        "i.indexrelid",
+        "i.indrelid",
+        "FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+ WHERE c.relpersistence <> 't' AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)"
+    ),
+    "\nUNION ALL\n",
+    digest!(
+        "child",
+        "n.inhrelid",
+        "n.inhparent",
+        "FROM pg_catalog.pg_inherits n JOIN pg_catalog.pg_class c ON c.oid = n.inhrelid
+ WHERE c.relpersistence <> 't'"
+    ),
+    "
+) x"
+);
 
 /// Labels of a function `p` in the language `l`.
 macro_rules! origin {
@@ -165,9 +219,11 @@ WITH RECURSIVE kin (oid, kind) AS (
   SELECT i.inhparent, k.kind FROM kin k JOIN pg_catalog.pg_inherits i ON i.inhrelid = k.oid
 )
 SELECT c.relname::text AS name,
-       coalesce((SELECT pg_catalog.min(k.kind) FROM kin k WHERE k.oid = c.oid), c.relkind::text) AS kind,
+       coalesce((SELECT pg_catalog.min(k.kind) FROM kin k WHERE k.oid = c.oid),
+                c.relkind::text) AS kind,
        CASE WHEN c.oid < 16384 THEN 'builtin' ELSE 'written' END AS origin,
-       CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN pg_catalog.pg_get_viewdef(c.oid) END AS definition
+       CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN pg_catalog.pg_get_viewdef(c.oid) END
+       AS definition
   FROM pg_catalog.pg_class c
  WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relpersistence <> 't'
  ORDER BY c.oid";

@@ -23,7 +23,8 @@ use statements::Setting;
 /// listened to, and the settings of the backend.
 const STATE: &str = "SELECT
     (SELECT count(*) FROM items) || ' ' || (SELECT sum(hashtext(i::text)) FROM items i) || ' ' ||
-    (SELECT count(*) FROM orders) || ' ' || (SELECT last_value || '' || is_called FROM ids) || ' ' ||
+    (SELECT count(*) FROM orders) || ' ' ||
+    (SELECT last_value || '' || is_called FROM ids) || ' ' ||
     (SELECT count(*) || '/' || max(oid) FROM pg_class) || ' ' ||
     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())
       || ' ' ||

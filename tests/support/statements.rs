@@ -11,7 +11,8 @@ pub(crate) const SETUP: &[&str] = &[
         made timestamptz DEFAULT now())",
     "INSERT INTO items SELECT i, 'item ' || i, i * 1.5, ARRAY['a', 'b'], '{\"k\": [1, 2]}', now()
         FROM generate_series(1, 20) i",
-    "CREATE TABLE orders (id int PRIMARY KEY, item int REFERENCES items ON DELETE CASCADE, qty int)",
+    "CREATE TABLE orders (id int PRIMARY KEY, item int REFERENCES items ON DELETE CASCADE,
+        qty int)",
     "INSERT INTO orders SELECT i, i, i FROM generate_series(1, 10) i",
     "CREATE TABLE parts (id int, k int) PARTITION BY RANGE (id)",
     "CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (100)",
@@ -24,7 +25,8 @@ pub(crate) const SETUP: &[&str] = &[
     "CREATE FUNCTION bumps(int, int) RETURNS int VOLATILE LANGUAGE sql
         AS 'SELECT (nextval(''ids'') + $1 + $2)::int'",
     "CREATE FUNCTION title(items) RETURNS text STABLE LANGUAGE sql AS 'SELECT upper($1.name)'",
-    "CREATE FUNCTION touched(items) RETURNS bigint VOLATILE LANGUAGE sql AS 'SELECT nextval(''ids'')'",
+    "CREATE FUNCTION touched(items) RETURNS bigint VOLATILE LANGUAGE sql
+        AS 'SELECT nextval(''ids'')'",
     "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
     "CREATE PROCEDURE work() LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''ids''); COMMIT; END'",
     "CREATE AGGREGATE highest (int) (sfunc = int4larger, stype = int)",
@@ -176,7 +178,8 @@ pub(crate) const CASES: &[Case] = &[
     primary("write", "WITH d AS (INSERT INTO items (id) VALUES (99) RETURNING id) TABLE d"),
     primary(
         "write",
-        "SELECT * FROM items WHERE id IN (WITH d AS (DELETE FROM orders RETURNING id) SELECT id FROM d)",
+        "SELECT * FROM items WHERE id IN
+            (WITH d AS (DELETE FROM orders RETURNING id) SELECT id FROM d)",
     ),
     // Views, policies, foreign and unlogged tables.
     standby("SELECT * FROM cheap"),
@@ -308,7 +311,8 @@ pub(crate) const CASES: &[Case] = &[
     primary("write", "DELETE FROM items USING orders WHERE items.id = orders.item"),
     primary(
         "write",
-        "MERGE INTO items i USING orders o ON i.id = o.item WHEN MATCHED THEN UPDATE SET name = 'x'",
+        "MERGE INTO items i USING orders o ON i.id = o.item
+            WHEN MATCHED THEN UPDATE SET name = 'x'",
     ),
     primary("write", "TRUNCATE orders"),
     primary("write", "SELECT * INTO copied FROM items"),
