@@ -161,8 +161,8 @@ impl Client {
             return Poll::Pending;
         }
         let shard = Rc::clone(&self.shard);
-        let mut shared = shard.read_buffer.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut shared);
+        let mut lent = shard.read_buffer.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut lent);
         match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
             Ok(()) => {}
             Err(_) => return Poll::Ready(Err(Gone)),

@@ -13,7 +13,7 @@
 //!   client: no buffer grows beyond its bound.
 
 use crate::frontend::client::{Client, Gone};
-use crate::frontend::params::Reported;
+use crate::frontend::params::{Cause, Reported};
 use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
 use crate::pool::Conn;
@@ -267,8 +267,8 @@ impl Exchange {
             return Poll::Ready(self.process(context, client, &left, &mut conn.partial));
         }
         let shard = Rc::clone(&client.shard);
-        let mut shared = shard.read_buffer.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut shared);
+        let mut lent = shard.read_buffer.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut lent);
         let read = Pin::new(&mut conn.backend.stream).poll_read(context, &mut buffer);
         let arrived = match read {
             Poll::Pending => return Poll::Pending,
@@ -411,10 +411,11 @@ impl Chunk<'_, '_> {
         let exchange = &mut *self.exchange;
         let ours = exchange.replies.is_ours_next();
         if header.tag == b'S' {
-            return Ok((exchange.reported.take(message, ours), None));
+            let cause = if ours { Cause::Ours } else { Cause::Client };
+            return Ok((exchange.reported.take(message, cause), None));
         }
         if header.tag == b'E' {
-            return Ok((self.error(message, ours), None));
+            return Ok((if ours { Disposition::Swallow } else { self.error(message) }, None));
         }
         let undone = &mut exchange.undone;
         let mut disposition = exchange
@@ -450,14 +451,11 @@ impl Chunk<'_, '_> {
     }
 
     /// Deals with an error: it is shown, unless it answers us, or the group may be run again.
-    fn error(&mut self, message: &[u8], ours: bool) -> Disposition {
+    fn error(&mut self, message: &[u8]) -> Disposition {
         let code =
             message::read_error(message).map_or(SqlState::INTERNAL_ERROR, |fields| fields.code);
         let exchange = &mut *self.exchange;
         exchange.copy_in = None;
-        if ours {
-            return Disposition::Swallow;
-        }
         let undone = &mut exchange.undone;
         // An error is never out of step: a server may always send one.
         if exchange.replies.take(b'E', &mut |undo| undone.push(undo)).is_err() {

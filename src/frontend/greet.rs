@@ -28,11 +28,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// What logins were told, by who logged in and with which settings.
-pub type Greetings = HashMap<Greeted, Rc<BTreeMap<Box<str>, Box<str>>>>;
+pub(super) type Greetings = HashMap<Greeted, Rc<BTreeMap<Box<str>, Box<str>>>>;
 
 /// Who was told something.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Greeted {
+pub(super) struct Greeted {
     user: Arc<str>,
     database: Arc<str>,
     settings: SharedSettings,
@@ -45,7 +45,7 @@ const GREETINGS_MAX: usize = 1024;
 ///
 /// # Errors
 /// What the client is to be told before it is closed.
-pub async fn greet(
+pub(super) async fn greet(
     shard: Rc<Shard>,
     login: LoggedIn,
     random: impl FnMut() -> i32,

@@ -15,7 +15,12 @@ use crate::wire::message;
 use std::sync::Arc;
 
 /// Answers the group if it is for pgsteer alone; whether it was.
-pub fn answer(client: &mut Client, session: &mut Session, group: &Group, status: TxStatus) -> bool {
+pub(super) fn answer(
+    client: &mut Client,
+    session: &mut Session,
+    group: &Group,
+    status: TxStatus,
+) -> bool {
     let only = match session.mentioned.as_slice() {
         [Some(facts)] => Arc::clone(facts),
         _ => return false,
@@ -51,7 +56,7 @@ pub fn answer(client: &mut Client, session: &mut Session, group: &Group, status:
 }
 
 /// Heeds a wish from a startup message's options.
-pub fn hear_first(session: &mut Session, name: &str, value: &str) -> Result<(), No> {
+pub(super) fn hear_first(session: &mut Session, name: &str, value: &str) -> Result<(), No> {
     let wish =
         Wish { name: name.into(), value: Some(value.into()), scope: crate::sql::Scope::Session };
     hear(session, &wish)

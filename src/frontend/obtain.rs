@@ -13,6 +13,7 @@ use crate::frontend::report::No;
 use crate::frontend::state::{NeedsPrimary, Retry, Session};
 use crate::pg::SqlState;
 use crate::pool::{Checkout, CheckoutError};
+use crate::route;
 use crate::route::{
     Ask, Consistency, Need, Patience, PrimaryReason, Refusal, Request, Route, Why, decide,
 };
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 
 /// A backend for a group.
 #[derive(Debug)]
-pub struct Obtained {
+pub(super) struct Obtained {
     /// The backend.
     pub checkout: Checkout,
     /// What its server was.
@@ -38,7 +39,7 @@ pub struct Obtained {
 
 /// Why a group got no backend.
 #[derive(Debug)]
-pub enum Unobtained {
+pub(super) enum Unobtained {
     /// The client is to be told.
     No(No),
     /// The client is gone.
@@ -71,7 +72,7 @@ struct Attempt<'a> {
 /// Finds a backend for a group.
 ///
 /// Not cancel-safe: dropped, a backend that was granted meanwhile is closed.
-pub async fn obtain(
+pub(super) async fn obtain(
     client: &mut Client,
     session: &mut Session,
     plan: &Plan,
@@ -117,36 +118,21 @@ impl Attempt<'_> {
         let demand = self.demand(now, &topology);
         let live = self.client.shard.live();
         let shard = Rc::clone(&self.client.shard);
-        let loads = shard.loads();
-        let request = Request {
-            need: self.need(),
-            consistency: self.plan.consistency,
-            demand,
-            anchor: self.session.floor.anchor(),
-            since: self.plan.since,
-            failed: self.failed,
-            load: &loads,
-            turn: self.client.shard.turn(),
-            patience: self.session.patience,
-        };
-        let route = decide(now, &request, &topology, &live.routing);
-        drop(loads);
+        let route = self.decide(now, demand, &topology, &live.routing);
         match route {
             Route::Go { server, why, proof } => {
-                let Some(checkout) = self.check_out(server, &topology).await? else {
+                let Some(checkout) = self.check_out(server).await? else {
                     return Ok(None);
                 };
                 if !proof.holds(checkout.backend.opened_at) {
                     self.wait_for_sample(server, checkout).await?;
                     return Ok(None);
                 }
-                let standing = self.standing(server, &topology);
+                let standing = standing(server, &topology);
                 shard.shared.metrics.statements.routed(standing.served_by(), why);
                 // The second read in a row that the floor drives to the primary waits.
-                self.session.patience = match why {
-                    Why::Floor => Patience::Some,
-                    _ => Patience::None,
-                };
+                self.session.patience =
+                    if why == Why::Floor { Patience::Some } else { Patience::None };
                 let epoch = topology.epoch;
                 Ok(Some(Obtained { checkout, standing, epoch }))
             }
@@ -171,6 +157,7 @@ impl Attempt<'_> {
             return Demand::Nothing;
         }
         match self.session.floor.demand(topology) {
+            demand @ (Demand::Nothing | Demand::Position(_) | Demand::Unresolved(_)) => demand,
             Demand::Lost => {
                 self.session.floor.accept_loss(now, topology.epoch);
                 let warning = ErrorReport::warning(
@@ -182,28 +169,41 @@ impl Attempt<'_> {
                 message::write_notice(self.client.out(), &warning);
                 self.session.floor.demand(topology)
             }
-            demand => demand,
         }
+    }
+
+    fn decide(
+        &self,
+        now: Moment,
+        demand: Demand,
+        topology: &Topology,
+        policy: &route::Policy,
+    ) -> Route {
+        let shard = &self.client.shard;
+        let request = Request {
+            need: self.need(),
+            consistency: self.plan.consistency,
+            demand,
+            anchor: self.session.floor.anchor(),
+            since: self.plan.since,
+            failed: self.failed,
+            load: &shard.loads(),
+            turn: shard.turn(),
+            patience: self.session.patience,
+        };
+        decide(now, &request, topology, policy)
     }
 
     fn need(&self) -> Need {
-        match self.plan.need {
-            // A standby that is never proven is one that never answers the sampler.
-            Need::Read if self.unproven >= UNPROVEN_MAX => Need::Primary(PrimaryReason::Mode),
-            need => need,
+        // A standby that is never proven is one that never answers the sampler.
+        if self.plan.need == Need::Read && self.unproven >= UNPROVEN_MAX {
+            return Need::Primary(PrimaryReason::Mode);
         }
-    }
-
-    fn standing(&self, server: ServerId, topology: &Topology) -> Standing {
-        if topology.writable() == Some(server) { Standing::Primary } else { Standing::Standby }
+        self.plan.need
     }
 
     /// A backend of this server; `None` if it could not be had and something else may do.
-    async fn check_out(
-        &mut self,
-        server: ServerId,
-        topology: &Topology,
-    ) -> Result<Option<Checkout>, Unobtained> {
+    async fn check_out(&mut self, server: ServerId) -> Result<Option<Checkout>, Unobtained> {
         let pool = self.session.pool(self.client, server);
         if let Some(checkout) = pool.try_check_out(&self.session.settings) {
             return Ok(Some(checkout));
@@ -224,7 +224,6 @@ impl Attempt<'_> {
                 self.client.shard.shared.signals.lost_backend(server);
                 self.failed |= bit(server);
                 self.last_error = Some(error);
-                debug_assert!(topology.server(server).is_some());
                 Ok(None)
             }
             Err(error @ (CheckoutError::Exhausted { .. } | CheckoutError::NoSuchServer)) => {
@@ -311,6 +310,10 @@ async fn while_there<T>(
     }
 }
 
+fn standing(server: ServerId, topology: &Topology) -> Standing {
+    if topology.writable() == Some(server) { Standing::Primary } else { Standing::Standby }
+}
+
 /// Whether another try, or another server, would get the same answer: the login itself is
 /// refused, or the database is not there.
 fn is_final(error: &ConnectError) -> bool {
@@ -336,6 +339,6 @@ fn is_final(error: &ConnectError) -> bool {
 }
 
 /// The bit that stands for a server.
-pub fn bit(server: ServerId) -> u64 {
+pub(super) fn bit(server: ServerId) -> u64 {
     1_u64.checked_shl(u32::from(server.0)).unwrap_or(0)
 }

@@ -3,7 +3,7 @@
 //!
 //! They run only while nothing of the client's is under way on that backend.
 
-use crate::frontend::params::Reported;
+use crate::frontend::params::{Cause, Reported};
 use crate::pool::Conn;
 use crate::session::Disposition;
 use crate::wire::frame;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What came of a statement of ours.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub(super) struct Answer {
     /// The rows, as text.
     pub rows: Vec<Vec<Option<String>>>,
     /// Messages that are the client's after all: changed parameters, notices.
@@ -25,7 +25,7 @@ pub struct Answer {
 /// The backend did not answer as it must; it is to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server did not answer a statement of pgsteer's own")]
-pub struct Unanswered;
+pub(super) struct Unanswered;
 
 /// Longest wait for the answer: these statements wait for no lock and touch no table.
 const OWN_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ const ANSWER_MAX: usize = 4 * 1024 * 1024;
 ///
 /// # Errors
 /// [`Unanswered`] if the connection broke, took too long, or is out of step.
-pub async fn run(
+pub(super) async fn run(
     conn: &mut Conn,
     sql: &str,
     reported: &mut Reported,
@@ -68,10 +68,9 @@ async fn exchange(
             at += header.total;
             match header.tag {
                 b'Z' if at == bytes.len() => return Ok(answer),
-                b'Z' => return Err(Unanswered),
                 b'D' => answer.rows.push(row(message)?),
                 b'S' => {
-                    if reported.take(message, true) == Disposition::Forward {
+                    if reported.take(message, Cause::Ours) == Disposition::Forward {
                         answer.for_client.extend_from_slice(message);
                     }
                 }

@@ -17,6 +17,15 @@ pub struct Reported {
     changed: BTreeMap<Box<str>, Box<str>>,
 }
 
+/// Whose statement changed a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The client's, or the server did by itself: the client is to know.
+    Client,
+    /// Ours, which brought the session's settings to a backend: the client knows already.
+    Ours,
+}
+
 /// Not for clients: it changes with the server that answers, and a client that chose its server
 /// by it would choose wrong. Behind pgsteer a session can always write.
 const NOT_FOR_CLIENTS: [&str; 1] = ["in_hot_standby"];
@@ -40,9 +49,8 @@ impl Reported {
         encoding.with_standard_conforming_strings(strings)
     }
 
-    /// Takes a `ParameterStatus`; whether the client is to have it. `ours`: it came of settings
-    /// that we brought to the backend.
-    pub fn take(&mut self, status: &[u8], ours: bool) -> Disposition {
+    /// Takes a `ParameterStatus`; whether the client is to have it.
+    pub fn take(&mut self, status: &[u8], cause: Cause) -> Disposition {
         let Ok((name, value)) = message::read_parameter_status(status) else {
             return Disposition::Forward;
         };
@@ -52,7 +60,7 @@ impl Reported {
         if NOT_FOR_CLIENTS.contains(&name) {
             return Disposition::Swallow;
         }
-        if ours && self.get(name) == Some(value) {
+        if cause == Cause::Ours && self.get(name) == Some(value) {
             return Disposition::Swallow;
         }
         if self.base.get(name).is_some_and(|base| **base == *value) {

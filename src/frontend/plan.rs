@@ -197,7 +197,7 @@ fn hinted(wishes: Wishes, facts: &Arc<Facts>) -> Wishes {
 }
 
 /// `pgsteer.role` as text.
-pub fn role(text: &str) -> Option<RoleWish> {
+pub(super) fn role(text: &str) -> Option<RoleWish> {
     match text.to_ascii_lowercase().as_str() {
         "auto" => Some(RoleWish::Auto),
         "primary" => Some(RoleWish::Primary),
@@ -207,7 +207,7 @@ pub fn role(text: &str) -> Option<RoleWish> {
 }
 
 /// `pgsteer.consistency` as text.
-pub fn consistency(text: &str) -> Option<Consistency> {
+pub(super) fn consistency(text: &str) -> Option<Consistency> {
     match text.to_ascii_lowercase().as_str() {
         "eventual" => Some(Consistency::Eventual),
         "session" => Some(Consistency::Session),

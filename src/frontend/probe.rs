@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 /// What a probe found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     /// The settings of the session.
     pub settings: Settings,
     /// What pins it.
@@ -87,7 +87,7 @@ impl Pins {
 
 /// The probe's text. `custom` are the names of custom settings that the session is known to have
 /// touched: `pg_settings` does not list those that no library has defined.
-pub fn sql(user: &str, custom: &BTreeSet<Box<str>>) -> String {
+pub(super) fn sql(user: &str, custom: &BTreeSet<Box<str>>) -> String {
     let mut sql = String::from(
         "SELECT 'set', name, setting FROM pg_catalog.pg_settings WHERE source = 'session' \
          AND name NOT IN ('transaction_isolation','transaction_read_only','transaction_deferrable') \
@@ -122,7 +122,7 @@ pub fn sql(user: &str, custom: &BTreeSet<Box<str>>) -> String {
 }
 
 /// Reads the probe's answer.
-pub fn read(rows: &[Vec<Option<String>>]) -> Found {
+pub(super) fn read(rows: &[Vec<Option<String>>]) -> Found {
     let mut found = Found::default();
     for row in rows {
         match row.as_slice() {

@@ -20,7 +20,9 @@ use crate::frontend::state::{Resets, Serving, Session, Skipping};
 use crate::metrics::{ClientState, QueryKind};
 use crate::pool::Mode;
 use crate::route::{Need, PrimaryReason};
-use crate::session::{Builder, End, Expect, Group, Reader, Scan, UnnamedThere, Violation, scan};
+use crate::session::{
+    Builder, Cut, End, Expect, Group, Reader, Scan, UnnamedThere, Violation, scan,
+};
 use crate::sql::{Chain, Dialect, Facts, Transaction};
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
@@ -53,7 +55,9 @@ pub async fn serve(serving: &mut Serving) -> Goodbye {
             Err(Stop::Refuse(no)) => {
                 serving.client.report(&fatal(&no));
                 // The client is told if it still listens; it is closed either way.
-                drop(serving.client.flush().await);
+                if serving.client.flush().await.is_err() {
+                    tracing::debug!("a client left before it could be told why it is closed");
+                }
                 return Goodbye::Refused;
             }
         }
@@ -144,9 +148,18 @@ impl Serving {
             }
             Transaction::Commit(Chain::Ends) => {
                 self.session.lost_transaction = LostTransaction::No;
-                Some(self.refuse_group(group, &No::TransactionLost))
+                self.refuse_group(group, &No::TransactionLost);
+                Some(Ok(()))
             }
-            _ => {
+            Transaction::None
+            | Transaction::Begin { .. }
+            | Transaction::Commit(Chain::Continues)
+            | Transaction::Rollback(Chain::Continues)
+            | Transaction::Savepoint
+            | Transaction::Set { .. }
+            | Transaction::Prepare
+            | Transaction::FinishPrepared
+            | Transaction::Mixed => {
                 self.client.take(group.bytes);
                 Some(self.fail_lost_transaction(group.end).await)
             }
@@ -210,7 +223,10 @@ impl Serving {
             self.presence.turn(ClientState::Waiting);
             match self.attach(&plan).await? {
                 Found::Backend => {}
-                Found::Nothing(no) => return self.refuse_group(&group, &no),
+                Found::Nothing(no) => {
+                    self.refuse_group(&group, &no);
+                    return Ok(());
+                }
             }
         } else if let Some(no) = self.unfit_for_present(&plan) {
             return self.refuse_in_transaction(&group, &no);
@@ -328,9 +344,12 @@ impl Serving {
         attached.segment = match group.end {
             End::Flush => Segment::Open,
             End::Query | End::Sync => Segment::Closed,
-            End::Cut { rest } => {
+            End::Cut { rest, of } => {
                 attached.exchange.client_pass = rest;
-                cut_segment(client.inbox())
+                match of {
+                    Cut::Query => Segment::Closed,
+                    Cut::Batch => Segment::Open,
+                }
             }
         };
         if matches!(group.end, End::Flush | End::Cut { .. }) || !tried_again {
@@ -352,7 +371,7 @@ impl Serving {
     }
 
     /// Answers a group that found no backend.
-    pub(super) fn refuse_group(&mut self, group: &Group, no: &No) -> Result<(), Stop> {
+    pub(super) fn refuse_group(&mut self, group: &Group, no: &No) {
         self.retry = None;
         self.presence.turn(ClientState::Idle);
         self.client.report(&no.report());
@@ -360,16 +379,14 @@ impl Serving {
         match group.end {
             End::Query | End::Sync => message::write_ready(self.client.out(), TxStatus::Idle),
             End::Flush => self.session.skipping = Skipping::UntilSync,
-            End::Cut { rest } => {
+            End::Cut { rest, of } => {
                 self.client.take(rest);
-                if cut_is_query(group) {
-                    message::write_ready(self.client.out(), TxStatus::Idle);
-                } else {
-                    self.session.skipping = Skipping::UntilSync;
+                match of {
+                    Cut::Query => message::write_ready(self.client.out(), TxStatus::Idle),
+                    Cut::Batch => self.session.skipping = Skipping::UntilSync,
                 }
             }
         }
-        Ok(())
     }
 
     /// Refuses a group inside a transaction, which fails by it: the server is made to fail it,
@@ -462,22 +479,9 @@ fn kind(plan: &Plan) -> QueryKind {
 fn pure_read(plan: &Plan) -> PureRead {
     match plan.need {
         Need::Read | Need::Standby => PureRead::Yes,
-        Need::Anywhere => PureRead::No,
         Need::Primary(_) if plan.unfit.is_none() => PureRead::Yes,
-        Need::Primary(_) => PureRead::No,
+        Need::Anywhere | Need::Primary(_) => PureRead::No,
     }
-}
-
-/// A cut `Query` closes its segment, as a whole one does; a cut `Bind` leaves it open.
-fn cut_segment(inbox: &[u8]) -> Segment {
-    match inbox.first() {
-        Some(b'Q' | b'F') => Segment::Closed,
-        _ => Segment::Open,
-    }
-}
-
-fn cut_is_query(group: &Group) -> bool {
-    matches!(group.end, End::Cut { rest } if rest > 0)
 }
 
 /// A message other than COPY data while the server copies in.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Why a backend could not be given the session's settings.
 #[derive(Debug)]
-pub enum NotBrought {
+pub(super) enum NotBrought {
     /// The server refused one, with this message.
     Refused(String),
     /// The backend broke.
@@ -31,7 +31,7 @@ pub enum NotBrought {
 ///
 /// Nothing of the client's is sent before the server has agreed: a statement must not run under
 /// another's settings.
-pub async fn bring_settings(
+pub(super) async fn bring_settings(
     client: &mut Client,
     session: &mut Session,
     mut obtained: Obtained,
@@ -72,7 +72,8 @@ impl Serving {
         }
         if policy.reset == Reset::Tracked && self.examine(&mut attached).await.is_err() {
             // It is closed: what it carries is not known. Its session goes on with what is known.
-            return self.let_go(*attached);
+            self.let_go(*attached);
+            return Ok(());
         }
         let stays = policy.mode == Mode::Session || !attached.pins.is_empty();
         if stays && attached.standing == Standing::Primary {
@@ -99,10 +100,9 @@ impl Serving {
     }
 
     /// The backend is closed.
-    fn let_go(&mut self, attached: Attached) -> Result<(), Stop> {
+    fn let_go(&mut self, attached: Attached) {
         self.session.cancel.detach();
         self.session.reported = attached.exchange.reported;
-        Ok(())
     }
 
     /// Asks the server what the session has left on its backend.
@@ -154,7 +154,7 @@ impl Serving {
 }
 
 /// A client that leaves gives back what it holds, if it can be left clean.
-pub async fn release_at_end(client: &Client, session: &Session, mut attached: Attached) {
+pub(super) async fn release_at_end(client: &Client, session: &Session, mut attached: Attached) {
     if client.shard.shared.pools.policy().mode == Mode::Transaction {
         attached.checkout.release(clock::now());
         return;

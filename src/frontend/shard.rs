@@ -1,6 +1,5 @@
 //! What all clients of one shard share, and what all shards share.
 
-use crate::admin::Health;
 use crate::auth::Keyring;
 use crate::board::Board;
 use crate::frontend::cancel::Cancels;
@@ -41,8 +40,6 @@ pub struct Shared {
     pub live: Arc<ArcSwap<Live>>,
     /// How many clients are logged in or logging in.
     pub clients: AtomicU32,
-    /// What the process says of itself.
-    pub health: Arc<Health>,
     /// Set when pgsteer shuts down: sessions end when they are idle.
     pub drain: CancellationToken,
 }

@@ -146,10 +146,10 @@ impl Pools {
     }
 
     /// Asks the other shards for an idle backend.
-    fn call_for(&self, shared: &Arc<Shared>, shard: usize) {
+    fn call_for(&self, shared: &Arc<Shared>, caller: usize) {
         let mailboxes = self.mailboxes.get().map_or(&[][..], |mailboxes| mailboxes);
         for (other, mailbox) in mailboxes.iter().enumerate() {
-            if other != shard && mailbox.try_send(Arc::clone(shared)).is_err() {
+            if other != caller && mailbox.try_send(Arc::clone(shared)).is_err() {
                 tracing::debug!(shard = other, "a full mailbox; its sweep will serve the waiter");
             }
         }

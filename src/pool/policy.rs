@@ -46,8 +46,8 @@ impl Default for Policy {
             size: 20,
             max_clients: 10_000,
             wait_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(600),
-            max_lifetime: Duration::from_secs(3600),
+            idle_timeout: Duration::from_mins(10),
+            max_lifetime: Duration::from_hours(1),
             reset: Reset::Tracked,
         }
     }

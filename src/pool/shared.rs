@@ -124,11 +124,10 @@ impl Shared {
                 }
             };
             conn = match waiter.grant.send(grant) {
-                Ok(()) => return None,
                 Err(Grant::Here(conn)) => conn,
-                // The waiter left. A detached backend is not worth bringing back: dropped, its
-                // slot goes to the next one.
-                Err(Grant::Elsewhere(_) | Grant::Slot(_)) => return None,
+                // Taken; or the waiter left, and a detached backend is not worth bringing back:
+                // dropped, its slot goes to the next one.
+                Ok(()) | Err(Grant::Elsewhere(_) | Grant::Slot(_)) => return None,
             };
         }
         Some(conn)

@@ -11,7 +11,7 @@ use tracing::warn;
 
 /// The shards' doors, in their order.
 #[derive(Debug, Clone)]
-pub struct Doors(Arc<[Door]>);
+pub(super) struct Doors(Arc<[Door]>);
 
 #[derive(Debug)]
 struct Door {
@@ -21,7 +21,7 @@ struct Door {
 
 /// A connection on its way to a shard.
 #[derive(Debug)]
-pub struct Arrival {
+pub(super) struct Arrival {
     /// The socket.
     pub socket: Detached,
     /// Counts it at its shard.
@@ -30,7 +30,7 @@ pub struct Arrival {
 
 /// Counts a client at its shard for as long as it lives.
 #[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
+pub(super) struct Place(Arc<AtomicUsize>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Doors {
     /// The shards' inlets.
-    pub fn new(arrivals: Vec<mpsc::Sender<Arrival>>) -> Self {
+    pub(super) fn new(arrivals: Vec<mpsc::Sender<Arrival>>) -> Self {
         let door = |arrivals| Door { arrivals, inside: Arc::default() };
         Self(arrivals.into_iter().map(door).collect())
     }
@@ -62,7 +62,7 @@ impl Doors {
 }
 
 /// Accepts until `stop` is set.
-pub fn start(listener: Listener, doors: Doors, stop: CancellationToken) {
+pub(super) fn start(listener: Listener, doors: Doors, stop: CancellationToken) {
     tasks::spawn("accept", async move {
         loop {
             let accepted = tokio::select! {

@@ -36,9 +36,10 @@ use tokio_util::sync::CancellationToken;
 
 /// A proxy that serves.
 #[derive(Debug)]
-pub struct Parts {
+pub(super) struct Parts {
     shared: Arc<frontend::Shared>,
     control: Control,
+    health: Arc<Health>,
     shards: Vec<JoinHandle<()>>,
     addresses: Vec<String>,
     http: Option<SocketAddr>,
@@ -51,7 +52,7 @@ pub struct Parts {
 
 /// Why the proxy could not be started.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(super) enum StartError {
     /// An address can't be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -100,7 +101,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
-    pub async fn build(config: &Config) -> Result<Self, StartError> {
+    pub(super) async fn build(config: &Config) -> Result<Self, StartError> {
         let http = match config.http {
             Some(address) => Some(Listening::bind(address).await?),
             None => None,
@@ -113,33 +114,34 @@ impl Parts {
         let accepting = CancellationToken::new();
         let serving = CancellationToken::new();
         let control = Control::start(control_config(config), &links, &serving)?;
-        let (shards, doors) = start_shards(&shared, &config.limits, &serving)?;
+        let health = Arc::new(Health::new(shard_count(&config.limits)));
+        let (shards, doors) = start_shards(&shared, &config.limits, (&health, &serving))?;
         let shown = Arc::new(ArcSwap::from_pointee(shown(config)));
-        let http = http.map(|http| start_http(http, &shared, &shown, &serving));
+        let http = http.map(|http| start_http(http, (&shared, &health), &shown, &serving));
         for (_, listener) in listeners {
             accept::start(listener, doors.clone(), accepting.clone());
         }
-        shared.health.listening();
-        Ok(Self { shared, control, shards, addresses, http, shown, accepting, serving })
+        health.listening();
+        Ok(Self { shared, control, health, shards, addresses, http, shown, accepting, serving })
     }
 
     /// Where clients connect.
-    pub fn addresses(&self) -> &[String] {
+    pub(super) fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
     /// Where HTTP is answered.
-    pub fn http(&self) -> Option<String> {
+    pub(super) fn http(&self) -> Option<String> {
         self.http.map(|http| http.to_string())
     }
 
     /// How many threads serve.
-    pub fn shards(&self) -> usize {
+    pub(super) fn shards(&self) -> usize {
         self.shards.len()
     }
 
     /// Takes over what a reload may change, all of it or, with an error, nothing.
-    pub fn apply(&self, config: &Config) -> Result<(), StartError> {
+    pub(super) fn apply(&self, config: &Config) -> Result<(), StartError> {
         let file = userlist(config)?;
         let targets = targets(config)?;
         let gate = gate(config, &self.shared.keyring, &targets)?;
@@ -154,15 +156,15 @@ impl Parts {
     }
 
     /// A reload failed.
-    pub fn reload_failed(&self) {
+    pub(super) fn reload_failed(&self) {
         self.shared.metrics.reloaded(Reload::Refused);
     }
 
     /// Lets clients finish: goes on accepting for `delay`, so that load balancers notice, then
     /// ends sessions as they become idle, for `timeout` at most. How many are left.
-    pub async fn drain(&self, delay: Duration, timeout: Duration) -> u32 {
+    pub(super) async fn drain(&self, delay: Duration, timeout: Duration) -> u32 {
         self.shared.metrics.drain();
-        self.shared.health.draining();
+        self.health.draining();
         tokio::time::sleep(delay).await;
         self.accepting.cancel();
         self.shared.drain.cancel();
@@ -176,7 +178,7 @@ impl Parts {
     }
 
     /// Ends what is left.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.accepting.cancel();
         self.serving.cancel();
         for shard in self.shards {
@@ -229,7 +231,6 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
         keyring,
         live: Arc::new(ArcSwap::from_pointee(Live { routing: config.routing.clone() })),
         clients: AtomicU32::new(0),
-        health: Arc::new(Health::new(shard_count(&config.limits))),
         drain: CancellationToken::new(),
     })
 }
@@ -256,7 +257,7 @@ fn show_pools(shared: &Arc<frontend::Shared>) {
 /// Answers over HTTP from now on.
 fn start_http(
     http: Listening,
-    shared: &Arc<frontend::Shared>,
+    (shared, health): (&Arc<frontend::Shared>, &Arc<Health>),
     shown: &Arc<ArcSwap<Shown>>,
     stop: &CancellationToken,
 ) -> SocketAddr {
@@ -264,7 +265,7 @@ fn start_http(
     let sources = Arc::new(Sources {
         board: Arc::clone(&shared.board),
         metrics: Arc::clone(&shared.metrics),
-        health: Arc::clone(&shared.health),
+        health: Arc::clone(health),
         shown: Arc::clone(shown),
         explain: explainer(shared, &shared.live),
     });
@@ -390,7 +391,7 @@ type Started = (Vec<JoinHandle<()>>, Doors);
 fn start_shards(
     shared: &Arc<frontend::Shared>,
     limits: &Limits,
-    stop: &CancellationToken,
+    (health, stop): (&Arc<Health>, &CancellationToken),
 ) -> Result<Started, StartError> {
     let mut shards = Vec::new();
     let mut doors = Vec::new();
@@ -401,7 +402,12 @@ fn start_shards(
         doors.push(door);
         mailboxes.push(mailbox);
         let inlets = Inlets { arrivals, calls };
-        shards.push(shard::start(index, Arc::clone(shared), inlets, stop.clone())?);
+        shards.push(shard::start(
+            index,
+            (Arc::clone(shared), Arc::clone(health)),
+            inlets,
+            stop.clone(),
+        )?);
     }
     shared.pools.set_mailboxes(mailboxes.into_boxed_slice());
     Ok((shards, Doors::new(doors)))

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Answers for the proxy that these are of.
-pub fn explainer(shared: &Arc<Shared>, live: &Arc<ArcSwap<Live>>) -> Explain {
+pub(super) fn explainer(shared: &Arc<Shared>, live: &Arc<ArcSwap<Live>>) -> Explain {
     let shared = Arc::clone(shared);
     let live = Arc::clone(live);
     Box::new(move |database, sql| answer(&shared, &live.load(), database, sql))

@@ -11,7 +11,7 @@ mod reload;
 mod shard;
 
 use crate::cli::exit::Exit;
-use crate::config::{Config, Request};
+use crate::config::{Config, Limits, Request};
 use build::Parts;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -58,13 +58,16 @@ async fn serve(parts: Parts, config: Config, request: &Request) -> Exit {
         shards = parts.shards(),
         "ready"
     );
-    loop {
-        match signals.next().await {
-            Told::Reload => config = reload::reload(&parts, config, request),
-            Told::Stop => break,
-        }
+    while let Told::Reload = signals.next().await {
+        config = reload::reload(&parts, config, request);
     }
     let limits = config.limits;
+    drain(parts, limits, &mut signals).await;
+    Exit::Done
+}
+
+/// Lets clients finish, unless told twice to stop, and takes everything down.
+async fn drain(parts: Parts, limits: Limits, signals: &mut Signals) {
     info!(delay = ?limits.drain_delay, timeout = ?limits.drain_timeout, "draining");
     let drained = parts.drain(limits.drain_delay, limits.drain_timeout);
     tokio::select! {
@@ -75,7 +78,6 @@ async fn serve(parts: Parts, config: Config, request: &Request) -> Exit {
         () = signals.stop() => warn!("told twice to stop: not waiting for clients"),
     }
     parts.stop().await;
-    Exit::Done
 }
 
 /// What the process is told from outside.

@@ -1,11 +1,11 @@
 //! SIGHUP: the configuration is read again, all or nothing.
 
-use crate::config::{Config, Request};
+use crate::config::{Change, Config, Request};
 use crate::proxy::build::Parts;
 use tracing::{error, info, warn};
 
 /// Reads the configuration again; what holds from now on. A bad file keeps the old one.
-pub fn reload(parts: &Parts, old: Config, request: &Request) -> Config {
+pub(super) fn reload(parts: &Parts, old: Config, request: &Request) -> Config {
     let loaded = match request.load() {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -20,13 +20,7 @@ pub fn reload(parts: &Parts, old: Config, request: &Request) -> Config {
         warn!(problem = %warning.one_line(), "configuration");
     }
     let new = loaded.config;
-    for change in Config::changes(&old, &new) {
-        if change.needs_restart {
-            warn!(key = %change.key, old = %change.old, new = %change.new, "needs a restart");
-        } else {
-            info!(key = %change.key, old = %change.old, new = %change.new, "changed");
-        }
-    }
+    tell(&old, &new);
     if let Err(error) = parts.apply(&new) {
         error!(%error, "the configuration was not reloaded");
         parts.reload_failed();
@@ -34,4 +28,16 @@ pub fn reload(parts: &Parts, old: Config, request: &Request) -> Config {
     }
     info!("configuration reloaded");
     new
+}
+
+/// Says what changed, and what of it needs a restart.
+fn tell(old: &Config, new: &Config) {
+    for change in Config::changes(old, new) {
+        let Change { key, old, new, needs_restart } = change;
+        if needs_restart {
+            warn!(%key, %old, %new, "changed in the file; takes effect after a restart");
+        } else {
+            info!(%key, %old, %new, "changed");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A shard: one thread, one runtime, its clients and its idle backends.
 
+use crate::admin::Health;
 use crate::clock;
 use crate::frontend;
 use crate::frontend::Shard;
@@ -18,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 /// Pause between two looks at the idle backends.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Connections that may wait to be taken over by a shard.
-pub const ARRIVALS_MAX: usize = 1024;
+pub(super) const ARRIVALS_MAX: usize = 1024;
 /// Requests for idle backends that may wait; one that finds no room is served by the sweep.
-pub const CALLS_MAX: usize = 1024;
+pub(super) const CALLS_MAX: usize = 1024;
 
 /// What reaches a shard from outside.
 #[derive(Debug)]
-pub struct Inlets {
+pub(super) struct Inlets {
     /// Connections that were accepted.
     pub arrivals: mpsc::Receiver<Arrival>,
     /// Pools in which a client of another shard waits.
@@ -32,31 +33,31 @@ pub struct Inlets {
 }
 
 /// Starts a shard; it ends when `stop` is set.
-pub fn start(
+pub(super) fn start(
     index: usize,
-    shared: Arc<frontend::Shared>,
+    (common, health): (Arc<frontend::Shared>, Arc<Health>),
     inlets: Inlets,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-        let shard = Rc::new(Shard::new(index, shared));
+        let shard = Rc::new(Shard::new(index, common));
         let local = LocalSet::new();
-        local.block_on(&runtime, run(shard, inlets, stop));
+        local.block_on(&runtime, run(shard, &health, inlets, stop));
     })
 }
 
-async fn run(shard: Rc<Shard>, mut inlets: Inlets, stop: CancellationToken) {
+async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: CancellationToken) {
     let mut sweep = tokio::time::interval(SWEEP_PAUSE);
     loop {
         tokio::select! {
             Some(arrival) = inlets.arrivals.recv() => {
                 tasks::spawn_local("client", client(Rc::clone(&shard), arrival));
             }
-            Some(shared) = inlets.calls.recv() => shard.pools.donate(&shared),
+            Some(pool) = inlets.calls.recv() => shard.pools.donate(&pool),
             _ = sweep.tick() => {
                 let now = clock::now();
-                shard.shared.health.beat(shard.pools.shard, now);
+                health.beat(shard.pools.shard, now);
                 shard.pools.sweep(now);
             }
             () = stop.cancelled() => return,

@@ -36,7 +36,18 @@ pub enum End {
     Cut {
         /// Bytes of the last message that have not arrived.
         rest: usize,
+        /// What was cut.
+        of: Cut,
     },
+}
+
+/// What is cut where a group outgrows the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// A `Query`: the server owes one `ReadyForQuery`.
+    Query,
+    /// A batch of the extended protocol: `Sync` is still to come.
+    Batch,
 }
 
 /// One group at the start of the client's bytes.
@@ -165,7 +176,7 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
         let end = match header.tag {
             b'S' => End::Sync,
             b'H' => End::Flush,
-            _ if at >= GROUP_MAX => End::Cut { rest: 0 },
+            _ if at >= GROUP_MAX => End::Cut { rest: 0, of: Cut::Batch },
             _ => continue,
         };
         return Ok(Scan::Group(Group { bytes: at, end, executes }));
@@ -187,7 +198,7 @@ fn query(rest: &[u8], header: Header, reader: &mut Reader<'_>) -> Scan {
     let bytes = header.total.min(rest.len());
     let end = match header.total - bytes {
         0 => End::Query,
-        rest => End::Cut { rest },
+        rest => End::Cut { rest, of: Cut::Query },
     };
     Scan::Group(Group { bytes, end, executes: Executes::Something })
 }
@@ -215,7 +226,7 @@ fn oversized(
         return Ok(Scan::Incomplete);
     }
     reader.mentioned.push(None);
-    let end = End::Cut { rest: header.total - rest.len() };
+    let end = End::Cut { rest: header.total - rest.len(), of: Cut::Batch };
     Ok(Scan::Group(Group { bytes: at + rest.len(), end, executes }))
 }
 

@@ -14,7 +14,7 @@ mod statements;
 
 pub use build::{Builder, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
-pub use group::{End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
+pub use group::{Cut, End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
 pub use replies::{CopyIn, Disposition, Expect, OutOfStep, Replies, Undo, status_of};
 pub use settings::{Settings, SharedSettings, is_ours, same};
 pub use statements::{Evicted, Held, Library, Names, Prepared};

@@ -198,13 +198,13 @@ impl Replies {
     fn part_of_an_answer(&mut self, tag: u8) -> Result<Disposition, OutOfStep> {
         match (self.due.front(), tag) {
             (Some(Expect::OwnFailure), _) => Ok(Disposition::Swallow),
-            (Some(Expect::Ready), _) => Ok(Disposition::Forward),
-            (Some(Expect::Describe), b't') => Ok(Disposition::Forward),
             (Some(Expect::Describe), b'T' | b'n') | (Some(Expect::Execute), b'C' | b'I' | b's') => {
                 self.due.pop_front();
                 Ok(Disposition::Forward)
             }
-            (Some(Expect::Execute), b'D' | b'G' | b'H' | b'W' | b'd' | b'c') => {
+            (Some(Expect::Ready), _)
+            | (Some(Expect::Describe), b't')
+            | (Some(Expect::Execute), b'D' | b'G' | b'H' | b'W' | b'd' | b'c') => {
                 Ok(Disposition::Forward)
             }
             _ => Err(OutOfStep { tag: char::from(tag) }),

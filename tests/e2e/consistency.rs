@@ -4,6 +4,7 @@
 //! reads, or these tests would prove nothing.
 
 use crate::support::{Blueprint, House};
+use pgsteer::clock;
 use pgsteer::tasks;
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -41,13 +42,16 @@ async fn prepare(house: &House) {
         .unwrap();
     house.cluster.await_replay().unwrap();
     // Until the catalog is known, reads go to the primary.
-    let started = std::time::Instant::now();
+    let started = clock::now();
     loop {
         let row = client.query_one("SELECT v, pg_is_in_recovery() FROM pairs WHERE id = 0", &[]);
         if row.await.unwrap().get(1) {
             return;
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "no read ever reached a standby");
+        assert!(
+            clock::now().since(started) < Duration::from_mins(1),
+            "no read ever reached a standby"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -2,7 +2,7 @@
 //! replaced, replies told apart.
 
 use pgsteer::session::{
-    Builder, Disposition, End, Executes, Held, Library, Names, Reader, Replies, Scan, Undo,
+    Builder, Cut, Disposition, End, Executes, Held, Library, Names, Reader, Replies, Scan, Undo,
     UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
@@ -145,11 +145,11 @@ fn a_query_that_outgrows_the_buffer_is_cut_and_a_named_parse_refused() {
     let long = query(&format!("SELECT '{}'", "x".repeat(3 * 1024 * 1024)));
     let (found, _) = scanned(&long[..1024 * 1024], &names);
     let Ok(Scan::Group(group)) = found else { panic!("not cut: {found:?}") };
-    assert_eq!(group.end, End::Cut { rest: long.len() - 1024 * 1024 });
+    assert_eq!(group.end, End::Cut { rest: long.len() - 1024 * 1024, of: Cut::Query });
 
-    let mut named = parse("s", "SELECT 1");
-    named[1..5].copy_from_slice(&(17 * 1024 * 1024_u32).to_be_bytes());
-    assert!(scanned(&named, &names).0.is_err());
+    let mut refused = parse("s", "SELECT 1");
+    refused[1..5].copy_from_slice(&(17 * 1024 * 1024_u32).to_be_bytes());
+    assert!(scanned(&refused, &names).0.is_err());
 }
 
 /// What one backend and one client know.

@@ -449,7 +449,7 @@ impl<'a> Choice<'a> {
             (None, _) => true,
             (Some((_, Proof::Anchored(_), _)), Balance::Weighted) => false,
             (Some((_, _, least)), Balance::LeastActive) if rank != least => rank < least,
-            (Some(_), Balance::LeastActive) => self.lot() % u64::from(self.offers) == 0,
+            (Some(_), Balance::LeastActive) => self.lot().is_multiple_of(u64::from(self.offers)),
             // A reservoir: each offer wins with its share of the weights so far.
             (Some(_), Balance::Weighted) => {
                 matches!(proof, Proof::Anchored(_)) || self.lot() % self.weights < weight
