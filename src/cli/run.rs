@@ -5,6 +5,7 @@ use crate::cli::exit::Exit;
 use crate::cli::load;
 use crate::cli::log;
 use crate::cli::log::Log;
+use crate::cli::say;
 use crate::config::Config;
 use crate::proxy;
 
@@ -15,7 +16,13 @@ pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
     if let Some(file) = &request.file {
         tracing::info!(file = %file.display(), "configuration read");
     }
-    Ok(proxy::run(loaded.config, &request))
+    match proxy::run(loaded.config, &request) {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => {
+            say::talk(&format!("error: {error}"));
+            Err(Exit::Failed)
+        }
+    }
 }
 
 /// The log as the configuration, the flags and `RUST_LOG` want it.

@@ -52,7 +52,7 @@ pub(super) struct Parts {
 
 /// Why the proxy could not be started.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub enum StartError {
     /// An address can't be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -10,46 +10,32 @@ mod explain;
 mod reload;
 mod shard;
 
-use crate::cli::exit::Exit;
 use crate::config::{Config, Limits, Request};
 use build::Parts;
+pub use build::StartError;
+use std::io;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// Runs the proxy until a signal ends it. `request` is what a reload reads again.
-pub fn run(config: Config, request: &Request) -> Exit {
+///
+/// # Errors
+/// [`StartError`]; nothing is left running.
+pub fn run(config: Config, request: &Request) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "the control runtime could not be started");
-            return Exit::Failed;
-        }
-    };
+        .build()?;
     runtime.block_on(async {
-        match Parts::build(&config).await {
-            Ok(parts) => serve(parts, config, request).await,
-            Err(error) => {
-                crate::cli::say::talk(&format!("error: {error}"));
-                Exit::Failed
-            }
-        }
+        let parts = Parts::build(&config).await?;
+        let signals = Signals::listen()?;
+        serve(parts, config, request, signals).await;
+        Ok(())
     })
 }
 
-async fn serve(parts: Parts, config: Config, request: &Request) -> Exit {
-    let signals = Signals::listen();
-    let mut signals = match signals {
-        Ok(signals) => signals,
-        Err(error) => {
-            error!(%error, "signals can't be listened to");
-            return Exit::Failed;
-        }
-    };
+async fn serve(parts: Parts, config: Config, request: &Request, mut signals: Signals) {
     let mut config = config;
     info!(
         listen = %parts.addresses().join(" "),
@@ -61,9 +47,7 @@ async fn serve(parts: Parts, config: Config, request: &Request) -> Exit {
     while let Told::Reload = signals.next().await {
         config = reload::reload(&parts, config, request);
     }
-    let limits = config.limits;
-    drain(parts, limits, &mut signals).await;
-    Exit::Done
+    drain(parts, config.limits, &mut signals).await;
 }
 
 /// Lets clients finish, unless told twice to stop, and takes everything down.
@@ -93,7 +77,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    fn listen() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,

@@ -30,18 +30,7 @@ const NEVER: &[(&str, &str, &str)] = &[
 ];
 
 /// What stands below, and is nevertheless imported: file, module, why.
-const CROSSINGS: &[(&str, &str, &str)] = &[
-    (
-        "src/proxy/mod.rs",
-        "cli",
-        "it ends as a command does and says on the terminal why it can't start; `cli` runs it",
-    ),
-    (
-        "src/frontend/shard.rs",
-        "admin",
-        "each shard says that it lives; only `Health` is shared, which belongs beneath both",
-    ),
-];
+const CROSSINGS: &[(&str, &str, &str)] = &[];
 
 fn place(module: &str) -> Option<usize> {
     LAYERS.iter().flat_map(|layer| layer.iter()).position(|known| *known == module)
