@@ -1,4 +1,7 @@
 //! pgsteer: one address for a PostgreSQL primary and its standbys.
+//!
+//! The modules stand in their order: each imports only what stands above it. `ARCHITECTURE.md`
+//! is the map, and follows a statement through them.
 
 pub mod pg;
 pub mod clock;
@@ -23,5 +26,5 @@ pub mod admin;
 
 pub mod config;
 pub mod sandbox;
-pub mod cli;
 pub mod proxy;
+pub mod cli;

@@ -121,6 +121,19 @@ fn every_layer_is_real_and_every_crossing_is_used() {
     assert_none(&found);
 }
 
+/// The modules that a root of a crate declares, in its order.
+fn declared(root: &str) -> Vec<&str> {
+    let lines = root.lines().map(str::trim);
+    lines.filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect()
+}
+
+#[test]
+fn the_library_declares_its_modules_from_the_ground_up() {
+    let layers: Vec<_> = LAYERS.iter().flat_map(|layer| layer.iter()).copied().collect();
+    assert_eq!(declared(&source::read("src/lib.rs")), layers, "the order in src/lib.rs");
+    assert_eq!(declared("//! A.\npub mod b;\n// pub mod c;\npub mod a;\n"), ["b", "a"]);
+}
+
 #[test]
 fn the_rule_of_imports_bites() {
     let wrong = [
