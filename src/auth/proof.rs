@@ -37,6 +37,12 @@ pub enum Refusal {
         /// From where.
         peer: String,
     },
+    /// `tls.mode` is `require`, and the client came without.
+    #[error("no login from {peer} without TLS: tls.mode is \"require\"")]
+    WithoutTls {
+        /// From where.
+        peer: String,
+    },
     /// A wrong password, or no such user: nobody is told which.
     #[error("password authentication failed for user \"{user}\"")]
     Password {
@@ -57,6 +63,8 @@ impl Refusal {
                 "Set auth.method = \"scram-sha-256\" in pgsteer's configuration, and auth.file \
                  or auth.query.",
             ),
+            Self::WithoutTls { .. } => report(SqlState::INVALID_AUTHORIZATION)
+                .with_hint("Connect with sslmode=require, or a stricter one."),
             Self::Password { .. } => report(SqlState::INVALID_PASSWORD),
             Self::Exchange(ScramError::ChannelBinding) => report(SqlState::PROTOCOL_VIOLATION)
                 .with_hint("Leave channel_binding at its default, prefer."),

@@ -56,8 +56,19 @@ pub struct Gate {
     pub lookup: Option<Arc<Lookup>>,
     /// Our certificate; `None`: no TLS.
     pub tls: Option<Arc<ServerTls>>,
+    /// Whether a client may do without TLS.
+    pub plaintext: Plaintext,
     /// The longest time from the connection to `AuthenticationOk`.
     pub timeout: Duration,
+}
+
+/// Whether a client may do without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plaintext {
+    /// It may.
+    Allowed,
+    /// It may not, except over a unix socket.
+    Refused,
 }
 
 /// What came of a connection.
@@ -156,6 +167,7 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
             startup::write_negotiation(&mut out, &unknown_options)?;
         }
     }
+    visitor.check_tls(gate)?;
     let authenticated = match gate.method {
         Method::Trust => {
             let peer = visitor.peer;
@@ -254,6 +266,18 @@ async fn prove(
 }
 
 impl Visitor {
+    /// Whether the connection is as private as the operator demands.
+    fn check_tls(&mut self, gate: &Gate) -> Result<(), Failure> {
+        let private = self.stream()?.is_tls() || matches!(self.peer, Peer::Unix);
+        match gate.plaintext {
+            Plaintext::Refused if !private => {
+                let refusal = Refusal::WithoutTls { peer: self.peer.to_string() };
+                Err(Failure::Refused { refusal, why: "" })
+            }
+            Plaintext::Refused | Plaintext::Allowed => Ok(()),
+        }
+    }
+
     fn stream(&mut self) -> Result<&mut Stream, Failure> {
         self.stream.as_mut().ok_or(Failure::Left)
     }

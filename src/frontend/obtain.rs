@@ -11,6 +11,7 @@ use crate::frontend::client::{Client, Gone};
 use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
 use crate::frontend::state::{NeedsPrimary, Retry, Session};
+use crate::metrics::{GuardOutcome, WaitOutcome};
 use crate::pg::SqlState;
 use crate::pool::{Checkout, CheckoutError};
 use crate::route;
@@ -22,7 +23,6 @@ use crate::topology::{Epoch, ServerId, Topology};
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
 use std::future::Future;
-use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -117,7 +117,6 @@ impl Attempt<'_> {
         let now = clock::now();
         let demand = self.demand(now, &topology);
         let live = self.client.shard.live();
-        let shard = Rc::clone(&self.client.shard);
         let route = self.decide(now, demand, &topology, &live.routing);
         match route {
             Route::Go { server, why, proof } => {
@@ -129,7 +128,7 @@ impl Attempt<'_> {
                     return Ok(None);
                 }
                 let standing = standing(server, &topology);
-                shard.shared.metrics.statements.routed(standing.served_by(), why);
+                self.count(standing, why, now);
                 // The second read in a row that the floor drives to the primary waits.
                 self.session.patience =
                     if why == Why::Floor { Patience::Some } else { Patience::None };
@@ -148,6 +147,30 @@ impl Attempt<'_> {
                 Ok(None)
             }
             Route::Refuse(refusal) => Err(self.refuse(refusal, now)),
+        }
+    }
+
+    /// Counts a route, and what the session's promises have cost it.
+    fn count(&self, standing: Standing, why: Why, now: Moment) {
+        let statements = &self.client.shard.shared.metrics.statements;
+        statements.routed(standing.served_by(), why);
+        let bound = self.plan.consistency != Consistency::Eventual;
+        let moved = matches!(self.session.floor.anchor(), Anchor::Standby(..) | Anchor::Left(..));
+        if standing == Standing::Primary && moved && bound {
+            statements.guarded(GuardOutcome::Passed);
+        }
+        let waited = now.since(self.plan.since);
+        match (why, self.session.patience) {
+            (Why::Floor, Patience::Some) => {
+                statements.waited_for_replay(WaitOutcome::Fallback, waited);
+            }
+            (Why::Read, Patience::Some) => {
+                statements.waited_for_replay(WaitOutcome::Reached, waited);
+            }
+            _ => {}
+        }
+        if why == Why::Floor {
+            statements.stale_prevented.inc();
         }
     }
 
@@ -281,6 +304,9 @@ impl Attempt<'_> {
     }
 
     fn refuse(&mut self, refusal: Refusal, now: Moment) -> Unobtained {
+        if refusal == Refusal::NotVisible {
+            self.client.shard.shared.metrics.statements.guarded(GuardOutcome::Timeout);
+        }
         if let Some(error) = self.last_error.take()
             && matches!(refusal, Refusal::NoServer)
         {

@@ -5,11 +5,11 @@ use crate::auth::{Keyring, Userlist, UserlistError};
 use crate::backend;
 use crate::backend::{Login, LoginSecret, Lookup, Target};
 use crate::board::Board;
-use crate::config::{Config, Limits, Listen, ServerConfig};
+use crate::config::{ClientTlsMode, Config, Limits, Listen, ServerConfig};
 use crate::control;
 use crate::control::{Bell, Control, ControlConfig, Links, LiveControl, WatchedServer};
 use crate::frontend;
-use crate::frontend::login::Gate;
+use crate::frontend::login::{Gate, Plaintext};
 use crate::frontend::{Cancels, Live};
 use crate::metrics::{BackendState, Build, Metrics, Reload};
 use crate::net::{BindError, Listener, ServerTls, TlsError};
@@ -314,6 +314,10 @@ pub(super) fn gate(
         keyring: Arc::clone(keyring),
         lookup,
         tls,
+        plaintext: match config.tls.as_ref().map(|tls| tls.mode) {
+            Some(ClientTlsMode::Require) => Plaintext::Refused,
+            Some(ClientTlsMode::Prefer) | None => Plaintext::Allowed,
+        },
         timeout: config.limits.login_timeout,
     })
 }

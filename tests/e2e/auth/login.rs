@@ -3,7 +3,7 @@
 use super::postgres::{Postgres, certificates, path, psql, scratch};
 use pgsteer::auth::{Keyring, Method, Userlist};
 use pgsteer::backend::{Backend, Login, LoginSecret, Lookup, SslMode, Target, TlsPolicy, connect};
-use pgsteer::frontend::login::{Entered, Gate, LoggedIn, enter};
+use pgsteer::frontend::login::{Entered, Gate, LoggedIn, Plaintext, enter};
 use pgsteer::net::{Listener, ServerTls, UNIX_MODE};
 use pgsteer::tasks;
 use pgsteer::topology::ServerId;
@@ -92,7 +92,7 @@ async fn serve(mut client: LoggedIn, target: Option<Target>, keyring: &Keyring) 
 fn gate(method: Method, file: &str) -> Gate {
     let keyring = Keyring::new(Userlist::parse(file).unwrap(), [9; 32]);
     let (keyring, timeout) = (Arc::new(keyring), WITHIN);
-    Gate { method, keyring, lookup: None, tls: None, timeout }
+    Gate { method, keyring, lookup: None, tls: None, plaintext: Plaintext::Allowed, timeout }
 }
 
 fn target(port: u16) -> Target {
