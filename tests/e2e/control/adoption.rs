@@ -130,3 +130,24 @@ fn another_systems_server_gets_nothing() {
         topology.writable() == Some(PRIMARY) && reads(topology) == [FIRST]
     });
 }
+
+/// Half of the servers hang, and the others are looked at as often as ever.
+#[test]
+fn a_hanging_server_delays_no_look_at_the_others() {
+    let watched = Watched::new();
+
+    watched.server(FIRST).sigstop();
+    watched.wait("it is missed", |topology| role(topology, FIRST).is_none());
+
+    watched.always("the others are fresh", |topology| {
+        let fresh = |server: ServerId| {
+            let seen = topology.servers[server.index()].observation();
+            seen.is_some_and(|seen| {
+                pgsteer::clock::now().since(seen.sent_at) < Duration::from_millis(800)
+            })
+        };
+        fresh(PRIMARY) && fresh(SECOND)
+    });
+    watched.server(FIRST).sigcont();
+    watched.wait("it returns", |topology| reads(topology) == [FIRST, SECOND]);
+}
