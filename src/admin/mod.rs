@@ -17,12 +17,11 @@
 //! Deliberately absent: anything that changes something, and TLS: it listens on loopback
 //! unless told otherwise.
 
-mod health;
 mod http;
 mod respond;
 mod status;
 
-pub use health::{Health, Requirement};
+pub use crate::metrics::{Health, Requirement};
 pub use http::{AdminError, Listening};
 pub use respond::{Explain, Sources};
 pub use status::{

@@ -1,10 +1,9 @@
 //! From a request to its answer, without a socket.
 
-use crate::admin::health::{Condition, Health, Requirement};
 use crate::admin::status::{Shown, StatusReport};
 use crate::board::Board;
 use crate::clock;
-use crate::metrics::Metrics;
+use crate::metrics::{Condition, Health, Metrics, Requirement};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;

@@ -142,7 +142,7 @@ impl fmt::Display for Text<'_> {
             Finding::OtherSystem { server, found, expected } => write!(
                 out,
                 "{} belongs to another system ({found}, expected {expected}): it gets no \
-                 statements; remove it from the servers",
+                 statements; remove it from the servers, or restart pgsteer if all were replaced",
                 self.name(*server)
             ),
             Finding::Rogue { server, timeline, primary, refusal } => {

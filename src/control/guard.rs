@@ -23,8 +23,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 /// Between two rounds, and between two questions to a primary that does not show everything yet.
 const PACE: Duration = Duration::from_millis(2);
 
-/// The pause after a round that failed.
-const RETRY: Duration = Duration::from_millis(20);
+/// The pause after a round that failed; doubled up to the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+const RETRY_MAX: Duration = Duration::from_millis(250);
 
 /// Longest round: a commit that waits for its synchronous standby stays invisible for as long.
 const ROUND_MAX: Duration = Duration::from_secs(1);
@@ -43,13 +44,18 @@ pub(crate) struct Guard {
 impl Guard {
     /// Serves wishes for ever.
     pub(crate) async fn run(self) {
+        let mut retry = RETRY_FIRST;
         loop {
             if !self.is_wanted() {
                 self.poke.notified().await;
+                retry = RETRY_FIRST;
                 continue;
             }
             let round = tokio::time::timeout(ROUND_MAX, self.round()).await;
-            let pause = if matches!(round, Ok(Some(()))) { PACE } else { RETRY };
+            let passed = matches!(round, Ok(Some(())));
+            let pause = if passed { PACE } else { retry };
+            // A wish outlives its session, so one for a server that is gone is tried ever less.
+            retry = if passed { RETRY_FIRST } else { (retry * 2).min(RETRY_MAX) };
             tokio::time::sleep(pause).await;
         }
     }

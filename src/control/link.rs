@@ -112,6 +112,11 @@ impl Link {
         self.dialect
     }
 
+    /// Whether the last look knew the server's timeline: without it a position is worth nothing.
+    pub(crate) const fn knows_timeline(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// Looks at the server.
     pub(crate) async fn look(&mut self, within: Duration) -> Result<Look, LinkError> {
         in_time(within, async {

@@ -42,8 +42,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// A catalog that could not be compared for so long is not relied on.
 const TRUSTED_MAX: Duration = Duration::from_secs(5);
 
-/// A database for which nobody asked in so long is forgotten; the next statement asks anew.
-const FORGET: Duration = Duration::from_hours(1);
+/// A database is forgotten so long after it was asked for; one that is in use is asked for anew
+/// by its next statement. Until then our connection keeps it from being dropped, as an idle
+/// backend does for as long (`pool.idle_timeout`).
+const FORGET: Duration = Duration::from_mins(10);
 
 /// Most databases whose catalogs are kept.
 const DATABASES_MAX: usize = 256;

@@ -222,7 +222,7 @@ impl Watcher {
 
     /// When a position is to be asked for, if one is wanted.
     fn next_sample(&self, now: Moment) -> Option<Moment> {
-        self.link.as_ref()?;
+        self.link.as_ref().filter(|link| link.knows_timeline())?;
         let topology = self.watch.desk.topology();
         let paced = self.sampled + PACE;
         match self.role? {

@@ -11,6 +11,7 @@ mod backends;
 mod catalogue;
 mod clients;
 mod family;
+mod health;
 mod label;
 mod process;
 mod servers;
@@ -20,6 +21,8 @@ pub use backends::Backends;
 pub use catalogue::{ALL as CATALOGUE, Entry, Kind};
 pub use clients::{Clients, Presence};
 pub use family::{ByLabel, ByServer};
+pub(crate) use health::Condition;
+pub use health::{Health, Requirement};
 pub use label::{
     Admission, BackendState, CheckResult, ClientState, ConnectResult, DisconnectReason,
     ErrorOrigin, GuardOutcome, Label, QueryKind, SeenRole, ServedBy, SqlStateClass, Use,

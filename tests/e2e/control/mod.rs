@@ -50,7 +50,7 @@ struct Watched {
 impl Watched {
     /// A primary and two standbys; every one was seen and serves.
     fn new() -> Self {
-        let watched = Self::of(plan(), SUPERUSER);
+        let watched = Self::of(&plan(), SUPERUSER);
         watched.wait("all are seen", |topology| {
             topology.writable() == Some(PRIMARY) && reads(topology) == [FIRST, SECOND]
         });
@@ -58,8 +58,8 @@ impl Watched {
     }
 
     /// What the plan says, looked at by this user.
-    fn of(plan: Plan, user: &str) -> Self {
-        Self::over(cluster(&plan), user, Policy::default())
+    fn of(plan: &Plan, user: &str) -> Self {
+        Self::over(cluster(plan), user, Policy::default())
     }
 
     fn over(cluster: Cluster, user: &str, policy: Policy) -> Self {

@@ -6,50 +6,41 @@ use super::*;
 struct Rank {
     role: &'static str,
     create: &'static str,
-    /// Whether standbys serve reads.
-    reads: bool,
-    /// Whether it is seen that a standby streams.
-    streaming: bool,
-    /// Whether a promotion by hand is followed.
-    follows: bool,
+    gets: &'static [Gets],
+}
+
+#[derive(PartialEq)]
+enum Gets {
+    /// Standbys serve reads.
+    Reads,
+    /// It is seen that a standby streams.
+    Streaming,
+    /// A promotion by hand is followed.
+    Following,
 }
 
 const RANKS: &[Rank] = &[
-    Rank {
-        role: "plain",
-        create: "CREATE ROLE plain LOGIN",
-        reads: false,
-        streaming: false,
-        follows: false,
-    },
+    Rank { role: "plain", create: "CREATE ROLE plain LOGIN", gets: &[] },
     Rank {
         role: "monitor",
         create: "CREATE ROLE monitor LOGIN; GRANT pg_monitor TO monitor",
-        reads: true,
-        streaming: true,
-        follows: false,
+        gets: &[Gets::Reads, Gets::Streaming],
     },
     Rank {
         role: "reader",
         create: "CREATE ROLE reader LOGIN; GRANT pg_monitor TO reader; \
                  GRANT EXECUTE ON FUNCTION pg_read_file(text) TO reader",
-        reads: true,
-        streaming: true,
-        follows: true,
+        gets: &[Gets::Reads, Gets::Streaming, Gets::Following],
     },
     Rank {
         role: "replicator",
         create: "CREATE ROLE replicator LOGIN REPLICATION",
-        reads: true,
-        streaming: false,
-        follows: true,
+        gets: &[Gets::Reads, Gets::Following],
     },
     Rank {
         role: "full_rank",
         create: "CREATE ROLE full_rank LOGIN REPLICATION; GRANT pg_monitor TO full_rank",
-        reads: true,
-        streaming: true,
-        follows: true,
+        gets: &[Gets::Reads, Gets::Streaming, Gets::Following],
     },
 ];
 
@@ -73,20 +64,21 @@ fn check(rank: &Rank) {
     watched.wait("the standbys are seen", |topology| {
         topology.servers.iter().all(|server| server.observation().is_some())
     });
-    if rank.reads {
+    if rank.gets.contains(&Gets::Reads) {
         watched.wait("standbys serve", |topology| reads(topology) == [FIRST, SECOND]);
     } else {
         watched.always("standbys do not serve", |topology| reads(topology).is_empty());
     }
     let streaming = watched.now().servers[1].observation().unwrap().streaming;
-    assert_eq!(streaming, rank.streaming.then_some(true), "{role}");
+    let expected = rank.gets.contains(&Gets::Streaming).then_some(true);
+    assert_eq!(streaming, expected, "{role}");
 
     watched.server(PRIMARY).kill9().unwrap();
     watched.server(FIRST).promote().unwrap();
     watched.wait("the newcomer is seen", |topology| {
         super::role(topology, FIRST) == Some(Role::Primary)
     });
-    if rank.follows {
+    if rank.gets.contains(&Gets::Following) {
         watched.wait("it is followed", |topology| topology.writable() == Some(FIRST));
     } else {
         watched.always("it is not followed", |topology| topology.writable() != Some(FIRST));

@@ -58,7 +58,7 @@ fn a_mark_is_resolved_by_a_sample_that_a_standby_reaches() {
 #[test]
 fn an_idle_primary_behind_a_switch_of_segments_stalls_no_reader() {
     // The background writer would log something of its own.
-    let watched = Watched::of(plan().setting("bgwriter_delay", "10s"), SUPERUSER);
+    let watched = Watched::of(&plan().setting("bgwriter_delay", "10s"), SUPERUSER);
     watched.wait("all serve", |topology| reads(topology) == [FIRST, SECOND]);
     watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
 
@@ -79,7 +79,7 @@ fn an_idle_primary_behind_a_switch_of_segments_stalls_no_reader() {
 #[test]
 fn an_idle_open_transaction_stalls_no_reader() {
     let plan = plan().setting("wal_writer_delay", "10s").setting("bgwriter_delay", "10s");
-    let watched = Watched::of(plan, SUPERUSER);
+    let watched = Watched::of(&plan, SUPERUSER);
     watched.wait("all serve", |topology| reads(topology) == [FIRST, SECOND]);
     watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
     let mut open = watched.server(PRIMARY).connect("postgres").unwrap();
@@ -96,7 +96,7 @@ fn an_idle_open_transaction_stalls_no_reader() {
 #[test]
 fn an_asynchronous_commit_stalls_no_reader() {
     let plan = plan().setting("wal_writer_delay", "10s").setting("synchronous_commit", "off");
-    let watched = Watched::of(plan, SUPERUSER);
+    let watched = Watched::of(&plan, SUPERUSER);
     watched.wait("all serve", |topology| reads(topology) == [FIRST, SECOND]);
     watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
     let mut client = watched.server(PRIMARY).connect("postgres").unwrap();

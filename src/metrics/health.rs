@@ -35,7 +35,7 @@ pub enum Requirement {
 }
 
 /// One condition, and whether it holds.
-pub(super) type Condition = (&'static str, bool);
+pub(crate) type Condition = (&'static str, bool);
 
 impl Health {
     /// Of a process with so many shards, none of which has turned yet.
@@ -66,7 +66,7 @@ impl Health {
     }
 
     /// Whether our own threads turn.
-    pub(super) fn alive(&self, now: Moment) -> Vec<Condition> {
+    pub(crate) fn alive(&self, now: Moment) -> Vec<Condition> {
         let turning = self.beats.iter().all(|beat| {
             let last = beat.load(Ordering::Relaxed);
             last == 0 || now.since(Moment::from_nanos(last)) <= BEAT_MAX
@@ -75,7 +75,7 @@ impl Health {
     }
 
     /// Whether clients can be served.
-    pub(super) fn ready(&self, topology: &Topology, require: Requirement) -> Vec<Condition> {
+    pub(crate) fn ready(&self, topology: &Topology, require: Requirement) -> Vec<Condition> {
         if topology.system.is_some() && topology.servers.iter().all(|server| asked(&server.seen)) {
             self.looked.store(true, Ordering::Relaxed);
         }
