@@ -410,9 +410,8 @@ impl Serving {
     async fn goodbye(&mut self) -> Goodbye {
         if let Some(attached) = self.attached.take()
             && attached.is_free()
-            && attached.pins.is_empty()
         {
-            settle::release_at_end(&self.client, &self.session, *attached).await;
+            settle::release_at_end(&self.session, *attached).await;
         }
         Goodbye::Client
     }

@@ -153,13 +153,12 @@ impl Serving {
     }
 }
 
-/// A client that leaves gives back what it holds, if it can be left clean.
-pub(super) async fn release_at_end(client: &Client, session: &Session, mut attached: Attached) {
-    if client.shard.shared.pools.policy().mode == Mode::Transaction {
-        attached.checkout.release(clock::now());
-        return;
+/// A client that leaves gives back what it holds, if it can be left clean: in session mode, and
+/// when something pinned it.
+pub(super) async fn release_at_end(session: &Session, mut attached: Attached) {
+    if let UnderWay::Yes = session.cancel.detach() {
+        session.cancel.settled().await;
     }
-    // In session mode nothing was tracked: everything goes.
     let mut reported = session.reported.clone();
     let answer = own::run(&mut attached.checkout, "DISCARD ALL", &mut reported).await;
     if answer.is_ok_and(|answer| answer.error.is_none()) {
