@@ -21,3 +21,5 @@ mod sandbox;
 mod auth;
 mod consistency;
 mod fitness;
+mod pooling;
+mod raw;

@@ -1,0 +1,286 @@
+//! Many clients, few backends: how many there are, who gets one, and what becomes of those that
+//! died at rest.
+//!
+//! A primary alone, so that every statement needs the same pool.
+
+use crate::raw::{Message, Raw};
+use crate::support::{Blueprint, House};
+use pgsteer::sandbox::{StatementLog, eventually};
+use pgsteer::tasks;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// A house without standbys, whose role `app` nobody else uses: its backends are the pool's.
+fn house(settings: &[(&str, &str)]) -> House {
+    let mut blueprint = Blueprint::new().servers(|plan| plan.standbys(0).log(StatementLog::Off));
+    for (key, value) in settings {
+        blueprint = blueprint.set(key, value);
+    }
+    let house = blueprint.build();
+    house.server("primary").rows("CREATE ROLE app LOGIN SUPERUSER").unwrap();
+    house
+}
+
+/// How many backends the pool has, in the server's own words.
+const COUNT: &str = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+
+async fn enter(house: &House) -> Raw {
+    Raw::enter_as(house, "app").await
+}
+
+/// Watches how many backends there are, until it is told to stop; the most that it saw.
+fn watch(house: &House) -> (Arc<AtomicBool>, std::thread::JoinHandle<usize>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut sql = house.server("primary").connect("postgres").unwrap();
+    let stopped = Arc::clone(&stop);
+    let watcher = std::thread::spawn(move || {
+        let mut most = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            most = most.max(sql.value(COUNT).unwrap().parse().unwrap());
+        }
+        most
+    });
+    (stop, watcher)
+}
+
+/// How many clients wait, in the proxy's words.
+fn waiting(house: &House) -> usize {
+    let metrics = house.http("/metrics").body;
+    let of_clients =
+        |line: &&str| line.starts_with("pgsteer_client_connections{state=\"waiting\"}");
+    let line = metrics.lines().find(of_clients).unwrap();
+    line.split(' ').next_back().unwrap().parse().unwrap()
+}
+
+fn await_waiting(house: &House, clients: usize) {
+    let come = eventually(Duration::from_secs(30), || (waiting(house) == clients).then_some(()));
+    come.unwrap_or_else(|| panic!("{clients} should wait, not {}", waiting(house)));
+}
+
+async fn many_share_few(shards: &str) {
+    let house = house(&[("pool.size", "3"), ("limits.shards", shards)]);
+    let (stop, watcher) = watch(&house);
+    let mut clients = Vec::new();
+    for number in 0..30 {
+        let mut client = enter(&house).await;
+        clients.push(tasks::spawn("client", async move {
+            let mut pids = BTreeSet::new();
+            for round in 0..20 {
+                let sql = match (round + number) % 3 {
+                    0 => "SELECT pg_backend_pid()",
+                    1 => "SELECT pg_backend_pid() FROM pg_sleep(0.003)",
+                    _ => "BEGIN; SELECT pg_backend_pid(); COMMIT",
+                };
+                pids.insert(client.value(sql).await);
+            }
+            pids
+        }));
+    }
+    let mut pids = BTreeSet::new();
+    for client in clients {
+        pids.extend(client.await.unwrap());
+    }
+    stop.store(true, Ordering::Relaxed);
+    let most = watcher.join().unwrap();
+    assert!(most <= 3, "{most} backends, where 3 may be");
+    assert_eq!(most, 3, "all three were needed");
+    // Statements of one client ran on backends of others: 30 clients, at most a few processes.
+    assert!(pids.len() <= 3 || shards != "1", "one shard opens no more than it may: {pids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_clients_share_three_backends() {
+    many_share_few("1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_is_exact_over_three_shards() {
+    many_share_few("3").await;
+}
+
+/// Two backends, three shards: whoever comes third finds them at rest in the other two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_starves_while_another_shard_has_idle_backends() {
+    let house = house(&[
+        ("pool.size", "2"),
+        ("limits.shards", "3"),
+        // A starved client fails by this, and the test with it.
+        ("pool.wait_timeout", "5s"),
+    ]);
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(enter(&house).await);
+    }
+    for _ in 0..50 {
+        for client in &mut clients {
+            assert_eq!(client.value("SELECT 7").await, "7");
+        }
+    }
+    // And with one of the two held.
+    assert_eq!(clients[0].query("BEGIN").await.status(), 'T');
+    for _ in 0..20 {
+        for client in &mut clients[1..] {
+            assert_eq!(client.value("SELECT 7").await, "7");
+        }
+    }
+    let count = house.server("primary").value(COUNT).unwrap();
+    assert!(count.parse::<usize>().unwrap() <= 2, "{count}");
+}
+
+async fn served_in_order(shards: &str) {
+    let house =
+        house(&[("pool.size", "1"), ("limits.shards", shards), ("pool.wait_timeout", "1m")]);
+    let mut holder = enter(&house).await;
+    holder.value("CREATE TABLE served (place serial, client int)").await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(enter(&house).await);
+    }
+    assert_eq!(holder.query("BEGIN").await.status(), 'T');
+    for (number, client) in clients.iter_mut().enumerate() {
+        let sql = format!("INSERT INTO served (client) VALUES ({number})");
+        client.send(&crate::raw::query(&sql)).await;
+        await_waiting(&house, number + 1);
+    }
+    assert_eq!(holder.query("COMMIT").await.status(), 'I');
+    for client in &mut clients {
+        assert_eq!(client.ready().await.code(), None);
+    }
+    let order = house.server("primary").rows("SELECT client FROM served ORDER BY place").unwrap();
+    let order: Vec<_> = order.into_iter().map(|row| row[0].clone().unwrap()).collect();
+    assert_eq!(order, ["0", "1", "2", "3", "4", "5", "6", "7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_are_served_first_come_first_served() {
+    served_in_order("1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_are_served_in_order_over_three_shards() {
+    served_in_order("3").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_too_long_is_told_so_and_can_go_on() {
+    let house = house(&[("pool.size", "1"), ("pool.wait_timeout", "300ms")]);
+    let mut holder = enter(&house).await;
+    assert_eq!(holder.query("BEGIN").await.status(), 'T');
+
+    let mut simple = enter(&house).await;
+    let answer = simple.query("SELECT 1").await;
+    assert_eq!(answer.tags(), "EZ");
+    assert_eq!(answer.code().as_deref(), Some("53300"));
+    let error = answer.error().unwrap();
+    assert!(error.field(b'H').unwrap().contains("pool.size"), "{error:?}");
+    assert!(error.field(b'D').unwrap().contains("not sent"), "{error:?}");
+    assert_eq!(error.field(b'S').as_deref(), Some("ERROR"), "the session goes on");
+    let extended = simple
+        .batch(&[
+            crate::raw::parse("a", "SELECT 1"),
+            crate::raw::bind("a", &[]),
+            crate::raw::execute(),
+        ])
+        .await;
+    assert_eq!(extended.tags(), "EZ");
+
+    assert_eq!(holder.query("COMMIT").await.status(), 'I');
+    assert_eq!(simple.value("SELECT 2").await, "2");
+    // What was refused was not taken note of either.
+    let again = simple
+        .batch(&[
+            crate::raw::parse("a", "SELECT 3"),
+            crate::raw::bind("a", &[]),
+            crate::raw::execute(),
+        ])
+        .await;
+    assert_eq!(again.value(), "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_session_mode_a_client_keeps_its_backend_and_leaves_it_clean() {
+    let house = house(&[("pool.mode", "session"), ("pool.size", "2")]);
+    let (mut one, mut two) = (enter(&house).await, enter(&house).await);
+    let mine = one.value("SELECT pg_backend_pid()").await;
+    let other = two.value("SELECT pg_backend_pid()").await;
+    assert_ne!(mine, other);
+    let dirt = "SET app.x = 'mine'; SET search_path = secret; CREATE TEMP TABLE t (i int); \
+                SELECT pg_advisory_lock(1); LISTEN news; PREPARE p AS SELECT 1";
+    assert_eq!(one.query(dirt).await.code(), None);
+    one.batch(&[crate::raw::parse("named", "SELECT 1")]).await;
+    for _ in 0..10 {
+        assert_eq!(one.value("SELECT pg_backend_pid()").await, mine);
+        assert_eq!(two.value("SELECT pg_backend_pid()").await, other);
+    }
+    assert_eq!(one.value("SHOW search_path").await, "secret");
+
+    // A third one must wait until a backend is given up.
+    let mut three = enter(&house).await;
+    three.send(&crate::raw::query("SELECT pg_backend_pid()")).await;
+    await_waiting(&house, 1);
+    one.leave().await;
+    assert_eq!(three.ready().await.value(), mine, "the same backend serves the next");
+    let left = "SELECT coalesce(current_setting('app.x', true), '') || current_setting('search_path') \
+                || (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()) \
+                || (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') \
+                || (SELECT count(*) FROM pg_listening_channels()) \
+                || (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)";
+    assert_eq!(three.value(left).await, "\"$user\", public0000");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_more_than_may_be_is_refused_and_the_others_go_on() {
+    let house = house(&[("pool.max_clients", "3")]);
+    let mut inside = Vec::new();
+    for _ in 0..3 {
+        inside.push(enter(&house).await);
+    }
+    let login = [("user", "app"), ("database", "postgres")];
+    let refused: Message = Raw::connect(house.proxy.address(), &login).await.unwrap_err();
+    assert_eq!(refused.code().as_deref(), Some("53300"));
+    assert_eq!(refused.field(b'S').as_deref(), Some("FATAL"));
+    assert!(refused.field(b'H').unwrap().contains("pool.max_clients"));
+    for client in &mut inside {
+        assert_eq!(client.value("SELECT 1").await, "1");
+    }
+    inside.pop().unwrap().leave().await;
+    let mut next = None;
+    for _ in 0..200 {
+        match Raw::connect(house.proxy.address(), &login).await {
+            Ok(client) => {
+                next = Some(client);
+                break;
+            }
+            // The place is given up a moment after the connection is closed.
+            Err(error) => assert_eq!(error.code().as_deref(), Some("53300")),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(next.expect("a place came free").value("SELECT 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_that_die_at_rest_are_noticed_and_nobody_sees_an_error() {
+    let house = house(&[("pool.size", "3"), ("limits.shards", "2")]);
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(enter(&house).await);
+    }
+    clients[0].value("CREATE TABLE t (i int)").await;
+    let killed = AtomicUsize::new(0);
+    for round in 0..15 {
+        for client in &mut clients {
+            // Writes: no retry would save a statement that went to a dead backend.
+            let answer = client.query(&format!("INSERT INTO t VALUES ({round})")).await;
+            assert_eq!(answer.code(), None, "{answer:?}");
+        }
+        let sql = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+                   WHERE usename = 'app'";
+        let count: usize = house.server("primary").value(sql).unwrap().parse().unwrap();
+        killed.fetch_add(count, Ordering::Relaxed);
+    }
+    assert!(killed.load(Ordering::Relaxed) >= 15, "backends were there to be killed");
+    assert_eq!(house.server("primary").value("SELECT count(*) FROM t").unwrap(), "120");
+}
