@@ -46,6 +46,10 @@ pub struct Exchange {
     copy_in: Option<CopyIn>,
     /// Bytes of the client's present message that go to the server as they arrive.
     pub client_pass: usize,
+    /// Whether a COPY has swallowed the `Sync` of its batch: the batch goes on.
+    pub reopened: Reopened,
+    /// The FATAL error that the server sent last; its client is told in our words.
+    farewell: Option<SqlState>,
     /// Notes to be undone, for messages that the server never ran.
     pub undone: Vec<Undo>,
     /// What the servers told of their parameters, as far as the client knows it.
@@ -90,8 +94,8 @@ pub enum Event {
     /// The group failed before the client saw anything of it, with this code, and its backend is
     /// ready again.
     Withdrawn(SqlState, TxStatus),
-    /// The backend is gone. The last FATAL error that it sent, if any, was forwarded.
-    ServerGone(Farewell),
+    /// The backend is gone.
+    ServerGone(Option<SqlState>),
     /// The server sent what it must not.
     OutOfStep,
     /// More has arrived from the client.
@@ -102,15 +106,13 @@ pub enum Event {
     ClientGone,
 }
 
-/// What a server said before it closed the connection.
+/// Whether a batch whose `Sync` was sent goes on nevertheless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
-    /// Nothing.
-    None,
-    /// A FATAL error with this code, which the client has seen.
-    Shown(SqlState),
-    /// A FATAL error with this code, which the client has not seen.
-    Withheld(SqlState),
+pub enum Reopened {
+    /// It does not.
+    No,
+    /// It does: the server passed over the `Sync`.
+    Yes,
 }
 
 /// The longest message that is looked at whole, in bytes; longer ones pass unseen.
@@ -118,10 +120,10 @@ const LOOKED_AT_MAX: usize = 64 * 1024;
 
 impl Exchange {
     /// An exchange in which nothing was asked yet.
-    pub fn new(reported: Reported) -> Self {
+    pub fn new(reported: Reported, to_server: Vec<u8>) -> Self {
         Self {
             replies: Replies::default(),
-            to_server: Vec::new(),
+            to_server,
             written: 0,
             unread: Unread::No,
             pass: 0,
@@ -129,6 +131,8 @@ impl Exchange {
             shown: Shown::Yes,
             copy_in: None,
             client_pass: 0,
+            reopened: Reopened::No,
+            farewell: None,
             undone: Vec::new(),
             reported,
             completed: Completed::Nothing,
@@ -276,7 +280,7 @@ impl Exchange {
             Poll::Ready(Ok(())) => buffer.filled(),
         };
         if arrived.is_empty() {
-            return Poll::Ready(Some(Event::ServerGone(self.farewell())));
+            return Poll::Ready(Some(Event::ServerGone(self.farewell)));
         }
         if conn.partial.is_empty() {
             return Poll::Ready(self.process(context, client, arrived, &mut conn.partial));
@@ -310,13 +314,6 @@ impl Exchange {
     /// Whether the client has half a message: nothing else can be sent to it.
     pub fn is_mid_message(&self) -> bool {
         self.pass > 0 && self.pass_as == Disposition::Forward && matches!(self.shown, Shown::Yes)
-    }
-
-    fn farewell(&self) -> Farewell {
-        match self.shown {
-            Shown::Withdrawn(code) => Farewell::Withheld(code),
-            Shown::Yes | Shown::NotYet(_) => Farewell::None,
-        }
     }
 }
 
@@ -436,7 +433,11 @@ impl Chunk<'_, '_> {
                 self.show()?;
                 let exchange = &mut *self.exchange;
                 if header.tag == b'G' {
-                    exchange.copy_in = Some(exchange.replies.copy_in_begins());
+                    let copy = exchange.replies.copy_in_begins();
+                    if copy == CopyIn::Extended {
+                        exchange.reopened = Reopened::Yes;
+                    }
+                    exchange.copy_in = Some(copy);
                 }
                 if header.tag == b'C' && is_deallocation(message) {
                     exchange.completed = Completed::AllDeallocated;
@@ -452,10 +453,15 @@ impl Chunk<'_, '_> {
 
     /// Deals with an error: it is shown, unless it answers us, or the group may be run again.
     fn error(&mut self, message: &[u8]) -> Disposition {
-        let code =
-            message::read_error(message).map_or(SqlState::INTERNAL_ERROR, |fields| fields.code);
+        let fields = message::read_error(message).ok();
+        let code = fields.as_ref().map_or(SqlState::INTERNAL_ERROR, |fields| fields.code);
         let exchange = &mut *self.exchange;
         exchange.copy_in = None;
+        if fields.is_some_and(|fields| fields.is_fatal()) {
+            // The backend is about to end, not the client's session.
+            exchange.farewell = Some(code);
+            return Disposition::Swallow;
+        }
         let undone = &mut exchange.undone;
         // An error is never out of step: a server may always send one.
         if exchange.replies.take(b'E', &mut |undo| undone.push(undo)).is_err() {

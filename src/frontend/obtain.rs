@@ -123,6 +123,16 @@ impl Attempt<'_> {
                 let Some(checkout) = self.check_out(server).await? else {
                     return Ok(None);
                 };
+                if self.client.shard.topology().epoch != topology.epoch {
+                    // The primary has changed while the backend was waited for.
+                    checkout.release(clock::now());
+                    return Ok(None);
+                }
+                if self.is_demoted(&checkout, server, &topology) {
+                    self.client.shard.shared.signals.lost_backend(server);
+                    self.failed |= bit(server);
+                    return Ok(None);
+                }
                 if !proof.holds(checkout.backend.opened_at) {
                     self.wait_for_sample(server, checkout).await?;
                     return Ok(None);
@@ -223,6 +233,14 @@ impl Attempt<'_> {
             return Need::Primary(PrimaryReason::Mode);
         }
         self.plan.need
+    }
+
+    /// Whether the primary itself has just told us that it is none: its role changed, and the
+    /// control plane has not seen it yet.
+    fn is_demoted(&self, checkout: &Checkout, server: ServerId, topology: &Topology) -> bool {
+        topology.writable() == Some(server)
+            && checkout.backend.opened_at > self.plan.since
+            && checkout.backend.param("in_hot_standby") == Some(b"on")
     }
 
     /// A backend of this server; `None` if it could not be had and something else may do.

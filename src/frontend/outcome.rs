@@ -7,7 +7,7 @@ use crate::backend;
 use crate::clock;
 use crate::frontend::attached::{Attached, Doomed, PureRead, Segment, Sent, Standing};
 use crate::frontend::cancel::CANCEL_TIMEOUT;
-use crate::frontend::exchange::{Event, Farewell, Shown};
+use crate::frontend::exchange::{Event, Shown};
 use crate::frontend::obtain::bit;
 use crate::frontend::plan::{MayCommit, Plan, Taint};
 use crate::frontend::report::No;
@@ -60,7 +60,6 @@ impl Serving {
         }
         self.retry = None;
         self.note_position();
-        self.stop_if_cordoned()?;
         let free = self.attached.as_ref().is_some_and(|attached| attached.is_free());
         if free { self.settle().await } else { Ok(()) }
     }
@@ -84,21 +83,25 @@ impl Serving {
         }
     }
 
-    /// A transaction on a server that is the primary no more must not go on.
-    fn stop_if_cordoned(&mut self) -> Result<(), Stop> {
-        let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
-        if attached.standing != Standing::Primary || attached.doomed == Doomed::Yes {
-            return Ok(());
-        }
+    /// A transaction on a server that is the primary no more must not go on: nothing more is sent
+    /// there, and it is rolled back with its connection.
+    pub(super) fn leave_cordoned(&mut self) -> Result<(), Stop> {
+        let Some(attached) = self.attached.as_deref() else { return Ok(()) };
         let topology = self.client.shard.topology();
-        let writable = topology.writable();
-        if topology.epoch == attached.epoch || writable == Some(attached.server) {
+        let same = topology.epoch == attached.epoch
+            || topology.writable().is_none_or(|server| server == attached.server);
+        if same || attached.standing != Standing::Primary || attached.doomed == Doomed::Yes {
             return Ok(());
         }
-        if attached.status == TxStatus::Idle && attached.pins.is_empty() {
-            return Ok(());
+        let (pinned, status) = (!attached.pins.is_empty(), attached.status);
+        self.drop_backend();
+        if pinned || self.client.shard.shared.pools.policy().mode == Mode::Session {
+            return Err(Stop::Refuse(No::StateLost));
         }
-        Err(Stop::Refuse(No::StateLost))
+        if status != TxStatus::Idle {
+            self.session.lost_transaction = LostTransaction::Yes;
+        }
+        Ok(())
     }
 
     /// A read failed before the client saw anything of it, and may be run again.
@@ -142,7 +145,7 @@ impl Serving {
     }
 
     /// The backend is gone.
-    async fn on_server_gone(&mut self, farewell: Farewell) -> Result<(), Stop> {
+    async fn on_server_gone(&mut self, farewell: Option<SqlState>) -> Result<(), Stop> {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         self.client.shard.shared.signals.lost_backend(attached.server);
         if attached.standing == Standing::Primary {
@@ -160,10 +163,7 @@ impl Serving {
             && sent.kept > 0
             && !shown
         {
-            let code = match farewell {
-                Farewell::Withheld(code) | Farewell::Shown(code) => code,
-                Farewell::None => SqlState::CONNECTION_FAILURE,
-            };
+            let code = farewell.unwrap_or(SqlState::CONNECTION_FAILURE);
             self.plan_retry(&attached, code);
             self.let_go_of(*attached);
             let exhausted = self.retry.is_some_and(|retry| retry.tries > 2 * TRIES_MAX);
@@ -285,6 +285,7 @@ impl Serving {
         }
         self.session.cancel.detach();
         self.session.reported = attached.exchange.reported;
+        self.client.shard.give_buffer(attached.exchange.to_server);
     }
 
     fn drop_backend(&mut self) {

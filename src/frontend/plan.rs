@@ -162,7 +162,10 @@ impl Plan {
             (Err(NeedsPrimary::SessionState), Class::Session) if only_settings(effects) => {
                 self.again = Again::May;
             }
-            (Err(NeedsPrimary::TransactionControl), _) if begins_read_only(facts) => {
+            // Without a catalog, what comes next could not be judged on a standby.
+            (Err(NeedsPrimary::TransactionControl), _)
+                if catalog.is_some() && begins_read_only(facts) =>
+            {
                 *reads = Reads::Data;
             }
             (Err(why), _) => {

@@ -7,7 +7,7 @@
 use crate::clock;
 use crate::frontend::attached::{Attached, Computed, Doomed, PureRead, Segment, Sent, Standing};
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Exchange, Shown};
+use crate::frontend::exchange::{Exchange, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
 use crate::frontend::outcome::LostTransaction;
@@ -101,6 +101,10 @@ impl Serving {
                 } else {
                     unexpected_in_copy(self.client.inbox(), &attached.exchange)
                 };
+            }
+            if attached.exchange.reopened == Reopened::Yes {
+                attached.exchange.reopened = Reopened::No;
+                attached.segment = Segment::Open;
             }
             if !attached.may_send() || attached.sent.is_some_and(|sent| sent.kept > 0) {
                 return Ok(Next::Nothing);
@@ -203,7 +207,13 @@ impl Serving {
             }
             return Ok(());
         };
-        let event = attached.exchange.next(&mut self.client, &mut attached.checkout).await;
+        let drain = self.client.shard.shared.drain.clone();
+        let idle = attached.is_free() && self.client.inbox().is_empty();
+        let event = tokio::select! {
+            biased;
+            event = attached.exchange.next(&mut self.client, &mut attached.checkout) => event,
+            () = drain.cancelled(), if idle => return Err(Stop::Refuse(No::ShuttingDown)),
+        };
         self.on_event(event).await
     }
 
@@ -213,6 +223,7 @@ impl Serving {
         if local::answer(&mut self.client, &mut self.session, &group, status) {
             return Ok(());
         }
+        self.leave_cordoned()?;
         if self.session.lost_transaction == LostTransaction::Yes
             && let Some(told) = self.tell_of_lost_transaction(&group).await
         {
@@ -299,7 +310,7 @@ impl Serving {
         self.attached = Some(Box::new(Attached {
             server: checkout.server(),
             checkout,
-            exchange: Exchange::new(reported),
+            exchange: Exchange::new(reported, self.client.shard.take_buffer()),
             standing,
             epoch,
             status: TxStatus::Idle,

@@ -85,6 +85,7 @@ impl Serving {
             return Ok(());
         }
         self.session.reported = std::mem::take(&mut attached.exchange.reported);
+        self.client.shard.give_buffer(std::mem::take(&mut attached.exchange.to_server));
         let clean = attached.pins.is_empty() && attached.checkout.partial.is_empty();
         if let UnderWay::Yes = self.session.cancel.detach() {
             self.session.cancel.settled().await;
