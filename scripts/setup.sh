@@ -97,10 +97,14 @@ install_missing() {
         fi
     fi
     say "installing with apt-get: $list"
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
+    mkdir -p target
     # shellcheck disable=SC2086 # the packages are words
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends $list >&2
+    if ! { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends $list; } >target/setup.log 2>&1; then
+        tail -n 20 target/setup.log >&2
+        die "the installation failed; all that apt-get said is in target/setup.log"
+    fi
 }
 
 # Rust as Cargo.toml asks for it; Debian's own is too old.

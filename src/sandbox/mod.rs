@@ -46,6 +46,7 @@ pub use plan::SUPERUSER_PASSWORD;
 pub use plan::StatementLog;
 pub use ports::Port;
 pub use process::Found;
+pub use process::working_in;
 pub use proxy::Proxy;
 pub use scratch::Scratch;
 pub use server::Server;

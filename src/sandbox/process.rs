@@ -19,7 +19,7 @@ pub struct Found {
 }
 
 /// The processes whose working directory is `dir` or lies beneath it.
-pub(super) fn beneath(dir: &Path) -> Vec<Found> {
+pub fn working_in(dir: &Path) -> Vec<Found> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {

@@ -316,7 +316,7 @@ impl Server {
 
     /// Its processes.
     pub fn processes(&self) -> Vec<Found> {
-        process::beneath(&self.data())
+        process::working_in(&self.data())
     }
 
     /// Whether it is a standby now.

@@ -20,6 +20,7 @@ mod control;
 mod sandbox;
 mod auth;
 mod consistency;
+mod demo;
 mod fitness;
 mod pooling;
 mod raw;

@@ -10,6 +10,7 @@ use pgsteer::sandbox::Server;
 use pgsteer::sandbox::Shutdown;
 use pgsteer::sandbox::StatementLog;
 use pgsteer::sandbox::eventually;
+use pgsteer::sandbox::working_in;
 use rustix::process::Pid;
 use rustix::process::Signal;
 use std::io::BufRead as _;
@@ -331,10 +332,5 @@ fn segment(server: &Server) -> Option<String> {
 
 /// The processes that work in a directory or beneath it.
 fn processes_in(dir: &Path) -> Vec<u32> {
-    pids()
-        .filter(|pid| {
-            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
-            cwd.is_ok_and(|cwd| cwd.starts_with(dir))
-        })
-        .collect()
+    working_in(dir).into_iter().map(|found| found.pid).collect()
 }

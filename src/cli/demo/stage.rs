@@ -40,8 +40,8 @@ impl Stage {
             say::talk("error: the demo makes its own servers; --server is for `pgsteer run`");
             return Err(Exit::Usage);
         }
-        let listen = wished(globals.listen.first().map(String::as_str), "--listen")?;
-        let http = wished(globals.http.as_deref(), "--http")?;
+        let listen = Wish::read(globals.listen.first().map(String::as_str), "--listen")?;
+        let http = Wish::read(globals.http.as_deref(), "--http")?;
         let program = std::env::current_exe().map_err(|error| fail(&error))?;
         let stage = Self::build(args, globals, &program).map_err(|error| fail(&error))?;
         let stage = stage.at(listen, http);
@@ -75,11 +75,11 @@ impl Stage {
     }
 
     /// At the addresses that were wished for, else at the usual ones if they are free.
-    fn at(mut self, listen: Option<SocketAddr>, http: Option<SocketAddr>) -> Self {
-        if let Some(address) = listen.or_else(|| usual(CLIENTS_PORT, self.proxy.address())) {
+    fn at(mut self, listen: Wish, http: Wish) -> Self {
+        if let Some(address) = listen.or_usual(CLIENTS_PORT, self.proxy.address()) {
             self.proxy = self.proxy.listen(address);
         }
-        if let Some(address) = http.or_else(|| usual(HTTP_PORT, self.proxy.http_address())) {
+        if let Some(address) = http.or_usual(HTTP_PORT, self.proxy.http_address()) {
             self.proxy = self.proxy.http(address);
         }
         self
@@ -130,23 +130,43 @@ impl Stage {
     }
 }
 
-/// The usual address, if nobody listens there; else says where it is instead.
-fn usual(port: u16, instead: SocketAddr) -> Option<SocketAddr> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let is_free = TcpListener::bind(address).is_ok();
-    if !is_free {
-        say::talk(&format!("{address} is in use by another program: taking {instead}"));
-    }
-    is_free.then_some(address)
+/// Where something is to listen.
+#[derive(Debug, Clone, Copy)]
+enum Wish {
+    /// At the usual port, if it is free.
+    Usual,
+    /// At any port that is free: `127.0.0.1:0`.
+    Free,
+    /// There.
+    At(SocketAddr),
 }
 
-/// The address in a flag: `ADDRESS:PORT`.
-fn wished(flag: Option<&str>, name: &str) -> Result<Option<SocketAddr>, Exit> {
-    let Some(text) = flag else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| {
-        say::talk(&format!(
-            "error: {name} {text}: the demo takes ADDRESS:PORT, as in 127.0.0.1:6432"
-        ));
-        Exit::Usage
-    })
+impl Wish {
+    /// The wish in a flag: `ADDRESS:PORT`.
+    fn read(flag: Option<&str>, name: &str) -> Result<Self, Exit> {
+        let Some(text) = flag else { return Ok(Self::Usual) };
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() == 0 => Ok(Self::Free),
+            Ok(address) => Ok(Self::At(address)),
+            Err(_) => {
+                let form = "the demo takes ADDRESS:PORT, as in 127.0.0.1:6432";
+                say::talk(&format!("error: {name} {text}: {form}"));
+                Err(Exit::Usage)
+            }
+        }
+    }
+
+    /// Where that is; `None`: at the free port `instead`, which is said if it comes as a surprise.
+    fn or_usual(self, usual: u16, instead: SocketAddr) -> Option<SocketAddr> {
+        let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, usual));
+        match self {
+            Self::At(address) => Some(address),
+            Self::Free => None,
+            Self::Usual if TcpListener::bind(usual).is_ok() => Some(usual),
+            Self::Usual => {
+                say::talk(&format!("{usual} is in use by another program: taking {instead}"));
+                None
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
-//! The servers at a glance, again and again.
+//! The set at a glance, again and again: what `pgsteer status` shows.
 
+use crate::admin::StatusReport;
 use crate::cli::args::Globals;
 use crate::cli::args::Output;
 use crate::cli::demo::stage::Stage;
@@ -7,36 +8,26 @@ use crate::cli::demo::stop::Asked;
 use crate::cli::demo::stop::Stop;
 use crate::cli::exit::Exit;
 use crate::cli::say;
-use crate::sandbox::Server;
+use crate::cli::status;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 /// Pause between two glances.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Moves the cursor up so many lines, and clears what is below.
-const REDRAW: (&str, &str) = ("\u{1b}[", "A\u{1b}[J");
 
-/// Shows the servers until somebody asks to stop, or the proxy has ended.
+/// Shows the set until somebody asks to stop, or the proxy has ended.
 pub(super) async fn until_stopped(
     stage: &Stage,
     stop: &mut Stop,
     globals: &Globals,
 ) -> Result<Exit, Exit> {
-    let is_terminal = std::io::stdout().is_terminal();
-    let mut shown = String::new();
+    let mut screen = Screen::default();
     while stage.proxy.is_running() {
-        if globals.output == Output::Table {
-            let lines = table(stage);
-            if is_terminal {
-                let up = shown.lines().count();
-                let redraw =
-                    if up == 0 { String::new() } else { format!("{}{up}{}", REDRAW.0, REDRAW.1) };
-                say::data(&format!("{redraw}{lines}"))?;
-            } else if roles(&lines) != roles(&shown) {
-                // A log gets a table when a server changed its role or its state, and no more.
-                say::data(&lines)?;
-            }
-            shown = lines;
+        // A proxy that does not answer now may do so in a second; that it ended is seen above.
+        if globals.output == Output::Table
+            && let Some(report) = report(stage)
+        {
+            screen.show(&report, &status::text(&report, globals))?;
         }
         if stop.within(PAUSE).await == Asked::Yes {
             say::talk("stopping");
@@ -47,40 +38,42 @@ pub(super) async fn until_stopped(
     Err(Exit::Failed)
 }
 
-/// One line a server.
-fn table(stage: &Stage) -> String {
-    let head = format!("  {:<10}{:<18}{:<10}{:>16}\n", "SERVER", "ADDRESS", "ROLE", "REPLAY LAG");
-    let flushed = stage.cluster.servers().iter().find_map(flushed);
-    let line = |server: &Server| {
-        let (role, lag) = state(server, flushed.as_deref());
-        format!("  {:<10}{:<18}{role:<10}{lag:>16}\n", server.name(), server.address())
-    };
-    let lines: Vec<String> = stage.cluster.servers().iter().map(line).collect();
-    format!("{head}{}", lines.concat())
+/// What the proxy says of the set now.
+fn report(stage: &Stage) -> Option<StatusReport> {
+    let answer = stage.proxy.get("/status").ok().filter(|answer| answer.status == 200)?;
+    serde_json::from_str(&answer.body).ok()
 }
 
-/// The columns that matter when they change.
-fn roles(table: &str) -> Vec<&str> {
-    table.lines().filter_map(|line| line.split_whitespace().nth(2)).collect()
+/// What was shown last.
+#[derive(Debug, Default)]
+struct Screen {
+    lines: usize,
+    states: Vec<State>,
 }
 
-/// How far the primary has written, if this is it.
-fn flushed(server: &Server) -> Option<String> {
-    server.value("SELECT pg_current_wal_flush_lsn() WHERE NOT pg_is_in_recovery()").ok()
-}
+/// What matters of a server when it changes: its name, its role, whether it gets reads.
+type State = (String, Option<String>, bool);
 
-/// A server's role and, of a standby, how many bytes it has yet to replay.
-fn state(server: &Server, flushed: Option<&str>) -> (&'static str, String) {
-    match (server.is_standby(), flushed) {
-        (Err(_), _) => ("down", "-".to_owned()),
-        (Ok(false), _) => ("primary", "-".to_owned()),
-        (Ok(true), None) => ("standby", "unknown".to_owned()),
-        (Ok(true), Some(flushed)) => {
-            let behind = format!(
-                "SELECT greatest(0, pg_wal_lsn_diff('{flushed}', pg_last_wal_replay_lsn()))"
-            );
-            let bytes = server.value(&behind);
-            ("standby", bytes.map_or_else(|_| "unknown".to_owned(), |bytes| format!("{bytes} B")))
+impl Screen {
+    /// On a terminal the text takes the place of the last one. Anywhere else it is shown when a
+    /// server changed its role or its fitness, so that a log holds what happened and no more.
+    fn show(&mut self, report: &StatusReport, text: &str) -> Result<(), Exit> {
+        let servers = report.servers.iter();
+        let states: Vec<State> = servers
+            .map(|server| (server.name.clone(), server.role.clone(), server.reads))
+            .collect();
+        if std::io::stdout().is_terminal() {
+            // Up to where the last text began, and clear from there on.
+            let back = match self.lines {
+                0 => String::new(),
+                lines => format!("\u{1b}[{lines}A\u{1b}[J"),
+            };
+            say::data(&format!("{back}{text}"))?;
+        } else if states != self.states {
+            say::data(text)?;
         }
+        self.lines = text.lines().count();
+        self.states = states;
+        Ok(())
     }
 }

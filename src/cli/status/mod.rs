@@ -63,14 +63,16 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
     })?;
     let shown = match globals.output {
         Output::Json => format!("{}\n", body.trim_end()),
-        Output::Table => {
-            let style = Style { color: globals.color.for_stdout(), glyphs: glyphs() };
-            render::render(&report, style)
-        }
+        Output::Table => text(&report, globals),
     };
     say::data(&shown)?;
     let degraded = args.check && Health::of(&report) != Health::Healthy;
     Ok(if degraded { Exit::Degraded } else { Exit::Done })
+}
+
+/// The report for people, as this standard output can show it.
+pub(super) fn text(report: &StatusReport, globals: &Globals) -> String {
+    render::render(report, Style { color: globals.color.for_stdout(), glyphs: glyphs() })
 }
 
 /// Lines and dots where the locale can show them: the first variable that is set decides.

@@ -1,0 +1,249 @@
+//! `pgsteer demo`: ready soon, true to its word, and gone without a trace.
+
+use crate::support::command;
+use crate::support::connect;
+use crate::support::program;
+use pgsteer::sandbox::Scratch;
+use pgsteer::sandbox::eventually;
+use rustix::process::Pid;
+use rustix::process::Signal;
+use serde_json::Value;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// What the demo promises, from its start to the line that says that it is ready.
+const READY_MAX: Duration = Duration::from_secs(10);
+/// Time enough to end on a crowded machine.
+const END_MAX: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn the_demo_says_in_one_line_where_everything_is() {
+    let demo = Demo::start(command());
+
+    let line = &demo.line;
+    assert!(line["http"].as_str().unwrap().starts_with("http://127.0.0.1:"));
+    let roles: Vec<&str> =
+        demo.servers().iter().map(|server| server["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["primary", "standby", "standby"]);
+    for server in demo.servers() {
+        let data = PathBuf::from(server["data"].as_str().unwrap());
+        let pid_file = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
+        assert_eq!(pid_file.lines().next(), Some(server["pid"].to_string().as_str()));
+        let direct = connect(server["uri"].as_str().unwrap()).await;
+        let row = direct.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap();
+        assert_eq!(row.get::<_, bool>(0), server["role"] == "standby");
+    }
+    let client = connect(line["uri"].as_str().unwrap()).await;
+    client.batch_execute("CREATE TABLE t (x int); INSERT INTO t VALUES (1)").await.unwrap();
+    let count: i64 = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
+    assert_eq!(count, 1, "a session reads what it wrote");
+}
+
+#[test]
+fn the_demo_ends_well_when_it_is_told_and_leaves_nothing() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut demo = Demo::start(command());
+        let dir = demo.dir();
+
+        demo.signal(signal);
+        let status = demo.await_end();
+
+        assert!(status.success(), "{signal:?}: {status}");
+        assert!(!dir.exists(), "{signal:?}: {} stayed", dir.display());
+        assert_eq!(working_in(&dir), Vec::<u32>::new(), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_killed_demo_leaves_nothing() {
+    let mut demo = Demo::start(command());
+    let dir = demo.dir();
+    assert!(working_in(&dir).len() > 3, "the check sees too few processes");
+
+    demo.signal(Signal::KILL);
+    demo.await_end();
+
+    let gone = || (!dir.exists() && working_in(&dir).is_empty()).then_some(());
+    assert!(eventually(END_MAX, gone).is_some(), "{} stayed", dir.display());
+}
+
+#[test]
+fn the_demo_ends_with_its_proxy_and_shows_why() {
+    let mut demo = Demo::start(command());
+    let dir = demo.dir();
+
+    kill(demo.line["pid"].as_u64().unwrap(), Signal::KILL);
+    let status = demo.await_end();
+
+    assert_eq!(status.code(), Some(1));
+    assert!(demo.said().contains("pgsteer ended; its log says"), "{}", demo.said());
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_demo_finds_other_ports_when_the_usual_ones_are_taken() {
+    // Whether this listener or somebody else's has it: the port is taken.
+    let _listener = TcpListener::bind("127.0.0.1:6432");
+    let mut demo = Demo::start_at(command(), &[]);
+
+    let uri = demo.line["uri"].as_str().unwrap().to_owned();
+    assert!(!uri.contains(":6432/"), "{uri}");
+    demo.signal(Signal::TERM);
+    demo.await_end();
+    assert!(demo.said().contains("127.0.0.1:6432 is in use"), "{}", demo.said());
+}
+
+#[test]
+fn the_demo_of_lag_sees_a_standby_fall_out_and_come_back() {
+    let done = lag(&[]);
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+    for check in ["standby1 got no reads", "reads went elsewhere", "standby1 got reads again"] {
+        assert!(text.contains(&format!("ok     {check}")), "{text}");
+    }
+}
+
+/// The opposite arm: without the limits the same play finds the accident.
+#[test]
+fn without_a_limit_the_demo_of_lag_sees_reads_on_the_standby_that_lags() {
+    let off = ["--set", "routing.max_lag.time=off", "--set", "routing.max_lag.bytes=off"];
+    let done = lag(&off);
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert_eq!(done.status.code(), Some(1), "{text}");
+    assert!(text.contains("FAIL   standby1 got no reads"), "{text}");
+}
+
+#[test]
+fn what_keeps_the_demo_from_starting_is_said() {
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&["--pg-bin", "/nowhere"], 1, "there is no initdb and postgres in /nowhere"),
+        (&["--server", "db1"], 2, "the demo makes its own servers"),
+        (&["--listen", "nonsense"], 2, "the demo takes ADDRESS:PORT"),
+        (&["--set", "routing.max_lag.time=5"], 1, "routing.max_lag.time"),
+    ];
+    for (args, code, text) in cases {
+        let done = command().arg("demo").args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(text), "{args:?}: {said}");
+    }
+}
+
+/// As root the servers run as another user; here everything does. Whoever runs the tests as a
+/// plain user has seen this in all the others.
+#[test]
+fn the_demo_works_without_root() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // Where anybody may go: a checkout in /root is closed to others.
+    let scratch = Scratch::new().unwrap();
+    let copy = scratch.path().join("pgsteer");
+    std::fs::copy(program(), &copy).unwrap();
+    let mut command = pgsteer::sandbox::Proxy::command(&copy);
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+
+    let mut demo = Demo::start(command);
+    let dir = demo.dir();
+    demo.signal(Signal::INT);
+
+    assert!(demo.await_end().success());
+    assert!(!dir.exists());
+}
+
+/// `nobody` on Debian.
+const NOBODY: u32 = 65534;
+
+fn lag(flags: &[&str]) -> std::process::Output {
+    let scratch = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    command().args(["demo"]).args(scratch).args(flags).args(["lag", "6s"]).output().unwrap()
+}
+
+/// A demo that runs.
+struct Demo {
+    child: Child,
+    line: Value,
+    out: BufReader<std::process::ChildStdout>,
+}
+
+impl Demo {
+    /// On ports of its own, so that two can run side by side.
+    fn start(command: Command) -> Self {
+        Self::start_at(command, &["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+    }
+
+    fn start_at(mut command: Command, flags: &[&str]) -> Self {
+        let start = pgsteer::clock::now();
+        command.args(["demo", "-o", "json"]).args(flags);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let took = pgsteer::clock::now().since(start);
+        let mut demo = Self { child, line: Value::Null, out };
+        demo.line = serde_json::from_str(&line).unwrap_or_else(|error| {
+            panic!("{error} in {line:?}: {}", demo.said());
+        });
+        assert!(took < READY_MAX, "ready after {took:?}");
+        demo
+    }
+
+    fn servers(&self) -> &[Value] {
+        self.line["servers"].as_array().unwrap()
+    }
+
+    /// The directory of all that it has.
+    fn dir(&self) -> PathBuf {
+        let data = PathBuf::from(self.servers()[0]["data"].as_str().unwrap());
+        data.parent().unwrap().parent().unwrap().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(self.child.id().into(), signal);
+    }
+
+    /// Waits for its end; it must have printed one line and no more.
+    fn await_end(&mut self) -> ExitStatus {
+        let ended = eventually(END_MAX, || self.child.try_wait().unwrap());
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "one line only");
+        ended.expect("the demo did not end")
+    }
+
+    /// What it said besides; it must have ended.
+    fn said(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut text).unwrap();
+        }
+        text
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or(());
+        drop(self.child.wait());
+    }
+}
+
+fn kill(pid: u64, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// The processes that work in a directory or beneath it.
+fn working_in(dir: &Path) -> Vec<u32> {
+    pgsteer::sandbox::working_in(dir).into_iter().map(|found| found.pid).collect()
+}
