@@ -398,8 +398,6 @@ impl Builder<'_> {
         Limits {
             login_timeout: self.value(&keys::LOGIN_TIMEOUT),
             shards: usize::try_from(self.value(&keys::SHARDS)).ok().and_then(NonZeroUsize::new),
-            max_message: self.value(&keys::MAX_MESSAGE).0,
-            max_group: self.value(&keys::MAX_GROUP).0,
             drain_delay: self.value(&keys::DRAIN_DELAY),
             drain_timeout: self.value(&keys::DRAIN_TIMEOUT),
         }

@@ -328,22 +328,6 @@ keys! {
         check: |shards| if *shards > 256 { Err("must be at most 256") } else { Ok(()) },
         counts: OnRestart,
     }
-    /// Longest message of a client; a longer one ends its connection.
-    /// PostgreSQL's own limit is 1GB.
-    MAX_MESSAGE: Bytes = "limits.max_message" {
-        default: Bytes(Limits::default().max_message),
-        check: |size| if (Bytes(64 << 10)..=Bytes(1 << 30)).contains(size) { Ok(()) }
-            else { Err("must be from \"64kB\" to \"1GB\"") },
-        counts: OnReload,
-    }
-    /// Most bytes of statements sent in one go that are kept in order to route them and to run
-    /// them again elsewhere; what is longer goes to the primary.
-    MAX_GROUP: Bytes = "limits.max_group" {
-        default: Bytes(Limits::default().max_group),
-        check: |size| if (Bytes(8 << 10)..=Bytes(256 << 20)).contains(size) { Ok(()) }
-            else { Err("must be from \"8kB\" to \"256MB\"") },
-        counts: OnReload,
-    }
     /// After SIGTERM clients are still accepted for so long, for load balancers to notice.
     DRAIN_DELAY: Duration = "limits.drain_delay" {
         default: Limits::default().drain_delay,

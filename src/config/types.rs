@@ -139,11 +139,6 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Threads that serve clients; `None`: by the number of cores.
     pub shards: Option<NonZeroUsize>,
-    /// Longest message of a client, in bytes; a longer one ends its connection.
-    pub max_message: u64,
-    /// Most bytes of one group of messages that are kept in order to route it and to run it
-    /// again; what is longer goes to the primary as it comes.
-    pub max_group: u64,
     /// Time from SIGTERM to the end of accepting, for load balancers to notice.
     pub drain_delay: Duration,
     /// Longest time that clients then get to finish their transactions.
@@ -155,8 +150,6 @@ impl Default for Limits {
         Self {
             login_timeout: Duration::from_secs(30),
             shards: None,
-            max_message: 1 << 30,
-            max_group: 1 << 20,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
         }

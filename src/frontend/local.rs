@@ -8,38 +8,46 @@ use crate::frontend::plan;
 use crate::frontend::report::No;
 use crate::frontend::state::Session;
 use crate::route::{Consistency, RoleWish};
-use crate::session::{End, Group};
+use crate::session::{End, Executes, Group};
 use crate::sql::{Facts, Wish};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use std::sync::Arc;
 
-/// Answers the group if it is for pgsteer alone; whether it was.
+/// What became of a group.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// It was answered here.
+    Here,
+    /// A server is to answer it.
+    Elsewhere,
+    /// It asks for what there is not.
+    No(No),
+}
+
+/// Answers the group if it is for pgsteer alone, and hears what it wishes for.
 pub(super) fn answer(
     client: &mut Client,
     session: &mut Session,
     group: &Group,
     status: TxStatus,
-) -> bool {
+) -> Answer {
     let only = match session.mentioned.as_slice() {
         [Some(facts)] => Arc::clone(facts),
-        _ => return false,
+        _ => return Answer::Elsewhere,
     };
-    if group.end != End::Query || status == TxStatus::Failed {
-        // A server answers, and the wish is heard.
-        for wish in only.wishes() {
-            if let Err(no) = hear(session, wish) {
-                tracing::debug!(?no, "a wish in the extended protocol was not understood");
-            }
-        }
-        return false;
+    // In a failed transaction nothing counts, and what is only prepared does not count yet.
+    if status == TxStatus::Failed || group.executes == Executes::Nothing {
+        return Answer::Elsewhere;
+    }
+    if let Err(no) = only.wishes().iter().try_for_each(|wish| hear(session, wish)) {
+        return Answer::No(no);
+    }
+    if group.end != End::Query {
+        return Answer::Elsewhere;
     }
     if only.is_only_wishes() {
-        let heard = only.wishes().iter().try_for_each(|wish| hear(session, wish));
-        match heard {
-            Ok(()) => message::write_command_complete(client.out(), tag(&only)),
-            Err(no) => client.report(&no.report()),
-        }
+        message::write_command_complete(client.out(), tag(&only));
     } else if let Some(name) = only.shown().and_then(|name| name.strip_prefix("pgsteer."))
         && let Some(value) = value_of(session, name)
     {
@@ -48,11 +56,11 @@ pub(super) fn answer(
         message::write_data_row(client.out(), &[Some(value.as_bytes())]);
         message::write_command_complete(client.out(), "SHOW");
     } else {
-        return false;
+        return Answer::Elsewhere;
     }
     message::write_ready(client.out(), status);
     client.take(group.bytes);
-    true
+    Answer::Here
 }
 
 /// Heeds a wish from a startup message's options.

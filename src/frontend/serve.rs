@@ -9,6 +9,7 @@ use crate::frontend::attached::{Attached, Computed, Doomed, PureRead, Segment, S
 use crate::frontend::client::Gone;
 use crate::frontend::exchange::{Exchange, Reopened, Shown};
 use crate::frontend::local;
+use crate::frontend::local::Answer;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
 use crate::frontend::outcome::LostTransaction;
 use crate::frontend::params::Reported;
@@ -220,8 +221,16 @@ impl Serving {
     /// Sends a group, to the backend in hand or to one that is found for it.
     async fn dispatch(&mut self, group: Group) -> Result<(), Stop> {
         let status = self.attached.as_ref().map_or(TxStatus::Idle, |attached| attached.status);
-        if local::answer(&mut self.client, &mut self.session, &group, status) {
-            return Ok(());
+        match local::answer(&mut self.client, &mut self.session, &group, status) {
+            Answer::Here => return Ok(()),
+            Answer::Elsewhere => {}
+            Answer::No(no) if self.attached.is_some() => {
+                return self.refuse_in_transaction(&group, &no);
+            }
+            Answer::No(no) => {
+                self.refuse_group(&group, &no);
+                return Ok(());
+            }
         }
         self.leave_cordoned()?;
         if self.session.lost_transaction == LostTransaction::Yes
@@ -410,7 +419,7 @@ impl Serving {
             End::Query | End::Sync => fail_transaction(attached, "SELECT 1/0"),
             End::Flush | End::Cut { .. } => {
                 return Err(Stop::Refuse(No::Protocol(
-                    "a statement that needs the primary was sent to a standby in pieces".into(),
+                    "a statement that was sent in pieces can't be refused in a transaction".into(),
                 )));
             }
         }

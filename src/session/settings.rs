@@ -3,7 +3,8 @@
 //! A session's settings are what `pg_settings` called `source = 'session'` when a backend that
 //! the session had used was last probed: the server's own account, so that errors, rollbacks,
 //! functions and `RESET` need no model of ours. A backend remembers which settings it carries;
-//! at check-out the difference is sent ahead, in the same write as the session's own statement.
+//! at check-out the difference is asked of it in a round trip of its own, before anything of the
+//! session: a statement must not run under the settings of another.
 
 use crate::pg::quote_identifier;
 use crate::pg::quote_literal;
