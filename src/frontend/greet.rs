@@ -126,6 +126,7 @@ impl Serving {
             need: Need::Anywhere,
             consistency: Consistency::Eventual,
             unfit: None,
+            forbidden: None,
             effects: Effects::NONE,
             taint: Taint::None,
             again: Again::MustNot,

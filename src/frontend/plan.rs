@@ -28,6 +28,8 @@ pub struct Plan {
     pub consistency: Consistency,
     /// Why it is not fit for a standby, if it isn't.
     pub unfit: Option<NeedsPrimary>,
+    /// Why it may not even run in a transaction that is already on a standby, if it mayn't.
+    pub forbidden: Option<NeedsPrimary>,
     /// Everything that it does besides answering.
     pub effects: Effects,
     /// Whether the backend must be probed before it rests.
@@ -94,6 +96,7 @@ pub fn plan(material: &Material<'_>) -> Plan {
         need: Need::Anywhere,
         consistency: wishes.consistency,
         unfit: None,
+        forbidden: None,
         effects: Effects::NONE,
         taint: Taint::None,
         again: Again::May,
@@ -104,6 +107,7 @@ pub fn plan(material: &Material<'_>) -> Plan {
     for facts in material.mentioned {
         let Some(facts) = facts else {
             plan.unfit = Some(NeedsPrimary::TooLong);
+            plan.forbidden = Some(NeedsPrimary::TooLong);
             plan.effects |= Effects::UNKNOWN;
             plan.taint = Taint::Hidden;
             plan.again = Again::MustNot;
@@ -116,6 +120,7 @@ pub fn plan(material: &Material<'_>) -> Plan {
         plan.again = Again::MustNot;
         if material.executes == Executes::Something {
             plan.unfit.get_or_insert(NeedsPrimary::TooLong);
+            plan.forbidden.get_or_insert(NeedsPrimary::TooLong);
         }
     }
     plan.need = need(&plan, wishes.role, reads);
@@ -155,6 +160,11 @@ impl Plan {
         }
         if effects.any(Effects::CALL | Effects::DO | Effects::UNKNOWN) {
             self.commits = MayCommit::Maybe;
+        }
+        if let Err(why) = judgement.fit
+            && !goes_on_at_a_standby(why, facts)
+        {
+            self.forbidden.get_or_insert(why);
         }
         match (judgement.fit, facts.class()) {
             (Ok(()), _) => *reads = Reads::Data,
@@ -237,6 +247,29 @@ fn only_settings(effects: Effects) -> bool {
                 | Effects::SET_CONFIG
                 | Effects::SET_CONFIG_DYNAMIC,
         )
+}
+
+/// Whether the statement may run in a transaction that is on a standby already, though it would
+/// not be sent there by itself: the transaction and the session go on where they are.
+fn goes_on_at_a_standby(why: NeedsPrimary, facts: &Facts) -> bool {
+    let effects = facts.effects();
+    match (why, facts.transaction()) {
+        (
+            NeedsPrimary::TransactionControl,
+            Transaction::Begin { .. }
+            | Transaction::Commit(_)
+            | Transaction::Rollback(_)
+            | Transaction::Savepoint
+            | Transaction::Set { .. },
+        ) => true,
+        // A session does not stay on a standby for what can't be moved.
+        (NeedsPrimary::SessionState, _) => {
+            !effects.any(Effects::SET_CONFIG_DYNAMIC | Effects::LASTING)
+        }
+        (NeedsPrimary::Cursor, _) => !effects.any(Effects::HOLD),
+        (NeedsPrimary::PreparedSql, _) => !effects.any(Effects::PREPARE | Effects::EXECUTE),
+        _ => false,
+    }
 }
 
 /// Whether the statement begins a transaction that a standby can run.

@@ -338,7 +338,7 @@ impl Serving {
     /// Why the group can't be sent to the backend in hand.
     fn unfit_for_present(&self, plan: &Plan) -> Option<No> {
         let attached = self.attached.as_ref()?;
-        match (attached.standing, plan.unfit) {
+        match (attached.standing, plan.forbidden) {
             (Standing::Standby, Some(why)) if attached.status == TxStatus::Open => {
                 Some(No::NotOnStandby(why))
             }
