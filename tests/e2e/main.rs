@@ -24,3 +24,4 @@ mod demo;
 mod fitness;
 mod pooling;
 mod raw;
+mod routing;

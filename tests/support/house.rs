@@ -1,5 +1,6 @@
 //! A whole set: real servers and a real pgsteer process in front of them.
 
+use crate::support::Wire;
 use crate::support::cluster;
 use crate::support::program;
 use pgsteer::sandbox::Answer;
@@ -11,7 +12,13 @@ use pgsteer::sandbox::SUPERUSER;
 use pgsteer::sandbox::SUPERUSER_PASSWORD;
 use pgsteer::sandbox::Server;
 use pgsteer::sandbox::StatementLog;
+use pgsteer::sandbox::eventually;
+use rustix::process::Signal;
+use std::time::Duration;
 use tokio_postgres::NoTls;
+
+/// Far more than anything takes, even on a crowded machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a house is to be like.
 #[derive(Debug, Clone)]
@@ -106,6 +113,38 @@ impl House {
         connect(&self.proxy_uri(SUPERUSER, "postgres")).await
     }
 
+    /// A client that sees every message: the superuser, in the database `postgres`.
+    pub fn wire(&self) -> Wire {
+        Wire::log_in(self.proxy.address(), "postgres").unwrap_or_else(|why| panic!("{why:?}"))
+    }
+
+    /// Waits until the functions and tables of the database `postgres` are known, as they are
+    /// now: from then on its reads go to standbys.
+    pub fn await_catalog(&self) {
+        self.cluster.await_replay().unwrap();
+        let mut wire = self.wire();
+        await_that("the first read on a standby", || {
+            wire.value("SELECT pg_is_in_recovery() FROM pg_class LIMIT 1") == "t"
+        });
+    }
+
+    /// Reads the configuration file, with this text, anew; waits until that was done, well or
+    /// not.
+    pub fn reload(&self, toml: &str) {
+        std::fs::write(self.proxy.file(), toml).unwrap();
+        let done = || self.proxy.log().matches("reloaded").count();
+        let before = done();
+        self.proxy.signal(Signal::HUP);
+        await_that("the reload", || done() > before);
+    }
+
+    /// A value of `/metrics`: `metric(r#"pgsteer_server_up{server="a"}"#)`.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let body = self.http("/metrics").body;
+        let mut lines = body.lines().filter_map(|line| line.rsplit_once(' '));
+        lines.find(|(name, _)| *name == series).map(|(_, value)| value.parse().unwrap())
+    }
+
     /// What the proxy's HTTP port says.
     pub fn http(&self, path: &str) -> Answer {
         self.proxy.get(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
@@ -148,6 +187,13 @@ impl Drop for House {
 pub fn proxy(cluster: &Cluster, toml: &str) -> Proxy {
     let dir = cluster.workshop("pgsteer").unwrap();
     Proxy::new(program(), dir).unwrap().toml(toml).unwrap()
+}
+
+/// Waits until it holds; fails if it never does.
+pub fn await_that(what: &str, holds: impl FnMut() -> bool) {
+    let mut holds = holds;
+    let waited = eventually(PATIENCE, || holds().then_some(()));
+    assert!(waited.is_some(), "not within {PATIENCE:?}: {what}");
 }
 
 /// A client of whatever listens there.

@@ -4,12 +4,18 @@ mod house;
 mod proxy;
 mod seed;
 mod template;
+mod wire;
 
 pub use house::Blueprint;
 pub use house::House;
+pub use house::await_that;
 pub use house::connect;
 pub use house::proxy;
 pub use proxy::command;
 pub use proxy::program;
 pub use seed::Dice;
 pub use template::cluster;
+pub use wire::Ended;
+pub use wire::Reply;
+pub use wire::Said;
+pub use wire::Wire;

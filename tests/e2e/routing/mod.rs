@@ -1,0 +1,19 @@
+//! Where each statement runs, in the servers' own words, and what an operator and a client may
+//! choose about it.
+
+mod policy;
+#[path = "../../support/statements.rs"]
+mod statements;
+mod table;
+mod wishes;
+
+use crate::support::House;
+
+/// A house in which the table's statements have what they speak of.
+fn furnished(house: &House) {
+    let mut primary = house.server("primary").connect("postgres").unwrap();
+    for sql in statements::SETUP {
+        primary.rows(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+    house.await_catalog();
+}
