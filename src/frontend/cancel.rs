@@ -10,6 +10,7 @@
 use crate::backend;
 use crate::pool::Running;
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -20,6 +21,28 @@ use tokio::sync::Notify;
 pub struct Cancels {
     /// Guards the register; locked once when a session begins and ends, and by each cancel.
     sessions: Mutex<HashMap<i32, Arc<Handle>>>,
+}
+
+/// A session's place in the register, for as long as this lives.
+#[derive(Debug)]
+pub struct Registered {
+    cancels: Arc<Cancels>,
+    handle: Arc<Handle>,
+}
+
+impl Deref for Registered {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut sessions = self.cancels.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.remove(&self.handle.pid);
+    }
 }
 
 /// One session's entry.
@@ -47,28 +70,27 @@ struct State {
 pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Cancels {
-    /// Enters a session under random numbers, drawn by `random`.
-    pub fn enter(&self, mut random: impl FnMut() -> i32) -> Arc<Handle> {
+    /// Enters a session under numbers that nobody can guess, drawn by `random`; under `wanted` as
+    /// its process if that is given and free.
+    pub fn enter(
+        self: &Arc<Self>,
+        wanted: Option<i32>,
+        mut random: impl FnMut() -> i32,
+    ) -> Registered {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let pid = loop {
-            let pid = random() & i32::MAX;
-            if pid != 0 && !sessions.contains_key(&pid) {
-                break pid;
-            }
-        };
+        let mut next = wanted.unwrap_or_else(&mut random) & i32::MAX;
+        while next == 0 || sessions.contains_key(&next) {
+            next = random() & i32::MAX;
+        }
         let handle = Arc::new(Handle {
-            pid,
+            pid: next,
             secret: random(),
             state: Mutex::default(),
             changed: Notify::new(),
         });
-        sessions.insert(pid, Arc::clone(&handle));
-        handle
-    }
-
-    /// The session is over.
-    pub fn leave(&self, handle: &Handle) {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle.pid);
+        sessions.insert(next, Arc::clone(&handle));
+        drop(sessions);
+        Registered { cancels: Arc::clone(self), handle }
     }
 
     /// Carries out a cancel request. Whether it found a statement is told to nobody: the

@@ -54,7 +54,6 @@ async fn session(shard: Rc<Shard>, login: login::LoggedIn) {
         }
     };
     serve(&mut serving).await;
-    shard.shared.cancels.leave(&serving.session.cancel);
 }
 
 /// The last word to a client that has logged in.

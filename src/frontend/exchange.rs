@@ -48,6 +48,8 @@ pub struct Exchange {
     pub client_pass: usize,
     /// Whether a COPY has swallowed the `Sync` of its batch: the batch goes on.
     pub reopened: Reopened,
+    /// The backend's process, and what the client knows as its own.
+    pub processes: Processes,
     /// The FATAL error that the server sent last; its client is told in our words.
     farewell: Option<SqlState>,
     /// Notes to be undone, for messages that the server never ran.
@@ -56,6 +58,33 @@ pub struct Exchange {
     pub reported: Reported,
     /// Tags of the statements that were completed, if somebody wants to know.
     pub completed: Completed,
+}
+
+/// Who a backend is to its server, and who its session is to the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Processes {
+    /// The backend's process.
+    pub backend: i32,
+    /// What the client was told.
+    pub client: i32,
+}
+
+impl Processes {
+    /// Whether a `NotificationResponse` was sent by this very session: clients tell their own
+    /// from others' by the process.
+    fn is_own(self, message: &[u8]) -> bool {
+        self.backend != self.client
+            && message.get(frame::HEADER..frame::HEADER + 4) == Some(&self.backend.to_be_bytes())
+    }
+
+    /// The same notification under the process that the client knows.
+    fn as_the_client_knows(self, message: &[u8]) -> Vec<u8> {
+        let mut own = message.to_vec();
+        if let Some(process) = own.get_mut(frame::HEADER..frame::HEADER + 4) {
+            process.copy_from_slice(&self.client.to_be_bytes());
+        }
+        own
+    }
 }
 
 /// Whether messages that arrived were left for the next look.
@@ -120,7 +149,7 @@ const LOOKED_AT_MAX: usize = 64 * 1024;
 
 impl Exchange {
     /// An exchange in which nothing was asked yet.
-    pub fn new(reported: Reported, to_server: Vec<u8>) -> Self {
+    pub fn new(reported: Reported, to_server: Vec<u8>, processes: Processes) -> Self {
         Self {
             replies: Replies::default(),
             to_server,
@@ -132,6 +161,7 @@ impl Exchange {
             copy_in: None,
             client_pass: 0,
             reopened: Reopened::No,
+            processes,
             farewell: None,
             undone: Vec::new(),
             reported,
@@ -366,8 +396,9 @@ impl Chunk<'_, '_> {
             if short && rest.len() < header.total {
                 break;
             }
-            if matches!(self.exchange.shown, Shown::NotYet(_)) {
-                // What came before is held back in its order, and may yet be withdrawn.
+            if matches!(self.exchange.shown, Shown::NotYet(_)) || header.tag == b'A' {
+                // What came before is held back in its order, and may yet be withdrawn; and a
+                // notification may be replaced, behind what came before.
                 self.emit(bytes, run, at)?;
                 run = at;
             }
@@ -410,6 +441,11 @@ impl Chunk<'_, '_> {
         if header.tag == b'S' {
             let cause = if ours { Cause::Ours } else { Cause::Client };
             return Ok((exchange.reported.take(message, cause), None));
+        }
+        if header.tag == b'A' && exchange.processes.is_own(message) {
+            let own = exchange.processes.as_the_client_knows(message);
+            self.emit(&own, 0, own.len())?;
+            return Ok((Disposition::Swallow, None));
         }
         if header.tag == b'E' {
             return Ok((if ours { Disposition::Swallow } else { self.error(message) }, None));

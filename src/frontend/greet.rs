@@ -18,7 +18,8 @@ use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session, Skipping};
 use crate::pg::quote_literal;
-use crate::route::{Consistency, Need, Patience, RoleWish};
+use crate::pool::Mode;
+use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
 use crate::session::{Floor, Names, Settings, SharedSettings};
 use crate::sql::Effects;
 use crate::wire::frame::TxStatus;
@@ -48,11 +49,11 @@ const GREETINGS_MAX: usize = 1024;
 pub(super) async fn greet(
     shard: Rc<Shard>,
     login: LoggedIn,
-    random: impl FnMut() -> i32,
+    mut random: impl FnMut() -> i32,
 ) -> Result<Serving, (Client, No)> {
     let LoggedIn { stream, user, database, settings, .. } = login;
     let mut client = Client::new(Rc::clone(&shard), stream);
-    let cancel = shard.shared.cancels.enter(random);
+    let cancel = shard.shared.cancels.enter(None, &mut random);
     let startup = Arc::new(Settings::from_startup(&settings));
     let wishes = Wishes { role: RoleWish::Auto, consistency: shard.live().routing.consistency };
     let mut session = Session {
@@ -93,10 +94,8 @@ pub(super) async fn greet(
         presence: shard.shared.metrics.clients.arrive(),
         retry: None,
     };
-    if let Err(no) = serving.learn_parameters().await {
-        let Serving { client, session, .. } = serving;
-        shard.shared.cancels.leave(&session.cancel);
-        return Err((client, no));
+    if let Err(no) = serving.settle_in(&mut random).await {
+        return Err((serving.client, no));
     }
     client = serving.client;
     let (pid, secret) = (serving.session.cancel.pid, serving.session.cancel.secret);
@@ -110,6 +109,28 @@ pub(super) async fn greet(
 }
 
 impl Serving {
+    /// What a session needs before its client is told that it is ready.
+    async fn settle_in(&mut self, random: &mut impl FnMut() -> i32) -> Result<(), No> {
+        self.learn_parameters().await?;
+        let shard = Rc::clone(&self.client.shard);
+        if shard.shared.pools.policy().mode != Mode::Session
+            || shard.topology().writable().is_none()
+        {
+            return Ok(());
+        }
+        // A session that keeps its backend is told that backend's own process, which is what
+        // `pg_backend_pid()` and notifications will show it.
+        let plan = own_plan(Need::Primary(PrimaryReason::Mode));
+        self.attach_to_learn(&plan).await?;
+        if let Some(attached) = &mut self.attached {
+            let running = Arc::clone(&attached.checkout.running);
+            self.session.cancel = shard.shared.cancels.enter(Some(running.pid), random);
+            self.session.cancel.attach(running);
+            attached.exchange.processes.client = self.session.cancel.pid;
+        }
+        Ok(())
+    }
+
     /// What the servers report to such a session, from memory or from a server.
     async fn learn_parameters(&mut self) -> Result<(), No> {
         let greeted = Greeted {
@@ -122,17 +143,7 @@ impl Serving {
             self.session.reported = Reported::new(Rc::clone(base));
             return Ok(());
         }
-        let plan = Plan {
-            need: Need::Anywhere,
-            consistency: Consistency::Eventual,
-            unfit: None,
-            forbidden: None,
-            effects: Effects::NONE,
-            taint: Taint::None,
-            again: Again::MustNot,
-            commits: MayCommit::No,
-            since: clock::now(),
-        };
+        let plan = own_plan(Need::Anywhere);
         self.attach_to_learn(&plan).await?;
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let base = Rc::new(reported_by(&mut attached).await?);
@@ -178,4 +189,19 @@ async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<s
         }
     }
     Ok(base)
+}
+
+/// A plan of our own, which asks for a backend and nothing else.
+fn own_plan(need: Need) -> Plan {
+    Plan {
+        need,
+        consistency: Consistency::Eventual,
+        unfit: None,
+        forbidden: None,
+        effects: Effects::NONE,
+        taint: Taint::None,
+        again: Again::MustNot,
+        commits: MayCommit::No,
+        since: clock::now(),
+    }
 }

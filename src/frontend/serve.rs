@@ -7,7 +7,7 @@
 use crate::clock;
 use crate::frontend::attached::{Attached, Computed, Doomed, PureRead, Segment, Sent, Standing};
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Exchange, Reopened, Shown};
+use crate::frontend::exchange::{Exchange, Processes, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
@@ -316,10 +316,12 @@ impl Serving {
         let Obtained { checkout, standing, epoch } = obtained;
         self.session.cancel.attach(Arc::clone(&checkout.running));
         let reported = std::mem::take(&mut self.session.reported);
+        let processes =
+            Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
         self.attached = Some(Box::new(Attached {
             server: checkout.server(),
             checkout,
-            exchange: Exchange::new(reported, self.client.shard.take_buffer()),
+            exchange: Exchange::new(reported, self.client.shard.take_buffer(), processes),
             standing,
             epoch,
             status: TxStatus::Idle,

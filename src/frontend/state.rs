@@ -1,7 +1,7 @@
 //! What a session keeps between its transactions.
 
 use crate::frontend::attached::Attached;
-use crate::frontend::cancel::Handle;
+use crate::frontend::cancel::Registered;
 use crate::frontend::client::Client;
 use crate::frontend::outcome::LostTransaction;
 use crate::frontend::params::Reported;
@@ -59,7 +59,7 @@ pub struct Session {
     /// Whether its next read waits for a standby.
     pub patience: Patience,
     /// How it is cancelled.
-    pub cancel: Arc<Handle>,
+    pub cancel: Registered,
     /// The facts of the present group's statements.
     pub mentioned: Vec<Option<Arc<Facts>>>,
     /// The client's messages are passed over until its next `Sync`.
