@@ -39,7 +39,12 @@ missing() {
     { has cc && printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1; } || echo cc
     has_libclang || echo libclang
     if [ "$what" != build ]; then has_postgres || echo postgresql; fi
-    case $what in test | all) has psql || echo psql ;; esac
+    case $what in
+    test | all)
+        has psql || echo psql
+        has openssl || echo openssl
+        ;;
+    esac
     if [ "$what" = all ]; then
         has_venv || echo python
         has npm || echo node
@@ -56,17 +61,20 @@ packages() {
         apt-libclang) echo libclang-dev ;;
         apt-postgresql) echo postgresql ;;
         apt-psql) echo postgresql-client ;;
+        apt-openssl) echo openssl ;;
         apt-python) echo python3 python3-venv ;;
         apt-node) echo nodejs npm ;;
         dnf-cc) echo gcc ;;
         dnf-libclang) echo clang-devel ;;
         dnf-postgresql) echo postgresql-server ;;
         dnf-psql) echo postgresql ;;
+        dnf-openssl) echo openssl ;;
         dnf-python) echo python3 ;;
         dnf-node) echo nodejs-npm ;;
         pacman-cc) echo gcc ;;
         pacman-libclang) echo clang ;;
         pacman-postgresql | pacman-psql) echo postgresql ;;
+        pacman-openssl) echo openssl ;;
         pacman-python) echo python ;;
         pacman-node) echo nodejs npm ;;
         esac

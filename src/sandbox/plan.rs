@@ -26,6 +26,9 @@ pub enum Auth {
     Trust,
     /// Over TCP by a password, with SCRAM-SHA-256; over the unix socket not at all.
     Password,
+    /// As the lines of [`Plan::hba`] say, which then have to let the standbys in as well; only
+    /// the superuser needs nothing over the unix socket.
+    Listed,
 }
 
 /// Whether a crash of the machine may lose what was committed.
@@ -164,16 +167,16 @@ impl Plan {
 
     /// The text of `pg_hba.conf`.
     pub(super) fn hba_file(&self) -> String {
+        let mut text = String::from("# Written by pgsteer's sandbox.\n");
+        for line in &self.hba {
+            text.extend([line, "\n"]);
+        }
+        text.extend(["local all ", SUPERUSER, " trust\n"]);
         let method = match self.auth {
             Auth::Trust => "trust",
             Auth::Password => "scram-sha-256",
+            Auth::Listed => return text,
         };
-        let mut text = String::from("# Written by pgsteer's sandbox.\n");
-        for line in &self.hba {
-            text.push_str(line);
-            text.push('\n');
-        }
-        text.extend(["local all ", SUPERUSER, " trust\n"]);
         for database in ["all", "replication"] {
             text.extend(["local ", database, " all ", method, "\n"]);
             text.extend(["host ", database, " all 127.0.0.1/32 ", method, "\n"]);

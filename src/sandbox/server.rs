@@ -105,7 +105,7 @@ impl Server {
     /// Makes it a standby of the primary on this port, as of its next start.
     pub(super) fn follow(&self, primary: u16, auth: Auth) -> Result<(), SandboxError> {
         let password = match auth {
-            Auth::Trust => String::new(),
+            Auth::Trust | Auth::Listed => String::new(),
             Auth::Password => format!(" password={SUPERUSER_PASSWORD}"),
         };
         let line = format!(

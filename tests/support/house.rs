@@ -102,7 +102,7 @@ impl House {
     /// The address of a database through the proxy.
     pub fn proxy_uri(&self, user: &str, database: &str) -> String {
         let password = match self.cluster.auth() {
-            Auth::Trust => String::new(),
+            Auth::Trust | Auth::Listed => String::new(),
             Auth::Password => format!(":{SUPERUSER_PASSWORD}"),
         };
         format!("postgresql://{user}{password}@{}/{database}", self.proxy.address())

@@ -1,10 +1,11 @@
 //! `frontend::login` with real clients, and with everything else that may knock.
 
-use super::postgres::{Postgres, certificates, path, psql, scratch};
+use super::postgres::{Postgres, certificates, path, psql};
 use pgsteer::auth::{Keyring, Method, Userlist};
 use pgsteer::backend::{Backend, Login, LoginSecret, Lookup, SslMode, Target, TlsPolicy, connect};
 use pgsteer::frontend::login::{Entered, Gate, LoggedIn, Plaintext, enter};
 use pgsteer::net::{Listener, ServerTls, UNIX_MODE};
+use pgsteer::sandbox::Scratch;
 use pgsteer::tasks;
 use pgsteer::topology::ServerId;
 use pgsteer::wire::frame::TxStatus;
@@ -212,25 +213,25 @@ async fn without_a_server_those_who_were_seen_before_get_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unix_socket_leads_in() {
     let server = server();
-    let dir = scratch("unix");
-    let listener = Listener::unix(&dir, 6432, UNIX_MODE).unwrap();
+    let scratch = Scratch::new().unwrap();
+    let dir = scratch.path();
+    let listener = Listener::unix(dir, 6432, UNIX_MODE).unwrap();
     Door::at(listener, gate(Method::Trust, "\"alice\" \"secret\""), Some(target(server.port)));
 
-    let host = path(&dir).to_owned();
+    let host = path(dir).to_owned();
     let who = tokio::task::spawn_blocking(move || {
         psql(&host, 6432, "alice", &["-c", "SELECT session_user"])
     });
     assert_eq!(who.await.unwrap().as_deref(), Ok("alice"));
-
-    std::fs::remove_dir_all(dir).unwrap();
 }
 
 /// TLS as it is asked for, a certificate that is read again, and its opposite: none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_gets_tls_if_we_have_it() {
     let server = server();
-    let dir = scratch("tls");
-    certificates(&dir);
+    let scratch = Scratch::new().unwrap();
+    let dir = scratch.path();
+    certificates(dir);
     let tls = Arc::new(ServerTls::load(&dir.join("server.crt"), &dir.join("server.key")).unwrap());
     let secured =
         Gate { tls: Some(Arc::clone(&tls)), ..gate(Method::ScramSha256, "\"alice\" \"secret\"") };
@@ -280,7 +281,6 @@ async fn a_client_gets_tls_if_we_have_it() {
             .to_string()
             .contains("no private key")
     );
-    std::fs::remove_dir_all(dir).unwrap();
 }
 
 /// Sends bytes, reads until the end; the error that came, if one did.
@@ -358,8 +358,9 @@ async fn whoever_does_anything_else_is_told_so() {
 /// Plaintext behind an `SSLRequest` never becomes a login.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plaintext_behind_a_request_for_tls_is_not_heard() {
-    let dir = scratch("inject");
-    certificates(&dir);
+    let scratch = Scratch::new().unwrap();
+    let dir = scratch.path();
+    certificates(dir);
     let tls = ServerTls::load(&dir.join("server.crt"), &dir.join("server.key")).unwrap();
     let secured = Gate { tls: Some(Arc::new(tls)), ..gate(Method::Trust, "") };
     let door = Door::open(secured, None);
@@ -372,7 +373,6 @@ async fn plaintext_behind_a_request_for_tls_is_not_heard() {
     let _read = tokio::time::timeout(WITHIN, client.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer[0], b'S');
     assert!(!answer.windows(9).any(|bytes| bytes == b"R\0\0\0\x08\0\0\0\0"), "{answer:?}");
-    std::fs::remove_dir_all(dir).unwrap();
 }
 
 /// Trust is for this machine; a newer protocol is offered ours.

@@ -1,59 +1,57 @@
 //! One PostgreSQL with a `pg_hba.conf` and certificates of our own making.
 
-use std::net::TcpListener;
+use crate::support::cluster;
+use pgsteer::sandbox::{Auth, Cluster, Plan, Scratch};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-const BIN: &str = "/usr/lib/postgresql/15/bin";
-static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A running server; stopped and removed with this value.
 pub struct Postgres {
+    /// Of its unix socket.
     pub dir: PathBuf,
     pub port: u16,
+    cluster: Cluster,
+    /// What `configure` made.
+    _files: Scratch,
 }
 
 impl Postgres {
-    /// Starts one. `configure` may put files into the data directory; it gives the lines of
-    /// `pg_hba.conf` and of `postgresql.conf`.
+    /// Starts one. `configure` may put files into a directory, which are then in the data
+    /// directory as well; it gives the lines of `pg_hba.conf` and of `postgresql.conf`.
     pub fn start(configure: impl FnOnce(&Path) -> (String, String)) -> Self {
-        let dir = scratch("auth");
-        let data = dir.join("data");
-        let port = free_port();
-        run(&["initdb", "-D", path(&data), "-U", "postgres", "-A", "trust", "--no-sync"]);
-        let (hba, settings) = configure(&data);
-        std::fs::write(data.join("pg_hba.conf"), format!("local all all trust\n{hba}")).unwrap();
-        let settings = format!(
-            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n\
-             fsync = off\nshared_buffers = 16MB\nmax_connections = 20\n{settings}\n",
-            dir.display()
-        );
-        let file = data.join("postgresql.conf");
-        let with = std::fs::read_to_string(&file).unwrap() + &settings;
-        std::fs::write(&file, with).unwrap();
-        let owned = Command::new("chown").args(["-R", "postgres"]).arg(&dir).status().unwrap();
-        assert!(owned.success());
-        let log = dir.join("log");
-        run(&["pg_ctl", "-D", path(&data), "-l", path(&log), "-w", "start"]);
-        Self { dir, port }
+        let files = Scratch::new().unwrap();
+        let (hba, settings) = configure(files.path());
+        let plan = Plan::new().standbys(0).auth(Auth::Listed).hba("local all all trust");
+        let mut plan = plan.setting("max_connections", "20");
+        for line in hba.lines() {
+            plan = plan.hba(line);
+        }
+        for line in settings.lines() {
+            let (name, value) = line.split_once(" = ").unwrap();
+            plan = plan.setting(name, value.trim_matches('\''));
+        }
+        for file in std::fs::read_dir(files.path()).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            plan = plan.file(name, &std::fs::read_to_string(&path).unwrap());
+        }
+        let cluster = cluster(&plan);
+        let (dir, port) = (cluster.primary().socket_dir().to_owned(), cluster.primary().port());
+        Self { dir, port, cluster, _files: files }
     }
 
-    /// Runs SQL as the superuser through the unix socket.
+    /// Runs SQL as the superuser through the unix socket; the first value, if there is one.
     pub fn sql(&self, sql: &str) -> String {
-        self.psql(path(&self.dir), "postgres", &["-c", sql]).unwrap()
-    }
-
-    /// Runs psql, with the password `secret` for whoever asks.
-    pub fn psql(&self, host: &str, user: &str, args: &[&str]) -> Result<String, String> {
-        psql(host, self.port, user, args)
+        let rows = self.cluster.primary().rows(sql).unwrap();
+        let first = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+        first.unwrap_or_default()
     }
 }
 
 /// Runs psql against whatever listens there, with the password `secret`.
 pub fn psql(host: &str, port: u16, user: &str, args: &[&str]) -> Result<String, String> {
-    let output = Command::new(format!("{BIN}/psql"))
+    let output = Command::new("psql")
         .args(["-X", "-A", "-t", "-d", "postgres", "-h", host, "-p", &port.to_string(), "-U", user])
         .args(args)
         .env("PGPASSWORD", "secret")
@@ -65,26 +63,6 @@ pub fn psql(host: &str, port: u16, user: &str, args: &[&str]) -> Result<String, 
     } else {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let data = self.dir.join("data");
-        run(&["pg_ctl", "-D", path(&data), "-m", "immediate", "-w", "stop"]);
-        std::fs::remove_dir_all(&self.dir).unwrap();
-    }
-}
-
-/// A fresh directory that everybody may enter.
-pub fn scratch(what: &str) -> PathBuf {
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("pgsteer-{what}-{}-{number}", std::process::id());
-    let dir = std::env::temp_dir().join(name);
-    std::fs::create_dir_all(&dir).unwrap();
-    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let owned = Command::new("chown").arg("postgres").arg(&dir).status().unwrap();
-    assert!(owned.success());
-    dir
 }
 
 /// An authority `ca`, and from it a certificate `server` for `localhost` only; besides,
@@ -153,22 +131,6 @@ pub fn certificates(dir: &Path) {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 pub fn path(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-fn run(args: &[&str]) {
-    let output = Command::new("runuser")
-        .args(["-u", "postgres", "--", &format!("{BIN}/{}", args[0])])
-        .args(&args[1..])
-        .current_dir("/")
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
