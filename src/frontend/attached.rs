@@ -6,6 +6,7 @@ use crate::frontend::probe::Pins;
 use crate::frontend::state::Resets;
 use crate::metrics::{QueryKind, ServedBy};
 use crate::pool::Checkout;
+use crate::route::Need;
 use crate::session::{End, UnnamedThere};
 use crate::sql::Effects;
 use crate::topology::{Epoch, ServerId};
@@ -44,6 +45,18 @@ pub struct Attached {
     pub doomed: Doomed,
     /// Whether a setting was set under a computed name.
     pub computed: Computed,
+    /// Whether the session has seen data here.
+    pub shown: ShownData,
+}
+
+/// Whether a session has seen data of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShownData {
+    /// It has only asked for what any server can answer: it knows no more than before, and
+    /// what it knew need not be there.
+    No,
+    /// It has.
+    Yes,
 }
 
 /// Whether a setting was set under a name that only the server saw.
@@ -147,6 +160,9 @@ impl Attached {
     /// Notes what a group may leave behind.
     pub fn note(&mut self, plan: &Plan) {
         self.taint = self.taint.max(plan.taint);
+        if plan.need != Need::Anywhere {
+            self.shown = ShownData::Yes;
+        }
         if plan.effects.any(Effects::SET_CONFIG_DYNAMIC) {
             self.computed = Computed::Yes;
         }

@@ -5,7 +5,7 @@
 
 use crate::backend;
 use crate::clock;
-use crate::frontend::attached::{Attached, Doomed, PureRead, Segment, Sent, Standing};
+use crate::frontend::attached::{Attached, Doomed, PureRead, Segment, Sent, ShownData, Standing};
 use crate::frontend::cancel::CANCEL_TIMEOUT;
 use crate::frontend::exchange::{Event, Shown};
 use crate::frontend::obtain::bit;
@@ -77,6 +77,9 @@ impl Serving {
                     self.client.shard.shared.signals.want_position(now);
                 }
             }
+            // The session stays with a standby for what it saw there. One that was only asked
+            // for what any server can answer may lack what the session wrote.
+            Standing::Standby if attached.shown == ShownData::No => {}
             Standing::Standby => {
                 self.session.floor.after_standby(attached.server, now, attached.epoch);
             }
@@ -173,7 +176,11 @@ impl Serving {
         let stays = !attached.pins.is_empty()
             || self.client.shard.shared.pools.policy().mode == Mode::Session;
         self.let_go_of(*attached);
-        if mid_message || stays {
+        if mid_message {
+            // An error would be read as the rest of the row.
+            return Err(Stop::Gone);
+        }
+        if stays {
             return Err(Stop::Refuse(No::StateLost));
         }
         let Some(sent) = sent else {

@@ -7,7 +7,9 @@
 use crate::clock::Moment;
 use crate::route::{Consistency, Need, PrimaryReason, RoleWish};
 use crate::session::{End, Executes};
-use crate::sql::{Access, Catalog, Class, Effects, Facts, Isolation, NeedsPrimary, Transaction};
+use crate::sql::{
+    Access, Catalog, Chain, Class, Effects, Facts, Isolation, NeedsPrimary, Transaction,
+};
 use std::sync::Arc;
 
 /// What a session wishes for, unless a statement says otherwise.
@@ -172,6 +174,10 @@ impl Plan {
             (Err(NeedsPrimary::SessionState), Class::Session) if only_settings(effects) => {
                 self.again = Again::May;
             }
+            // Outside of a transaction there is nothing to end, and any server can say so; the
+            // one that was open is lost.
+            (Err(NeedsPrimary::TransactionControl), _)
+                if facts.transaction() == Transaction::Rollback(Chain::Ends) => {}
             // Without a catalog, what comes next could not be judged on a standby.
             (Err(NeedsPrimary::TransactionControl), _)
                 if catalog.is_some() && begins_read_only(facts) =>

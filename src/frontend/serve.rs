@@ -5,7 +5,9 @@
 //! that showed nothing can be tried again.
 
 use crate::clock;
-use crate::frontend::attached::{Attached, Computed, Doomed, PureRead, Segment, Sent, Standing};
+use crate::frontend::attached::{
+    Attached, Computed, Doomed, PureRead, Segment, Sent, ShownData, Standing,
+};
 use crate::frontend::client::Gone;
 use crate::frontend::exchange::{Exchange, Processes, Reopened, Shown};
 use crate::frontend::local;
@@ -334,6 +336,7 @@ impl Serving {
             pins: Pins::default(),
             doomed: Doomed::No,
             computed: Computed::No,
+            shown: ShownData::No,
         }));
     }
 
