@@ -22,6 +22,7 @@ mod auth;
 mod consistency;
 mod demo;
 mod fitness;
+mod lost_servers;
 mod pooling;
 mod raw;
 mod routing;

@@ -1,0 +1,6 @@
+//! A server lost: what was not shown is run again, what may have been done is never done twice,
+//! and whoever can stay connected does.
+
+mod primary;
+mod restart;
+mod standby;

@@ -1,0 +1,187 @@
+//! A standby dies, restarts, or cancels a read for a reason of its own.
+
+use crate::support::Blueprint;
+use crate::support::Ended;
+use crate::support::House;
+use crate::support::Wire;
+use crate::support::await_that;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Clients that read at the same time.
+const READERS: usize = 8;
+/// A read that lasts long enough to be in flight when its server dies.
+const READ: &str = "SELECT current_setting('cluster_name'), count(*), pg_sleep(0.02) FROM items";
+const RETRIES: &str = "pgsteer_read_retries_total";
+
+#[test]
+fn a_lost_standby_is_felt_by_no_read_that_had_shown_nothing() {
+    let house =
+        Blueprint::new().servers(|plan| plan.setting("max_standby_streaming_delay", "0")).build();
+    furnish(&house);
+    killed_amid_reads(&house);
+    conflict_with_recovery(&house);
+    shown_rows_are_not_shown_again(&house);
+    half_a_row_is_not_filled_up(&house);
+    idle_backends_are_replaced_unseen(&house);
+}
+
+fn furnish(house: &House) {
+    let mut primary = house.server("primary").connect("postgres").unwrap();
+    for sql in [
+        "CREATE TABLE items AS SELECT i FROM generate_series(1, 100) i",
+        // A notice makes the server send what it has: the row before it.
+        "CREATE FUNCTION say(int) RETURNS int STABLE LANGUAGE plpgsql AS \
+         'BEGIN RAISE NOTICE ''row %'', $1; IF $1 > 2 THEN PERFORM pg_sleep(60); END IF; \
+          RETURN $1; END'",
+    ] {
+        primary.rows(sql).unwrap();
+    }
+    house.await_catalog();
+}
+
+fn serves(house: &House, name: &str) -> bool {
+    let served =
+        |_| house.wire().value("SELECT current_setting('cluster_name') FROM items LIMIT 1");
+    (0..10).map(served).any(|server| server == name)
+}
+
+fn killed_amid_reads(house: &House) {
+    let retries_before = house.metric(RETRIES).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut readers = Vec::new();
+    for reader in 0..READERS {
+        let mut wire = house.wire();
+        let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+        readers.push(std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let reply = if reader % 2 == 0 { wire.query(READ) } else { wire.extended(READ) };
+                assert!(reply.is_good(), "{reply:?}");
+                assert_eq!(reply.rows.len(), 1, "the answer came once: {reply:?}");
+                assert_eq!(reply.rows[0][1].as_deref(), Some("100"));
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    let go_on = || {
+        let now = done.load(Ordering::Relaxed);
+        await_that("reads go on", || done.load(Ordering::Relaxed) > now + 4 * READERS);
+    };
+    go_on();
+    house.server("standby1").kill9().unwrap();
+    go_on();
+    assert!(house.metric(RETRIES).unwrap() > retries_before, "no read was in flight at the kill");
+    house.server("standby1").start().unwrap();
+    await_that("standby1 is back by itself", || serves(house, "standby1"));
+    go_on();
+    // A stop in good order: every backend says FATAL 57P01 before it ends.
+    house.server("standby2").stop(pgsteer::sandbox::Shutdown::Fast).unwrap();
+    go_on();
+    house.server("standby2").start().unwrap();
+    await_that("standby2 is back by itself", || serves(house, "standby2"));
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+}
+
+fn conflict_with_recovery(house: &House) {
+    let retries_before = house.metric(RETRIES).unwrap();
+    let conflicts = || -> usize {
+        let standbys = house.cluster.standbys().iter();
+        standbys.map(|server| server.logged("canceling statement due to conflict")).sum()
+    };
+    let before = conflicts();
+    let mut wire = house.wire();
+    let slow = "SELECT pg_sleep(1.5), count(*) FROM items /* conflicting */";
+    let reader = std::thread::spawn(move || wire.query(slow));
+    await_that("the read runs on a standby", || runs_at_a_standby(house, "conflicting").is_some());
+    let mut primary = house.server("primary").connect("postgres").unwrap();
+    primary.rows("CREATE TABLE dead AS SELECT i FROM generate_series(1, 1000) i").unwrap();
+    primary.rows("DELETE FROM dead").unwrap();
+    primary.rows("VACUUM dead").unwrap();
+    let reply = reader.join().unwrap();
+    assert!(conflicts() > before, "there was no conflict");
+    assert!(reply.is_good(), "{reply:?}");
+    assert_eq!(reply.rows.len(), 1, "{reply:?}");
+    assert!(house.metric(RETRIES).unwrap() > retries_before);
+}
+
+/// The standby on which a statement with this marker runs now.
+fn runs_at_a_standby<'a>(house: &'a House, marker: &str) -> Option<&'a str> {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{marker}%' \
+         AND pid <> pg_backend_pid()"
+    );
+    let mut standbys = house.cluster.standbys().iter();
+    standbys.find(|server| server.value(&sql).is_ok_and(|count| count != "0")).map(|s| s.name())
+}
+
+fn shown_rows_are_not_shown_again(house: &House) {
+    let mut wire = house.wire();
+    let sql = "SELECT say(i), current_setting('cluster_name') FROM generate_series(1, 5) i \
+               /* shown */";
+    send_query(&mut wire, sql);
+    while wire.message().expect("a row arrives")[0] != b'D' {}
+    let name = runs_at_a_standby(house, "shown").expect("it runs on a standby").to_owned();
+    house.server(&name).kill9().unwrap();
+    let reply = wire.reply();
+    assert_eq!(reply.codes(), ["08006"], "{reply:?}");
+    assert!(reply.error().hint.contains("run it again"), "{reply:?}");
+    assert_eq!(reply.ended, Ended::Ready('I'), "the client stays connected");
+    assert!(wire.query(READ).is_good());
+    house.server(&name).start().unwrap();
+    await_that("it is back", || serves(house, &name));
+}
+
+/// Words of ours behind half a row would become a part of that row.
+fn half_a_row_is_not_filled_up(house: &House) {
+    let mut wire = house.wire();
+    // PostgreSQL sends 8 kB at a time, whatever the row.
+    let sql = "SELECT repeat('x', 30000), CASE WHEN i < 3 THEN NULL ELSE pg_sleep(60) END \
+               FROM generate_series(1, 5) i /* half */";
+    send_query(&mut wire, sql);
+    while wire.message().expect("a row arrives")[0] != b'D' {}
+    let name = runs_at_a_standby(house, "half").expect("it runs on a standby").to_owned();
+    house.server(&name).kill9().unwrap();
+    let rest = wire.unasked(Duration::from_secs(5));
+    assert!(rest.len() > 100, "half a row was there: {}", rest.len());
+    let text = String::from_utf8_lossy(&rest[20..]);
+    assert!(text.chars().all(|letter| letter == 'x'), "something else came: {text}");
+    house.server(&name).start().unwrap();
+    await_that("it is back", || serves(house, &name));
+}
+
+fn idle_backends_are_replaced_unseen(house: &House) {
+    let mut clients: Vec<Wire> = (0..4).map(|_| house.wire()).collect();
+    for wire in &mut clients {
+        wire.run(READ);
+        wire.run("CREATE TABLE IF NOT EXISTS written ()");
+    }
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
+               AND application_name <> 'pgsteer control'";
+    for round in 0..5 {
+        let mut ended = 0;
+        for server in house.cluster.servers() {
+            ended += server.value(end).unwrap().parse::<u32>().unwrap();
+        }
+        assert!(ended > 0, "round {round}: no backend rested anywhere");
+        for wire in &mut clients {
+            assert_eq!(wire.unasked(Duration::from_millis(20)), b"", "nobody hears of it");
+            wire.run(READ);
+            wire.run("DROP TABLE IF EXISTS nothing");
+            assert_eq!(wire.extended("SELECT txid_current() > 0").codes(), [""; 0]);
+        }
+    }
+}
+
+fn send_query(wire: &mut Wire, sql: &str) {
+    let mut bytes = Vec::new();
+    pgsteer::wire::message::write_query(&mut bytes, sql);
+    wire.send(&bytes).unwrap();
+}
