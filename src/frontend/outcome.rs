@@ -231,7 +231,8 @@ impl Serving {
         self.client.report(&No::TransactionLost.report());
         let plan = Plan {
             need: Need::Anywhere,
-            consistency: Consistency::Eventual,
+            // A floor of the old primary's is reported, not forgotten.
+            consistency: self.session.wishes.consistency,
             unfit: None,
             forbidden: None,
             effects: Effects::NONE,
