@@ -25,4 +25,5 @@ mod fitness;
 mod lost_servers;
 mod pooling;
 mod raw;
+mod roles;
 mod routing;

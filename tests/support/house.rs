@@ -71,7 +71,13 @@ impl Blueprint {
 
     /// Builds it: every standby streams, and the proxy is ready.
     pub fn build(self) -> House {
+        self.build_after(|_| ())
+    }
+
+    /// The same, but this happens to the servers before the proxy is started.
+    pub fn build_after(self, happens: impl FnOnce(&Cluster)) -> House {
         let cluster = cluster(&self.plan);
+        happens(&cluster);
         let mut proxy = proxy(&cluster, &self.toml).args(&self.flags);
         if cluster.auth() == Auth::Password {
             proxy = proxy.env("PGPASSWORD", SUPERUSER_PASSWORD);
@@ -136,6 +142,19 @@ impl House {
         let before = done();
         self.proxy.signal(Signal::HUP);
         await_that("the reload", || done() > before);
+    }
+
+    /// What `pgsteer status -o json` is made of.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.http("/status").body).unwrap()
+    }
+
+    /// The part of the status that is about this server.
+    pub fn status_of(&self, server: &str) -> serde_json::Value {
+        let name = self.server(server).address();
+        let status = self.status();
+        let mut servers = status["servers"].as_array().unwrap().iter();
+        servers.find(|server| server["name"] == *name).unwrap().clone()
     }
 
     /// A value of `/metrics`: `metric(r#"pgsteer_server_up{server="a"}"#)`.
