@@ -123,7 +123,9 @@ check_rust() {
         die "Rust $wanted or later is missing. Install it, then run make again:
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
     fi
-    found=$(cargo --version | cut -d' ' -f2)
+    if ! found=$(cargo --version | cut -d' ' -f2); then
+        die "cargo does not run. With rustup: rustup default stable"
+    fi
     if [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
         die "Rust $found is too old; $wanted or later is needed. Run: rustup update stable
   (without rustup: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y)"
