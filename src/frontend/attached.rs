@@ -7,7 +7,7 @@ use crate::frontend::state::Resets;
 use crate::metrics::{QueryKind, ServedBy};
 use crate::pool::Checkout;
 use crate::route::Need;
-use crate::session::{End, UnnamedThere};
+use crate::session::{End, Renamed, UnnamedThere};
 use crate::sql::Effects;
 use crate::topology::{Epoch, ServerId};
 use crate::wire::frame::TxStatus;
@@ -39,6 +39,8 @@ pub struct Attached {
     pub unnamed_there: UnnamedThere,
     /// Client names that must be taken off the backend again.
     pub strays: Vec<Box<[u8]>>,
+    /// Names of statements that the group gave another meaning.
+    pub renamed: Vec<Renamed>,
     /// Why the session stays on this backend.
     pub pins: Pins,
     /// Whether the transaction here stands in for one that was lost.
@@ -140,7 +142,20 @@ impl Attached {
     pub fn may_send(&self) -> bool {
         self.exchange.client_pass == 0
             && !self.exchange.is_copying_in()
-            && (self.segment == Segment::Open || self.exchange.replies.is_settled())
+            && (self.segment == Segment::Open
+                || self.exchange.replies.awaits_sync()
+                || self.exchange.replies.is_settled())
+    }
+
+    /// Whether a standby was only asked to prepare and to describe, with `Flush`: a session that
+    /// goes on with a write must leave it.
+    pub fn may_have_to_leave(&self) -> bool {
+        self.standing == Standing::Standby
+            && self.status == TxStatus::Idle
+            && self.segment == Segment::Open
+            && self.pins.is_empty()
+            && !self.exchange.replies.is_skipping()
+            && self.sent.is_some_and(|sent| sent.end == End::Flush)
     }
 
     /// Whether the backend is of no more use to the session now.
@@ -148,6 +163,7 @@ impl Attached {
         self.status == TxStatus::Idle
             && self.segment == Segment::Closed
             && self.exchange.replies.is_settled()
+            && !self.exchange.replies.awaits_sync()
             && self.exchange.client_pass == 0
             && self.exchange.to_server.is_empty()
     }

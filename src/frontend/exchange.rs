@@ -58,6 +58,40 @@ pub struct Exchange {
     pub reported: Reported,
     /// Tags of the statements that were completed, if somebody wants to know.
     pub completed: Completed,
+    /// Whether the backend holds a statement whose result has changed since it was prepared.
+    pub stale: Stale,
+    /// Whether the group relies on a statement that the backend held before.
+    pub relies: Relies,
+    /// What came of a COPY that the server ended before the client did.
+    leftover: Leftover,
+}
+
+/// Whether a statement on the backend must be prepared anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stale {
+    /// None that is known.
+    No,
+    /// One, at least.
+    Yes,
+}
+
+/// Whether the client was told, or is to be told, that a statement is prepared that was prepared
+/// for somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relies {
+    /// No.
+    No,
+    /// Yes: if its result has changed since, that is no business of the client's.
+    Yes,
+}
+
+/// Whether the server ended a COPY in the middle of one of the client's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftover {
+    /// No.
+    None,
+    /// Yes: its rest still goes to the server, which passes over it.
+    Passing,
 }
 
 /// Who a backend is to its server, and who its session is to the client.
@@ -166,6 +200,9 @@ impl Exchange {
             undone: Vec::new(),
             reported,
             completed: Completed::Nothing,
+            stale: Stale::No,
+            relies: Relies::No,
+            leftover: Leftover::None,
         }
     }
 
@@ -207,6 +244,13 @@ impl Exchange {
                 // What the server said before it closed is still to be read.
                 self.to_server.clear();
                 self.written = 0;
+            }
+            if self.leftover == Leftover::Passing
+                && self.client_pass == 0
+                && self.to_server.is_empty()
+            {
+                self.leftover = Leftover::None;
+                return Poll::Ready(Event::ClientBytes);
             }
             if !client.is_backed_up() {
                 match self.poll_receive(context, client, conn) {
@@ -330,6 +374,10 @@ impl Exchange {
         self.unread = Unread::No;
         let processed = Chunk { exchange: self, client, context }.process(bytes, partial);
         match processed {
+            // Something may have waited for the answers up to `Flush`.
+            Ok(None) if self.replies.is_settled() && !client.inbox().is_empty() => {
+                Some(Event::ClientBytes)
+            }
             Ok(event) => {
                 if event.is_some() && !partial.is_empty() {
                     self.unread = Unread::Yes;
@@ -491,8 +539,14 @@ impl Chunk<'_, '_> {
     fn error(&mut self, message: &[u8]) -> Disposition {
         let fields = message::read_error(message).ok();
         let code = fields.as_ref().map_or(SqlState::INTERNAL_ERROR, |fields| fields.code);
+        let stale = code == SqlState::FEATURE_NOT_SUPPORTED && is_stale(message);
         let exchange = &mut *self.exchange;
-        exchange.copy_in = None;
+        if stale {
+            exchange.stale = Stale::Yes;
+        }
+        if exchange.copy_in.take().is_some() && exchange.client_pass > 0 {
+            exchange.leftover = Leftover::Passing;
+        }
         if fields.is_some_and(|fields| fields.is_fatal()) {
             // The backend is about to end, not the client's session.
             exchange.farewell = Some(code);
@@ -506,7 +560,7 @@ impl Chunk<'_, '_> {
         let statements = &self.client.shard.shared.metrics.statements;
         statements.failed(ErrorOrigin::Server, code);
         if let Shown::NotYet(held) = &mut exchange.shown
-            && may_run_again(code)
+            && (may_run_again(code) || stale && exchange.relies == Relies::Yes)
         {
             held.clear();
             exchange.shown = Shown::Withdrawn(code);
@@ -552,6 +606,14 @@ const fn is_bulk(tag: u8) -> bool {
 /// Whether a `CommandComplete` says that all prepared statements are gone.
 fn is_deallocation(message: &[u8]) -> bool {
     matches!(message.get(frame::HEADER..), Some(b"DISCARD ALL\0" | b"DEALLOCATE ALL\0"))
+}
+
+/// Whether the error says that a prepared statement has another result by now. The routine that
+/// raises it is named, untranslated, in every version since 9.1.
+///
+/// Source: `RevalidateCachedQuery` in `utils/cache/plancache.c`.
+fn is_stale(error: &[u8]) -> bool {
+    error.split(|byte| *byte == 0).any(|field| field == b"RRevalidateCachedQuery")
 }
 
 /// Errors after which a read that has shown nothing is run again elsewhere: the server refused

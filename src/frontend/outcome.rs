@@ -7,7 +7,7 @@ use crate::backend;
 use crate::clock;
 use crate::frontend::attached::{Attached, Doomed, PureRead, Segment, Sent, ShownData, Standing};
 use crate::frontend::cancel::CANCEL_TIMEOUT;
-use crate::frontend::exchange::{Event, Shown};
+use crate::frontend::exchange::{Completed, Event, Shown};
 use crate::frontend::obtain::bit;
 use crate::frontend::plan::{MayCommit, Plan, Taint};
 use crate::frontend::report::No;
@@ -31,7 +31,7 @@ impl Serving {
     pub(super) async fn on_event(&mut self, event: Event) -> Result<(), Stop> {
         self.undo();
         match event {
-            Event::ClientBytes => Ok(()),
+            Event::ClientBytes => self.settle_if_free().await,
             Event::Ready(status) => self.on_ready(status).await,
             Event::Withdrawn(code, status) => self.on_withdrawn(code, status).await,
             Event::ServerGone(farewell) => self.on_server_gone(farewell).await,
@@ -59,7 +59,23 @@ impl Serving {
             statements.answered(attached.standing.served_by(), sent.kind, took);
         }
         self.retry = None;
+        self.forget_deallocated();
         self.note_position();
+        self.settle_if_free().await
+    }
+
+    /// `DISCARD ALL` and `DEALLOCATE ALL` count at once, also within a transaction.
+    fn forget_deallocated(&mut self) {
+        let Some(attached) = self.attached.as_deref_mut() else { return };
+        if std::mem::take(&mut attached.exchange.completed) == Completed::AllDeallocated {
+            attached.checkout.held.clear();
+            self.session.names.clear();
+            self.session.unnamed = None;
+        }
+    }
+
+    /// Gives the backend back, unless something is owed or keeps it.
+    async fn settle_if_free(&mut self) -> Result<(), Stop> {
         let free = self.attached.as_ref().is_some_and(|attached| attached.is_free());
         if free { self.settle().await } else { Ok(()) }
     }
@@ -111,7 +127,7 @@ impl Serving {
     async fn on_withdrawn(&mut self, code: SqlState, status: TxStatus) -> Result<(), Stop> {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         attached.status = status;
-        self.plan_retry(&attached, code);
+        self.plan_retry(&mut attached, code);
         attached.sent = None;
         attached.exchange.shown = Shown::Yes;
         self.attached = Some(attached);
@@ -124,7 +140,8 @@ impl Serving {
     }
 
     /// Notes that the group in the inbox is tried again, elsewhere.
-    fn plan_retry(&mut self, attached: &Attached, code: SqlState) {
+    fn plan_retry(&mut self, attached: &mut Attached, code: SqlState) {
+        self.session.rename_back(std::mem::take(&mut attached.renamed));
         let since = attached.sent.map_or_else(clock::now, |sent| sent.since);
         let before = self.retry.unwrap_or(Retry {
             since,
@@ -137,7 +154,12 @@ impl Serving {
         self.client.shard.shared.metrics.statements.retries.inc();
         self.retry = Some(Retry {
             since: before.since,
-            failed: before.failed | bit(attached.server),
+            failed: if code == SqlState::FEATURE_NOT_SUPPORTED {
+                // A stale statement: the same server will do.
+                before.failed
+            } else {
+                before.failed | bit(attached.server)
+            },
             tries,
             needs_primary: if refused || tries >= TRIES_MAX {
                 NeedsPrimary::Yes
@@ -167,7 +189,7 @@ impl Serving {
             && !shown
         {
             let code = farewell.unwrap_or(SqlState::CONNECTION_FAILURE);
-            self.plan_retry(&attached, code);
+            self.plan_retry(&mut attached, code);
             self.let_go_of(*attached);
             let exhausted = self.retry.is_some_and(|retry| retry.tries > 2 * TRIES_MAX);
             return if exhausted { self.give_up(sent, &No::ReadBroken) } else { Ok(()) };
@@ -297,7 +319,7 @@ impl Serving {
         self.client.shard.give_buffer(attached.exchange.to_server);
     }
 
-    fn drop_backend(&mut self) {
+    pub(super) fn drop_backend(&mut self) {
         if let Some(attached) = self.attached.take() {
             self.let_go_of(*attached);
         }

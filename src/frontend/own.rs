@@ -4,6 +4,7 @@
 //! They run only while nothing of the client's is under way on that backend.
 
 use crate::frontend::params::{Cause, Reported};
+use crate::pg::SqlState;
 use crate::pool::Conn;
 use crate::session::Disposition;
 use crate::wire::frame;
@@ -20,6 +21,8 @@ pub(super) struct Answer {
     pub for_client: Vec<u8>,
     /// The server's error, if it said no.
     pub error: Option<String>,
+    /// Its code.
+    pub code: Option<SqlState>,
 }
 
 /// The backend did not answer as it must; it is to be closed.
@@ -79,6 +82,7 @@ async fn exchange(
                     let fields = message::read_error(message).map_err(|_| Unanswered)?;
                     let text = String::from_utf8_lossy(fields.message).into_owned();
                     answer.error.get_or_insert(text);
+                    answer.code.get_or_insert(fields.code);
                 }
                 b'T' | b'C' | b'I' | b'N' => {}
                 _ => return Err(Unanswered),

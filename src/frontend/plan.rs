@@ -120,7 +120,7 @@ pub fn plan(material: &Material<'_>) -> Plan {
     }
     if let End::Flush | End::Cut { .. } = material.end {
         plan.again = Again::MustNot;
-        if material.executes == Executes::Something {
+        if material.executes == Executes::Something || material.end != End::Flush {
             plan.unfit.get_or_insert(NeedsPrimary::TooLong);
             plan.forbidden.get_or_insert(NeedsPrimary::TooLong);
         }

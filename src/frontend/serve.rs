@@ -9,11 +9,12 @@ use crate::frontend::attached::{
     Attached, Computed, Doomed, PureRead, Segment, Sent, ShownData, Standing,
 };
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Exchange, Processes, Reopened, Shown};
+use crate::frontend::exchange::{Exchange, Processes, Relies, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
 use crate::frontend::outcome::LostTransaction;
+use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, Material, Plan, Taint, plan};
 use crate::frontend::probe::Pins;
@@ -24,7 +25,7 @@ use crate::metrics::{ClientState, QueryKind};
 use crate::pool::Mode;
 use crate::route::{Need, PrimaryReason};
 use crate::session::{
-    Builder, Cut, End, Expect, Group, Reader, Scan, UnnamedThere, Violation, scan,
+    Builder, Cut, End, Executes, Expect, Group, Reader, Scan, UnnamedThere, Violation, scan,
 };
 use crate::sql::{Chain, Dialect, Facts, Transaction};
 use crate::wire::frame;
@@ -99,11 +100,16 @@ impl Serving {
     fn next_group(&mut self) -> Result<Next, Violation> {
         if let Some(attached) = &mut self.attached {
             if attached.exchange.is_copying_in() || attached.exchange.client_pass > 0 {
-                return if attached.exchange.passes_on(&mut self.client) {
-                    Ok(Next::Nothing)
-                } else {
-                    unexpected_in_copy(self.client.inbox(), &attached.exchange)
-                };
+                if attached.exchange.passes_on(&mut self.client) {
+                    return Ok(Next::Nothing);
+                }
+                if attached.exchange.is_copying_in() {
+                    return unexpected_in_copy(self.client.inbox());
+                }
+                // The rest of a message has gone; what comes behind it is looked at as ever.
+            }
+            if attached.may_have_to_leave() && !attached.exchange.replies.is_settled() {
+                return Ok(Next::Nothing);
             }
             if attached.exchange.reopened == Reopened::Yes {
                 attached.exchange.reopened = Reopened::No;
@@ -241,6 +247,9 @@ impl Serving {
             return told;
         }
         let plan = self.plan(&group);
+        if self.must_leave(&plan) {
+            self.leave().await?;
+        }
         if self.attached.is_none() {
             self.presence.turn(ClientState::Waiting);
             match self.attach(&plan).await? {
@@ -333,11 +342,33 @@ impl Serving {
             resets: Resets::default(),
             unnamed_there: UnnamedThere::No,
             strays: Vec::new(),
+            renamed: Vec::new(),
             pins: Pins::default(),
             doomed: Doomed::No,
             computed: Computed::No,
             shown: ShownData::No,
         }));
+    }
+
+    /// Whether statements were only prepared on a standby, and now comes one that it can't run.
+    fn must_leave(&self, plan: &Plan) -> bool {
+        let leavable = self.attached.as_ref().is_some_and(|attached| attached.may_have_to_leave());
+        leavable && plan.unfit.is_some()
+    }
+
+    /// Ends the implicit transaction on a standby, in which nothing was executed, and gives the
+    /// backend back: what was prepared there follows the session.
+    async fn leave(&mut self) -> Result<(), Stop> {
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
+        attached.segment = Segment::Closed;
+        attached.sent = None;
+        let reported = &mut attached.exchange.reported;
+        let Ok(answer) = own::run(&mut attached.checkout, ";", reported).await else {
+            self.drop_backend();
+            return Ok(());
+        };
+        self.client.out().extend_from_slice(&answer.for_client);
+        self.settle().await
     }
 
     /// Why the group can't be sent to the backend in hand.
@@ -366,6 +397,8 @@ impl Serving {
         attached.note(plan);
         let dialect = attached.exchange.reported.dialect();
         build(client, session, attached, group, dialect)?;
+        attached.exchange.relies =
+            if attached.exchange.replies.relies_on_held() { Relies::Yes } else { Relies::No };
         attached.segment = match group.end {
             End::Flush => Segment::Open,
             End::Query | End::Sync => Segment::Closed,
@@ -467,6 +500,7 @@ fn build(
     let shard = Rc::clone(&client.shard);
     let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
     let exchange = &mut attached.exchange;
+    attached.renamed.clear();
     let mut builder = Builder {
         names: &mut session.names,
         unnamed: &mut session.unnamed,
@@ -475,20 +509,22 @@ fn build(
         library: &shard.shared.library,
         replies: &mut exchange.replies,
         strays: &mut attached.strays,
+        renamed: &mut attached.renamed,
     };
     let mut examine = |sql: &[u8]| -> Arc<Facts> { shard.facts.borrow_mut().examine(sql, dialect) };
     let built = builder.build(bytes, &mut examine, &mut exchange.to_server);
     built.map_err(|error| Stop::Refuse(No::Protocol(error.to_string())))
 }
 
-/// Whether the group is kept to be sent again: it is whole, it only reads, no transaction is
-/// around it, and nothing is under way that it follows.
+/// Whether the group is kept to be sent again: it is whole, it only reads or runs nothing at all,
+/// no transaction is around it, and nothing is under way that it follows.
 fn may_run_again(group: &Group, plan: &Plan, attached: &Attached) -> bool {
     matches!(group.end, End::Query | End::Sync)
-        && plan.again == Again::May
-        && pure_read(plan) == PureRead::Yes
+        && (group.executes == Executes::Nothing
+            || plan.again == Again::May && pure_read(plan) == PureRead::Yes)
         && attached.status == TxStatus::Idle
         && attached.segment == Segment::Closed
+        && !attached.exchange.replies.awaits_sync()
         && attached.pins.is_empty()
 }
 
@@ -509,13 +545,10 @@ fn pure_read(plan: &Plan) -> PureRead {
 }
 
 /// A message other than COPY data while the server copies in.
-fn unexpected_in_copy(inbox: &[u8], exchange: &Exchange) -> Result<Next, Violation> {
+fn unexpected_in_copy(inbox: &[u8]) -> Result<Next, Violation> {
     match frame::peek(inbox)? {
         Some(header) if header.tag == b'X' => Ok(Next::Terminate),
-        Some(header)
-            if exchange.is_copying_in()
-                && !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') =>
-        {
+        Some(header) if !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') => {
             Err(Violation::Unexpected { tag: char::from(header.tag) })
         }
         _ => Ok(Next::Nothing),

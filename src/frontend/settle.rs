@@ -5,17 +5,19 @@ use crate::clock;
 use crate::frontend::attached::{Attached, Computed, Standing};
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
-use crate::frontend::exchange::Completed;
+use crate::frontend::exchange::Stale;
 use crate::frontend::obtain::Obtained;
 use crate::frontend::own;
+use crate::frontend::params::Reported;
 use crate::frontend::plan::Taint;
 use crate::frontend::probe;
 use crate::frontend::probe::Pin;
+use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session};
-use crate::pg::quote_identifier;
-use crate::pool::{Mode, Reset};
-use crate::session::{Settings, same};
+use crate::pg::{SqlState, quote_identifier};
+use crate::pool::{Conn, Mode, Policy, Reset};
+use crate::session::{Account, Settings, same};
 use std::sync::Arc;
 
 /// Why a backend could not be given the session's settings.
@@ -49,6 +51,8 @@ pub(super) async fn bring_settings(
             conn.carried = Arc::clone(&session.settings);
             Ok(obtained)
         }
+        // Its time was up, by the setting of another: dropped, the backend is closed.
+        Some(_) if answer.code == Some(SqlState::QUERY_CANCELED) => Err(NotBrought::Broken),
         // Dropped, the backend is closed: half of the settings may have arrived.
         Some(message) => Err(NotBrought::Refused(message)),
     }
@@ -64,46 +68,53 @@ impl Serving {
     pub(super) async fn settle(&mut self) -> Result<(), Stop> {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let policy = self.client.shard.shared.pools.policy();
-        if attached.exchange.completed == Completed::AllDeallocated {
-            attached.checkout.held.clear();
-            self.session.names.clear();
-            self.session.unnamed = None;
-            attached.exchange.completed = Completed::Nothing;
+        let tainted = policy.reset == Reset::Tracked && attached.taint != Taint::None;
+        if self.tidy(&mut attached, &policy).await.is_err() {
+            // It is closed, and with it whatever the session has just left there.
+            self.session.reported = attached.exchange.reported;
+            return if tainted { Err(Stop::Refuse(No::StateLost)) } else { Ok(()) };
         }
-        if policy.reset == Reset::Tracked && self.examine(&mut attached).await.is_err() {
-            // It is closed: what it carries is not known. Its session goes on with what is known.
-            self.let_go(*attached);
-            return Ok(());
-        }
-        let stays = policy.mode == Mode::Session || !attached.pins.is_empty();
-        if stays && attached.standing == Standing::Primary {
-            self.attached = Some(attached);
-            return Ok(());
-        }
-        if stays && policy.mode == Mode::Session {
+        let stays = policy.mode == Mode::Session
+            || !attached.pins.is_empty() && attached.standing == Standing::Primary;
+        if stays {
+            self.session.cancel.attach(Arc::clone(&attached.checkout.running));
             self.attached = Some(attached);
             return Ok(());
         }
         self.session.reported = std::mem::take(&mut attached.exchange.reported);
         self.client.shard.give_buffer(std::mem::take(&mut attached.exchange.to_server));
-        let clean = attached.pins.is_empty() && attached.checkout.partial.is_empty();
-        if let UnderWay::Yes = self.session.cancel.detach() {
-            self.session.cancel.settled().await;
-            let mut reported = self.session.reported.clone();
-            if own::run(&mut attached.checkout, ";", &mut reported).await.is_err() {
-                return Ok(());
-            }
-        }
+        let clean = attached.pins.is_empty()
+            && attached.checkout.partial.is_empty()
+            && attached.exchange.replies.account() == Account::Exact;
         if clean {
             attached.checkout.release(clock::now());
         }
         Ok(())
     }
 
-    /// The backend is closed.
-    fn let_go(&mut self, attached: Attached) {
-        self.session.cancel.detach();
-        self.session.reported = attached.exchange.reported;
+    /// Brings the backend into a known state. From the start of it a cancel finds no statement:
+    /// one that comes late must hit neither what is ours nor the next client.
+    async fn tidy(
+        &mut self,
+        attached: &mut Attached,
+        policy: &Policy,
+    ) -> Result<(), own::Unanswered> {
+        if let UnderWay::Yes = self.session.cancel.detach() {
+            self.session.cancel.settled().await;
+            let mut reported = attached.exchange.reported.clone();
+            own::run(&mut attached.checkout, ";", &mut reported).await?;
+        }
+        if std::mem::replace(&mut attached.exchange.stale, Stale::No) == Stale::Yes
+            && let Some(sql) = attached.checkout.held.deallocation()
+        {
+            let reported = &mut attached.exchange.reported;
+            let answer = own::run(&mut attached.checkout, &sql, reported).await?;
+            if answer.error.is_some() {
+                return Err(own::Unanswered);
+            }
+            attached.checkout.held.clear();
+        }
+        if policy.reset == Reset::Tracked { self.examine(attached).await } else { Ok(()) }
     }
 
     /// Asks the server what the session has left on its backend.
@@ -120,12 +131,8 @@ impl Serving {
             return Ok(());
         }
         let sql = probe::sql(&self.session.user, &self.session.custom);
-        let answer = own::run(conn, &sql, reported).await?;
-        if answer.error.is_some() {
-            return Err(own::Unanswered);
-        }
+        let (answer, found) = probed(conn, &sql, reported).await?;
         self.client.out().extend_from_slice(&answer.for_client);
-        let found = probe::read(&answer.rows);
         attached.pins = found.pins;
         if attached.computed == Computed::Yes {
             attached.pins.add(Pin::Hidden);
@@ -139,11 +146,11 @@ impl Serving {
         };
         if taint == Taint::Hidden && attached.pins.is_empty() {
             // Code that is not in the text may have set what no probe lists.
-            let answer = own::run(conn, "RESET ALL", reported).await?;
+            // To the client its settings are what they were; they follow it to the next backend.
+            let answer = own::run(conn, "RESET ALL", &mut reported.clone()).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
-            self.client.out().extend_from_slice(&answer.for_client);
             let mut left = Settings::default();
             if let Some(role) = conn.carried.get("role") {
                 left.set("role", role);
@@ -153,6 +160,40 @@ impl Serving {
         Ok(())
     }
 }
+
+/// Runs the probe. The session's own `statement_timeout` may be too short for it: then it is
+/// asked for first and lifted for the probe.
+async fn probed(
+    conn: &mut Conn,
+    sql: &str,
+    reported: &mut Reported,
+) -> Result<(own::Answer, probe::Found), own::Unanswered> {
+    let answer = own::run(conn, sql, reported).await?;
+    match answer.code {
+        None => {
+            let found = probe::read(&answer.rows);
+            return Ok((answer, found));
+        }
+        Some(SqlState::QUERY_CANCELED) => {}
+        Some(_) => return Err(own::Unanswered),
+    }
+    for _ in 0..PATIENT_PROBES_MAX {
+        let timeout = own::run(conn, "SHOW statement_timeout", reported).await?;
+        let Some([Some(timeout)]) = timeout.rows.first().map(Vec::as_slice) else { continue };
+        let patient = format!("SET LOCAL statement_timeout = 0; {sql}");
+        let answer = own::run(conn, &patient, reported).await?;
+        if answer.error.is_none() {
+            let mut found = probe::read(&answer.rows);
+            found.settings.set("statement_timeout", timeout);
+            return Ok((answer, found));
+        }
+    }
+    Err(own::Unanswered)
+}
+
+/// How often a probe is tried that the session's `statement_timeout` ends: the two statements
+/// before the one that lifts it take microseconds.
+const PATIENT_PROBES_MAX: u32 = 20;
 
 /// A client that leaves gives back what it holds, if it can be left clean: in session mode, and
 /// when something pinned it.

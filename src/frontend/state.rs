@@ -9,7 +9,7 @@ use crate::frontend::plan::Wishes;
 use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
-use crate::session::{Floor, Names, Settings, SharedSettings, Undo, Unnamed};
+use crate::session::{Floor, Names, Renamed, Settings, SharedSettings, Undo, Unnamed};
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
 use std::collections::BTreeSet;
@@ -148,11 +148,22 @@ impl Session {
         }
     }
 
+    /// Takes back what a group that is sent again made of the names.
+    pub(super) fn rename_back(&mut self, renamed: Vec<Renamed>) {
+        for (name, before) in renamed.into_iter().rev() {
+            match before {
+                Some(before) => drop(self.names.insert(&name, before)),
+                None => drop(self.names.remove(&name)),
+            }
+        }
+    }
+
     /// Undoes what was noted of messages that the server never ran.
     pub fn undo(&mut self, undo: Undo, held: &mut crate::session::Held) {
         match undo {
             Undo::Nothing => {}
             Undo::Held(statement) => held.remove(statement.id()),
+            Undo::Evicted(statement) => held.restore(statement),
             Undo::Name { name, before, held: parsed } => {
                 match before {
                     Some(before) => drop(self.names.insert(&name, before)),

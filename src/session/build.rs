@@ -4,7 +4,7 @@
 //! what it holds is not parsed again. Everything else is copied byte for byte.
 
 use crate::session::replies::{Expect, Replies, Undo};
-use crate::session::statements::{Evicted, Held, Library, Names, Prepared};
+use crate::session::statements::{Held, Library, Names, Prepared, is_ours, write_foreign_name};
 use crate::sql::Facts;
 use crate::wire::frame;
 use crate::wire::frame::Cursor;
@@ -47,7 +47,12 @@ pub struct Builder<'a> {
     pub replies: &'a mut Replies,
     /// Client names that were sent as they are and must be taken off the backend again.
     pub strays: &'a mut Vec<Box<[u8]>>,
+    /// Names that got another meaning, and the one that they had, in order.
+    pub renamed: &'a mut Vec<Renamed>,
 }
+
+/// A client's name, and what it stood for before.
+pub type Renamed = (Box<[u8]>, Option<Arc<Prepared>>);
 
 impl Builder<'_> {
     /// Appends to `out` what the backend is to be sent for `group`, which holds whole messages
@@ -74,11 +79,23 @@ impl Builder<'_> {
             }
             match header.tag {
                 b'Q' | b'F' => {
+                    if header.tag == b'Q' && message.len() == header.total {
+                        let facts = examine(Cursor::new(message).text()?);
+                        self.lend_names(&facts, out);
+                    }
                     *self.unnamed_there = UnnamedThere::No;
                     self.replies.expect(Expect::Ready);
                     out.extend_from_slice(message);
                 }
-                b'P' => self.parse(message, examine, out)?,
+                b'P' => {
+                    if message.len() == header.total && executes(group) {
+                        let mut cursor = Cursor::new(message);
+                        cursor.text()?;
+                        let facts = examine(cursor.text()?);
+                        self.lend_names(&facts, out);
+                    }
+                    self.parse(message, examine, out)?;
+                }
                 b'B' => self.bind(message, header.total, out)?,
                 b'D' => self.describe(message, out)?,
                 b'C' => self.close(message, out)?,
@@ -112,15 +129,20 @@ impl Builder<'_> {
         if self.names.get(name).is_some() {
             // The name is taken. The server's own error is wanted, so the name is made to be
             // taken there, too; it is cleared away before the backend rests.
-            self.replies.expect(Expect::OwnParse(Undo::Nothing));
-            out.extend_from_slice(message);
-            self.replies.expect(Expect::Parse(Undo::Nothing));
-            out.extend_from_slice(message);
-            self.strays.push(name.into());
+            let mut stray = Vec::new();
+            write_foreign_name(&mut stray, name);
+            for expect in [Expect::OwnParse(Undo::Nothing), Expect::Parse(Undo::Nothing)] {
+                self.replies.expect(expect);
+                frame::write(out, b'P', |out| {
+                    frame::write_text(out, &stray);
+                    out.extend_from_slice(body);
+                });
+            }
+            self.strays.push(stray.into());
             return Ok(());
         }
         let statement = self.library.intern(body, &facts);
-        let before = self.names.insert(name, Arc::clone(&statement));
+        let before = self.rename(name, Some(Arc::clone(&statement)));
         let name = name.into();
         if self.held.contains(&statement) {
             self.replies.expect(Expect::KnownParse(Undo::Name { name, before, held: None }));
@@ -165,18 +187,15 @@ impl Builder<'_> {
         let mut cursor = Cursor::new(message);
         let portal = cursor.text()?;
         let name = cursor.text()?;
-        let Some(statement) = self.statement(name) else {
-            self.replies.expect(Expect::Bind);
-            out.extend_from_slice(message);
-            return Ok(());
-        };
-        self.ensure(&statement, out);
+        let statement = self.statement(name);
+        if let Some(statement) = &statement {
+            self.ensure(statement, out);
+        }
         self.replies.expect(Expect::Bind);
         let start = out.len();
         frame::write(out, b'B', |out| {
             frame::write_text(out, portal);
-            statement.write_name(out);
-            out.push(0);
+            write_name(out, statement.as_ref(), name);
             out.extend_from_slice(cursor.rest());
         });
         // A cut message keeps the length that it has with the bytes still to come.
@@ -187,14 +206,15 @@ impl Builder<'_> {
 
     fn describe(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let mut cursor = Cursor::new(message);
-        let kind = cursor.byte()?;
-        let statement = if kind == b'S' { self.statement(cursor.text()?) } else { None };
-        if let Some(statement) = statement {
-            self.ensure(&statement, out);
+        if cursor.byte()? == b'S' {
+            let name = cursor.text()?;
+            let statement = self.statement(name);
+            if let Some(statement) = &statement {
+                self.ensure(statement, out);
+            }
             frame::write(out, b'D', |out| {
                 out.push(b'S');
-                statement.write_name(out);
-                out.push(0);
+                write_name(out, statement.as_ref(), name);
             });
         } else {
             out.extend_from_slice(message);
@@ -210,14 +230,48 @@ impl Builder<'_> {
             let name = cursor.text()?;
             if name.is_empty() {
                 *self.unnamed = None;
-            } else if let Some(before) = self.names.remove(name) {
+            } else if let Some(before) = self.rename(name, None) {
                 undo = Undo::Name { name: name.into(), before: Some(before), held: None };
             }
+            // The server does not know the client's name, and says "closed" to that, too.
+            frame::write(out, b'C', |out| {
+                out.push(b'S');
+                write_name(out, None, name);
+            });
+        } else {
+            out.extend_from_slice(message);
         }
-        // The server does not know the client's name, and says "closed" to that, too.
         self.replies.expect(Expect::Close(undo));
-        out.extend_from_slice(message);
         Ok(())
+    }
+
+    /// `DEALLOCATE name` as SQL means the client's own statement, of which the backend does not
+    /// know by that name: it is given an empty one to take away.
+    fn lend_names(&mut self, facts: &Facts, out: &mut Vec<u8>) {
+        for name in facts.deallocated() {
+            let name = name.as_bytes();
+            if is_ours(name) || self.names.get(name).is_none() {
+                continue;
+            }
+            let before = self.rename(name, None);
+            let undo = Undo::Name { name: name.into(), before, held: None };
+            self.replies.expect(Expect::OwnParse(undo));
+            frame::write(out, b'P', |out| {
+                frame::write_text(out, name);
+                out.extend_from_slice(&[0, 0, 0]);
+            });
+            self.strays.push(name.into());
+        }
+    }
+
+    /// Gives the client's name another meaning, or none; what it stood for.
+    fn rename(&mut self, name: &[u8], to: Option<Arc<Prepared>>) -> Option<Arc<Prepared>> {
+        let before = match to {
+            Some(statement) => self.names.insert(name, statement),
+            None => self.names.remove(name),
+        };
+        self.renamed.push((name.into(), before.clone()));
+        before
     }
 
     /// The statement to use in place of the client's name; `None`: as the client sent it.
@@ -243,14 +297,35 @@ impl Builder<'_> {
     }
 
     fn hold(&mut self, statement: &Arc<Prepared>, out: &mut Vec<u8>) {
-        if self.held.insert(statement, out) == Evicted::One {
-            self.replies.expect(Expect::OwnClose);
+        if let Some(oldest) = self.held.insert(statement, out) {
+            self.replies.expect(Expect::OwnClose(Undo::Evicted(oldest)));
         }
     }
 }
 
 /// The longest unnamed statement that is kept for a `Bind` in a later group, in bytes.
 const UNNAMED_KEPT_MAX: usize = 1024 * 1024;
+
+/// Whether the group runs anything; its messages were framed before.
+fn executes(group: &[u8]) -> bool {
+    let mut rest = group;
+    while let Ok(Some(header)) = frame::peek(rest) {
+        if header.tag == b'E' {
+            return true;
+        }
+        rest = rest.get(header.total..).unwrap_or(&[]);
+    }
+    false
+}
+
+/// Appends the statement's name on the servers, or, if there is none, the client's own.
+fn write_name(out: &mut Vec<u8>, statement: Option<&Arc<Prepared>>, name: &[u8]) {
+    match statement {
+        Some(statement) => statement.write_name(out),
+        None => write_foreign_name(out, name),
+    }
+    out.push(0);
+}
 
 /// Adds `missing` to the length of the message that starts at `start`.
 fn grow(out: &mut [u8], start: usize, missing: usize) {

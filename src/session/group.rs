@@ -159,6 +159,8 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
                 reader.mentioned.push(Some(facts));
             }
             b'B' => {
+                // A portal can't be moved, so it counts as begun.
+                executes = Executes::Something;
                 let mut body = Cursor::new(message);
                 body.text()?;
                 mention(body.text()?, &parsed, reader);

@@ -12,9 +12,9 @@ mod replies;
 mod settings;
 mod statements;
 
-pub use build::{Builder, Unnamed, UnnamedThere};
+pub use build::{Builder, Renamed, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{Cut, End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
-pub use replies::{CopyIn, Disposition, Expect, OutOfStep, Replies, Undo, status_of};
+pub use replies::{Account, CopyIn, Disposition, Expect, OutOfStep, Replies, Undo, status_of};
 pub use settings::{Settings, SharedSettings, is_ours, same};
-pub use statements::{Evicted, Held, Library, Names, Prepared};
+pub use statements::{Held, Library, Names, Prepared};

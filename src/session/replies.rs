@@ -31,7 +31,7 @@ pub enum Expect {
     /// To a client's `Close`: `3`.
     Close(Undo),
     /// To a `Close` that we sent: `3`, swallowed.
-    OwnClose,
+    OwnClose(Undo),
     /// To `Sync`, or to a whole `Query`: `Z`.
     Ready,
     /// To a `Query` of ours that must fail, to bring the client's transaction into the state that
@@ -46,6 +46,8 @@ pub enum Undo {
     Nothing,
     /// The backend was noted to hold this statement.
     Held(Arc<Prepared>),
+    /// The backend was noted to hold this statement no more.
+    Evicted(Arc<Prepared>),
     /// The client's name was noted to stand for a statement; before it stood for `before`.
     /// If the backend was noted to hold it, too, `held` is that statement.
     Name {
@@ -83,6 +85,19 @@ pub struct Replies {
     skipping: bool,
     /// `Sync`s that a server in copy-in mode may pass over without an answer.
     voided: u32,
+    /// Whether all answers are accounted for.
+    account: Account,
+}
+
+/// Whether a server that seems to owe nothing may still send something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Account {
+    /// It owes what is noted.
+    #[default]
+    Exact,
+    /// A COPY failed with a `Sync` on its way that the server may have answered or passed over:
+    /// the backend must not serve another session.
+    Unsure,
 }
 
 impl Replies {
@@ -96,6 +111,11 @@ impl Replies {
         self.due.is_empty()
     }
 
+    /// Whether a `Parse` is due that the server was not sent, as it holds the statement.
+    pub fn relies_on_held(&self) -> bool {
+        self.due.iter().any(|expect| matches!(expect, Expect::KnownParse(_)))
+    }
+
     /// Whether the next answer is to a query of ours.
     pub fn is_ours_next(&self) -> bool {
         matches!(self.due.front(), Some(Expect::OwnFailure))
@@ -106,8 +126,22 @@ impl Replies {
         self.skipping
     }
 
+    /// Whether the server has passed over the `Sync` behind a COPY, and waits for another.
+    pub const fn awaits_sync(&self) -> bool {
+        self.voided > 0
+    }
+
+    /// Whether all answers are accounted for.
+    pub const fn account(&self) -> Account {
+        self.account
+    }
+
     /// The client's `Sync` was sent.
     pub fn expect_ready(&mut self) {
+        if self.voided > 0 && self.skipping {
+            self.account = Account::Unsure;
+        }
+        self.voided = 0;
         self.skipping = false;
         self.due.push_back(Expect::Ready);
     }
@@ -154,7 +188,7 @@ impl Replies {
             },
             b'3' => match self.due.pop_front() {
                 Some(Expect::Close(_)) => Ok(Disposition::Forward),
-                Some(Expect::OwnClose) => Ok(Disposition::Swallow),
+                Some(Expect::OwnClose(_)) => Ok(Disposition::Swallow),
                 other => self.out_of_step(tag, other),
             },
             b'T' | b'n' | b't' | b'D' | b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c' | b'V'
@@ -265,12 +299,8 @@ fn undo_of(expect: Expect, undo: &mut dyn FnMut(Undo)) {
         Expect::Parse(note)
         | Expect::OwnParse(note)
         | Expect::KnownParse(note)
+        | Expect::OwnClose(note)
         | Expect::Close(note) => undo(note),
-        Expect::Bind
-        | Expect::Describe
-        | Expect::Execute
-        | Expect::OwnClose
-        | Expect::Ready
-        | Expect::OwnFailure => {}
+        Expect::Bind | Expect::Describe | Expect::Execute | Expect::Ready | Expect::OwnFailure => {}
     }
 }

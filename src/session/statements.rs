@@ -24,9 +24,22 @@ pub struct Prepared {
     pub facts: Arc<Facts>,
 }
 
-/// The names on the servers begin so. A client that uses such a name gets what it asks for: its
-/// names are never sent.
+/// The names on the servers begin so.
 const PREFIX: &[u8] = b"pgsteer_";
+
+/// Appends a name of the client's that stands for nothing, so that the server says so: one that
+/// could be ours is changed to what no statement of ours is called.
+pub(super) fn write_foreign_name(out: &mut Vec<u8>, name: &[u8]) {
+    out.extend_from_slice(name);
+    if is_ours(name) {
+        out.push(b' ');
+    }
+}
+
+/// Whether a statement of ours could have this name on the servers.
+pub(super) fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(PREFIX)
+}
 
 impl Prepared {
     /// Appends the name that the statement has on every backend.
@@ -44,6 +57,13 @@ impl Prepared {
             }
         }
         out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or(&[]));
+    }
+
+    /// The name that it has on every backend.
+    pub fn name_on_servers(&self) -> String {
+        let mut name = Vec::new();
+        self.write_name(&mut name);
+        String::from_utf8_lossy(&name).into_owned()
     }
 
     /// Appends a `Parse` that makes a backend hold the statement under our name.
@@ -150,23 +170,34 @@ impl Held {
     }
 
     /// Takes note that it was parsed there. The oldest one beyond the bound is to be closed: its
-    /// `Close` is appended to `out`, and whether one was is returned.
-    pub fn insert(&mut self, statement: &Arc<Prepared>, out: &mut Vec<u8>) -> Evicted {
+    /// `Close` is appended to `out`, and it is returned.
+    pub fn insert(
+        &mut self,
+        statement: &Arc<Prepared>,
+        out: &mut Vec<u8>,
+    ) -> Option<Arc<Prepared>> {
         if !self.ids.insert(statement.id) {
-            return Evicted::None;
+            return None;
         }
         self.order.push_back(Arc::clone(statement));
         if self.order.len() <= HELD_MAX {
-            return Evicted::None;
+            return None;
         }
-        let Some(oldest) = self.order.pop_front() else { return Evicted::None };
+        let oldest = self.order.pop_front()?;
         self.ids.remove(&oldest.id);
         frame::write(out, b'C', |out| {
             out.push(b'S');
             oldest.write_name(out);
             out.push(0);
         });
-        Evicted::One
+        Some(oldest)
+    }
+
+    /// Takes note that the backend still holds it: its `Close` was passed over.
+    pub fn restore(&mut self, statement: Arc<Prepared>) {
+        if self.ids.insert(statement.id) {
+            self.order.push_front(statement);
+        }
     }
 
     /// Takes note that the backend does not hold it after all.
@@ -176,18 +207,18 @@ impl Held {
         }
     }
 
+    /// The statements that take them all off the backend; `None`: it holds nothing.
+    pub fn deallocation(&self) -> Option<String> {
+        if self.order.is_empty() {
+            return None;
+        }
+        let each = self.order.iter().map(|held| format!("DEALLOCATE {};", held.name_on_servers()));
+        Some(each.collect())
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         self.ids.clear();
         self.order.clear();
     }
-}
-
-/// Whether a `Close` was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evicted {
-    /// No.
-    None,
-    /// Yes, and its `CloseComplete` is ours to swallow.
-    One,
 }

@@ -90,6 +90,7 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
         wishes: Box::default(),
         hints,
         shown: None,
+        deallocated: Box::default(),
         memo: Memo::default(),
     }
 }
@@ -112,6 +113,7 @@ pub(super) struct Collector {
     settings: Vec<Setting>,
     wishes: Vec<Wish>,
     shown: Option<Box<str>>,
+    deallocated: Vec<Box<str>>,
 }
 
 impl Default for Collector {
@@ -132,6 +134,7 @@ impl Default for Collector {
             settings: Vec::new(),
             wishes: Vec::new(),
             shown: None,
+            deallocated: Vec::new(),
         }
     }
 }
@@ -255,6 +258,11 @@ impl Collector {
         self.shown = Some(name.to_ascii_lowercase().into());
     }
 
+    /// `DEALLOCATE name`.
+    pub(super) fn deallocate(&mut self, name: &str) {
+        self.deallocated.push(name.into());
+    }
+
     fn into_facts(self, hints: Option<Box<Hints>>) -> Facts {
         let count = match self.statements {
             0 => Count::Empty,
@@ -282,6 +290,7 @@ impl Collector {
             wishes: self.wishes.into(),
             hints,
             shown: self.shown.filter(|_| !several),
+            deallocated: self.deallocated.into(),
             memo: Memo::default(),
         }
     }

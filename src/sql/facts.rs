@@ -29,6 +29,8 @@ pub struct Facts {
     pub(super) wishes: Box<[Wish]>,
     pub(super) hints: Option<Box<Hints>>,
     pub(super) shown: Option<Box<str>>,
+    /// Names in `DEALLOCATE name`.
+    pub(super) deallocated: Box<[Box<str>]>,
     pub(super) memo: Memo,
 }
 
@@ -277,6 +279,11 @@ impl Facts {
     /// The name in `SHOW name`, lower case, if that is the whole text.
     pub fn shown(&self) -> Option<&str> {
         self.shown.as_deref()
+    }
+
+    /// The names of prepared statements in `DEALLOCATE name`.
+    pub fn deallocated(&self) -> &[Box<str>] {
+        &self.deallocated
     }
 
     /// Whether it consists of nothing but `SET`s and `RESET`s of `pgsteer.*`: no server need

@@ -2,8 +2,8 @@
 //! replaced, replies told apart.
 
 use pgsteer::session::{
-    Builder, Cut, Disposition, End, Executes, Held, Library, Names, Reader, Replies, Scan, Undo,
-    UnnamedThere, scan,
+    Builder, Cut, Disposition, End, Executes, Held, Library, Names, Reader, Renamed, Replies, Scan,
+    Undo, UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
@@ -162,6 +162,7 @@ struct Desk {
     library: Library,
     replies: Replies,
     strays: Vec<Box<[u8]>>,
+    renamed: Vec<Renamed>,
 }
 
 impl Desk {
@@ -175,6 +176,7 @@ impl Desk {
             library: &self.library,
             replies: &mut self.replies,
             strays: &mut self.strays,
+            renamed: &mut self.renamed,
         };
         builder.build(group, &mut |sql| facts(sql), &mut out).unwrap();
         out

@@ -63,7 +63,12 @@ fn session(node: Node<'_>, into: &mut Collector) {
         Node::FetchStmt(_) => (Effects::FETCH, Why::Cursor),
         Node::ClosePortalStmt(_) => (Effects::CLOSE, Why::Cursor),
         Node::PrepareStmt(_) => (Effects::PREPARE, Why::PreparedSql),
-        Node::DeallocateStmt(_) => (Effects::DEALLOCATE, Why::PreparedSql),
+        Node::DeallocateStmt(deallocate) => {
+            if let Some(name) = deallocate.name() {
+                into.deallocate(name);
+            }
+            (Effects::DEALLOCATE, Why::PreparedSql)
+        }
         Node::ListenStmt(_) => (Effects::LISTEN, Why::SessionState),
         Node::UnlistenStmt(_) => (Effects::UNLISTEN, Why::SessionState),
         Node::DiscardStmt(discard) if discard.target == DiscardMode::DISCARD_ALL => {
