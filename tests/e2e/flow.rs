@@ -1,0 +1,283 @@
+//! How messages flow: pipelines, `Flush`, COPY, errors in the middle, and things that are huge.
+
+use crate::raw::{
+    Raw, bind, close, copy_data, copy_done, copy_fail, describe, execute, flush, message_of, parse,
+    query, sync,
+};
+use crate::support::{Blueprint, House};
+use std::time::Duration;
+
+/// A primary alone with two backends.
+fn house() -> House {
+    Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", "2").build()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_in_a_pipeline_skips_its_own_batch_only() {
+    let house = house();
+    let mut client = Raw::enter(&house).await;
+    client.value("CREATE TABLE t (i int PRIMARY KEY)").await;
+    let insert = |value: &str| {
+        [parse("", "INSERT INTO t VALUES ($1)"), bind("", &[value.as_bytes()]), execute()].concat()
+    };
+    // Four batches in one write; the second fails at its second statement.
+    let bytes = [
+        insert("1"),
+        sync(),
+        insert("2"),
+        insert("1"),
+        insert("3"),
+        sync(),
+        insert("4"),
+        sync(),
+        query("SELECT count(*), sum(i) FROM t"),
+    ];
+    client.send(&bytes.concat()).await;
+    assert_eq!(client.ready().await.tags(), "12CZ");
+    let failed = client.ready().await;
+    assert_eq!(failed.tags(), "12C12EZ");
+    assert_eq!(failed.code().as_deref(), Some("23505"));
+    assert_eq!(client.ready().await.tags(), "12CZ");
+    let row = client.ready().await.rows().remove(0);
+    assert_eq!(row, [Some("2".to_owned()), Some("5".to_owned())], "2 went back with its batch");
+    // An error in a transaction: everything up to ROLLBACK is refused.
+    let bytes = [query("BEGIN"), insert("1"), sync(), insert("9"), sync(), query("ROLLBACK")];
+    client.send(&bytes.concat()).await;
+    assert_eq!(client.ready().await.status(), 'T');
+    assert_eq!(client.ready().await.status(), 'E');
+    let refused = client.ready().await;
+    assert_eq!(refused.code().as_deref(), Some("25P02"));
+    assert_eq!(client.ready().await.status(), 'I');
+    assert_eq!(client.query("").await.tags(), "IZ", "an empty query has its own answer");
+    assert_eq!(client.batch(&[parse("", ""), bind("", &[]), execute()]).await.tags(), "12IZ");
+    assert_eq!(client.batch(&[]).await.tags(), "Z", "a Sync alone");
+}
+
+/// As asyncpg does: it prepares with `Flush`, waits, and goes on in the same implicit transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flush_brings_answers_and_a_write_may_follow_a_read() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(1)).build();
+    let mut client = Raw::enter(&house).await;
+    client.value("CREATE TABLE t (i int)").await;
+    house.cluster.await_replay().unwrap();
+    // Until the catalog is known, reads go to the primary.
+    let mut on_standby = 0;
+    let mut round = 0;
+    while on_standby < 5 {
+        round += 1;
+        // Who has written nothing yet is sent to a standby, and prepares there.
+        let mut fresh = Raw::enter(&house).await;
+        let read = format!("SELECT count(*) FROM t /* round {round} */");
+        fresh.send(&[parse("r", &read), describe("r"), flush()].concat()).await;
+        assert_eq!(fresh.until('T').await.tags(), "1tT");
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query = '";
+        let seen = house.server("standby1").value(&format!("{sql}{read}'")).unwrap();
+        on_standby += usize::from(seen != "0");
+        let write = parse("w", "INSERT INTO t VALUES (1)");
+        fresh.send(&[write, describe("w"), flush()].concat()).await;
+        assert_eq!(fresh.until('n').await.tags(), "1tn");
+        let count = house.server("primary").value("SELECT count(*) FROM t").unwrap();
+        let before: usize = count.parse().unwrap();
+        let done = fresh.batch(&[bind("w", &[]), execute()]).await;
+        assert_eq!(done.tags(), "2CZ", "{:?}", done.error());
+        // A read that is executed, waited for, and followed by a write.
+        fresh.send(&[bind("r", &[]), execute(), flush()].concat()).await;
+        let read = fresh.until('C').await;
+        assert_eq!(read.rows()[0][0], Some((before + 1).to_string()));
+        assert_eq!(fresh.batch(&[bind("w", &[]), execute()]).await.tags(), "2CZ");
+        assert_eq!(fresh.batch(&[close("r"), close("w")]).await.tags(), "33Z");
+    }
+    // An error, and what is skipped after it.
+    client.send(&[parse("e", "SELEC"), flush()].concat()).await;
+    assert_eq!(client.until('E').await.tags(), "E");
+    client.send(&[parse("f", "SELECT 1"), flush()].concat()).await;
+    assert_eq!(client.batch(&[]).await.tags(), "Z");
+    assert_eq!(client.value("SELECT 1").await, "1");
+}
+
+/// Rows enough for many reads of a socket.
+const ROWS: usize = 40_000;
+
+async fn begin_copy(client: &mut Raw) {
+    client.send(&query("COPY t FROM STDIN")).await;
+    assert_eq!(client.until('G').await.tags(), "G");
+}
+
+fn lines(from: usize, to: usize) -> Vec<u8> {
+    (from..to).flat_map(|number| copy_data(format!("{number}\tsome text\n").as_bytes())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_goes_both_ways_and_may_fail_on_either_side() {
+    let house = house();
+    let mut client = Raw::enter(&house).await;
+    client.value("CREATE TABLE t (i int PRIMARY KEY, x text)").await;
+    begin_copy(&mut client).await;
+    client.send(&lines(0, ROWS)).await;
+    client.send(&copy_done()).await;
+    assert_eq!(client.ready().await.tags(), "CZ");
+    let out = client.query("COPY t TO STDOUT").await;
+    assert_eq!(out.tags(), format!("H{}cCZ", "d".repeat(ROWS)));
+
+    // The client gives up.
+    begin_copy(&mut client).await;
+    client.send(&lines(ROWS, 2 * ROWS)).await;
+    client.send(&copy_fail("no more")).await;
+    assert_eq!(client.ready().await.code().as_deref(), Some("57014"));
+    // The server gives up while much more is on its way.
+    begin_copy(&mut client).await;
+    client.send(&lines(ROWS, ROWS + 10)).await;
+    client.send(&copy_data(b"not a number\tx\n")).await;
+    client.send(&lines(ROWS + 10, 2 * ROWS)).await;
+    client.send(&copy_done()).await;
+    assert_eq!(client.ready().await.code().as_deref(), Some("22P02"));
+    // It gives up in the middle of what it sends.
+    let out = client.query("COPY (SELECT 1 / (i - 30000) FROM t ORDER BY i) TO STDOUT").await;
+    assert_eq!(out.code().as_deref(), Some("22012"));
+    assert!(out.0.len() > 20_000, "some of it had gone out");
+    assert_eq!(client.value("SELECT count(*) FROM t").await, ROWS.to_string());
+
+    // In the extended protocol, with the Sync before the data and after it.
+    let ask = [parse("", "COPY t FROM STDIN"), bind("", &[]), execute()];
+    client.send(&[ask.concat(), flush()].concat()).await;
+    assert_eq!(client.until('G').await.tags(), "12G");
+    client.send(&[lines(ROWS, ROWS + 100), copy_done(), sync()].concat()).await;
+    assert_eq!(client.ready().await.tags(), "CZ");
+    client.send(&[ask.concat(), sync()].concat()).await;
+    assert_eq!(client.until('G').await.tags(), "12G");
+    client.send(&[lines(ROWS + 100, ROWS + 200), copy_done(), sync()].concat()).await;
+    assert_eq!(client.ready().await.tags(), "CZ");
+    client.send(&[ask.concat(), sync()].concat()).await;
+    assert_eq!(client.until('G').await.tags(), "12G");
+    client.send(&[copy_data(b"x\n"), copy_data(b"y\n"), copy_done(), sync()].concat()).await;
+    assert_eq!(client.ready().await.code().as_deref(), Some("22P02"));
+    assert_eq!(client.value("SELECT count(*) FROM t").await, (ROWS + 200).to_string());
+}
+
+/// A read that would take an hour.
+const LONG_READ: &str =
+    "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 10000000) b";
+
+/// Whoever leaves in the middle takes his backend along; the others notice nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_vanishes_in_the_middle_leaves_nothing_behind() {
+    let house = house();
+    let mut stays = Raw::enter(&house).await;
+    stays.value("CREATE TABLE t (i int, x text)").await;
+    // A statement is known to be a read once the functions in it are known.
+    let counted = |line: &str| line.contains("kind=\"read\"") && !line.ends_with(" 0");
+    while !house
+        .http("/metrics")
+        .body
+        .lines()
+        .any(|line| line.starts_with("pgsteer_queries_total") && counted(line))
+    {
+        stays.value("SELECT count(*) FROM generate_series(1, 2)").await;
+    }
+    for round in 0..12 {
+        let mut goes = Raw::enter(&house).await;
+        match round % 6 {
+            0 => {
+                begin_copy(&mut goes).await;
+                goes.send(&lines(0, 500)).await;
+            }
+            1 => {
+                goes.send(&query("COPY (SELECT generate_series(1, 1000000)) TO STDOUT")).await;
+                goes.until('d').await;
+            }
+            2 => drop(goes.query("BEGIN; INSERT INTO t VALUES (1, 'uncommitted')").await),
+            3 => goes.send(&query(LONG_READ)).await,
+            4 => goes.send(&query("SELECT 1")[..7]).await,
+            _ => {
+                goes.send(&[parse("a", "SELECT 1"), bind("a", &[]), execute(), flush()].concat())
+                    .await;
+                goes.until('C').await;
+            }
+        }
+        drop(goes);
+        for _ in 0..3 {
+            assert_eq!(stays.value("SELECT count(*) FROM t").await, "0");
+        }
+    }
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' \
+                AND pid <> pg_backend_pid() AND backend_type = 'client backend' \
+                AND query LIKE '%10000000%'";
+    house.server("primary").await_value(busy, "0", "rid of what nobody waits for").unwrap();
+}
+
+/// What is moved at a time in the tests of memory, in bytes.
+const HUGE: usize = 50 * 1024 * 1024;
+/// What the proxy may need for it beyond what it has, in kB: its buffers, and some air.
+const GROWTH_MAX: usize = 16 * 1024;
+
+/// The most memory that the proxy ever had, in kB.
+fn peak(house: &House) -> usize {
+    let path = format!("/proc/{}/status", house.proxy.pid().unwrap());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn huge_rows_and_huge_parameters_pass_in_little_memory() {
+    let house = house();
+    let mut client = Raw::enter(&house).await;
+    client.value("CREATE TABLE t (x text)").await;
+    // What comes with the first statements of each kind is there before the measuring begins.
+    let mut before = 0;
+    while before != peak(&house) {
+        before = peak(&house);
+        client.query("SELECT repeat('x', 1000000)").await;
+        client.batch(&[parse("", "SELECT $1::text"), bind("", &[b"x"]), execute()]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let row = client.query(&format!("SELECT repeat('x', {HUGE})")).await;
+    assert_eq!(row.value().len(), HUGE);
+    // A client that takes its time must not make the proxy hoard.
+    client.send(&query(&format!("SELECT repeat('y', {HUGE})"))).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(client.ready().await.value().len(), HUGE);
+
+    let huge = vec![b'z'; HUGE];
+    let sql = "SELECT length($1::text), left($1, 2)";
+    let answer = client.batch(&[parse("s", sql), bind("s", &[&huge]), execute()]).await;
+    assert_eq!(answer.rows()[0], [Some(HUGE.to_string()), Some("zz".to_owned())]);
+    let answer = client.batch(&[bind("s", &[&huge]), execute()]).await;
+    assert_eq!(answer.value(), HUGE.to_string());
+    let literal = String::from_utf8(huge).unwrap();
+    let answer = client.query(&format!("SELECT length('{literal}')")).await;
+    assert_eq!(answer.value(), HUGE.to_string());
+    let data = [copy_data(&vec![b'c'; HUGE]), copy_data(b"\n"), copy_done()].concat();
+    client.send(&query("COPY t FROM STDIN")).await;
+    client.until('G').await;
+    client.send(&data).await;
+    assert_eq!(client.ready().await.tags(), "CZ");
+    let out = client.query("COPY t TO STDOUT").await;
+    assert!(out.0.iter().map(|message| message.0.len()).sum::<usize>() > HUGE);
+
+    let after = peak(&house);
+    eprintln!("peak before {before} kB, after {after} kB");
+    assert!(after < before + GROWTH_MAX, "from {before} kB to {after} kB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_call_message_is_answered() {
+    let house = house();
+    let mut client = Raw::enter(&house).await;
+    let oid: u32 = client.value("SELECT 'int4pl'::regproc::oid").await.parse().unwrap();
+    let call = message_of(b'F', |out| {
+        out.extend(oid.to_be_bytes());
+        out.extend([0, 0]);
+        out.extend(2_u16.to_be_bytes());
+        for value in [b"40", b"02"] {
+            out.extend(2_u32.to_be_bytes());
+            out.extend(value);
+        }
+        out.extend([0, 0]);
+    });
+    client.send(&call).await;
+    let answer = client.ready().await;
+    assert_eq!(answer.tags(), "VZ");
+    assert_eq!(&answer.0[0].0[9..], b"42");
+    assert_eq!(client.value("SELECT 1").await, "1");
+}

@@ -1,0 +1,193 @@
+//! Prepared statements of the protocol in transaction mode: they belong to the session, whatever
+//! backend it is on, and no session sees another's.
+
+use crate::raw::{Answer, Raw, bind, close, describe, execute, parse, query, sync};
+use crate::support::{Blueprint, House};
+
+/// A primary alone with so many backends.
+fn house(backends: &str) -> House {
+    Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", backends).build()
+}
+
+async fn run(client: &mut Raw, name: &str) -> Answer {
+    client.batch(&[bind(name, &[]), execute()]).await
+}
+
+/// What a backend holds; the client's names are not on it.
+const HELD: &str = "SELECT count(*) FROM pg_prepared_statements";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_follow_their_session_to_another_backend() {
+    let house = house("2");
+    let mut client = Raw::enter(&house).await;
+    let mut holder = Raw::enter(&house).await;
+    let sql = "SELECT pg_backend_pid()";
+    assert_eq!(client.batch(&[parse("s", sql), describe("s")]).await.tags(), "1tTZ");
+    assert_eq!(client.batch(&[parse("", sql)]).await.tags(), "1Z");
+    let first = run(&mut client, "s").await.value();
+    // The holder takes the backend that was used last.
+    assert_eq!(holder.query("BEGIN").await.status(), 'T');
+    assert_eq!(holder.value(sql).await, first);
+
+    let second = run(&mut client, "s").await;
+    assert_eq!(second.tags(), "2DCZ", "the parse that was sent ahead is not the client's");
+    assert_ne!(second.value(), first);
+    let unnamed = run(&mut client, "").await;
+    assert_ne!(unnamed.value(), first, "the statement without a name follows as well");
+    assert_eq!(client.batch(&[describe("s")]).await.tags(), "tTZ");
+    assert_eq!(client.batch(&[close("s")]).await.tags(), "3Z");
+    assert_eq!(run(&mut client, "s").await.code().as_deref(), Some("26000"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_name_means_each_sessions_own_text() {
+    let house = house("1");
+    let mut clients = Vec::new();
+    for number in 0..5 {
+        let mut client = Raw::enter(&house).await;
+        // A name of the kind that pgsteer itself uses is a name like any other.
+        let name = if number == 4 { "pgsteer_0" } else { "s" };
+        let sql = format!("SELECT {number}");
+        assert_eq!(client.batch(&[parse(name, &sql)]).await.tags(), "1Z");
+        clients.push((client, name));
+    }
+    for _ in 0..10 {
+        for (number, (client, name)) in clients.iter_mut().enumerate() {
+            assert_eq!(run(client, name).await.value(), number.to_string());
+        }
+    }
+    // One who has prepared nothing has nothing.
+    let mut stranger = Raw::enter(&house).await;
+    for name in ["s", "pgsteer_0", "pgsteer_1"] {
+        assert_eq!(run(&mut stranger, name).await.code().as_deref(), Some("26000"));
+        assert_eq!(stranger.batch(&[describe(name)]).await.code().as_deref(), Some("26000"));
+    }
+    assert_eq!(stranger.value("SELECT 1").await, "1");
+    // Away with one session's: the others keep theirs.
+    for sql in ["DISCARD ALL", "DEALLOCATE ALL"] {
+        assert_eq!(stranger.query(sql).await.code(), None);
+        for (number, (client, name)) in clients.iter_mut().enumerate() {
+            assert_eq!(run(client, name).await.value(), number.to_string(), "{sql}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_twice_and_a_name_unknown_leave_the_session_usable() {
+    let house = house("1");
+    let mut client = Raw::enter(&house).await;
+    client.batch(&[parse("s", "SELECT 1")]).await;
+    let again = client.batch(&[parse("s", "SELECT 2"), describe("s")]).await;
+    assert_eq!(again.tags(), "EZ");
+    assert_eq!(again.code().as_deref(), Some("42P05"));
+    assert_eq!(run(&mut client, "s").await.value(), "1", "the first one stays");
+    assert_eq!(run(&mut client, "unknown").await.code().as_deref(), Some("26000"));
+    assert_eq!(run(&mut client, "s").await.value(), "1");
+    // In a transaction the error fails it.
+    assert_eq!(client.query("BEGIN").await.status(), 'T');
+    assert_eq!(client.batch(&[parse("s", "SELECT 2")]).await.status(), 'E');
+    assert_eq!(client.query("ROLLBACK").await.status(), 'I');
+    assert_eq!(run(&mut client, "s").await.value(), "1");
+    // What made the server say so is gone again.
+    let mut other = Raw::enter(&house).await;
+    let names = "SELECT count(*) FROM pg_prepared_statements WHERE name = 's'";
+    assert_eq!(other.value(names).await, "0");
+    assert_eq!(other.batch(&[parse("s", "SELECT 5")]).await.tags(), "1Z");
+    assert_eq!(run(&mut other, "s").await.value(), "5");
+    // A text that does not parse leaves the name free.
+    let failed = other.batch(&[parse("t", "SELEC 1"), describe("t")]).await;
+    assert_eq!(failed.code().as_deref(), Some("42601"));
+    assert_eq!(other.batch(&[parse("t", "SELECT 6")]).await.tags(), "1Z");
+    assert_eq!(run(&mut other, "t").await.value(), "6");
+    // A skipped `Parse` and a skipped `Close` did not happen.
+    let skipped = [bind("unknown", &[]), parse("u", "SELECT 7"), close("t")];
+    assert_eq!(other.batch(&skipped).await.tags(), "EZ");
+    assert_eq!(run(&mut other, "u").await.code().as_deref(), Some("26000"));
+    assert_eq!(run(&mut other, "t").await.value(), "6");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discard_and_deallocate_free_every_name_at_once() {
+    let house = house("1");
+    let mut client = Raw::enter(&house).await;
+    for sql in ["DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE PREPARE ALL"] {
+        client.batch(&[parse("s", "SELECT 1")]).await;
+        assert_eq!(client.query(sql).await.code(), None);
+        assert_eq!(run(&mut client, "s").await.code().as_deref(), Some("26000"), "{sql}");
+        assert_eq!(client.batch(&[parse("s", "SELECT 2")]).await.tags(), "1Z", "{sql}");
+        assert_eq!(run(&mut client, "s").await.value(), "2");
+        client.batch(&[close("s")]).await;
+    }
+    // Also before the transaction ends.
+    client.batch(&[parse("s", "SELECT 1")]).await;
+    assert_eq!(client.query("BEGIN").await.status(), 'T');
+    assert_eq!(client.query("DEALLOCATE ALL").await.code(), None);
+    assert_eq!(client.batch(&[parse("s", "SELECT 3")]).await.tags(), "1Z");
+    assert_eq!(run(&mut client, "s").await.value(), "3");
+    assert_eq!(client.query("COMMIT").await.status(), 'I');
+    assert_eq!(run(&mut client, "s").await.value(), "3");
+    // One by its name, as drivers without a `Close` do.
+    assert_eq!(client.query("DEALLOCATE s").await.code(), None);
+    assert_eq!(run(&mut client, "s").await.code().as_deref(), Some("26000"));
+    assert_eq!(client.batch(&[parse("s", "SELECT 4")]).await.tags(), "1Z");
+    let sql = [parse("", "DEALLOCATE \"s\""), bind("", &[]), execute()];
+    assert_eq!(client.batch(&sql).await.code(), None);
+    assert_eq!(run(&mut client, "s").await.code().as_deref(), Some("26000"));
+    assert_eq!(client.query("DEALLOCATE s").await.code().as_deref(), Some("26000"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_statements_than_a_backend_holds() {
+    let house = house("1");
+    let mut client = Raw::enter(&house).await;
+    let name = |number: u32| format!("s{number}");
+    for from in (0..1200).step_by(100) {
+        let batch: Vec<_> = (from..from + 100)
+            .map(|number| parse(&name(number), &format!("SELECT {number}")))
+            .collect();
+        assert_eq!(client.batch(&batch).await.code(), None);
+    }
+    for number in (0..1200).step_by(7).chain((0..1200).step_by(11)) {
+        assert_eq!(run(&mut client, &name(number)).await.value(), number.to_string());
+    }
+    // All in one go: what was parsed at the start is evicted by what comes later.
+    let all: Vec<_> = (0..1200).flat_map(|number| [bind(&name(number), &[]), execute()]).collect();
+    let values: Vec<_> = client.batch(&all).await.rows().into_iter().flatten().flatten().collect();
+    assert_eq!(values, (0..1200).map(|number| number.to_string()).collect::<Vec<_>>());
+    let held: u32 = client.value(HELD).await.parse().unwrap();
+    assert!(held <= 500, "{held} statements on one backend");
+
+    // The server skips behind an error, so it has evicted nothing either.
+    for round in 0..20 {
+        let new = format!("SELECT 'new {round}'");
+        let batch =
+            [bind("unknown", &[]), parse(&format!("n{round}"), &new), bind("s1", &[]), execute()];
+        assert_eq!(client.batch(&batch).await.tags(), "EZ");
+    }
+    for number in 0..1200 {
+        assert_eq!(run(&mut client, &name(number)).await.value(), number.to_string());
+    }
+}
+
+/// As with a server alone: the old statement fails, and a new one of the same text works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_whose_result_changed_can_be_prepared_anew() {
+    let house = house("1");
+    let mut client = Raw::enter(&house).await;
+    let mut other = Raw::enter(&house).await;
+    client.value("CREATE TABLE t AS SELECT 1 AS a").await;
+    let sql = "SELECT * FROM t";
+    assert_eq!(client.batch(&[parse("s", sql), describe("s")]).await.tags(), "1tTZ");
+    assert_eq!(run(&mut client, "s").await.rows()[0].len(), 1);
+    other.value("ALTER TABLE t ADD COLUMN b int").await;
+    assert_eq!(run(&mut client, "s").await.code().as_deref(), Some("0A000"));
+    // Drivers do this by themselves.
+    assert_eq!(client.batch(&[close("s"), parse("s", sql), describe("s")]).await.tags(), "31tTZ");
+    assert_eq!(run(&mut client, "s").await.rows()[0].len(), 2);
+
+    // One who never saw the old result is not bothered with it.
+    other.value("ALTER TABLE t ADD COLUMN c int").await;
+    let fresh = other.batch(&[parse("fresh", sql), describe("fresh")]).await;
+    assert_eq!(fresh.tags(), "1tTZ", "{:?}", fresh.error());
+    assert_eq!(run(&mut other, "fresh").await.rows()[0].len(), 3);
+}
