@@ -137,6 +137,25 @@ pub enum Doomed {
     Yes,
 }
 
+/// Whether a statement on the backend must be prepared anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stale {
+    /// None that is known.
+    No,
+    /// One, at least.
+    Yes,
+}
+
+/// Whether the client was told, or is to be told, that a statement is prepared that was prepared
+/// for somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relies {
+    /// No.
+    No,
+    /// Yes: if its result has changed since, that is no business of the client's.
+    Yes,
+}
+
 impl Attached {
     /// Whether another group may be sent: nothing is owed, or the present one goes on.
     pub fn may_send(&self) -> bool {

@@ -12,8 +12,10 @@
 //! - A slow client stops the reading from the server, and a slow server the reading from the
 //!   client: no buffer grows beyond its bound.
 
+use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::params::{Cause, Reported};
+use crate::frontend::processes::Processes;
 use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
 use crate::pool::Conn;
@@ -66,25 +68,6 @@ pub struct Exchange {
     leftover: Leftover,
 }
 
-/// Whether a statement on the backend must be prepared anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stale {
-    /// None that is known.
-    No,
-    /// One, at least.
-    Yes,
-}
-
-/// Whether the client was told, or is to be told, that a statement is prepared that was prepared
-/// for somebody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relies {
-    /// No.
-    No,
-    /// Yes: if its result has changed since, that is no business of the client's.
-    Yes,
-}
-
 /// Whether the server ended a COPY in the middle of one of the client's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leftover {
@@ -92,33 +75,6 @@ enum Leftover {
     None,
     /// Yes: its rest still goes to the server, which passes over it.
     Passing,
-}
-
-/// Who a backend is to its server, and who its session is to the client.
-#[derive(Debug, Clone, Copy)]
-pub struct Processes {
-    /// The backend's process.
-    pub backend: i32,
-    /// What the client was told.
-    pub client: i32,
-}
-
-impl Processes {
-    /// Whether a `NotificationResponse` was sent by this very session: clients tell their own
-    /// from others' by the process.
-    fn is_own(self, message: &[u8]) -> bool {
-        self.backend != self.client
-            && message.get(frame::HEADER..frame::HEADER + 4) == Some(&self.backend.to_be_bytes())
-    }
-
-    /// The same notification under the process that the client knows.
-    fn as_the_client_knows(self, message: &[u8]) -> Vec<u8> {
-        let mut own = message.to_vec();
-        if let Some(process) = own.get_mut(frame::HEADER..frame::HEADER + 4) {
-            process.copy_from_slice(&self.client.to_be_bytes());
-        }
-        own
-    }
 }
 
 /// Whether messages that arrived were left for the next look.

@@ -23,6 +23,7 @@ mod own;
 mod params;
 mod plan;
 mod probe;
+mod processes;
 mod report;
 mod serve;
 mod settle;

@@ -6,10 +6,10 @@
 
 use crate::clock;
 use crate::frontend::attached::{
-    Attached, Computed, Doomed, PureRead, Segment, Sent, ShownData, Standing,
+    Attached, Computed, Doomed, PureRead, Relies, Segment, Sent, ShownData, Standing,
 };
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Exchange, Processes, Relies, Reopened, Shown};
+use crate::frontend::exchange::{Exchange, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
@@ -18,6 +18,7 @@ use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, Material, Plan, Taint, plan};
 use crate::frontend::probe::Pins;
+use crate::frontend::processes::Processes;
 use crate::frontend::report::No;
 use crate::frontend::settle;
 use crate::frontend::state::{Resets, Serving, Session, Skipping};

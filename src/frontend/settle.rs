@@ -2,10 +2,9 @@
 //! was left behind is found out, and only then is it released.
 
 use crate::clock;
-use crate::frontend::attached::{Attached, Computed, Standing};
+use crate::frontend::attached::{Attached, Computed, Stale, Standing};
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
-use crate::frontend::exchange::Stale;
 use crate::frontend::obtain::Obtained;
 use crate::frontend::own;
 use crate::frontend::params::Reported;

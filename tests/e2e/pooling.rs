@@ -216,12 +216,17 @@ async fn in_session_mode_a_client_keeps_its_backend_and_leaves_it_clean() {
     }
     assert_eq!(one.value("SHOW search_path").await, "secret");
 
-    // A third one must wait until a backend is given up.
-    let mut three = enter(&house).await;
-    three.send(&crate::raw::query("SELECT pg_backend_pid()")).await;
-    await_waiting(&house, 1);
+    // A third one must wait until a backend is given up: at its login, for it is told the
+    // process of its own backend.
+    let login = [("user", "app"), ("database", "postgres")];
+    let address = house.proxy.address();
+    let three = tasks::spawn("three", async move { Raw::connect(address, &login).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!three.is_finished(), "both backends are taken");
     one.leave().await;
-    assert_eq!(three.ready().await.value(), mine, "the same backend serves the next");
+    let mut three = three.await.unwrap().unwrap();
+    assert_eq!(three.pid.to_string(), mine);
+    assert_eq!(three.value("SELECT pg_backend_pid()").await, mine, "it serves the next");
     let left = "SELECT coalesce(current_setting('app.x', true), '') || current_setting('search_path') \
                 || (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()) \
                 || (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') \
