@@ -122,7 +122,6 @@ pub fn plan(material: &Material<'_>) -> Plan {
         plan.again = Again::MustNot;
         if material.executes == Executes::Something || material.end != End::Flush {
             plan.unfit.get_or_insert(NeedsPrimary::TooLong);
-            plan.forbidden.get_or_insert(NeedsPrimary::TooLong);
         }
     }
     plan.need = need(&plan, wishes.role, reads);
