@@ -91,6 +91,28 @@ pub struct Sent {
     pub kind: QueryKind,
 }
 
+impl Sent {
+    /// This group, sent behind an earlier one in the same implicit transaction: the two succeed
+    /// or fail, and are in doubt, together.
+    pub fn behind(self, earlier: &Self) -> Self {
+        Self {
+            kept: 0,
+            again: Again::MustNot,
+            commits: match (earlier.commits, self.commits) {
+                (MayCommit::No, MayCommit::No) => MayCommit::No,
+                (MayCommit::Maybe, _) | (_, MayCommit::Maybe) => MayCommit::Maybe,
+            },
+            since: earlier.since,
+            before: earlier.before,
+            read: match (earlier.read, self.read) {
+                (PureRead::Yes, PureRead::Yes) => PureRead::Yes,
+                (PureRead::No, _) | (_, PureRead::No) => PureRead::No,
+            },
+            ..self
+        }
+    }
+}
+
 /// Whether a group does nothing but read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PureRead {

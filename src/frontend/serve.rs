@@ -389,6 +389,7 @@ impl Serving {
         let Self { client, session, attached, .. } = self;
         let Some(attached) = attached.as_deref_mut() else { return Ok(()) };
         let before = attached.status;
+        let goes_on = attached.segment;
         let tried_again = may_run_again(group, plan, attached);
         attached.exchange.shown =
             if tried_again { Shown::NotYet(client.shard.take_buffer()) } else { Shown::Yes };
@@ -414,7 +415,7 @@ impl Serving {
         if matches!(group.end, End::Flush | End::Cut { .. }) || !tried_again {
             client.take(group.bytes);
         }
-        attached.sent = Some(Sent {
+        let sent = Sent {
             kept: if tried_again { group.bytes } else { 0 },
             again: plan.again,
             commits: plan.commits,
@@ -423,6 +424,10 @@ impl Serving {
             before,
             read: pure_read(plan),
             kind: kind(plan),
+        };
+        attached.sent = Some(match attached.sent.take() {
+            Some(earlier) if goes_on == Segment::Open => sent.behind(&earlier),
+            Some(_) | None => sent,
         });
         attached.exchange.put_in(client);
         client.shard.shared.metrics.statements.sent(attached.server, kind(plan));
