@@ -91,6 +91,15 @@ pub(crate) fn decide(standing: &Standing, scene: &Scene<'_>) -> Verdict {
 /// No primary was adopted yet: the only one that is seen is taken, once every server had its
 /// first look; of two, none.
 fn first_primary(earlier: &BTreeMap<ServerId, Timeline>, scene: &Scene<'_>) -> Verdict {
+    if scene.sightings.contains(&Sighting::Awaited) {
+        // Whose set this is depends on all of them, not on who answers first.
+        return Verdict {
+            standing: disputed(earlier.clone()),
+            primary: Primary::None { last: None, why: NoPrimary::NeverSeen },
+            system: None,
+            findings: BTreeSet::new(),
+        };
+    }
     let system = scene.first_system();
     let none = |why, standing, findings| Verdict {
         standing,
@@ -99,9 +108,6 @@ fn first_primary(earlier: &BTreeMap<ServerId, Timeline>, scene: &Scene<'_>) -> V
         findings,
     };
     let mut findings = scene.strangers(system);
-    if scene.sightings.contains(&Sighting::Awaited) {
-        return none(NoPrimary::NeverSeen, disputed(earlier.clone()), findings);
-    }
     let mut claims: BTreeMap<ServerId, Timeline> = earlier.clone();
     claims.retain(|&server, &mut timeline| !scene.released(server, timeline));
     let seen: BTreeMap<_, _> = scene.claimants(system).collect();
