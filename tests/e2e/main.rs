@@ -19,6 +19,7 @@ mod support;
 mod control;
 mod sandbox;
 mod auth;
+mod bad_input;
 mod consistency;
 mod demo;
 mod fitness;

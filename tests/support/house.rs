@@ -27,6 +27,7 @@ pub struct Blueprint {
     toml: String,
     flags: Vec<String>,
     env: Vec<(String, String)>,
+    strangers: Vec<String>,
 }
 
 /// Servers and a proxy; everything ends with this value, also when the test panics.
@@ -41,7 +42,13 @@ impl Blueprint {
     /// A primary and two standbys that log every statement, and a proxy with its defaults.
     pub fn new() -> Self {
         let plan = Plan::new().log(StatementLog::All);
-        Self { plan, toml: String::new(), flags: Vec::new(), env: Vec::new() }
+        Self {
+            plan,
+            toml: String::new(),
+            flags: Vec::new(),
+            env: Vec::new(),
+            strangers: Vec::new(),
+        }
     }
 
     /// Other servers: `|plan| plan.standbys(1)`.
@@ -60,6 +67,12 @@ impl Blueprint {
     /// A key of the proxy's configuration: `.set("pool.size", "10")`.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.flags.extend(["--set".to_owned(), format!("{key}={value}")]);
+        self
+    }
+
+    /// The proxy is told of this server as well, which is none of the cluster's.
+    pub fn stranger(mut self, address: &str) -> Self {
+        self.strangers.push(address.to_owned());
         self
     }
 
@@ -84,6 +97,9 @@ impl Blueprint {
         }
         for server in cluster.servers() {
             proxy = proxy.args(["--server", &server.address()]);
+        }
+        for address in &self.strangers {
+            proxy = proxy.args(["--server", address]);
         }
         for (name, value) in &self.env {
             proxy = proxy.env(name, value);
@@ -151,10 +167,14 @@ impl House {
 
     /// The part of the status that is about this server.
     pub fn status_of(&self, server: &str) -> serde_json::Value {
-        let name = self.server(server).address();
+        self.status_at(&self.server(server).address())
+    }
+
+    /// The part of the status that is about the server at this address.
+    pub fn status_at(&self, address: &str) -> serde_json::Value {
         let status = self.status();
         let mut servers = status["servers"].as_array().unwrap().iter();
-        servers.find(|server| server["name"] == *name).unwrap().clone()
+        servers.find(|server| server["name"] == *address).unwrap().clone()
     }
 
     /// A value of `/metrics`: `metric(r#"pgsteer_server_up{server="a"}"#)`.
