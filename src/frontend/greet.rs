@@ -5,6 +5,7 @@
 //! that a login needs no server at all. Any server: logins work while there is no primary.
 
 use crate::clock;
+use crate::clock::Moment;
 use crate::frontend::Shard;
 use crate::frontend::attached::Attached;
 use crate::frontend::client::Client;
@@ -27,9 +28,27 @@ use crate::wire::message;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What logins were told, by who logged in and with which settings.
-pub(super) type Greetings = HashMap<Greeted, Rc<BTreeMap<Box<str>, Box<str>>>>;
+pub(super) type Greetings = HashMap<Greeted, Greeting>;
+
+/// What a login was told, and when a server was asked for it.
+#[derive(Debug, Clone)]
+pub(super) struct Greeting {
+    told: Rc<BTreeMap<Box<str>, Box<str>>>,
+    at: Moment,
+}
+
+/// How long a greeting counts while a server can be asked again: an upgrade or a changed default
+/// shows within this time.
+const GREETING_AGE_MAX: Duration = Duration::from_mins(1);
+
+impl Greeting {
+    fn is_fresh(&self, now: Moment) -> bool {
+        now.since(self.at) < GREETING_AGE_MAX
+    }
+}
 
 /// Who was told something.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,8 +158,11 @@ impl Serving {
             settings: Arc::clone(&self.session.startup),
         };
         let shard = Rc::clone(&self.client.shard);
-        if let Some(base) = shard.greetings.borrow().get(&greeted) {
-            self.session.reported = Reported::new(Rc::clone(base));
+        let known = shard.greetings.borrow().get(&greeted).cloned();
+        if let Some(known) = known
+            && (known.is_fresh(clock::now()) || !shard.topology().any_answers())
+        {
+            self.session.reported = Reported::new(known.told);
             return Ok(());
         }
         let plan = own_plan(Need::Anywhere);
@@ -156,7 +178,7 @@ impl Serving {
         if greetings.len() >= GREETINGS_MAX {
             greetings.clear();
         }
-        greetings.insert(greeted, base);
+        greetings.insert(greeted, Greeting { told: base, at: clock::now() });
         Ok(())
     }
 

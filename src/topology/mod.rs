@@ -123,6 +123,11 @@ impl Topology {
         self.servers.get(id.index())
     }
 
+    /// Whether any server answered when it was looked at last.
+    pub fn any_answers(&self) -> bool {
+        self.servers.iter().any(|server| server.observation().is_some())
+    }
+
     /// What is known of a database's functions and views.
     pub fn catalog(&self, database: &str) -> Option<&Arc<Catalog>> {
         self.catalogs.get(database)
