@@ -28,5 +28,6 @@ mod flow;
 mod pooling;
 mod prepared;
 mod raw;
+mod operations;
 mod roles;
 mod routing;
