@@ -1,9 +1,9 @@
 //! What is judged fit for a standby is executed on one, and leaves everything as it was; what
 //! changes a database's functions is noticed.
 
-#[path = "../support/statements.rs"]
-mod statements;
-
+use crate::statements;
+use crate::statements::Case;
+use crate::statements::Setting;
 use crate::support::cluster;
 use crate::support::connect;
 use pgsteer::control::catalog;
@@ -16,8 +16,6 @@ use pgsteer::sql::FunctionLists;
 use pgsteer::sql::NeedsPrimary;
 use pgsteer::sql::examine;
 use sqlx::Connection as _;
-use statements::Case;
-use statements::Setting;
 
 /// What a statement must not change: rows, sequences, the catalogs, what is prepared, held or
 /// listened to, and the settings of the backend.

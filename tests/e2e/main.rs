@@ -13,6 +13,8 @@
     reason = "a failed test panics and says where its logs are; not every test uses every helper"
 )]
 
+#[path = "../support/statements.rs"]
+mod statements;
 #[path = "../support/mod.rs"]
 mod support;
 

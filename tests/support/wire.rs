@@ -169,7 +169,7 @@ impl Wire {
 
     /// The next message, whole; `None` at the end of the connection.
     pub fn message(&mut self) -> Option<Vec<u8>> {
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = [0; 8 * 1024];
         loop {
             if let Ok(Some(header)) = frame::peek(&self.inbox)
                 && header.total <= self.inbox.len()

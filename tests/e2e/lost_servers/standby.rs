@@ -5,6 +5,7 @@ use crate::support::Ended;
 use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
+use pgsteer::sandbox::Server;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
@@ -118,7 +119,7 @@ fn runs_at_a_standby<'a>(house: &'a House, marker: &str) -> Option<&'a str> {
          AND pid <> pg_backend_pid()"
     );
     let mut standbys = house.cluster.standbys().iter();
-    standbys.find(|server| server.value(&sql).is_ok_and(|count| count != "0")).map(|s| s.name())
+    standbys.find(|server| server.value(&sql).is_ok_and(|count| count != "0")).map(Server::name)
 }
 
 fn shown_rows_are_not_shown_again(house: &House) {

@@ -2,11 +2,10 @@
 //! choose about it.
 
 mod policy;
-#[path = "../../support/statements.rs"]
-mod statements;
 mod table;
 mod wishes;
 
+use crate::statements;
 use crate::support::House;
 
 /// A house in which the table's statements have what they speak of.

@@ -2,9 +2,9 @@
 //! `pgsteer route`.
 
 use super::furnished;
-use super::statements::CASES;
-use super::statements::Case;
-use super::statements::Setting;
+use crate::statements::CASES;
+use crate::statements::Case;
+use crate::statements::Setting;
 use crate::support::Ended;
 use crate::support::House;
 use crate::support::Reply;
@@ -135,10 +135,9 @@ fn a_copy_by_the_extended_protocol_comes_to_its_end() {
 /// Where a statement must have run.
 fn wanted(case: &Case, how: How) -> &'static [&'static str] {
     match (how, case.primary, case.sql) {
-        // Answered by the proxy itself.
-        (How::Simple, _, "SET pgsteer.role = 'primary'") => &[],
-        // Nothing to execute: PostgreSQL logs nothing of it.
-        (How::Extended, None, "" | " ; " | "/* nothing */") => &[],
+        // Answered by the proxy itself; or nothing to execute, of which PostgreSQL logs nothing.
+        (How::Simple, _, "SET pgsteer.role = 'primary'")
+        | (How::Extended, None, "" | " ; " | "/* nothing */") => &[],
         (_, None, _) | (_, _, "START TRANSACTION READ ONLY") => &["standby"],
         (_, Some(_), _) => &["primary"],
     }
