@@ -53,7 +53,8 @@ impl Stage {
     fn build(args: &Args, globals: &Globals, program: &Path) -> Result<Self, SandboxError> {
         let postgres = Postgres::find(args.pg_bin.as_deref())?;
         let (version, standbys) = (postgres.version(), args.standbys);
-        say::talk(&format!("starting PostgreSQL {version}: a primary and {standbys} standbys"));
+        let plural = if standbys == 1 { "standby" } else { "standbys" };
+        say::talk(&format!("starting PostgreSQL {version}: a primary and {standbys} {plural}"));
         let template = Template::new(postgres.clone())?;
         let cluster = Cluster::start(&template, &Plan::new().standbys(standbys.into()))?;
         let mut proxy = Proxy::new(program.to_owned(), cluster.workshop("pgsteer")?)?;
