@@ -20,6 +20,7 @@ use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
 use crate::pool::Conn;
 use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Undo, status_of};
+use crate::topology::{Epoch, ServerId};
 use crate::wire::frame;
 use crate::wire::frame::{Header, TxStatus};
 use crate::wire::message;
@@ -34,6 +35,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct Exchange {
     /// What the server owes.
     pub replies: Replies,
+    /// The primary that this is with, and since which epoch; `None`: a standby.
+    pub primary: Option<(ServerId, Epoch)>,
     /// What is to be written to the server.
     pub to_server: Vec<u8>,
     written: usize,
@@ -142,6 +145,7 @@ impl Exchange {
     pub fn new(reported: Reported, to_server: Vec<u8>, processes: Processes) -> Self {
         Self {
             replies: Replies::default(),
+            primary: None,
             to_server,
             written: 0,
             unread: Unread::No,
@@ -309,7 +313,9 @@ impl Exchange {
             Poll::Ready(Err(_)) => &[],
             Poll::Ready(Ok(())) => buffer.filled(),
         };
-        if arrived.is_empty() {
+        // A primary that was replaced may have slept through it. Its success is worth nothing.
+        let replaced = self.primary.is_some_and(|(server, epoch)| shard.is_replaced(server, epoch));
+        if arrived.is_empty() || replaced {
             return Poll::Ready(Some(Event::ServerGone(self.farewell)));
         }
         if conn.partial.is_empty() {

@@ -330,10 +330,13 @@ impl Serving {
         let reported = std::mem::take(&mut self.session.reported);
         let processes =
             Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
+        let server = checkout.server();
+        let mut exchange = Exchange::new(reported, self.client.shard.take_buffer(), processes);
+        exchange.primary = (standing == Standing::Primary).then_some((server, epoch));
         self.attached = Some(Box::new(Attached {
-            server: checkout.server(),
+            server,
             checkout,
-            exchange: Exchange::new(reported, self.client.shard.take_buffer(), processes),
+            exchange,
             standing,
             epoch,
             status: TxStatus::Idle,

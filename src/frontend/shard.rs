@@ -10,7 +10,7 @@ use crate::pool::{Pools, ShardPools};
 use crate::route;
 use crate::session::Library;
 use crate::sql::FactsCache;
-use crate::topology::{Signals, Topology};
+use crate::topology::{Epoch, ServerId, Signals, Topology};
 use arc_swap::{ArcSwap, Cache};
 use std::cell::{Cell, Ref, RefCell};
 use std::sync::Arc;
@@ -100,6 +100,13 @@ impl Shard {
     /// The last topology that was published.
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(self.topology.borrow_mut().load())
+    }
+
+    /// Whether another server has become the primary in this one's place since that epoch.
+    pub fn is_replaced(&self, server: ServerId, epoch: Epoch) -> bool {
+        let mut topology = self.topology.borrow_mut();
+        let topology = topology.load();
+        topology.epoch != epoch && topology.writable().is_some_and(|other| other != server)
     }
 
     /// The policies of now.
