@@ -450,6 +450,17 @@ mod tests {
         decide(standing, &scene)
     }
 
+    /// Whoever answers first may be a stranger.
+    #[test]
+    fn nobody_is_a_stranger_before_every_server_was_asked() {
+        let foreign = Testimony { system: SystemId(9), ..seen(Role::Primary, 1) };
+        let first = judge(&Standing::Fresh, &[Sighting::Awaited, Sighting::Seen(foreign)]);
+        assert_eq!((first.system, first.findings.len()), (None, 0), "{first:?}");
+        let foreign = Testimony { system: SystemId(9), ..seen(Role::Primary, 1) };
+        let both = judge(&Standing::Fresh, &[primary(1), Sighting::Seen(foreign)]);
+        assert_eq!((both.system, both.findings.len()), (Some(OURS), 1), "{both:?}");
+    }
+
     fn adopted(server: ServerId, timeline: u32, epoch: u64) -> Standing {
         Standing::Adopted(Record {
             server,
