@@ -217,6 +217,10 @@ impl Attached {
     /// Notes what a group may leave behind.
     pub fn note(&mut self, plan: &Plan) {
         self.taint = self.taint.max(plan.taint);
+        if !self.pins.is_empty() && plan.effects.any(Effects::CLOSE) {
+            // Perhaps the last thing that keeps the session here.
+            self.taint = self.taint.max(Taint::Visible);
+        }
         if plan.need != Need::Anywhere {
             self.shown = ShownData::Yes;
         }
