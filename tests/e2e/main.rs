@@ -27,6 +27,7 @@ mod demo;
 mod fitness;
 mod lost_servers;
 mod flow;
+mod leaks;
 mod pooling;
 mod prepared;
 mod raw;

@@ -1,0 +1,465 @@
+//! Two hundred clients, ten backends: each sees its own settings, tables, locks and statements,
+//! and nothing of anybody else's.
+//!
+//! Every client acts at random and knows what it must see. The opposite arm does the same with
+//! `pool.reset = "off"` and must find a leak, or this test would prove nothing.
+
+use crate::raw::{Answer, Raw, bind, execute, parse};
+use crate::support::{Blueprint, Dice, House};
+use pgsteer::sandbox::{StatementLog, eventually};
+use pgsteer::tasks;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+const CLIENTS: u64 = 200;
+/// What each client does, in rounds of one action and one look.
+const ROUNDS: u64 = 20;
+/// Clients that hold a backend for themselves at a time: fewer than there are.
+const PINNED_MAX: usize = 6;
+
+/// What every session starts with.
+const DEFAULTS: [(&str, &str); 6] = [
+    ("search_path", "\"$user\", public"),
+    ("TimeZone", "UTC"),
+    ("work_mem", "4MB"),
+    ("app.x", ""),
+    ("app.y", ""),
+    ("role", "none"),
+];
+
+const LOOK: &str = "SELECT current_setting('search_path'), current_setting('TimeZone'), \
+    current_setting('work_mem'), coalesce(current_setting('app.x', true), ''), \
+    coalesce(current_setting('app.y', true), ''), current_setting('role'), current_user";
+
+/// What a session that holds nothing finds on its backend: nothing.
+const REST: &str = "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' \
+        AND pid = pg_backend_pid()) || ',' || (SELECT count(*) FROM pg_class \
+        WHERE relnamespace = pg_my_temp_schema()) || ',' || (SELECT count(*) FROM \
+        pg_listening_channels()) || ',' || (SELECT count(*) FROM pg_cursors WHERE is_holdable) \
+        || ',' || (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)";
+
+/// One client and what it knows.
+struct Actor {
+    id: u64,
+    raw: Raw,
+    dice: Dice,
+    settings: BTreeMap<&'static str, String>,
+    /// Its named statement's text, if it has one.
+    named: Option<String>,
+    places: Arc<Semaphore>,
+}
+
+/// What a client saw that it must not see.
+type Seen = Result<(), String>;
+
+impl Actor {
+    async fn act(&mut self) -> Seen {
+        let (name, value) = self.pick();
+        let set = if name == "role" {
+            format!("SET ROLE {value}")
+        } else {
+            format!("SET {name} = {value}")
+        };
+        match self.dice.below(15) {
+            0..=2 => self.run(&set).await?,
+            3 => self.each(&["BEGIN", &set, "SELECT 1", "COMMIT"]).await?,
+            4 => {
+                self.each(&["BEGIN", &set, "ROLLBACK"]).await?;
+                return Ok(());
+            }
+            5 => return self.set_local(name, &value).await,
+            6 => {
+                self.run(&format!("RESET {name}")).await?;
+                self.settings.insert(name, default(name));
+                return Ok(());
+            }
+            7 if name != "role" => {
+                let value = value.replace('\'', "");
+                self.run(&format!("SELECT set_config('{name}', '{value}', false)")).await?;
+            }
+            8 => {
+                // One transaction: what failed in it did not happen.
+                return self.fails(&format!("{set}; SELECT 1/0"), "22012").await;
+            }
+            9 => return self.fails("SELECT nothing_like_it", "42703").await,
+            10 => return self.prepare().await,
+            11 => {
+                self.run("DISCARD ALL").await?;
+                self.settings = defaults();
+                self.named = None;
+                return Ok(());
+            }
+            12 => {
+                // Code that is not in the text; labelled as harmless, too.
+                let kb = 64 + self.id;
+                self.run(&format!("SELECT sneaky('work_mem', '{kb}kB')")).await?;
+                self.settings.insert("work_mem", format!("{kb}kB"));
+                return Ok(());
+            }
+            13 => {
+                self.run("RESET ALL").await?;
+                let role = self.settings.remove("role");
+                self.settings = defaults();
+                self.settings.extend(role.map(|role| ("role", role)));
+                return Ok(());
+            }
+            _ => return self.pin().await,
+        }
+        self.settings.insert(name, value.replace('\'', ""));
+        Ok(())
+    }
+
+    /// A setting and a value that no other client gives it.
+    fn pick(&mut self) -> (&'static str, String) {
+        let (id, number) = (self.id, self.dice.below(1000));
+        match self.dice.below(6) {
+            0 => ("search_path", format!("s{id}_{number}, public")),
+            1 => ("TimeZone", format!("'Etc/GMT+{}'", 1 + (id + number) % 12)),
+            2 => ("work_mem", format!("'{}kB'", 1025 + 2 * id)),
+            3 => ("app.x", format!("'{id} {number}'")),
+            4 => ("app.y", format!("'{id} it is {number}'")),
+            _ => ("role", format!("r{}", id % 4)),
+        }
+    }
+
+    /// Every look must show what the client's own acts have made of it.
+    async fn look(&mut self) -> Seen {
+        let answer = match self.dice.below(3) {
+            0 => self.raw.query(LOOK).await,
+            1 => self.raw.batch(&[parse("", LOOK), bind("", &[]), execute()]).await,
+            _ => {
+                // The rest, and what a transaction shows.
+                let rest = self.ask(REST).await?;
+                self.same("left on the backend", rest.value().as_str(), "0,0,0,0,0")?;
+                self.ask("BEGIN").await?;
+                let answer = self.ask(LOOK).await?;
+                self.ask("COMMIT").await?;
+                answer
+            }
+        };
+        self.compare(&answer)?;
+        if let Some(text) = self.named.clone() {
+            let answer = self.raw.batch(&[bind("mine", &[]), execute()]).await;
+            self.no_error("named", &answer)?;
+            self.same("its named statement", &answer.value(), &text)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, answer: &Answer) -> Seen {
+        self.no_error("look", answer)?;
+        let row: Vec<_> = answer.rows().remove(0).into_iter().map(Option::unwrap).collect();
+        let names = ["search_path", "TimeZone", "work_mem", "app.x", "app.y", "role"];
+        for (name, value) in names.iter().zip(&row) {
+            self.same(name, value, &self.settings[name])?;
+        }
+        let role = &self.settings["role"];
+        let user = if role == "none" { "app" } else { role };
+        self.same("current_user", &row[6], user)?;
+        self.same("the reported TimeZone", &self.raw.params["TimeZone"], &self.settings["TimeZone"])
+    }
+
+    async fn set_local(&mut self, name: &'static str, value: &str) -> Seen {
+        let set = if name == "role" {
+            format!("SET LOCAL ROLE {value}")
+        } else {
+            format!("SET LOCAL {name} = {value}")
+        };
+        self.each(&["BEGIN", &set]).await?;
+        let seen = self.ask(&format!("SELECT current_setting('{name}')")).await?.value();
+        self.same(name, &seen, &value.replace('\'', ""))?;
+        let end = if self.dice.below(2) == 0 { "COMMIT" } else { "ROLLBACK" };
+        self.run(end).await
+    }
+
+    async fn prepare(&mut self) -> Seen {
+        let text = format!("client {} statement {}", self.id, self.dice.below(1000));
+        if self.named.is_some() {
+            let answer = self.raw.batch(&[crate::raw::close("mine")]).await;
+            self.no_error("close", &answer)?;
+        }
+        let answer = self.raw.batch(&[parse("mine", &format!("SELECT '{text}'"))]).await;
+        self.no_error("prepare", &answer)?;
+        self.named = Some(text);
+        Ok(())
+    }
+
+    /// Something that can't be moved: as long as it is there the backend is the client's own, and
+    /// when it is gone so is the hold.
+    async fn pin(&mut self) -> Seen {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Ok(()) };
+        // As itself: a role can't create what it has no right to.
+        self.run("RESET ROLE").await?;
+        self.settings.insert("role", "none".to_owned());
+        let id = self.id;
+        let (first, question, seen, last) = match self.dice.below(6) {
+            0 => (
+                format!("CREATE TEMP TABLE mine AS SELECT {id} AS owner"),
+                "SELECT owner FROM mine".to_owned(),
+                id.to_string(),
+                "DROP TABLE mine".to_owned(),
+            ),
+            1 => (
+                format!("SELECT pg_advisory_lock({id})"),
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+                    .to_owned(),
+                id.to_string(),
+                format!("SELECT pg_advisory_unlock({id})"),
+            ),
+            2 => (
+                format!(
+                    "BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT {id} FROM \
+                     generate_series(1, 9); COMMIT"
+                ),
+                "FETCH 1 FROM held".to_owned(),
+                id.to_string(),
+                "CLOSE held".to_owned(),
+            ),
+            3 => (
+                format!("LISTEN c{id}"),
+                "SELECT pg_listening_channels()".to_owned(),
+                format!("c{id}"),
+                "UNLISTEN *".to_owned(),
+            ),
+            4 => (
+                format!("PREPARE p AS SELECT {id}"),
+                "EXECUTE p".to_owned(),
+                id.to_string(),
+                "DEALLOCATE p".to_owned(),
+            ),
+            // A function that is labelled STABLE and takes a lock.
+            _ => (
+                format!("BEGIN; SELECT locks({id}); COMMIT"),
+                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+                    .to_owned(),
+                id.to_string(),
+                "SELECT pg_advisory_unlock_all()".to_owned(),
+            ),
+        };
+        self.run(&first).await?;
+        let backend = self.ask("SELECT pg_backend_pid()").await?.value();
+        for _ in 0..1 + self.dice.below(3) {
+            let answer = self.ask(&question).await?;
+            self.same(&first, &answer.value(), &seen)?;
+            let now = self.ask("SELECT pg_backend_pid()").await?.value();
+            self.same("the pinned backend", &now, &backend)?;
+            tokio::time::sleep(Duration::from_millis(self.dice.below(4))).await;
+        }
+        self.run(&last).await?;
+        self.release(place).await
+    }
+
+    async fn release(&mut self, place: OwnedSemaphorePermit) -> Seen {
+        let rest = self.ask(REST).await?;
+        self.same("left on the backend", &rest.value(), "0,0,0,0,0")?;
+        drop(place);
+        Ok(())
+    }
+
+    async fn fails(&mut self, sql: &str, code: &str) -> Seen {
+        let answer = self.raw.query(sql).await;
+        self.same(sql, &answer.code().unwrap_or_default(), code)
+    }
+
+    async fn each(&mut self, statements: &[&str]) -> Seen {
+        for sql in statements {
+            self.run(sql).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, sql: &str) -> Seen {
+        self.ask(sql).await.map(drop)
+    }
+
+    async fn ask(&mut self, sql: &str) -> Result<Answer, String> {
+        let answer = self.raw.query(sql).await;
+        self.no_error(sql, &answer)?;
+        Ok(answer)
+    }
+
+    fn no_error(&self, what: &str, answer: &Answer) -> Seen {
+        if answer.0.iter().any(|message| message.tag() == 'A') {
+            return Err(format!("client {}: {what}: somebody else's notification", self.id));
+        }
+        match answer.error() {
+            None => Ok(()),
+            Some(error) => Err(format!("client {}: {what}: {:?}", self.id, error.field(b'M'))),
+        }
+    }
+
+    fn same(&self, what: &str, seen: &str, mine: &str) -> Seen {
+        if seen == mine {
+            return Ok(());
+        }
+        Err(format!("client {}: {what}: saw {seen:?} where its own is {mine:?}", self.id))
+    }
+}
+
+fn defaults() -> BTreeMap<&'static str, String> {
+    DEFAULTS.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+}
+
+fn default(name: &str) -> String {
+    defaults()[name].clone()
+}
+
+/// What the backends did last.
+fn held(house: &House) -> Vec<String> {
+    let sql = "SELECT pid || ' ' || state || ' ' || left(query, 40) FROM pg_stat_activity \
+               WHERE usename = 'app'";
+    let rows = house.cluster.servers().iter().flat_map(|server| server.rows(sql).unwrap());
+    let metrics = house.http("/metrics").body;
+    let active =
+        metrics.lines().filter(|line| line.contains("state=\"active\"")).map(str::to_owned);
+    active.chain(rows.flatten().flatten()).collect()
+}
+
+fn house(reset: &str) -> House {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(1).log(StatementLog::Off))
+        .set("pool.size", "10")
+        .set("pool.wait_timeout", "1m")
+        .set("pool.reset", reset)
+        .build();
+    let primary = house.server("primary");
+    for sql in [
+        "CREATE ROLE app LOGIN; GRANT CREATE ON SCHEMA public TO app",
+        "DO $$ BEGIN FOR i IN 0..3 LOOP EXECUTE format('CREATE ROLE r%s', i); \
+         EXECUTE format('GRANT r%s TO app', i); END LOOP; END $$",
+        "CREATE FUNCTION sneaky(text, text) RETURNS text STABLE LANGUAGE plpgsql AS \
+         'BEGIN RETURN set_config($1, $2, false); END'",
+        "CREATE FUNCTION locks(bigint) RETURNS int STABLE LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_advisory_lock($1); RETURN 1; END'",
+    ] {
+        primary.rows(sql).unwrap();
+    }
+    house.cluster.await_replay().unwrap();
+    house
+}
+
+/// Lets all of them act for so many rounds; what the first one saw that is not its own.
+async fn mix(house: &House, rounds: u64, chance: &mut Dice) -> Seen {
+    let places = Arc::new(Semaphore::new(PINNED_MAX));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut running = Vec::new();
+    for id in 1..=CLIENTS {
+        let raw = Raw::enter_as(house, "app").await;
+        // Each has a row of its own, drawn from the printed seed.
+        let mut dice = chance.clone();
+        for _ in 0..1000 * id {
+            dice.roll();
+        }
+        let places = Arc::clone(&places);
+        let mut actor = Actor { id, raw, dice, settings: defaults(), named: None, places };
+        let stop = Arc::clone(&stop);
+        running.push(tasks::spawn("actor", async move {
+            for _ in 0..rounds {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut seen = actor.act().await;
+                if seen.is_ok() {
+                    seen = actor.look().await;
+                }
+                if seen.is_err() {
+                    stop.store(true, Ordering::Relaxed);
+                    return (seen, actor);
+                }
+            }
+            (Ok(()), actor)
+        }));
+    }
+    let mut all = Ok(());
+    let mut actors = Vec::new();
+    for actor in running {
+        let (seen, actor) = actor.await.unwrap();
+        all = all.and(seen);
+        actors.push(actor);
+    }
+    chance.roll();
+    if all.is_ok() {
+        // All are still there, and none of them holds a backend.
+        let active = |line: &&str| {
+            line.starts_with("pgsteer_pool_connections{") && line.contains("state=\"active\"")
+        };
+        let free = eventually(Duration::from_secs(30), || {
+            let metrics = house.http("/metrics").body;
+            let mut lines = metrics.lines().filter(active).peekable();
+            lines.peek().expect("the metric is there");
+            lines.all(|line| line.ends_with(" 0")).then_some(())
+        });
+        assert!(free.is_some(), "a backend is still held: {:?}", held(house));
+    }
+    drop(actors);
+    all
+}
+
+/// What pins a session, and what ends it.
+const PINS: [(&str, &str); 11] = [
+    ("CREATE TEMP TABLE t (i int)", "DROP TABLE t"),
+    ("CREATE TEMP TABLE t (i int)", "DISCARD TEMP"),
+    ("CREATE TEMP SEQUENCE q; CREATE TEMP VIEW v AS SELECT 1", "DROP SEQUENCE q; DROP VIEW v"),
+    ("SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)"),
+    ("SELECT pg_try_advisory_lock_shared(1, 2)", "SELECT pg_advisory_unlock_all()"),
+    ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "CLOSE c"),
+    ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "CLOSE ALL"),
+    ("LISTEN news", "UNLISTEN news"),
+    ("LISTEN news; LISTEN olds", "UNLISTEN *"),
+    ("PREPARE p AS SELECT 1", "DEALLOCATE p"),
+    ("PREPARE p AS SELECT 1; LISTEN news; CREATE TEMP TABLE t ()", "DISCARD ALL"),
+];
+
+/// Whether a backend of the primary is held.
+fn is_held(house: &House) -> bool {
+    let metrics = house.http("/metrics").body;
+    let active = |line: &&str| {
+        line.starts_with("pgsteer_pool_connections{")
+            && line.contains(&house.server("primary").address())
+            && line.contains("state=\"active\"")
+    };
+    !metrics.lines().find(active).unwrap().ends_with(" 0")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_pins_a_session_holds_it_and_its_end_lets_go() {
+    let house = house("tracked");
+    let mut raw = Raw::enter_as(&house, "app").await;
+    for (pin, end) in PINS {
+        assert_eq!(raw.query(pin).await.code(), None, "{pin}");
+        // Behind its answer the backend is looked at: what is asked next comes after that.
+        assert_eq!(raw.value("SELECT 1").await, "1");
+        assert!(is_held(&house), "{pin}");
+        assert_eq!(raw.query(end).await.code(), None, "{end}");
+        let free = eventually(Duration::from_secs(10), || (!is_held(&house)).then_some(()));
+        assert!(free.is_some(), "still held after {end}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_clients_through_ten_backends_mix_nothing() {
+    let house = house("tracked");
+    let mut dice = Dice::from_env();
+    mix(&house, ROUNDS, &mut dice).await.unwrap();
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+    for server in house.cluster.servers() {
+        let backends: u64 = server.value(count).unwrap().parse().unwrap();
+        assert!(backends <= 10, "{backends} backends on {}", server.name());
+    }
+    let metrics = house.http("/metrics").body;
+    eprintln!(
+        "{}",
+        metrics.lines().filter(|l| l.contains("queries_total")).collect::<Vec<_>>().join("\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_reset_the_same_run_finds_a_leak() {
+    let house = house("off");
+    let mut dice = Dice::from_env();
+    let leak = mix(&house, ROUNDS, &mut dice).await.expect_err("without the reset nothing leaked?");
+    eprintln!("found, as it must be: {leak}");
+}
