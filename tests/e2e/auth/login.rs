@@ -199,7 +199,7 @@ async fn without_a_server_those_who_were_seen_before_get_in() {
     let door = Door::open(gate, Some(target));
     assert_eq!(door.psql("alice", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
 
-    drop(server);
+    server.stop();
     door.keyring.doubt("alice");
     tokio::time::sleep(Duration::from_millis(1100)).await;
 

@@ -1,7 +1,7 @@
 //! One PostgreSQL with a `pg_hba.conf` and certificates of our own making.
 
 use crate::support::cluster;
-use pgsteer::sandbox::{Auth, Cluster, Plan, Scratch};
+use pgsteer::sandbox::{Auth, Cluster, Plan, Scratch, Shutdown};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +39,11 @@ impl Postgres {
         let cluster = cluster(&plan);
         let (dir, port) = (cluster.primary().socket_dir().to_owned(), cluster.primary().port());
         Self { dir, port, cluster, _files: files }
+    }
+
+    /// Stops it; its port stays its own, so that no other test's server answers there.
+    pub fn stop(&self) {
+        self.cluster.primary().stop(Shutdown::Immediate).unwrap();
     }
 
     /// Runs SQL as the superuser through the unix socket; the first value, if there is one.
