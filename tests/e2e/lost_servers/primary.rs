@@ -196,8 +196,16 @@ fn what_was_in_flight_is_never_executed_twice() {
             let (mut acknowledged, mut in_doubt) = (Vec::new(), Vec::new());
             while !stop.load(Ordering::Relaxed) {
                 let id = next.fetch_add(1, Ordering::Relaxed);
-                let sql = format!("INSERT INTO ledger SELECT {id} FROM pg_sleep(0.005)");
-                let reply = if writer % 2 == 0 { wire.query(&sql) } else { wire.extended(&sql) };
+                // Lost before its commit, or behind it.
+                let early = format!("INSERT INTO ledger SELECT {id} FROM pg_sleep(0.005)");
+                let late = format!(
+                    "BEGIN; INSERT INTO ledger VALUES ({id}); COMMIT; SELECT pg_sleep(0.005)"
+                );
+                let reply = match writer % 4 {
+                    0 => wire.query(&early),
+                    1 => wire.extended(&early),
+                    _ => wire.query(&late),
+                };
                 match reply.codes()[..] {
                     [] => acknowledged.push(id),
                     ["08007"] => in_doubt.push(id),
@@ -238,5 +246,6 @@ fn what_was_in_flight_is_never_executed_twice() {
     assert!(lost.is_empty(), "acknowledged, and not there: {lost:?}");
     let strange: Vec<_> = once.iter().filter(|id| !acknowledged.contains(id)).collect();
     assert!(strange.iter().all(|id| in_doubt.contains(id)), "nobody sent these: {strange:?}");
+    assert!(!strange.is_empty(), "none was committed and not acknowledged: nothing was at stake");
     assert!(in_doubt.len() >= WRITERS, "too few were in flight at the kills: {in_doubt:?}");
 }
