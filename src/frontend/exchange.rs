@@ -200,6 +200,10 @@ impl Exchange {
             {
                 return Poll::Ready(Event::ClientGone);
             }
+            if self.is_copying_in() && self.has_room() {
+                // Data that came before the server had asked for it is in the inbox already.
+                self.passes_on(client);
+            }
             if self.poll_send(context, conn).is_err() {
                 // What the server said before it closed is still to be read.
                 self.to_server.clear();
