@@ -16,8 +16,17 @@ use std::sync::PoisonError;
 const FIRST: u16 = 15_000;
 const LAST: u16 = 32_000;
 
-/// Those that this process has handed out and not got back.
-static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+/// What this process has handed out.
+static HANDED_OUT: Mutex<HandedOut> = Mutex::new(HandedOut { taken: BTreeSet::new(), count: 0 });
+
+#[derive(Debug)]
+struct HandedOut {
+    /// Those that were not given back.
+    taken: BTreeSet<u16>,
+    /// How many places the search has passed. It goes on from there, so that a port which was
+    /// given back is the last to be used again: somebody may still call at it.
+    count: u32,
+}
 
 /// A port of 127.0.0.1 that nothing else of this process uses.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,14 +38,16 @@ impl Port {
     /// # Errors
     /// [`SandboxError::NoPort`] if all are in use.
     pub fn free() -> Result<Self, SandboxError> {
-        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner);
         // Each process starts its search elsewhere, so that two rarely meet.
         let span = u32::from(LAST - FIRST);
         let start = std::process::id().wrapping_mul(61) % span;
-        let candidates = (0..span).filter_map(|step| u16::try_from((start + step) % span).ok());
-        for port in candidates.map(|offset| FIRST + offset) {
-            if !taken.contains(&port) && is_free(port) {
-                taken.insert(port);
+        for _ in 0..span {
+            out.count = out.count.wrapping_add(1) % span;
+            let Ok(offset) = u16::try_from((start + out.count) % span) else { continue };
+            let port = FIRST + offset;
+            if !out.taken.contains(&port) && is_free(port) {
+                out.taken.insert(port);
                 return Ok(Self(port));
             }
         }
@@ -51,7 +62,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        TAKEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.0);
     }
 }
 
@@ -69,5 +80,8 @@ mod tests {
         let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, one.number())).unwrap();
         let other = Port::free().unwrap();
         assert_ne!(one, other);
+        let given_back = other.number();
+        drop(other);
+        assert_ne!(Port::free().unwrap().number(), given_back);
     }
 }
