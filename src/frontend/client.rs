@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// One end of the conversation.
@@ -27,6 +28,8 @@ pub struct Client {
     out: Vec<u8>,
     /// How much of the output was written.
     written: usize,
+    /// Whether the stream may hold back what was written to it.
+    held_back: HeldBack,
     /// Bytes of a message that is passed over and has not arrived.
     skip: usize,
     /// Whether the client has closed its side.
@@ -40,6 +43,13 @@ enum Ended {
     Yes,
 }
 
+/// Whether the stream may have taken more than it has sent: TLS does, while the socket is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeldBack {
+    No,
+    Maybe,
+}
+
 /// The client is gone: its socket is closed or broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client is gone")]
@@ -49,6 +59,8 @@ pub struct Gone;
 const OUT_MAX: usize = 128 * 1024;
 /// Chunks from this size on are written as they came, without a copy, in bytes.
 const DIRECT_WRITE_MIN: usize = 8 * 1024;
+/// How long a client that is closed may take to read why, behind all that it has not read yet.
+const FAREWELL_MAX: Duration = Duration::from_secs(5);
 
 impl Client {
     /// A client on this shard.
@@ -60,6 +72,7 @@ impl Client {
             taken: 0,
             out: Vec::new(),
             written: 0,
+            held_back: HeldBack::No,
             skip: 0,
             ended: Ended::No,
         }
@@ -97,6 +110,11 @@ impl Client {
         self.backlog() >= OUT_MAX
     }
 
+    /// Whether something is still to be written, or to be pushed out of the stream.
+    pub fn has_output(&self) -> bool {
+        self.backlog() > 0 || self.held_back == HeldBack::Maybe
+    }
+
     /// The output, to append to.
     pub fn out(&mut self) -> &mut Vec<u8> {
         if self.out.capacity() == 0 {
@@ -118,6 +136,7 @@ impl Client {
         if bytes.len() >= DIRECT_WRITE_MIN && self.backlog() == 0 {
             match Pin::new(&mut self.stream).poll_write(context, bytes) {
                 Poll::Ready(Ok(written)) => {
+                    self.held_back = HeldBack::Maybe;
                     self.count_sent(written);
                     rest = bytes.get(written..).unwrap_or(&[]);
                 }
@@ -137,6 +156,7 @@ impl Client {
             match ready!(Pin::new(&mut self.stream).poll_write(context, rest)) {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Gone)),
                 Ok(written) => {
+                    self.held_back = HeldBack::Maybe;
                     self.written += written;
                     self.count_sent(written);
                 }
@@ -149,7 +169,10 @@ impl Client {
         // TLS holds records back until it is told.
         match Pin::new(&mut self.stream).poll_flush(context) {
             Poll::Ready(Err(_)) => Poll::Ready(Err(Gone)),
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => {
+                self.held_back = HeldBack::No;
+                Poll::Ready(Ok(()))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -199,18 +222,28 @@ impl Client {
     /// [`Gone`] if the connection broke, or ended.
     pub async fn more(&mut self) -> Result<(), Gone> {
         poll_fn(|context| {
-            if self.backlog() > 0 {
-                let flushed = self.poll_flush(context);
-                if let Poll::Ready(Err(Gone)) = flushed {
-                    return Poll::Ready(Err(Gone));
-                }
+            let flushed =
+                if self.has_output() { self.poll_flush(context) } else { Poll::Ready(Ok(())) };
+            if let Poll::Ready(Err(Gone)) = flushed {
+                return Poll::Ready(Err(Gone));
             }
             if self.has_ended() {
-                return Poll::Ready(Err(Gone));
+                // It has said all that it had to say, and may still listen.
+                return flushed.map(|_| Err(Gone));
             }
             self.poll_fill(context)
         })
         .await
+    }
+
+    /// Writes the last that is queued. The client is told if it still listens; it is closed
+    /// either way.
+    pub async fn farewell(&mut self) {
+        match tokio::time::timeout(FAREWELL_MAX, self.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(Gone)) => tracing::debug!("a client left before it was told why it is closed"),
+            Err(_) => tracing::debug!("a client did not read why it is closed"),
+        }
     }
 
     /// Writes all that is queued.

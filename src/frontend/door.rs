@@ -61,10 +61,7 @@ async fn farewell(client: &mut Client, no: &No) {
     let mut report = no.report();
     report.severity = message::Severity::Fatal;
     client.report(&report);
-    // The client is told if it still listens; it is closed either way.
-    if client.flush().await.is_err() {
-        tracing::debug!("a client left before it could be told why it is closed");
-    }
+    client.farewell().await;
 }
 
 /// The last word to one that has not.

@@ -14,6 +14,7 @@
 
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
+use crate::frontend::glance::{is_bulk, is_deallocation, is_stale, may_run_again};
 use crate::frontend::params::{Cause, Reported};
 use crate::frontend::processes::Processes;
 use crate::metrics::ErrorOrigin;
@@ -55,6 +56,8 @@ pub struct Exchange {
     pub reopened: Reopened,
     /// The backend's process, and what the client knows as its own.
     pub processes: Processes,
+    /// How much of the client's bytes is taken in.
+    pub appetite: Appetite,
     /// The FATAL error that the server sent last; its client is told in our words.
     farewell: Option<SqlState>,
     /// Notes to be undone, for messages that the server never ran.
@@ -78,6 +81,15 @@ enum Leftover {
     None,
     /// Yes: its rest still goes to the server, which passes over it.
     Passing,
+}
+
+/// How much of the client's bytes is taken in before its next group is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appetite {
+    /// As much as a group may have: more waits in the socket.
+    OneGroup,
+    /// Also the rest of the message without which the next group is none; its kind bounds it.
+    WholeMessage,
 }
 
 /// Whether messages that arrived were left for the next look.
@@ -156,6 +168,7 @@ impl Exchange {
             client_pass: 0,
             reopened: Reopened::No,
             processes,
+            appetite: Appetite::OneGroup,
             farewell: None,
             undone: Vec::new(),
             reported,
@@ -195,7 +208,7 @@ impl Exchange {
         conn: &mut Conn,
     ) -> Poll<Event> {
         loop {
-            if client.backlog() > 0
+            if client.has_output()
                 && let Poll::Ready(Err(Gone)) = client.poll_flush(context)
             {
                 return Poll::Ready(Event::ClientGone);
@@ -223,7 +236,9 @@ impl Exchange {
                     Poll::Pending => {}
                 }
             }
-            if client.inbox().len() < GROUP_MAX && self.has_room() && !client.has_ended() {
+            let wanted =
+                client.inbox().len() < GROUP_MAX || self.appetite == Appetite::WholeMessage;
+            if wanted && self.has_room() && !client.has_ended() {
                 match client.poll_fill(context) {
                     Poll::Ready(Ok(())) if client.has_ended() => {
                         return Poll::Ready(Event::ClientEnded);
@@ -562,35 +577,4 @@ impl Chunk<'_, '_> {
             }
         }
     }
-}
-
-/// Messages that may be long and that nobody needs to look into.
-const fn is_bulk(tag: u8) -> bool {
-    matches!(tag, b'D' | b'd' | b'T' | b'V' | b't')
-}
-
-/// Whether a `CommandComplete` says that all prepared statements are gone.
-fn is_deallocation(message: &[u8]) -> bool {
-    matches!(message.get(frame::HEADER..), Some(b"DISCARD ALL\0" | b"DEALLOCATE ALL\0"))
-}
-
-/// Whether the error says that a prepared statement has another result by now. The routine that
-/// raises it is named, untranslated, in every version since 9.1.
-///
-/// Source: `RevalidateCachedQuery` in `utils/cache/plancache.c`.
-fn is_stale(error: &[u8]) -> bool {
-    error.split(|byte| *byte == 0).any(|field| field == b"RRevalidateCachedQuery")
-}
-
-/// Errors after which a read that has shown nothing is run again elsewhere: the server refused
-/// it, or cancelled it for reasons of its own, and it can have changed nothing.
-fn may_run_again(code: SqlState) -> bool {
-    matches!(
-        code,
-        SqlState::READ_ONLY_TRANSACTION
-            | SqlState::SERIALIZATION_FAILURE
-            | SqlState::ADMIN_SHUTDOWN
-            | SqlState::CRASH_SHUTDOWN
-            | SqlState::CANNOT_CONNECT_NOW
-    )
 }

@@ -14,6 +14,7 @@ pub mod cancel;
 mod client;
 mod door;
 mod exchange;
+mod glance;
 mod greet;
 mod local;
 pub mod login;
