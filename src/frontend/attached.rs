@@ -7,7 +7,7 @@ use crate::frontend::state::Resets;
 use crate::metrics::{QueryKind, ServedBy};
 use crate::pool::Checkout;
 use crate::route::Need;
-use crate::session::{End, Renamed, UnnamedThere};
+use crate::session::{End, Executes, Renamed, UnnamedThere};
 use crate::sql::Effects;
 use crate::topology::{Epoch, ServerId};
 use crate::wire::frame::TxStatus;
@@ -23,6 +23,8 @@ pub struct Attached {
     pub server: ServerId,
     /// What it was when the backend was taken.
     pub standing: Standing,
+    /// Whether it was shown to hold all that the session knew.
+    pub proven: Proven,
     /// Under which primary.
     pub epoch: Epoch,
     /// The transaction, as the server told last.
@@ -49,6 +51,15 @@ pub struct Attached {
     pub computed: Computed,
     /// Whether the session has seen data here.
     pub shown: ShownData,
+}
+
+/// Whether a backend was shown to hold all that its session knew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proven {
+    /// It was.
+    Yes,
+    /// Nobody asked: nothing was to be read, or whatever a standby shows would do.
+    No,
 }
 
 /// Whether a session has seen data of a server.
@@ -83,6 +94,8 @@ pub struct Sent {
     pub since: crate::clock::Moment,
     /// How it ends.
     pub end: End,
+    /// Whether it runs anything.
+    pub executes: Executes,
     /// The transaction before it.
     pub before: TxStatus,
     /// Whether it is a pure read.
@@ -103,6 +116,10 @@ impl Sent {
                 (MayCommit::Maybe, _) | (_, MayCommit::Maybe) => MayCommit::Maybe,
             },
             since: earlier.since,
+            executes: match (earlier.executes, self.executes) {
+                (Executes::Nothing, Executes::Nothing) => Executes::Nothing,
+                (Executes::Something, _) | (_, Executes::Something) => Executes::Something,
+            },
             before: earlier.before,
             read: match (earlier.read, self.read) {
                 (PureRead::Yes, PureRead::Yes) => PureRead::Yes,
@@ -207,6 +224,15 @@ impl Attached {
             && !self.exchange.replies.awaits_sync()
             && self.exchange.client_pass == 0
             && self.exchange.to_server.is_empty()
+    }
+
+    /// Whether the group before `Sync` was answered so far, and has done nothing but to prepare
+    /// and to describe: its session can go on elsewhere.
+    pub fn has_only_prepared(&self) -> bool {
+        self.segment == Segment::Open
+            && self.exchange.replies.is_settled()
+            && !self.exchange.replies.is_skipping()
+            && self.sent.is_some_and(|sent| sent.executes == Executes::Nothing)
     }
 
     /// Whether a group was sent that is not answered to its end.

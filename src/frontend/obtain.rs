@@ -6,7 +6,7 @@
 use crate::backend::ConnectError;
 use crate::clock;
 use crate::clock::Moment;
-use crate::frontend::attached::Standing;
+use crate::frontend::attached::{Proven, Standing};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
@@ -33,6 +33,8 @@ pub(super) struct Obtained {
     pub checkout: Checkout,
     /// What its server was.
     pub standing: Standing,
+    /// Whether it was shown to hold all that the session knew.
+    pub proven: Proven,
     /// Under which primary.
     pub epoch: Epoch,
 }
@@ -142,8 +144,8 @@ impl Attempt<'_> {
                 // The second read in a row that the floor drives to the primary waits.
                 self.session.patience =
                     if why == Why::Floor { Patience::Some } else { Patience::None };
-                let epoch = topology.epoch;
-                Ok(Some(Obtained { checkout, standing, epoch }))
+                let (proven, epoch) = (self.proven(&checkout), topology.epoch);
+                Ok(Some(Obtained { checkout, standing, proven, epoch }))
             }
             Route::Wait { ask, until } => {
                 self.ask(ask);
@@ -157,6 +159,22 @@ impl Attempt<'_> {
                 Ok(None)
             }
             Route::Refuse(refusal) => Err(self.refuse(refusal, now)),
+        }
+    }
+
+    /// Whether this backend was shown to hold all that the session knows: by the decision, or by
+    /// having shown it to the session before.
+    fn proven(&self, checkout: &Checkout) -> Proven {
+        let anchored = matches!(
+            self.session.floor.anchor(),
+            Anchor::Standby(server, seen)
+                if server == checkout.server() && checkout.backend.opened_at <= seen
+        );
+        let read = matches!(self.plan.need, Need::Read | Need::Standby);
+        if anchored || (read && self.plan.consistency != Consistency::Eventual) {
+            Proven::Yes
+        } else {
+            Proven::No
         }
     }
 

@@ -5,7 +5,9 @@
 
 use crate::backend;
 use crate::clock;
-use crate::frontend::attached::{Attached, Doomed, PureRead, Segment, Sent, ShownData, Standing};
+use crate::frontend::attached::{
+    Attached, Doomed, Proven, PureRead, Segment, Sent, ShownData, Standing,
+};
 use crate::frontend::cancel::CANCEL_TIMEOUT;
 use crate::frontend::exchange::{Completed, Event, Shown};
 use crate::frontend::obtain::bit;
@@ -25,6 +27,8 @@ use crate::wire::message;
 
 /// How often one group is sent: a read that five servers fail is not the servers' fault.
 const TRIES_MAX: u32 = 5;
+/// From this try on, the client is shown what comes of it.
+pub(super) const TRIES_SHOWN: u32 = 2 * TRIES_MAX;
 
 impl Serving {
     /// Deals with what the exchange stopped for.
@@ -96,9 +100,15 @@ impl Serving {
             // The session stays with a standby for what it saw there. One that was only asked
             // for what any server can answer may lack what the session wrote.
             Standing::Standby if attached.shown == ShownData::No => {}
-            Standing::Standby => {
-                self.session.floor.after_standby(attached.server, now, attached.epoch);
-            }
+            Standing::Standby => match attached.proven {
+                Proven::Yes => {
+                    self.session.floor.after_standby(attached.server, now, attached.epoch);
+                }
+                // `eventual` took whatever was there; the next read may be another's.
+                Proven::No => {
+                    self.session.floor.after_unproven(attached.server, now, attached.epoch);
+                }
+            },
         }
     }
 
@@ -181,9 +191,10 @@ impl Serving {
         }
         let mid_message = attached.exchange.is_mid_message();
         let shown = matches!(attached.exchange.shown, Shown::Yes);
+        let stands_in = attached.exchange.replies.is_ours_next();
+        let sent = attached.sent.filter(|_| attached.owed() && !attached.has_only_prepared());
         let exchange = &mut attached.exchange;
         exchange.replies.abandon(&mut |undo| exchange.undone.push(undo));
-        let sent = attached.sent.filter(|_| attached.owed());
         if let Some(sent) = sent
             && sent.kept > 0
             && !shown
@@ -191,8 +202,7 @@ impl Serving {
             let code = farewell.unwrap_or(SqlState::CONNECTION_FAILURE);
             self.plan_retry(&mut attached, code);
             self.let_go_of(*attached);
-            let exhausted = self.retry.is_some_and(|retry| retry.tries > 2 * TRIES_MAX);
-            return if exhausted { self.give_up(sent, &No::ReadBroken) } else { Ok(()) };
+            return Ok(());
         }
         let status = attached.status;
         let stays = !attached.pins.is_empty()
@@ -204,6 +214,11 @@ impl Serving {
         }
         if stays {
             return Err(Stop::Refuse(No::StateLost));
+        }
+        if stands_in {
+            // The transaction that was to stand in for a lost one is lost, too, and with it the
+            // answer that the client waits for.
+            return Err(Stop::Refuse(No::TransactionLost));
         }
         let Some(sent) = sent else {
             return match status {

@@ -93,7 +93,7 @@ pub struct Material<'a> {
 
 /// What the group needs.
 pub fn plan(material: &Material<'_>) -> Plan {
-    let wishes = material.mentioned.iter().flatten().fold(material.wishes, hinted);
+    let wishes = together(material);
     let mut plan = Plan {
         need: Need::Anywhere,
         consistency: wishes.consistency,
@@ -117,6 +117,9 @@ pub fn plan(material: &Material<'_>) -> Plan {
             continue;
         };
         plan.weigh(facts, material.catalog, &mut reads);
+    }
+    if may_go_on_behind_rollback(material) {
+        plan.commits = MayCommit::Maybe;
     }
     if let End::Flush | End::Cut { .. } = material.end {
         plan.again = Again::MustNot;
@@ -201,6 +204,26 @@ fn need(plan: &Plan, role: RoleWish, reads: Reads) -> Need {
     }
 }
 
+/// What the group's statements wish for together: the strictest consistency of all, and a standby
+/// only if each of them does.
+fn together(material: &Material<'_>) -> Wishes {
+    let each = material.mentioned.iter().map(|facts| match facts {
+        Some(facts) => hinted(material.wishes, facts),
+        None => material.wishes,
+    });
+    let both = |a: Wishes, b: Wishes| Wishes {
+        role: match (a.role, b.role) {
+            (RoleWish::Primary, _) | (_, RoleWish::Primary) => RoleWish::Primary,
+            (RoleWish::Standby, RoleWish::Standby) => RoleWish::Standby,
+            (RoleWish::Auto | RoleWish::Standby, RoleWish::Auto | RoleWish::Standby) => {
+                RoleWish::Auto
+            }
+        },
+        consistency: a.consistency.max(b.consistency),
+    };
+    each.reduce(both).unwrap_or(material.wishes)
+}
+
 /// What the comment hints of a statement say.
 fn hinted(wishes: Wishes, facts: &Arc<Facts>) -> Wishes {
     let mut wishes = wishes;
@@ -275,6 +298,14 @@ fn goes_on_at_a_standby(why: NeedsPrimary, facts: &Facts) -> bool {
         (NeedsPrimary::PreparedSql, _) => !effects.any(Effects::PREPARE | Effects::EXECUTE),
         _ => false,
     }
+}
+
+/// Whether a `ROLLBACK` is not the group's only statement, or may not be the last before `Sync`:
+/// what comes behind it is committed by itself.
+fn may_go_on_behind_rollback(material: &Material<'_>) -> bool {
+    let alone = matches!(material.end, End::Query | End::Sync) && material.mentioned.len() == 1;
+    let mut known = material.mentioned.iter().flatten();
+    !alone && known.any(|facts| matches!(facts.transaction(), Transaction::Rollback(_)))
 }
 
 /// Whether the statement begins a transaction that a standby can run.

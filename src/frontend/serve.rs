@@ -9,11 +9,11 @@ use crate::frontend::attached::{
     Attached, Computed, Doomed, PureRead, Relies, Segment, Sent, ShownData, Standing,
 };
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Exchange, Reopened, Shown};
+use crate::frontend::exchange::{Appetite, Exchange, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
-use crate::frontend::outcome::LostTransaction;
+use crate::frontend::outcome::{LostTransaction, TRIES_SHOWN};
 use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, Material, Plan, Taint, plan};
@@ -58,11 +58,9 @@ pub async fn serve(serving: &mut Serving) -> Goodbye {
             Ok(()) => {}
             Err(Stop::Gone) => return Goodbye::Client,
             Err(Stop::Refuse(no)) => {
+                serving.attached = None;
                 serving.client.report(&fatal(&no));
-                // The client is told if it still listens; it is closed either way.
-                if serving.client.flush().await.is_err() {
-                    tracing::debug!("a client left before it could be told why it is closed");
-                }
+                serving.client.farewell().await;
                 return Goodbye::Refused;
             }
         }
@@ -100,6 +98,7 @@ impl Serving {
     /// The group that may be sent now, if one is there.
     fn next_group(&mut self) -> Result<Next, Violation> {
         if let Some(attached) = &mut self.attached {
+            attached.exchange.appetite = Appetite::OneGroup;
             if attached.exchange.is_copying_in() || attached.exchange.client_pass > 0 {
                 if attached.exchange.passes_on(&mut self.client) {
                     return Ok(Next::Nothing);
@@ -138,7 +137,12 @@ impl Serving {
         );
         self.session.mentioned = mentioned;
         Ok(match scanned? {
-            Scan::Incomplete => Next::Nothing,
+            Scan::Incomplete => {
+                if let Some(attached) = &mut self.attached {
+                    attached.exchange.appetite = Appetite::WholeMessage;
+                }
+                Next::Nothing
+            }
             Scan::Group(group) => Next::Group(group),
             Scan::Leftover(bytes) => {
                 self.client.take(bytes);
@@ -325,7 +329,7 @@ impl Serving {
     }
 
     fn hold(&mut self, obtained: Obtained) {
-        let Obtained { checkout, standing, epoch } = obtained;
+        let Obtained { checkout, standing, proven, epoch } = obtained;
         self.session.cancel.attach(Arc::clone(&checkout.running));
         let reported = std::mem::take(&mut self.session.reported);
         let processes =
@@ -338,6 +342,7 @@ impl Serving {
             checkout,
             exchange,
             standing,
+            proven,
             epoch,
             status: TxStatus::Idle,
             sent: None,
@@ -389,11 +394,13 @@ impl Serving {
     /// Builds what the backend is to be sent.
     fn send(&mut self, group: &Group, plan: &Plan) -> Result<(), Stop> {
         self.presence.turn(ClientState::Active);
-        let Self { client, session, attached, .. } = self;
+        let Self { client, session, attached, retry, .. } = self;
         let Some(attached) = attached.as_deref_mut() else { return Ok(()) };
         let before = attached.status;
         let goes_on = attached.segment;
-        let tried_again = may_run_again(group, plan, attached);
+        let skipped = attached.exchange.replies.is_skipping();
+        let last = retry.is_some_and(|retry| retry.tries >= TRIES_SHOWN);
+        let tried_again = !last && may_run_again(group, plan, attached);
         attached.exchange.shown =
             if tried_again { Shown::NotYet(client.shard.take_buffer()) } else { Shown::Yes };
         for facts in session.mentioned.iter().flatten() {
@@ -405,18 +412,22 @@ impl Serving {
         attached.exchange.relies =
             if attached.exchange.replies.relies_on_held() { Relies::Yes } else { Relies::No };
         attached.segment = match group.end {
-            End::Flush => Segment::Open,
-            End::Query | End::Sync => Segment::Closed,
-            End::Cut { rest, of } => {
-                attached.exchange.client_pass = rest;
-                match of {
-                    Cut::Query => Segment::Closed,
-                    Cut::Batch => Segment::Open,
-                }
-            }
+            // The server, too, passes over a `Query` that comes before the `Sync` it waits for.
+            End::Query | End::Cut { of: Cut::Query, .. } if skipped => Segment::Open,
+            End::Flush | End::Cut { of: Cut::Batch, .. } => Segment::Open,
+            End::Query | End::Sync | End::Cut { of: Cut::Query, .. } => Segment::Closed,
         };
         if matches!(group.end, End::Flush | End::Cut { .. }) || !tried_again {
             client.take(group.bytes);
+        }
+        if let End::Cut { rest, .. } = group.end {
+            // The start of a message that is passed over is not sent. Nor must its rest be: the
+            // server would take its bytes, which may be anybody's data, for messages.
+            if skipped {
+                client.take(rest);
+            } else {
+                attached.exchange.client_pass = rest;
+            }
         }
         let sent = Sent {
             kept: if tried_again { group.bytes } else { 0 },
@@ -424,6 +435,7 @@ impl Serving {
             commits: plan.commits,
             since: plan.since,
             end: group.end,
+            executes: group.executes,
             before,
             read: pure_read(plan),
             kind: kind(plan),

@@ -82,6 +82,13 @@ impl Floor {
         self.anchor = Anchor::Standby(server, now);
     }
 
+    /// Takes note that a standby answered that was not shown to hold all that the session knew.
+    /// The session may have seen something there, but that it stays there proves nothing.
+    pub const fn after_unproven(&mut self, server: ServerId, now: Moment, epoch: Epoch) {
+        self.mark = Some(Mark { at: now, epoch });
+        self.anchor = Anchor::Left(server, now);
+    }
+
     /// What a server other than the anchor must have replayed. Resolves the mark if it can be.
     pub fn demand(&mut self, topology: &Topology) -> Demand {
         if let Some(mark) = self.mark {
@@ -165,6 +172,17 @@ mod tests {
         let later = topology(1, &[(20, at(1, 100)), (21, at(1, 150))], history);
         assert_eq!(floor.demand(&later), Demand::Position(at(1, 150)));
         assert_eq!(floor.demand(&early), Demand::Position(at(1, 150)), "once resolved, it stays");
+    }
+
+    #[test]
+    fn a_standby_that_was_not_proven_is_no_anchor() {
+        let mut floor = Floor::default();
+        floor.after_primary(moment(20), Epoch(1));
+        floor.after_unproven(ServerId(1), moment(30), Epoch(1));
+        assert_eq!(floor.anchor(), Anchor::Left(ServerId(1), moment(30)));
+        let history = History::new(Timeline(1), vec![]);
+        let early = topology(1, &[(25, at(1, 100))], history);
+        assert_eq!(floor.demand(&early), Demand::Unresolved(moment(30)));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod fitness;
 mod lost_servers;
 mod flow;
 mod leaks;
+mod pieces;
 mod pooling;
 mod prepared;
 mod raw;
