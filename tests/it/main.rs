@@ -13,3 +13,4 @@ mod cli;
 mod config;
 mod session;
 mod tidy;
+mod timelines;
