@@ -35,3 +35,4 @@ mod raw;
 mod operations;
 mod roles;
 mod routing;
+mod rust_drivers;
