@@ -22,6 +22,7 @@ mod control;
 mod sandbox;
 mod auth;
 mod bad_input;
+mod cancel;
 mod consistency;
 mod demo;
 mod fitness;

@@ -1,0 +1,161 @@
+//! A cancel hits the statement that its own client is running, or nothing.
+
+use crate::raw::{Raw, bind, cancel, execute, parse, query};
+use crate::support::{Blueprint, House};
+use pgsteer::sandbox::StatementLog;
+use pgsteer::tasks;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+fn house(settings: &[(&str, &str)]) -> House {
+    let mut blueprint = Blueprint::new().servers(|plan| plan.standbys(0).log(StatementLog::Off));
+    for (key, value) in settings {
+        blueprint = blueprint.set(key, value);
+    }
+    blueprint.build()
+}
+
+/// Waits until the server runs a statement that contains this.
+fn await_running(house: &House, part: &str) {
+    let sql = format!(
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active' \
+         AND pid <> pg_backend_pid() AND query LIKE '%{part}%'"
+    );
+    house.server("primary").await_value(&sql, "t", "running the statement").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_hits_its_own_clients_statement_only() {
+    let house = house(&[("pool.size", "4")]);
+    let (mut mine, mut other) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    let sleep = "SELECT pg_sleep(3600) /* mine */";
+    for extended in [false, true] {
+        other.send(&query("SELECT 'well' FROM pg_sleep(1.5)")).await;
+        if extended {
+            let batch = [parse("", sleep), bind("", &[]), execute(), crate::raw::sync()];
+            mine.send(&batch.concat()).await;
+        } else {
+            mine.send(&query(sleep)).await;
+        }
+        await_running(&house, "mine */");
+        // Somebody guesses: right process, wrong secret, and the other way round.
+        let address = house.proxy.address();
+        let mut wrong = mine.secret.clone();
+        wrong[3] ^= 1;
+        cancel(address, mine.pid, &wrong).await;
+        cancel(address, mine.pid ^ 1, &mine.secret).await;
+        cancel(address, mine.pid, &[]).await;
+        await_running(&house, "mine */");
+        mine.cancel().await;
+        let answer = mine.ready().await;
+        assert_eq!(answer.code().as_deref(), Some("57014"), "{answer:?}");
+        assert_eq!(other.ready().await.value(), "well");
+        assert_eq!(mine.value("SELECT 1").await, "1");
+        // With nothing under way it does nothing, not even later.
+        mine.cancel().await;
+        assert_eq!(mine.value("SELECT 2 FROM pg_sleep(0.1)").await, "2");
+    }
+    // In a transaction it fails that.
+    mine.query("BEGIN").await;
+    mine.send(&query(sleep)).await;
+    await_running(&house, "mine */");
+    mine.cancel().await;
+    assert_eq!(mine.ready().await.status(), 'E');
+    assert_eq!(mine.query("ROLLBACK").await.status(), 'I');
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_is_held_is_cancelled_where_it_waits() {
+    let house = house(&[("pool.size", "1"), ("pool.wait_timeout", "1m")]);
+    let (mut holder, mut waiter) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    holder.query("CREATE TABLE t (i int)").await;
+    holder.query("BEGIN").await;
+    waiter.send(&query("INSERT INTO t VALUES (1)")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    waiter.cancel().await;
+    let answer = waiter.ready().await;
+    assert_eq!(answer.code().as_deref(), Some("57014"));
+    assert!(answer.error().unwrap().field(b'D').unwrap().contains("held"), "{answer:?}");
+    holder.query("COMMIT").await;
+    // It was never sent, and the next one is a new one.
+    assert_eq!(waiter.value("SELECT count(*) FROM t").await, "0");
+    assert_eq!(waiter.query("INSERT INTO t VALUES (2)").await.code(), None);
+    assert_eq!(waiter.value("SELECT count(*) FROM t").await, "1");
+}
+
+/// One backend for all: whoever is next after a cancelled client gets the very backend that a
+/// late cancel would hit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_cancels_that_race_with_the_end_hit_nobody_else() {
+    let house = house(&[("pool.size", "2"), ("pool.wait_timeout", "1m")]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let innocent = Arc::new(AtomicU64::new(0));
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let mut client = Raw::enter(&house).await;
+        let (stop, innocent) = (Arc::clone(&stop), Arc::clone(&innocent));
+        others.push(tasks::spawn("innocent", async move {
+            while !stop.load(Ordering::Relaxed) {
+                let answer = client.query("SELECT 'well' FROM pg_sleep(0.001)").await;
+                assert_eq!(answer.value(), "well");
+                innocent.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    let mut hit = 0;
+    let mut racer = Raw::enter(&house).await;
+    for round in 0..200_u64 {
+        let marked = format!("SET app.round = '{round}'; SELECT pg_sleep(0.003)");
+        racer.send(&query(&marked)).await;
+        // From well before the end to well after it.
+        tokio::time::sleep(Duration::from_micros(400 * (round % 20))).await;
+        let (pid, secret) = (racer.pid, racer.secret.clone());
+        let address = house.proxy.address();
+        let late = tasks::spawn("late", async move { cancel(address, pid, &secret).await });
+        let answer = racer.ready().await;
+        match answer.code().as_deref() {
+            Some("57014") => hit += 1,
+            None => {
+                // It was told that this was done: no cancel may undo it. One that is late may
+                // hit what it asks next, as with a server alone.
+                let show = loop {
+                    let answer = racer.query("SHOW app.round").await;
+                    match answer.code().as_deref() {
+                        Some("57014") => hit += 1,
+                        _ => break answer.value(),
+                    }
+                };
+                assert_eq!(show, round.to_string());
+            }
+            other => panic!("{other:?}"),
+        }
+        late.await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for other in others {
+        other.await.unwrap();
+    }
+    let innocent = innocent.load(Ordering::Relaxed);
+    eprintln!("of 200 cancels {hit} hit; {innocent} statements of others were untouched");
+    assert!(hit > 10, "the race was lost by all cancels: {hit}");
+    assert!(innocent > 200, "nobody was there to be hit: {innocent}");
+}
+
+/// The probe behind a statement runs under the session's own settings.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_statement_timeout_loses_nothing_and_is_felt_by_nobody_else() {
+    let house = house(&[("pool.size", "1")]);
+    let (mut hasty, mut other) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    for round in 0..30 {
+        let sql = format!("SET statement_timeout = 1; SET app.round = '{round}'");
+        assert_eq!(hasty.query(&sql).await.code(), None);
+        assert_eq!(other.value("SELECT 'well' FROM pg_sleep(0.01)").await, "well");
+        assert_eq!(other.value("SHOW statement_timeout").await, "0");
+        let answer = hasty.query("SELECT pg_sleep(1)").await;
+        assert_eq!(answer.code().as_deref(), Some("57014"), "its own setting holds");
+        assert_eq!(hasty.query("SET statement_timeout = '1min'").await.code(), None);
+        assert_eq!(hasty.value("SHOW app.round").await, round.to_string());
+        assert_eq!(hasty.query("RESET statement_timeout").await.code(), None);
+    }
+}
