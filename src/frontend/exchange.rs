@@ -355,8 +355,12 @@ impl Exchange {
         self.unread = Unread::No;
         let processed = Chunk { exchange: self, client, context }.process(bytes, partial);
         match processed {
-            // Something may have waited for the answers up to `Flush`.
-            Ok(None) if self.replies.is_settled() && !client.inbox().is_empty() => {
+            // Something may have waited for the answers up to `Flush`, or be data for a COPY that
+            // has just begun.
+            Ok(None)
+                if (self.replies.is_settled() || self.is_copying_in())
+                    && !client.inbox().is_empty() =>
+            {
                 Some(Event::ClientBytes)
             }
             Ok(event) => {
