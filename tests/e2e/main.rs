@@ -20,6 +20,7 @@ mod support;
 
 mod control;
 mod sandbox;
+mod splits;
 mod auth;
 mod bad_input;
 mod cancel;
