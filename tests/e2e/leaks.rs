@@ -241,7 +241,7 @@ impl Actor {
         };
         self.run(&first).await?;
         let backend = self.ask("SELECT pg_backend_pid()").await?.value();
-        for _ in 0..1 + self.dice.below(3) {
+        for _ in 0..=self.dice.below(3) {
             let answer = self.ask(&question).await?;
             self.same(&first, &answer.value(), &seen)?;
             let now = self.ask("SELECT pg_backend_pid()").await?.value();
