@@ -26,6 +26,7 @@ mod bad_input;
 mod cancel;
 mod consistency;
 mod demo;
+mod drivers;
 mod fitness;
 mod lost_servers;
 mod flow;
