@@ -1,7 +1,8 @@
 //! Drivers of other languages, as their users have them: psycopg 3, asyncpg, node-postgres.
 //!
-//! `scripts/test-drivers.sh` fetches them from PyPI and npm and runs `tests/drivers/*`. Where it
-//! can't fetch them the test fails, and says why: a driver that was not tried is not one that works.
+//! `scripts/test-drivers.sh` fetches them from their registries and runs `tests/drivers/*`. Where
+//! it can't fetch them the test fails, and says why: a driver that was not tried is not one that
+//! works.
 
 use crate::support::Blueprint;
 use std::path::Path;
@@ -24,7 +25,7 @@ fn psycopg_asyncpg_and_node_postgres_work_unchanged() {
     for driver in ["psycopg 3", "asyncpg", "node-postgres"] {
         assert!(said.contains(&format!("== {driver}")), "{driver} did not run: {said}");
     }
-    // Their prepared statements were served by all three servers, not by one that would have done for all.
+    // Their statements were served by all three, not by one that would have done for all.
     for server in house.cluster.servers() {
         assert!(server.logged("execute pgsteer_") > 0, "nothing ran on {}", server.name());
     }
