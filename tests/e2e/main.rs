@@ -28,6 +28,7 @@ mod consistency;
 mod demo;
 mod drivers;
 mod fitness;
+mod logins;
 mod lost_servers;
 mod flow;
 mod leaks;

@@ -2,4 +2,4 @@
 
 mod backend;
 mod login;
-mod postgres;
+pub mod postgres;

@@ -1,0 +1,223 @@
+//! Logins through the proxy as it is shipped: TLS and SCRAM to it, SCRAM to the servers, and no
+//! password in between.
+
+use crate::auth::postgres::certificates;
+use crate::support::{Blueprint, House};
+use pgsteer::sandbox::{Auth, SUPERUSER_PASSWORD, Scratch, Shutdown};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::process::{Command, Stdio};
+
+/// Passwords that occur nowhere else; in two parts, so that this program has none of them whole.
+const ALICE: [&str; 2] = ["only-alice-", "knows-4711"];
+const BOB: [&str; 2] = ["only-bob-", "knows-4712"];
+
+struct Login {
+    house: House,
+    files: Scratch,
+}
+
+impl Login {
+    /// Servers that demand SCRAM of everybody, and a proxy that does so over TLS.
+    fn build(auth: &str) -> Self {
+        let files = Scratch::new().unwrap();
+        certificates(files.path());
+        let at = |name: &str| files.path().join(name).display().to_string();
+        let tls = format!(
+            "[tls]\nmode = \"require\"\ncert = {:?}\nkey = {:?}\n[auth]\nmethod = \
+             \"scram-sha-256\"\n{auth}",
+            at("server.crt"),
+            at("server.key"),
+        );
+        let house = Blueprint::new()
+            .servers(|plan| plan.standbys(1).auth(Auth::Password))
+            .toml(&tls)
+            .set("routing.hold_max", "300ms")
+            .build();
+        Self { house, files }
+    }
+
+    /// With two users, whose verifiers the servers have.
+    fn with_users(self) -> Self {
+        for (name, password) in [("alice", ALICE), ("bob", BOB)] {
+            let sql = format!("CREATE ROLE {name} LOGIN PASSWORD '{}'", password.concat());
+            self.house.server("primary").rows(&sql).unwrap();
+        }
+        self.house.cluster.await_replay().unwrap();
+        self
+    }
+
+    fn psql(&self, user: &str, password: &str, sql: &str) -> Result<String, String> {
+        self.psql_with("verify-full", (user, password), sql)
+    }
+
+    fn psql_with(
+        &self,
+        mode: &str,
+        (user, password): (&str, &str),
+        sql: &str,
+    ) -> Result<String, String> {
+        let port = self.house.proxy.address().port();
+        let root = self.files.path().join("ca.crt");
+        let target = format!(
+            "host=localhost hostaddr=127.0.0.1 port={port} user={user} dbname=postgres \
+             sslmode={mode} sslrootcert={} connect_timeout=30",
+            root.display()
+        );
+        let output = Command::new("psql")
+            .args(["-X", "-A", "-t", "-v", "VERBOSITY=verbose", "-d", &target, "-c", sql])
+            .env("PGPASSWORD", password)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Whether these bytes are anywhere in the proxy's writable memory.
+    fn remembers(&self, needle: &str) -> bool {
+        let pid = self.house.proxy.pid().unwrap();
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        // A search of its own, for one without optimisation takes a minute.
+        let mut grep = Command::new("grep")
+            .args(["-acF", needle])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut sink = grep.stdin.take().unwrap();
+        let mut looked_at = 0;
+        for line in maps.lines() {
+            let mut words = line.split(' ');
+            let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
+            if !rights.starts_with("rw") {
+                continue;
+            }
+            let (from, to) = range.split_once('-').unwrap();
+            let place = |text: &str| u64::from_str_radix(text, 16).unwrap();
+            let size = usize::try_from(place(to) - place(from)).unwrap();
+            let mut bytes = vec![0; size];
+            // Some pieces of the map are the kernel's own.
+            if memory.read_exact_at(&mut bytes, place(from)).is_ok() {
+                looked_at += size;
+                sink.write_all(&bytes).unwrap();
+            }
+        }
+        drop(sink);
+        assert!(looked_at > 1_000_000, "the memory could not be read");
+        // 0: found, 1: not found.
+        let status = grep.wait().unwrap().code().unwrap();
+        assert!(status < 2, "grep failed");
+        status == 0
+    }
+
+    fn assert_without_passwords(&self) {
+        // Its own password must be there: so the search finds what there is to be found.
+        assert!(self.remembers(SUPERUSER_PASSWORD), "the search finds nothing at all");
+        for password in [ALICE, BOB] {
+            assert!(!self.remembers(&password.concat()), "a client's password is in memory");
+            assert!(!self.house.proxy.log().contains(&password.concat()));
+        }
+    }
+}
+
+/// Who is asked, by whom, over what.
+const WHO: &str = "SELECT current_user || ' ' || session_user";
+
+#[test]
+fn users_log_in_by_a_verifier_that_a_server_has() {
+    let login = Login::build("").with_users();
+    for _ in 0..3 {
+        assert_eq!(login.psql("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
+        assert_eq!(login.psql("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
+    }
+    // Reads and writes alike, on servers that ask for a proof themselves.
+    let create = "CREATE TEMP TABLE t AS SELECT 1; SELECT count(*) FROM t";
+    assert!(login.psql("alice", &ALICE.concat(), create).unwrap().ends_with('1'));
+
+    // A wrong password, and one who does not exist: nobody learns which it was.
+    let wrong = login.psql("alice", "wrong", WHO).unwrap_err();
+    let nobody = login.psql("nobody", "wrong", WHO).unwrap_err();
+    assert!(wrong.contains("password authentication failed for user \"alice\""), "{wrong}");
+    assert_eq!(wrong.replace("alice", "nobody"), nobody);
+    for refused in [&ALICE, &BOB] {
+        let other = login.psql("bob", &format!("{}x", refused.concat()), WHO);
+        assert!(other.is_err());
+    }
+    // The next one is let in again, and nobody without TLS.
+    assert_eq!(login.psql("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
+    let plain = login.psql_with("disable", ("alice", &ALICE.concat()), WHO).unwrap_err();
+    assert!(plain.contains("TLS") || plain.contains("SSL"), "{plain}");
+    login.assert_without_passwords();
+
+    // A password that is changed: the old one is refused, the new one taken.
+    let changed = format!("ALTER ROLE alice PASSWORD '{}new'", ALICE[0]);
+    login.house.server("primary").rows(&changed).unwrap();
+    login.house.cluster.await_replay().unwrap();
+    let new = format!("{}new", ALICE[0]);
+    let taken = pgsteer::sandbox::eventually(std::time::Duration::from_mins(1), || {
+        login.psql("alice", &new, WHO).ok()
+    });
+    assert_eq!(taken.as_deref(), Some("alice alice"));
+    let old = pgsteer::sandbox::eventually(std::time::Duration::from_mins(1), || {
+        login.psql("alice", &ALICE.concat(), WHO).err()
+    });
+    assert!(old.is_some(), "the old password still opens");
+}
+
+/// psql keeps the code of a refused login to itself; a driver does not.
+#[tokio::test]
+async fn a_wrong_password_and_an_unknown_user_have_one_sqlstate() {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0).auth(Auth::Password))
+        .set("auth.method", "scram-sha-256")
+        .build();
+    for user in ["postgres", "nobody"] {
+        let uri = format!("postgresql://{user}:wrong@{}/postgres", house.proxy.address());
+        let refused = tokio_postgres::connect(&uri, tokio_postgres::NoTls).await;
+        let refused = refused.err().expect("a wrong password");
+        assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("28P01"));
+    }
+    assert_eq!(house.client().await.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
+}
+
+#[test]
+fn users_of_a_file_of_verifiers_are_passed_on_to_servers() {
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.path().join("userlist.txt");
+    // The verifiers are made by the servers; until then the file is empty.
+    std::fs::write(&file, "").unwrap();
+    let login = Login::build(&format!("query = \"\"\nfile = {:?}", file.display().to_string()))
+        .with_users();
+    assert!(login.psql("alice", &ALICE.concat(), WHO).is_err(), "nothing is known of her");
+    let sql = "SELECT string_agg(format('\"%s\" \"%s\"', rolname, rolpassword), E'\\n') \
+               FROM pg_authid WHERE rolname IN ('alice', 'bob')";
+    let verifiers = login.house.server("primary").value(sql).unwrap();
+    assert!(verifiers.contains("SCRAM-SHA-256$"), "{verifiers}");
+    std::fs::write(&file, verifiers + "\n").unwrap();
+    login.house.proxy.signal(rustix::process::Signal::HUP);
+    let let_in = pgsteer::sandbox::eventually(std::time::Duration::from_secs(30), || {
+        login.psql("alice", &ALICE.concat(), WHO).ok()
+    });
+    assert_eq!(let_in.as_deref(), Some("alice alice"));
+    assert_eq!(login.psql("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
+    assert!(login.psql("bob", &ALICE.concat(), WHO).is_err());
+    login.assert_without_passwords();
+}
+
+#[test]
+fn logins_work_while_the_primary_is_down() {
+    let login = Login::build("").with_users();
+    assert_eq!(login.psql("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
+    login.house.server("primary").stop(Shutdown::Immediate).unwrap();
+    // One who was here before, and one whose verifier a standby must be asked for.
+    for (user, password) in [("alice", ALICE), ("bob", BOB)] {
+        let who = login.psql(user, &password.concat(), WHO);
+        assert_eq!(who.as_deref(), Ok(format!("{user} {user}").as_str()));
+        let refused = login.psql(user, "wrong", WHO).unwrap_err();
+        assert!(refused.contains("password authentication failed"), "{refused}");
+        let write = login.psql(user, &password.concat(), "CREATE TABLE t ()").unwrap_err();
+        assert!(write.contains("57P03"), "{write}");
+    }
+}
