@@ -163,7 +163,9 @@ fn is_mine(path: &Path) -> bool {
 /// The guard of a directory, in a process group of its own: a Ctrl-C at the terminal is for us.
 fn guard(path: &Path, when: &str) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", GUARD, "pgsteer-guard"]).arg(path).arg(when);
+    // By way of a variable: the script's text would fill the screen of whoever runs `ps`.
+    command.env("PGSTEER_GUARD", GUARD).args(["-c", "eval \"$PGSTEER_GUARD\"", "pgsteer-guard"]);
+    command.arg(path).arg(when);
     command.current_dir("/").process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
