@@ -35,6 +35,11 @@ pub struct Attached {
     pub segment: Segment,
     /// What the backend may carry that is not recorded.
     pub taint: Taint,
+    /// The most that it may carry since its settings were reset: what no probe lists stays until
+    /// then, also while the session keeps it.
+    pub left: Taint,
+    /// Whether it reads a text as its settings say that are known.
+    pub reads: Reads,
     /// Settings that went back to the session's start.
     pub resets: Resets,
     /// Whether the client's unnamed statement is here.
@@ -60,6 +65,15 @@ pub enum Proven {
     Yes,
     /// Nobody asked: nothing was to be read, or whatever a standby shows would do.
     No,
+}
+
+/// Whether a backend's settings are those that are noted of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// They are.
+    AsCarried,
+    /// Something in the present transaction may have changed them.
+    Otherwise,
 }
 
 /// Whether a session has seen data of a server.
@@ -243,6 +257,10 @@ impl Attached {
     /// Notes what a group may leave behind.
     pub fn note(&mut self, plan: &Plan) {
         self.taint = self.taint.max(plan.taint);
+        self.left = self.left.max(plan.taint);
+        if plan.taint != Taint::None || plan.effects.any(Effects::SET_LOCAL) {
+            self.reads = Reads::Otherwise;
+        }
         if !self.pins.is_empty() && plan.effects.any(Effects::CLOSE) {
             // Perhaps the last thing that keeps the session here.
             self.taint = self.taint.max(Taint::Visible);

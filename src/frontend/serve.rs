@@ -6,7 +6,7 @@
 
 use crate::clock;
 use crate::frontend::attached::{
-    Attached, Computed, Doomed, PureRead, Relies, Segment, Sent, ShownData, Standing,
+    Attached, Computed, Doomed, PureRead, Reads, Relies, Segment, Sent, ShownData, Standing,
 };
 use crate::frontend::client::Gone;
 use crate::frontend::exchange::{Appetite, Exchange, Reopened, Shown};
@@ -26,7 +26,8 @@ use crate::metrics::{ClientState, QueryKind};
 use crate::pool::Mode;
 use crate::route::{Need, PrimaryReason};
 use crate::session::{
-    Builder, Cut, End, Executes, Expect, Group, Reader, Scan, UnnamedThere, Violation, scan,
+    Builder, Cut, End, Executes, Expect, Group, Reader, Reading, Scan, UnnamedThere, Violation,
+    scan,
 };
 use crate::sql::{Chain, Dialect, Facts, Transaction};
 use crate::wire::frame;
@@ -348,6 +349,8 @@ impl Serving {
             sent: None,
             segment: Segment::Closed,
             taint: Taint::None,
+            left: Taint::None,
+            reads: Reads::AsCarried,
             resets: Resets::default(),
             unnamed_there: UnnamedThere::No,
             strays: Vec::new(),
@@ -522,12 +525,18 @@ fn build(
     let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
     let exchange = &mut attached.exchange;
     attached.renamed.clear();
+    let reading = attached.reads;
+    let conn = &mut *attached.checkout;
     let mut builder = Builder {
         names: &mut session.names,
         unnamed: &mut session.unnamed,
         unnamed_there: &mut attached.unnamed_there,
-        held: &mut attached.checkout.held,
+        held: &mut conn.held,
         library: &shard.shared.library,
+        reading: match reading {
+            Reads::AsCarried => Reading::By(&conn.carried),
+            Reads::Otherwise => Reading::Unknown,
+        },
         replies: &mut exchange.replies,
         strays: &mut attached.strays,
         renamed: &mut attached.renamed,

@@ -2,7 +2,7 @@
 //! was left behind is found out, and only then is it released.
 
 use crate::clock;
-use crate::frontend::attached::{Attached, Computed, Stale, Standing};
+use crate::frontend::attached::{Attached, Computed, Reads, Stale, Standing};
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
 use crate::frontend::obtain::Obtained;
@@ -73,6 +73,7 @@ impl Serving {
             self.session.reported = attached.exchange.reported;
             return if tainted { Err(Stop::Refuse(No::StateLost)) } else { Ok(()) };
         }
+        attached.reads = Reads::AsCarried;
         let stays = policy.mode == Mode::Session
             || !attached.pins.is_empty() && attached.standing == Standing::Primary;
         if stays {
@@ -113,11 +114,18 @@ impl Serving {
             }
             attached.checkout.held.clear();
         }
-        if policy.reset == Reset::Tracked { self.examine(attached).await } else { Ok(()) }
+        match policy.reset {
+            Reset::Tracked => self.examine(attached, policy.mode).await,
+            Reset::Off => Ok(()),
+        }
     }
 
     /// Asks the server what the session has left on its backend.
-    async fn examine(&mut self, attached: &mut Attached) -> Result<(), own::Unanswered> {
+    async fn examine(
+        &mut self,
+        attached: &mut Attached,
+        mode: Mode,
+    ) -> Result<(), own::Unanswered> {
         let taint = std::mem::take(&mut attached.taint);
         let strays = std::mem::take(&mut attached.strays);
         let conn = &mut *attached.checkout;
@@ -126,7 +134,8 @@ impl Serving {
             let name = quote_identifier(&String::from_utf8_lossy(&name));
             own::run(conn, &format!("DEALLOCATE {name}"), reported).await?;
         }
-        if taint == Taint::None {
+        let leaves = mode == Mode::Transaction && attached.pins.is_empty();
+        if taint == Taint::None && !(leaves && attached.left == Taint::Hidden) {
             return Ok(());
         }
         let sql = probe::sql(&self.session.user, &self.session.custom);
@@ -143,7 +152,8 @@ impl Serving {
         } else {
             carried
         };
-        if taint == Taint::Hidden && attached.pins.is_empty() {
+        let leaves = mode == Mode::Transaction && attached.pins.is_empty();
+        if leaves && attached.left == Taint::Hidden {
             // Code that is not in the text may have set what no probe lists.
             // To the client its settings are what they were; they follow it to the next backend.
             let answer = own::run(conn, "RESET ALL", &mut reported.clone()).await?;
@@ -155,6 +165,7 @@ impl Serving {
                 left.set("role", role);
             }
             conn.carried = Arc::new(left);
+            attached.left = Taint::None;
         }
         Ok(())
     }

@@ -4,7 +4,9 @@
 //! what it holds is not parsed again. Everything else is copied byte for byte.
 
 use crate::session::replies::{Expect, Replies, Undo};
-use crate::session::statements::{Held, Library, Names, Prepared, is_ours, write_foreign_name};
+use crate::session::statements::{
+    Held, Library, Names, Prepared, Reading, is_ours, write_foreign_name,
+};
 use crate::sql::Facts;
 use crate::wire::frame;
 use crate::wire::frame::Cursor;
@@ -43,6 +45,8 @@ pub struct Builder<'a> {
     pub held: &'a mut Held,
     /// What every session shares.
     pub library: &'a Library,
+    /// How the backend reads a text now.
+    pub reading: Reading<'a>,
     /// What the backend will answer.
     pub replies: &'a mut Replies,
     /// Client names that were sent as they are and must be taken off the backend again.
@@ -141,7 +145,7 @@ impl Builder<'_> {
             self.strays.push(stray.into());
             return Ok(());
         }
-        let statement = self.library.intern(body, &facts);
+        let statement = self.library.intern(body, &facts, self.reading);
         let before = self.rename(name, Some(Arc::clone(&statement)));
         let name = name.into();
         if self.held.contains(&statement) {
@@ -277,13 +281,20 @@ impl Builder<'_> {
     /// The statement to use in place of the client's name; `None`: as the client sent it.
     fn statement(&mut self, name: &[u8]) -> Option<Arc<Prepared>> {
         if !name.is_empty() {
-            return self.names.get(name).map(Arc::clone);
+            let known = self.names.get(name).map(Arc::clone)?;
+            if self.held.contains(&known) || known.reads_alike(self.reading) {
+                return Some(known);
+            }
+            // Parsed here, it would not be what others know by that name of ours.
+            let anew = known.read_anew(self.library, self.reading);
+            self.names.insert(name, Arc::clone(&anew));
+            return Some(anew);
         }
         if *self.unnamed_there == UnnamedThere::Yes {
             return None;
         }
         let unnamed = self.unnamed.as_ref().filter(|unnamed| !unnamed.body.is_empty())?;
-        Some(self.library.intern(&unnamed.body, &unnamed.facts))
+        Some(self.library.intern(&unnamed.body, &unnamed.facts, self.reading))
     }
 
     /// Sends ahead what the backend lacks.

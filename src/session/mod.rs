@@ -17,4 +17,4 @@ pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{Cut, End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
 pub use replies::{Account, CopyIn, Disposition, Expect, OutOfStep, Replies, Undo, status_of};
 pub use settings::{Settings, SharedSettings, is_ours, same};
-pub use statements::{Held, Library, Names, Prepared};
+pub use statements::{Held, Library, Names, Prepared, Reading};

@@ -87,6 +87,44 @@ impl Settings {
     }
 }
 
+/// Settings by which a server reads a statement's text, or folds what is constant in it, when the
+/// statement is prepared.
+const READING: [&str; 16] = [
+    "array_nulls",
+    "backslash_quote",
+    "bytea_output",
+    "client_encoding",
+    "datestyle",
+    "extra_float_digits",
+    "intervalstyle",
+    "lc_monetary",
+    "role",
+    "search_path",
+    "standard_conforming_strings",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmlbinary",
+    "xmloption",
+];
+
+impl Settings {
+    /// What tells how a text is read under these settings: two sessions with the same reading may
+    /// share what was prepared of it. It holds no byte that UTF-8 has not.
+    pub fn reading(&self) -> String {
+        let mut reading = String::new();
+        for name in READING {
+            if let Some(value) = self.0.get(name) {
+                reading.push_str(name);
+                reading.push('\0');
+                reading.push_str(value);
+                reading.push('\0');
+            }
+        }
+        reading
+    }
+}
+
 /// Settings that many sessions share, so that a comparison is mostly one of pointers.
 pub type SharedSettings = Arc<Settings>;
 

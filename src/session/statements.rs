@@ -1,12 +1,15 @@
 //! Prepared statements of the protocol, for sessions that change backends.
 //!
 //! A client's `Parse` with a name is kept, with its text, under a name of ours that is the same
-//! for every session that prepares the same text with the same parameter types. A backend
+//! for every session that prepares the same text with the same parameter types, under settings
+//! by which it reads the same: `'2024-01-01 00:00'::timestamptz` is another moment in another
+//! time zone, and the server keeps the one that it read when the statement was prepared. A backend
 //! remembers which of our names it holds; what it lacks is parsed ahead of the message that
 //! needs it. The client's own names never reach a pooled backend, so two sessions can't meet.
 //!
 //! Deliberately absent: `PREPARE` in SQL. It pins the session instead.
 
+use crate::session::Settings;
 use crate::sql::Facts;
 use crate::wire::frame;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -20,8 +23,19 @@ pub struct Prepared {
     id: u64,
     /// What follows the name in `Parse`: the text, its zero, and the parameter types.
     body: Box<[u8]>,
+    /// How the text is read where it is parsed; `None`: in a way of one backend's own.
+    reading: Option<Box<str>>,
     /// What the statement is.
     pub facts: Arc<Facts>,
+}
+
+/// How a backend reads a text now.
+#[derive(Debug, Clone, Copy)]
+pub enum Reading<'a> {
+    /// As these settings say.
+    By(&'a Settings),
+    /// As settings say that are not known before the transaction ends.
+    Unknown,
 }
 
 /// The names on the servers begin so.
@@ -75,6 +89,20 @@ impl Prepared {
         });
     }
 
+    /// Whether a backend that reads so would make the same of it.
+    pub fn reads_alike(&self, reading: Reading<'_>) -> bool {
+        match (&self.reading, reading) {
+            (Some(own), Reading::By(settings)) => **own == *settings.reading(),
+            (None, _) | (_, Reading::Unknown) => false,
+        }
+    }
+
+    /// The same text, as it is read now.
+    #[must_use]
+    pub fn read_anew(&self, library: &Library, reading: Reading<'_>) -> Arc<Self> {
+        library.intern(&self.body, &self.facts, reading)
+    }
+
     /// What tells it from others on a backend.
     pub const fn id(&self) -> u64 {
         self.id
@@ -92,16 +120,20 @@ pub struct Library {
 
 #[derive(Debug, Default)]
 struct Index {
+    /// By their reading, [`NOT_UTF8`] and their body.
     statements: HashMap<Box<[u8]>, Weak<Prepared>>,
     /// How many entries the index had after it was last swept.
     swept_at: usize,
 }
 
 impl Library {
-    /// The statement with this body, made if nobody holds it.
-    pub fn intern(&self, body: &[u8], facts: &Arc<Facts>) -> Arc<Prepared> {
+    /// The statement with this body that is read so, made if nobody holds it.
+    pub fn intern(&self, body: &[u8], facts: &Arc<Facts>, reading: Reading<'_>) -> Arc<Prepared> {
+        let Reading::By(settings) = reading else { return self.make(body, facts, None) };
+        let reading = settings.reading();
+        let key = [reading.as_bytes(), &[NOT_UTF8], body].concat();
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = index.statements.get(body).and_then(Weak::upgrade) {
+        if let Some(known) = index.statements.get(&*key).and_then(Weak::upgrade) {
             return known;
         }
         // Dead entries are swept when the index has doubled: amortised, each costs once.
@@ -109,12 +141,19 @@ impl Library {
             index.statements.retain(|_, held| held.strong_count() > 0);
             index.swept_at = index.statements.len();
         }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let prepared = Arc::new(Prepared { id, body: body.into(), facts: Arc::clone(facts) });
-        index.statements.insert(body.into(), Arc::downgrade(&prepared));
+        let prepared = self.make(body, facts, Some(reading.into()));
+        index.statements.insert(key.into(), Arc::downgrade(&prepared));
         prepared
     }
+
+    fn make(&self, body: &[u8], facts: &Arc<Facts>, reading: Option<Box<str>>) -> Arc<Prepared> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Prepared { id, body: body.into(), reading, facts: Arc::clone(facts) })
+    }
 }
+
+/// Parts a reading from a body: no reading holds it.
+const NOT_UTF8: u8 = 0xFF;
 
 /// The statements that one client has prepared, by the client's names; `""` is the unnamed one.
 #[derive(Debug, Default)]

@@ -38,5 +38,6 @@ mod prepared;
 mod raw;
 mod operations;
 mod roles;
+mod settings;
 mod routing;
 mod rust_drivers;

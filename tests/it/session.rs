@@ -2,8 +2,8 @@
 //! replaced, replies told apart.
 
 use pgsteer::session::{
-    Builder, Cut, Disposition, End, Executes, Held, Library, Names, Reader, Renamed, Replies, Scan,
-    Undo, UnnamedThere, scan,
+    Builder, Cut, Disposition, End, Executes, Held, Library, Names, Reader, Reading, Renamed,
+    Replies, Scan, Settings, Undo, UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
@@ -153,16 +153,33 @@ fn a_query_that_outgrows_the_buffer_is_cut_and_a_named_parse_refused() {
 }
 
 /// What one backend and one client know.
-#[derive(Default)]
 struct Desk {
     names: Names,
     unnamed: Option<pgsteer::session::Unnamed>,
     there: UnnamedThere,
     held: Held,
     library: Library,
+    /// `None`: not known.
+    settings: Option<Settings>,
     replies: Replies,
     strays: Vec<Box<[u8]>>,
     renamed: Vec<Renamed>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self {
+            names: Names::default(),
+            unnamed: None,
+            there: UnnamedThere::default(),
+            held: Held::default(),
+            library: Library::default(),
+            settings: Some(Settings::default()),
+            replies: Replies::default(),
+            strays: Vec::new(),
+            renamed: Vec::new(),
+        }
+    }
 }
 
 impl Desk {
@@ -174,6 +191,7 @@ impl Desk {
             unnamed_there: &mut self.there,
             held: &mut self.held,
             library: &self.library,
+            reading: self.settings.as_ref().map_or(Reading::Unknown, Reading::By),
             replies: &mut self.replies,
             strays: &mut self.strays,
             renamed: &mut self.renamed,
@@ -229,6 +247,41 @@ fn a_named_statement_is_parsed_once_a_backend_and_its_answer_is_put_in() {
     let third = desk.build(&[bind("", "other"), execute(), sync()].concat());
     assert_eq!(tags(&third), "PBES");
     assert_eq!(desk.answer("12DDCZ").0, "-2DDCZ");
+}
+
+/// A constant such as `'2024-01-01 00:00'::timestamptz` is read when it is prepared.
+#[test]
+fn statements_are_shared_only_by_those_who_read_them_alike() {
+    let mut desk = Desk::default();
+    let in_zone = |zone: &str| {
+        let mut settings = Settings::default();
+        settings.set("TimeZone", zone);
+        // Of no account to what a text means.
+        settings.set("application_name", &format!("in {zone}"));
+        Some(settings)
+    };
+    let prepare = [parse("a", "SELECT '2024-01-01'::timestamptz"), sync()].concat();
+    let sent = |desk: &mut Desk, settings: Option<Settings>| {
+        desk.names = Names::default();
+        desk.settings = settings;
+        let sent = tags(&desk.build(&prepare));
+        desk.answer(if sent == "PS" { "1Z" } else { "Z" });
+        sent
+    };
+    assert_eq!(sent(&mut desk, in_zone("Asia/Tokyo")), "PS");
+    assert_eq!(sent(&mut desk, in_zone("UTC")), "PS", "another reading is another statement");
+    assert_eq!(sent(&mut desk, in_zone("Asia/Tokyo")), "S", "the first one's is still there");
+    assert_eq!(sent(&mut desk, None), "PS", "who knows how it is read now?");
+    assert_eq!(sent(&mut desk, None), "PS");
+
+    // A session that reads otherwise by now, on a backend that has not got it: what is parsed
+    // ahead there is not what others know by the old name.
+    assert_eq!(sent(&mut desk, in_zone("UTC")), "S");
+    (desk.held, desk.settings) = (Held::default(), in_zone("Asia/Tokyo"));
+    assert_eq!(tags(&desk.build(&[bind("", "a"), execute(), sync()].concat())), "PBES");
+    desk.answer("12CZ");
+    assert_eq!(sent(&mut desk, in_zone("UTC")), "PS");
+    assert_eq!(sent(&mut desk, in_zone("Asia/Tokyo")), "S");
 }
 
 #[test]

@@ -1,0 +1,99 @@
+//! Settings that no probe lists, and what depends on settings without being one.
+
+use crate::raw::{Raw, bind, execute, parse};
+use crate::support::{Blueprint, House};
+use pgsteer::sandbox::eventually;
+use std::time::Duration;
+
+/// A primary alone with one backend for everybody.
+fn house(mode: &str) -> House {
+    Blueprint::new()
+        .servers(|plan| plan.standbys(0))
+        .set("pool.size", "1")
+        .set("pool.mode", mode)
+        .build()
+}
+
+/// A function that sets what the text of its call does not tell.
+async fn teach(client: &mut Raw) {
+    let sql = "CREATE FUNCTION enter(name text) RETURNS text VOLATILE LANGUAGE plpgsql \
+               AS $$ BEGIN RETURN set_config('app.name', name, false); END $$";
+    client.value(sql).await;
+}
+
+/// Until the proxy knows the function: of what it does not know it expects the worst.
+fn await_catalog(house: &House) {
+    let known = || {
+        let said = house.http("/route?sql=SELECT%20enter(NULL)").body;
+        said.contains("the function is volatile").then_some(())
+    };
+    eventually(Duration::from_secs(30), known).expect("the catalog was never loaded");
+}
+
+/// In session mode nobody else gets the backend, so nothing on it is to be reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_takes_no_settings_away_in_session_mode() {
+    let house = house("session");
+    let mut client = Raw::enter(&house).await;
+    teach(&mut client).await;
+    client.query("SET work_mem = '8MB'").await;
+    assert_eq!(client.value("SELECT enter('me')").await, "me");
+    assert_eq!(client.value("SHOW work_mem").await, "8MB");
+    assert_eq!(client.value("SELECT current_setting('app.name')").await, "me");
+    client.leave().await;
+    let mut next = Raw::enter(&house).await;
+    assert_eq!(next.value("SELECT current_setting('app.name', true)").await, "");
+    assert_eq!(next.value("SHOW work_mem").await, "4MB");
+}
+
+/// What a function has set while the session was pinned is taken away when the pin goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pinned_session_left_reaches_nobody_when_the_pin_goes() {
+    let house = house("transaction");
+    let mut client = Raw::enter(&house).await;
+    teach(&mut client).await;
+    await_catalog(&house);
+    let backend = client.value("SELECT pg_backend_pid()").await;
+    client.query("BEGIN").await;
+    client.query("DECLARE held CURSOR WITH HOLD FOR SELECT 1").await;
+    client.query("COMMIT").await;
+    assert_eq!(client.value("SELECT enter('me')").await, "me");
+    assert_eq!(client.query("CLOSE held").await.code(), None);
+    // Nothing that names the setting has run so far, so nobody could know of it.
+    let mut next = Raw::enter(&house).await;
+    assert_eq!(next.value("SELECT pg_backend_pid()").await, backend, "or nothing is tested");
+    assert_eq!(next.value("SELECT current_setting('app.name', true)").await, "");
+}
+
+/// A server reads `'2024-01-01 00:00'::timestamptz` when it is prepared, and keeps that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prepared_constant_is_read_in_its_own_sessions_time_zone() {
+    let house = house("transaction");
+    let zones = [("Asia/Tokyo", "1704034800"), ("America/New_York", "1704085200")];
+    let mut clients = Vec::new();
+    for (zone, expected) in zones {
+        let login = [("user", "postgres"), ("database", "postgres"), ("TimeZone", zone)];
+        let client = Raw::connect(house.proxy.address(), &login).await.unwrap();
+        clients.push((client, expected));
+    }
+    let sql = "SELECT extract(epoch FROM '2024-01-01 00:00'::timestamptz)::int";
+    for (client, _) in &mut clients {
+        assert_eq!(client.batch(&[parse("s", sql)]).await.tags(), "1Z");
+    }
+    for _ in 0..3 {
+        for (client, expected) in &mut clients {
+            assert_eq!(client.batch(&[bind("s", &[]), execute()]).await.value(), *expected);
+        }
+    }
+    // Set for one transaction only, and prepared in it.
+    let [(tokyo, in_tokyo), (new_york, in_new_york)] = clients.as_mut_slice() else { panic!() };
+    let sql = format!("{sql} + 0");
+    tokyo.query("BEGIN").await;
+    tokyo.query("SET LOCAL TimeZone = 'UTC'").await;
+    let run = [parse("local", &sql), bind("local", &[]), execute()];
+    assert_eq!(tokyo.batch(&run).await.value(), "1704067200");
+    tokyo.query("COMMIT").await;
+    assert_eq!(new_york.batch(&run).await.value(), *in_new_york);
+    let run = [parse("again", &sql), bind("again", &[]), execute()];
+    assert_eq!(tokyo.batch(&run).await.value(), *in_tokyo);
+}
