@@ -214,9 +214,7 @@ impl Attached {
     pub fn may_send(&self) -> bool {
         self.exchange.client_pass == 0
             && !self.exchange.is_copying_in()
-            && (self.segment == Segment::Open
-                || self.exchange.replies.awaits_sync()
-                || self.exchange.replies.is_settled())
+            && (self.segment == Segment::Open || self.exchange.replies.is_settled())
     }
 
     /// Whether a standby was only asked to prepare and to describe, with `Flush`: a session that
@@ -235,7 +233,6 @@ impl Attached {
         self.status == TxStatus::Idle
             && self.segment == Segment::Closed
             && self.exchange.replies.is_settled()
-            && !self.exchange.replies.awaits_sync()
             && self.exchange.client_pass == 0
             && self.exchange.to_server.is_empty()
     }

@@ -141,9 +141,10 @@ pub enum Event {
 }
 
 /// Whether a batch whose `Sync` was sent goes on nevertheless.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reopened {
     /// It does not.
+    #[default]
     No,
     /// It does: the server passed over the `Sync`.
     Yes,

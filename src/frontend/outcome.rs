@@ -9,7 +9,7 @@ use crate::frontend::attached::{
     Attached, Doomed, Proven, PureRead, Segment, Sent, ShownData, Standing,
 };
 use crate::frontend::cancel::CANCEL_TIMEOUT;
-use crate::frontend::exchange::{Completed, Event, Shown};
+use crate::frontend::exchange::{Completed, Event, Reopened, Shown};
 use crate::frontend::obtain::bit;
 use crate::frontend::plan::{MayCommit, Plan, Taint};
 use crate::frontend::report::No;
@@ -34,6 +34,7 @@ impl Serving {
     /// Deals with what the exchange stopped for.
     pub(super) async fn on_event(&mut self, event: Event) -> Result<(), Stop> {
         self.undo();
+        self.reopen();
         match event {
             Event::ClientBytes => self.settle_if_free().await,
             Event::Ready(status) => self.on_ready(status).await,
@@ -313,6 +314,16 @@ impl Serving {
                 tracing::debug!(%error, "the cancel of an abandoned read did not get through");
             }
         });
+    }
+
+    /// A batch goes on whose `Sync` the server has passed over: before anything else is decided,
+    /// for its backend is not free.
+    fn reopen(&mut self) {
+        if let Some(attached) = self.attached.as_deref_mut()
+            && std::mem::take(&mut attached.exchange.reopened) == Reopened::Yes
+        {
+            attached.segment = Segment::Open;
+        }
     }
 
     /// Undoes what was noted of messages that the server skipped.

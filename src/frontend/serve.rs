@@ -9,7 +9,7 @@ use crate::frontend::attached::{
     Attached, Computed, Doomed, PureRead, Reads, Relies, Segment, Sent, ShownData, Standing,
 };
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Appetite, Exchange, Reopened, Shown};
+use crate::frontend::exchange::{Appetite, Exchange, Shown};
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
@@ -111,10 +111,6 @@ impl Serving {
             }
             if attached.may_have_to_leave() && !attached.exchange.replies.is_settled() {
                 return Ok(Next::Nothing);
-            }
-            if attached.exchange.reopened == Reopened::Yes {
-                attached.exchange.reopened = Reopened::No;
-                attached.segment = Segment::Open;
             }
             if !attached.may_send() || attached.sent.is_some_and(|sent| sent.kept > 0) {
                 return Ok(Next::Nothing);
@@ -554,7 +550,6 @@ fn may_run_again(group: &Group, plan: &Plan, attached: &Attached) -> bool {
             || plan.again == Again::May && pure_read(plan) == PureRead::Yes)
         && attached.status == TxStatus::Idle
         && attached.segment == Segment::Closed
-        && !attached.exchange.replies.awaits_sync()
         && attached.pins.is_empty()
 }
 

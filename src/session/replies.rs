@@ -126,11 +126,6 @@ impl Replies {
         self.skipping
     }
 
-    /// Whether the server has passed over the `Sync` behind a COPY, and waits for another.
-    pub const fn awaits_sync(&self) -> bool {
-        self.voided > 0
-    }
-
     /// Whether all answers are accounted for.
     pub const fn account(&self) -> Account {
         self.account
