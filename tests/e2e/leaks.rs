@@ -439,6 +439,22 @@ async fn what_pins_a_session_holds_it_and_its_end_lets_go() {
     }
 }
 
+/// Behind a function that may have done anything the backend is reset: that is not the client's
+/// business, who has its settings still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_of_ours_is_not_told() {
+    let house = house("tracked");
+    let mut raw = Raw::enter_as(&house, "app").await;
+    raw.value("SET TimeZone = 'Etc/GMT+7'").await;
+    for _ in 0..5 {
+        raw.value("DO 'BEGIN PERFORM 1; END'").await;
+        // Whatever comes behind the answer is read with the next one.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(raw.query("SELECT 1").await.tags(), "TDCZ");
+        assert_eq!(raw.params["TimeZone"], "Etc/GMT+7");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_clients_through_ten_backends_mix_nothing() {
     let house = house("tracked");

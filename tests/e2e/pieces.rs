@@ -109,7 +109,7 @@ async fn a_session_that_has_only_prepared_outlives_its_backend() {
     let of_clients = "SELECT count(*) FROM pg_stat_activity WHERE application_name = '' \
                       AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
     server.await_value(of_clients, "0", "the backend has ended").unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(client.value("SELECT 2").await, "2");
     assert_eq!(client.batch(&[bind("s", &[]), execute()]).await.value(), "3");
 }
