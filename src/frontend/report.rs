@@ -138,7 +138,11 @@ fn refused(refusal: Refusal, held: Duration) -> ErrorReport {
                 NoPrimary::Disputed => {
                     "Stop the server that is not the rightful primary, or make it a standby."
                 }
-                NoPrimary::NeverSeen | NoPrimary::Unseen | NoPrimary::Demoted => {
+                NoPrimary::NeverSeen
+                | NoPrimary::Unseen
+                | NoPrimary::Demoted
+                | NoPrimary::Failover
+                | NoPrimary::Switchover => {
                     "Run it again later; routing.hold_max is how long statements are held."
                 }
             })

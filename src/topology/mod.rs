@@ -82,6 +82,12 @@ pub enum NoPrimary {
     Demoted,
     /// Two servers say that they are the primary and neither is known to be the rightful one.
     Disputed,
+    /// Another server is being made the primary because this one is gone: whatever is still
+    /// under way on the old one is cut off at once.
+    Failover,
+    /// Another server is being made the primary as planned: what runs on the old one goes on
+    /// until it is done, and nothing new begins.
+    Switchover,
 }
 
 impl NoPrimary {
@@ -92,6 +98,8 @@ impl NoPrimary {
             Self::Unseen => "the primary does not answer",
             Self::Demoted => "the primary went into recovery",
             Self::Disputed => "two servers say that they are the primary",
+            Self::Failover => "a failover is under way",
+            Self::Switchover => "a switchover is under way",
         }
     }
 }
