@@ -1,0 +1,173 @@
+//! The named reasons of a decision, in words with a remedy.
+
+use crate::failover::{Loss, Verdict};
+use std::fmt;
+use std::sync::Arc;
+
+/// Why something is done, or what is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The primary is well, and nothing is out of order.
+    AllWell,
+    /// The settings of the primary promise something else than was recorded.
+    PromiseChanged,
+    /// A standby that we froze, or that lost its upstream, follows the primary again.
+    Repairing,
+    /// A former primary is kept from taking writes.
+    Fencing,
+    /// The primary is lost; who may act is not the one who sees it: an operator must.
+    Manual(Verdict),
+    /// The primary is lost, and `failover.mode` is `off`: another tool is waited for.
+    Off(Verdict),
+    /// The primary is lost, and `auto` is not armed.
+    Disarmed(Vec<Arc<str>>),
+    /// The evidence is not complete.
+    Evidence(Verdict),
+    /// The primary restarts, and gets its time.
+    Grace,
+    /// The last automatic failover was a moment ago.
+    TooSoon,
+    /// The primary is lost: its place is claimed.
+    Claiming(Verdict),
+    /// Standbys are being frozen.
+    Freezing,
+    /// Too few of those who can acknowledge for the old primary are frozen: these are missing.
+    NotRevoked {
+        /// How many are frozen.
+        frozen: usize,
+        /// How many must be.
+        needed: usize,
+        /// Who could still be.
+        missing: Vec<Arc<str>>,
+    },
+    /// None of the frozen standbys may become the primary.
+    NoCandidate,
+    /// It would lose more than may be lost: an operator must say so.
+    TooMuchLoss {
+        /// Who would be promoted.
+        candidate: Arc<str>,
+        /// What is lost.
+        loss: Loss,
+    },
+    /// A standby takes over what another one holds.
+    CatchingUp {
+        /// Which.
+        server: Arc<str>,
+        /// From whom.
+        from: Arc<str>,
+    },
+    /// This one was chosen.
+    Chosen(Arc<str>),
+    /// The chosen one is being promoted.
+    Promoting(Arc<str>),
+    /// The chosen one is not seen: whether it was promoted is not known.
+    ChosenLost(Arc<str>),
+    /// The new primary waits for its standbys.
+    Proving(Arc<str>),
+    /// The new primary takes writes.
+    Admitting(Arc<str>),
+    /// Transactions that run may end.
+    Draining {
+        /// Sessions that still have one.
+        busy: usize,
+    },
+    /// The old primary is made to take no writes.
+    Handing,
+    /// The chosen one has not yet received all of it.
+    Tail(Arc<str>),
+    /// It is undone.
+    Aborting(Refusal),
+}
+
+/// Why an order is not carried out, or was called off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// `failover.mode` is `off`.
+    ModeOff,
+    /// Something is under way already.
+    Busy,
+    /// Nothing is under way.
+    Idle,
+    /// It can't be undone any more.
+    TooLate,
+    /// The primary is well: that would be a switchover.
+    PrimaryLives,
+    /// The primary is not well: that would be a failover.
+    PrimaryLost,
+    /// There is no such server.
+    NoSuchServer(Arc<str>),
+    /// It is the primary already.
+    IsPrimary(Arc<str>),
+    /// It does not answer, or is no standby of this primary.
+    NotAStandby(Arc<str>),
+    /// It may not become the primary (`priority = 0`, or it replays with a delay).
+    MayNotLead(Arc<str>),
+    /// It is too far behind to hand over to.
+    TooFarBehind {
+        /// Which.
+        server: Arc<str>,
+        /// By how many bytes of the log.
+        bytes: u64,
+    },
+    /// There is nobody to hand over to.
+    NoCandidate,
+    /// Transactions did not end in time.
+    DrainTimedOut {
+        /// Sessions that still had one.
+        busy: usize,
+    },
+    /// Others than this proxy write to the primary, and can't be held.
+    ForeignWriters(usize),
+    /// The primary came back.
+    PrimaryBack,
+    /// The primary was lost in the middle of a switchover.
+    LostInBetween,
+    /// An operator called it off.
+    CalledOff,
+    /// A step did not come to its end in time.
+    StepTimedOut,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ModeOff => out.write_str(
+                "failover.mode is \"off\": promotions are another tool's; set it to \"manual\"",
+            ),
+            Self::Busy => out.write_str("a change of primary is under way already"),
+            Self::Idle => out.write_str("no change of primary is under way"),
+            Self::TooLate => out.write_str("a server was chosen already: it can't be undone"),
+            Self::PrimaryLives => {
+                out.write_str("the primary is well: use `pgsteer switchover`, which loses nothing")
+            }
+            Self::PrimaryLost => out.write_str("the primary is not well: use `pgsteer failover`"),
+            Self::NoSuchServer(name) => write!(out, "{name} is none of the servers"),
+            Self::IsPrimary(name) => write!(out, "{name} is the primary already"),
+            Self::NotAStandby(name) => {
+                write!(out, "{name} does not answer as a standby of this primary")
+            }
+            Self::MayNotLead(name) => write!(
+                out,
+                "{name} may not become the primary (its priority is 0, or it replays with a delay)"
+            ),
+            Self::TooFarBehind { server, bytes } => {
+                write!(out, "{server} is {bytes} bytes of log behind; try again when it caught up")
+            }
+            Self::NoCandidate => out.write_str("no standby can become the primary"),
+            Self::DrainTimedOut { busy } => write!(
+                out,
+                "{busy} sessions still had a transaction open on the primary when \
+                 failover.drain_timeout was over; nothing was changed"
+            ),
+            Self::ForeignWriters(count) => write!(
+                out,
+                "{count} sessions that do not come through pgsteer can write to the primary; \
+                 nothing was changed"
+            ),
+            Self::PrimaryBack => out.write_str("the primary came back before another was chosen"),
+            Self::LostInBetween => out.write_str("the primary was lost in the middle of it"),
+            Self::CalledOff => out.write_str("an operator called it off"),
+            Self::StepTimedOut => out.write_str("a step took too long; nothing was changed"),
+        }
+    }
+}
