@@ -274,7 +274,8 @@ fn promoting(
         ended: unix_now,
     };
     let system = situation.record.primary.system;
-    let primary = Appointed { server: Arc::clone(&name), system, timeline, fork };
+    let epoch = situation.record.epoch;
+    let primary = Appointed { server: Arc::clone(&name), epoch, system, timeline, fork };
     // What it promises is not known until its settings were seen.
     let promise = Promise::Asynchronous(WeakPromise::NotSeen);
     let record = situation.record.settled(primary, promise, change);

@@ -30,6 +30,9 @@ pub struct Record {
 pub struct Appointed {
     /// Its configured name.
     pub server: Arc<str>,
+    /// The number of the change that made it the primary; attempts that were called off since
+    /// then have raised [`Record::epoch`] and not this.
+    pub epoch: Epoch,
     /// Whose log it writes.
     pub system: SystemId,
     /// The branch that it writes.
