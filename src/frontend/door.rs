@@ -5,10 +5,12 @@ use crate::frontend::client::Client;
 use crate::frontend::greet::greet;
 use crate::frontend::login;
 use crate::frontend::login::Entered;
+use crate::frontend::obtain::is_final;
 use crate::frontend::report::No;
 use crate::frontend::serve::serve;
 use crate::metrics::Admission;
 use crate::net::{Detached, Stream};
+use crate::pool::CheckoutError;
 use crate::wire::message;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -34,26 +36,48 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached) {
     match login::enter(stream, &gate).await {
         Entered::Session(login) => session(shard, login).await,
         Entered::Cancel(key, stream) => {
+            shard.shared.metrics.clients.admit(Admission::Cancel);
             if let Ok(secret) = <[u8; 4]>::try_from(&*key.key) {
                 shard.shared.cancels.cancel(key.pid, i32::from_be_bytes(secret)).await;
             }
             // Closed only now: whoever cancels waits for that.
             drop(stream);
         }
-        Entered::Nobody => shard.shared.metrics.clients.admit(Admission::AuthFailed),
+        Entered::Nobody(why) => shard.shared.metrics.clients.admit(why),
     }
 }
 
 async fn session(shard: Rc<Shard>, login: login::LoggedIn) {
-    shard.shared.metrics.clients.admit(Admission::Accepted);
     let mut serving = match greet(Rc::clone(&shard), login, random).await {
         Ok(serving) => serving,
         Err((mut client, no)) => {
+            shard.shared.metrics.clients.admit(counts_as(&no));
             farewell(&mut client, &no).await;
             return;
         }
     };
+    shard.shared.metrics.clients.admit(Admission::Accepted);
     serve(&mut serving).await;
+}
+
+/// What a client that proved who it is, and is not served, is in the metrics.
+fn counts_as(no: &No) -> Admission {
+    match no {
+        No::BadWish { .. } | No::Protocol(_) => Admission::ProtocolError,
+        No::Settings(_) => Admission::Refused,
+        No::Checkout(CheckoutError::Connect { error, .. }) if is_final(error) => Admission::Refused,
+        No::TooManyClients(_) => Admission::Limit,
+        No::Checkout(_)
+        | No::Refused(..)
+        | No::ReadBroken
+        | No::InDoubt
+        | No::TransactionLost
+        | No::StateLost
+        | No::NotOnStandby(_)
+        | No::Cancelled
+        | No::OutOfStep
+        | No::ShuttingDown => Admission::Unavailable,
+    }
 }
 
 /// The last word to a client that has logged in.

@@ -17,6 +17,7 @@ use crate::auth::scram::{Nonce, Verifier};
 use crate::auth::{Authenticated, Keyring, Known, Method, Origin, Refusal};
 use crate::backend::{Answer, Lookup, LookupError, random};
 use crate::clock;
+use crate::metrics::Admission;
 use crate::net::{Peer, ServerTls, Stream};
 use crate::pg::SqlState;
 use crate::wire::frame;
@@ -79,8 +80,8 @@ pub enum Entered {
     /// A wish to cancel somebody's statement. The connection is closed when the cancel was
     /// dealt with, which is when this stream is dropped.
     Cancel(CancelKey, Stream),
-    /// Nobody: it was turned away or went by itself, which was logged.
-    Nobody,
+    /// Nobody: it was turned away or went by itself, which was logged; as this it counts.
+    Nobody(Admission),
 }
 
 /// A client that is who it says. `AuthenticationOk` was sent, and nothing after it.
@@ -139,10 +140,11 @@ pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
         Err(_) => Failure::Timeout(gate.timeout),
     };
     failure.log(&peer);
+    let counts_as = failure.counts_as();
     if let (Some(stream), Some(report)) = (visitor.stream, failure.report()) {
         drop(tokio::time::timeout(FAREWELL, turn_away(stream, &report)).await);
     }
-    Entered::Nobody
+    Entered::Nobody(counts_as)
 }
 
 async fn visit(visitor: &mut Visitor, gate: &Gate) -> Result<Entered, Failure> {
@@ -391,6 +393,24 @@ impl Failure {
                 let report = ErrorReport::fatal(SqlState::CANNOT_CONNECT_NOW, message);
                 Some(report.with_hint("No server could be asked for it; pgsteer's log says why."))
             }
+        }
+    }
+
+    /// What it is in the metrics.
+    const fn counts_as(&self) -> Admission {
+        match self {
+            Self::Left | Self::Broken(_) | Self::Timeout(_) => Admission::Abandoned,
+            Self::Tls(_) | Self::Refused { refusal: Refusal::WithoutTls { .. }, .. } => {
+                Admission::TlsError
+            }
+            Self::Startup(_)
+            | Self::Protocol(_)
+            | Self::Refused { refusal: Refusal::Exchange(_), .. } => Admission::ProtocolError,
+            Self::Refused {
+                refusal: Refusal::Password { .. } | Refusal::TrustElsewhere { .. },
+                ..
+            } => Admission::AuthFailed,
+            Self::Lookup { .. } => Admission::Unavailable,
         }
     }
 

@@ -378,7 +378,7 @@ fn standing(server: ServerId, topology: &Topology) -> Standing {
 
 /// Whether another try, or another server, would get the same answer: the login itself is
 /// refused, or the database is not there.
-fn is_final(error: &ConnectError) -> bool {
+pub(super) fn is_final(error: &ConnectError) -> bool {
     match error {
         ConnectError::LoginRefused(_)
         | ConnectError::NoSecret { .. }

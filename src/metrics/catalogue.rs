@@ -88,7 +88,7 @@ catalogue! {
     CLIENT_LIMIT: Kind::Gauge, "pgsteer_client_limit_connections", [],
         "Most clients at a time (pool.max_clients)";
     ADMISSIONS: Kind::Counter, "pgsteer_client_connections_total", ["result"],
-        "Connections of clients by how they began; a rise of anything but accepted is trouble";
+        "Connections of clients by how they began; a rise of anything but accepted and cancel is trouble";
     CLIENT_WAIT: Kind::Histogram(QUEUE), "pgsteer_client_wait_seconds", [],
         "Time that a statement queued for a backend; a rise means that pool.size is too small";
     RECEIVED: Kind::Counter, "pgsteer_client_received_bytes_total", [], "Bytes from clients";

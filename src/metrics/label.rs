@@ -53,18 +53,25 @@ labels! {
     }
     /// How a client's connection began.
     Admission {
-        /// It logged in.
+        /// It is served.
         Accepted = "accepted",
         /// It did not prove who it is.
         AuthFailed = "auth_failed",
         /// There were too many.
         Limit = "limit",
-        /// TLS failed.
+        /// TLS failed, or it came without where TLS is demanded.
         TlsError = "tls_error",
-        /// It did not speak the protocol.
+        /// It did not speak the protocol, or asked for what there is not.
         ProtocolError = "protocol_error",
         /// It left, or was too slow, before it was logged in.
         Abandoned = "abandoned",
+        /// It proved who it is, and no server took its session: another database, no right to
+        /// connect.
+        Refused = "refused",
+        /// No server could be reached that would vouch for it or take its session.
+        Unavailable = "unavailable",
+        /// It asked for somebody's statement to be cancelled.
+        Cancel = "cancel",
     }
     /// What a backend does now.
     BackendState {

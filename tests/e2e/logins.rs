@@ -2,10 +2,11 @@
 //! password in between.
 
 use crate::auth::postgres::certificates;
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, Ended, House, Wire, await_that};
 use pgsteer::sandbox::{Auth, SUPERUSER_PASSWORD, Scratch, Shutdown};
 use std::fs::File;
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 
@@ -180,6 +181,66 @@ async fn a_wrong_password_and_an_unknown_user_have_one_sqlstate() {
         assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("28P01"));
     }
     assert_eq!(house.client().await.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
+}
+
+/// Something that a client does.
+type Event<'a> = Box<dyn Fn() + 'a>;
+
+/// Why a client did not come in is counted under its own name, not as a wrong password.
+#[test]
+fn each_end_of_a_login_is_counted_as_what_it_is() {
+    let login = Login::build("[limits]\nlogin_timeout = \"2s\"\n").with_users();
+    let address = login.house.proxy.address();
+    let counted = |result: &str| {
+        let series = format!("pgsteer_client_connections_total{{result=\"{result}\"}}");
+        login.house.metric(&series).unwrap()
+    };
+    let knock = |bytes: &[u8]| {
+        let mut wire = Wire::connect(address).unwrap();
+        let reply = wire.ask(bytes);
+        assert_eq!(reply.ended, Ended::Closed, "{reply:?}");
+    };
+    let psql = |user: &str, password: &str, database: &str| {
+        login.psql(user, password, &format!("\\connect {database}")).is_ok()
+    };
+    let alice = ALICE.concat();
+    let stop = || {
+        login.house.cluster.servers().iter().for_each(|server| {
+            server.stop(Shutdown::Immediate).unwrap();
+        });
+    };
+    let ssl_then_plain = b"\0\0\0\x08\x04\xd2\x16\x2fthis is no handshake".as_slice();
+    let cancel = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01abcd".as_slice();
+    let cases: Vec<(&str, Event<'_>)> = vec![
+        ("accepted", Box::new(|| assert!(login.psql("alice", &alice, WHO).is_ok()))),
+        ("auth_failed", Box::new(|| assert!(login.psql("alice", "wrong", WHO).is_err()))),
+        ("auth_failed", Box::new(|| assert!(login.psql("nobody", "wrong", WHO).is_err()))),
+        (
+            "tls_error",
+            Box::new(|| {
+                assert!(login.psql_with("disable", ("alice", &alice), WHO).is_err());
+            }),
+        ),
+        ("tls_error", Box::new(|| knock(ssl_then_plain))),
+        ("protocol_error", Box::new(|| knock(b"GET / HTTP/1.1\r\n\r\n"))),
+        ("abandoned", Box::new(|| drop(TcpStream::connect(address).unwrap()))),
+        // It says nothing until its time is over.
+        ("abandoned", Box::new(|| knock(b""))),
+        ("cancel", Box::new(|| knock(cancel))),
+        ("refused", Box::new(|| assert!(!psql("alice", &alice, "nosuch")))),
+        (
+            "unavailable",
+            Box::new(|| {
+                stop();
+                assert!(login.psql("stranger", "x", WHO).is_err());
+            }),
+        ),
+    ];
+    for (result, happens) in cases {
+        let before = counted(result);
+        happens();
+        await_that(&format!("one more of {result}"), || counted(result) >= before + 1.0);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::postgres::{Postgres, certificates, path, psql};
 use pgsteer::auth::{Keyring, Method, Userlist};
 use pgsteer::backend::{Backend, Login, LoginSecret, Lookup, SslMode, Target, TlsPolicy, connect};
 use pgsteer::frontend::login::{Entered, Gate, LoggedIn, Plaintext, enter};
+use pgsteer::metrics::Admission;
 use pgsteer::net::{Listener, ServerTls, UNIX_MODE};
 use pgsteer::sandbox::Scratch;
 use pgsteer::tasks;
@@ -46,7 +47,7 @@ impl Door {
                 tasks::spawn("client", async move {
                     match enter(stream, &gate).await {
                         Entered::Session(client) => serve(client, target, &gate.keyring).await,
-                        Entered::Cancel(..) | Entered::Nobody => (),
+                        Entered::Cancel(..) | Entered::Nobody(_) => (),
                     }
                 });
             }
@@ -394,7 +395,7 @@ async fn trust_lets_this_machine_in() {
     client.write_all(&first([0, 3, 0, 0], b"user\0a\0\0")).await.unwrap();
     let stream = listener.accept().await.unwrap();
     let entered = enter(stream, &gate).await;
-    assert!(matches!(entered, Entered::Nobody), "{entered:?}");
+    assert!(matches!(entered, Entered::Nobody(Admission::AuthFailed)), "{entered:?}");
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).await.unwrap();
     assert_eq!(read_error(&answer).unwrap().code.as_str(), "28000");
