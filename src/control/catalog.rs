@@ -55,6 +55,15 @@ pub async fn fingerprint(connection: &mut PgConnection) -> Result<String, Catalo
     Ok(query.fetch_one(connection).await?)
 }
 
+/// Asks whether somebody waits for all others to leave this database: to drop it, to rename it,
+/// to move it, or to copy it.
+///
+/// Not cancel-safe: if it is dropped half-way, drop the connection too.
+pub async fn somebody_waits(connection: &mut PgConnection) -> Result<bool, CatalogError> {
+    let query = sqlx::query_scalar(catalog_sql::SOMEBODY_WAITS).persistent(false);
+    Ok(query.fetch_one(connection).await?)
+}
+
 async fn read(connection: &mut PgConnection) -> Result<Rows, CatalogError> {
     Ok(Rows {
         fingerprint: fingerprint(connection).await?,

@@ -7,7 +7,7 @@ use crate::board::Board;
 use crate::clock;
 use crate::control::Policy;
 use crate::control::finding::Finding;
-use crate::control::fold::{Fold, Report};
+use crate::control::fold::{Fold, Report, Vacancy};
 use crate::control::tell::{tell_changes, tell_findings};
 use crate::metrics::Metrics;
 use crate::sql::Catalog;
@@ -54,6 +54,11 @@ impl Desk {
     /// A database's catalog was read, or is not known any more.
     pub(crate) fn catalog(&self, database: &Arc<str>, catalog: Option<Arc<Catalog>>) {
         self.change(|fold| fold.set_catalog(database, catalog));
+    }
+
+    /// Somebody wants a database for himself, or no more.
+    pub(crate) fn vacate(&self, database: &Arc<str>, vacancy: Vacancy) {
+        self.change(|fold| fold.vacate(database, vacancy));
     }
 
     /// The operator changed the limits or the weights.

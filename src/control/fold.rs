@@ -116,6 +116,16 @@ pub(crate) struct Fold {
     ring: LagRing,
     samples: PrimarySamples,
     catalogs: BTreeMap<Arc<str>, Arc<Catalog>>,
+    vacated: BTreeSet<Arc<str>>,
+}
+
+/// Whether somebody waits for a database to be left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vacancy {
+    /// Somebody does.
+    Wanted,
+    /// Nobody does, or no more.
+    NotWanted,
 }
 
 /// What is remembered of one server.
@@ -151,6 +161,7 @@ impl Fold {
             ring: LagRing::default(),
             samples: PrimarySamples::default(),
             catalogs: BTreeMap::new(),
+            vacated: BTreeSet::new(),
         }
     }
 
@@ -175,6 +186,14 @@ impl Fold {
                 self.catalogs.remove(database);
             }
         }
+    }
+
+    /// A database is to be left, or need not be any more.
+    pub(crate) fn vacate(&mut self, database: &Arc<str>, vacancy: Vacancy) {
+        match vacancy {
+            Vacancy::Wanted => self.vacated.insert(Arc::clone(database)),
+            Vacancy::NotWanted => self.vacated.remove(database),
+        };
     }
 
     /// Takes another policy and other weights into use; the servers stay the same.
@@ -256,6 +275,7 @@ impl Fold {
             history: self.history.clone(),
             samples: self.samples.clone(),
             catalogs: self.catalogs.clone(),
+            vacated: self.vacated.clone(),
         }
     }
 

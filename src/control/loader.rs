@@ -1,11 +1,18 @@
 //! Keeps the catalogs of the databases in use: reads them, notices changes, reads them again.
 //!
-//! One task a database. While a catalog is published, its fingerprint is compared every second;
-//! one that changed is taken down first and read again then, so that no statement is judged by
-//! it any longer. A database that nobody asked for in a while is forgotten.
+//! One task a database. While a catalog is published, its fingerprint is compared every second.
+//! One that changed is read again, and stays up while that is a matter of milliseconds: to take
+//! it down first would send every read to the primary whenever a table is created. A database
+//! that nobody used in a while is forgotten; one in use never is.
 //!
-//! Invariant: a catalog that could not be compared for [`TRUSTED_MAX`] is taken down, unless no
-//! server answers at all; then nothing can change it either.
+//! The connection stands, so that a server's log is not filled with ours, and gets out of the
+//! way: whoever wants to drop or to rename the database waits a few seconds for its connections
+//! to end, and is seen waiting.
+//!
+//! Invariants:
+//! - A catalog that was found to be out of date is relied on for [`REREAD_MAX`] more at most.
+//! - A catalog that could not be compared for [`TRUSTED_MAX`] is taken down, unless no server
+//!   answers at all; then nothing can change it either.
 
 use crate::backend::{SslMode, TlsPolicy};
 use crate::clock;
@@ -13,7 +20,10 @@ use crate::clock::Moment;
 use crate::control::catalog;
 use crate::control::config::{APPLICATION_NAME, ControlConfig, LiveControl};
 use crate::control::desk::Desk;
+use crate::control::fold::Vacancy;
+use crate::pg::SqlState;
 use crate::sql::Catalog;
+use crate::sql::FunctionLists;
 use crate::tasks;
 use crate::topology::ServerId;
 use crate::topology::Signals;
@@ -42,10 +52,17 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// A catalog that could not be compared for so long is not relied on.
 const TRUSTED_MAX: Duration = Duration::from_secs(5);
 
-/// A database is forgotten so long after it was asked for; one that is in use is asked for anew
-/// by its next statement. Until then our connection keeps it from being dropped, as an idle
-/// backend does for as long (`pool.idle_timeout`).
+/// How long a catalog that has changed is relied on while it is read again. A thousand objects
+/// take some 20 ms; a change is noticed only within a second anyway.
+const REREAD_MAX: Duration = Duration::from_millis(500);
+
+/// A database is forgotten so long after its last statement.
 const FORGET: Duration = Duration::from_mins(10);
+
+/// How long we stay away from a database that somebody wants for himself: long enough for every
+/// shard to close its idle backends, which it looks after every second. PostgreSQL waits for 5 s
+/// (`CountOtherDBBackends` in `storage/ipc/procarray.c`), and lets nobody in meanwhile.
+const ASIDE: Duration = Duration::from_secs(2);
 
 /// Most databases whose catalogs are kept.
 const DATABASES_MAX: usize = 256;
@@ -65,14 +82,18 @@ impl Loader {
     /// Starts a task for every database that is wanted.
     pub(crate) async fn run(self) {
         let mut wanted: BTreeMap<Arc<str>, Arc<Notify>> = BTreeMap::new();
+        let mut told = Told::No;
         loop {
             wanted.retain(|_, poke| Arc::strong_count(poke) > 1);
+            if wanted.len() < DATABASES_MAX {
+                told = Told::No;
+            }
             for database in self.signals.take_catalogs() {
                 if let Some(poke) = wanted.get(&database) {
                     poke.notify_one();
                 } else if wanted.len() < DATABASES_MAX {
                     wanted.insert(Arc::clone(&database), self.start(database));
-                } else {
+                } else if std::mem::replace(&mut told, Told::Yes) == Told::No {
                     warn!(%database, "too many databases: its functions are not known");
                 }
             }
@@ -104,6 +125,14 @@ impl Loader {
     }
 }
 
+/// Whether it was said that there are too many databases: each statement in one that is left out
+/// asks again.
+#[derive(PartialEq, Eq)]
+enum Told {
+    No,
+    Yes,
+}
+
 /// Keeps one database's catalog.
 struct Keeper {
     database: Arc<str>,
@@ -117,12 +146,25 @@ struct Keeper {
     compared: Moment,
 }
 
+/// What came of a round.
+enum Round {
+    /// The catalog is known, as it is now.
+    Current,
+    /// Somebody wants the database for himself; we have left it.
+    Aside,
+}
+
 impl Keeper {
     async fn run(mut self) {
-        let mut asked = clock::now();
-        while clock::now().since(asked) < FORGET {
+        let mut used = clock::now();
+        while clock::now().since(used) < FORGET {
             let pause = match self.round().await {
-                Ok(()) => COMPARE,
+                Ok(Round::Current) => COMPARE,
+                Ok(Round::Aside) => {
+                    self.stand_aside().await;
+                    Duration::ZERO
+                }
+                Err(error) if error.is_gone() => break,
                 Err(error) => {
                     debug!(database = %self.database, %error, "catalog not read");
                     self.connection = None;
@@ -132,33 +174,71 @@ impl Keeper {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.poke.notified() => asked = clock::now(),
+                () = self.poke.notified() => used = clock::now(),
+            }
+            if self.published.as_ref().is_some_and(|catalog| catalog.take_use()) {
+                used = clock::now();
             }
         }
         self.publish(None);
     }
 
     /// Compares, and reads again what changed.
-    async fn round(&mut self) -> Result<(), LoadError> {
+    async fn round(&mut self) -> Result<Round, LoadError> {
         self.connect().await?;
-        let Some((_, connection)) = &mut self.connection else { return Ok(()) };
-        let current = tokio::time::timeout(ANSWER_MAX, catalog::fingerprint(connection)).await??;
-        let lists = self.live.load().lists.clone();
-        if let Some(published) = &self.published
-            && published.fingerprint() == current
-            && *published.lists() == lists
-        {
-            self.compared = clock::now();
-            return Ok(());
+        // Given back only when all went well: one that was left half-way is of no more use.
+        let Some((server, mut connection)) = self.connection.take() else {
+            return Err(LoadError::NoServer);
+        };
+        let looking = catalog::somebody_waits(&mut connection);
+        if tokio::time::timeout(ANSWER_MAX, looking).await?? {
+            return Ok(Round::Aside);
         }
+        let comparing = catalog::fingerprint(&mut connection);
+        let current = tokio::time::timeout(ANSWER_MAX, comparing).await??;
+        let lists = self.live.load().lists.clone();
+        let known = self.published.as_ref();
+        if known.is_some_and(|known| known.fingerprint() == current && *known.lists() == lists) {
+            self.compared = clock::now();
+        } else {
+            self.read(&mut connection, lists).await?;
+        }
+        self.connection = Some((server, connection));
+        Ok(Round::Current)
+    }
+
+    async fn read(
+        &mut self,
+        connection: &mut PgConnection,
+        lists: FunctionLists,
+    ) -> Result<(), LoadError> {
         let changed = self.published.is_some();
-        self.publish(None);
-        let Some((_, connection)) = &mut self.connection else { return Ok(()) };
-        let loaded = tokio::time::timeout(LOAD_MAX, catalog::load(connection, lists)).await??;
-        self.compared = clock::now();
+        let started = clock::now();
+        let mut loading = std::pin::pin!(catalog::load(connection, lists));
+        let soon = tokio::time::timeout(REREAD_MAX, &mut loading).await;
+        let loaded = if let Ok(loaded) = soon {
+            loaded?
+        } else {
+            self.publish(None);
+            tokio::time::timeout(LOAD_MAX, loading).await??
+        };
+        // What is read may change at once: it is as old as the question.
+        self.compared = started;
         info!(event = "catalog", database = %self.database, changed, "catalog read");
         self.publish(Some(Arc::new(loaded)));
         Ok(())
+    }
+
+    /// Stays away from the database, and has the idle backends in it closed.
+    async fn stand_aside(&self) {
+        info!(
+            event = "aside",
+            database = %self.database,
+            "somebody wants the database for himself: idle backends in it are closed"
+        );
+        self.desk.vacate(&self.database, Vacancy::Wanted);
+        tokio::time::sleep(ASIDE).await;
+        self.desk.vacate(&self.database, Vacancy::NotWanted);
     }
 
     /// A connection to the primary, or to a standby while there is none.
@@ -234,6 +314,17 @@ enum LoadError {
     Read(#[from] catalog::CatalogError),
     #[error("no answer in time")]
     Silent(#[from] tokio::time::error::Elapsed),
+}
+
+impl LoadError {
+    /// Whether there is no such database, or no more.
+    fn is_gone(&self) -> bool {
+        let code = match self {
+            Self::Connect(sqlx::Error::Database(error)) => error.code(),
+            Self::NoServer | Self::Connect(_) | Self::Read(_) | Self::Silent(_) => None,
+        };
+        code.is_some_and(|code| *code == *SqlState::INVALID_CATALOG_NAME.as_str())
+    }
 }
 
 const fn ssl_mode(tls: &TlsPolicy) -> PgSslMode {

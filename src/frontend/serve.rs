@@ -273,8 +273,10 @@ impl Serving {
         self.session.mentioned = mentioned;
         let topology = self.client.shard.topology();
         let catalog = topology.catalog(&self.session.database);
-        if catalog.is_none() && !self.session.mentioned.is_empty() {
-            self.client.shard.shared.signals.want_catalog(&self.session.database);
+        match catalog {
+            _ if self.session.mentioned.is_empty() => {}
+            Some(catalog) => catalog.note_use(),
+            None => self.client.shard.shared.signals.want_catalog(&self.session.database),
         }
         let mut planned = plan(&Material {
             mentioned: &self.session.mentioned,

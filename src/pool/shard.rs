@@ -103,15 +103,14 @@ impl ShardPools {
         }
     }
 
-    /// Closes every idle backend, of this server or of all.
-    pub fn close_idle(&self, server: Option<ServerId>) {
+    /// Closes every idle backend in this database.
+    pub fn leave(&self, database: &str) {
         let known = self.known.borrow();
         let mut pools: Vec<_> = known.values().collect();
         pools.sort_by(|a, b| a.shared.key.cmp(&b.shared.key));
-        for pool in pools {
-            if server.is_none_or(|server| server == pool.shared.key.server) {
-                let closing = std::mem::take(&mut *pool.idle.borrow_mut());
-                drop(closing);
+        for pool in pools.into_iter().filter(|pool| *pool.shared.key.database == *database) {
+            for conn in std::mem::take(&mut *pool.idle.borrow_mut()) {
+                self.pools.closed(conn.backend.server, DisconnectReason::Admin);
             }
         }
     }

@@ -59,6 +59,9 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
                 let now = clock::now();
                 health.beat(shard.pools.shard, now);
                 shard.pools.sweep(now);
+                for database in &shard.topology().vacated {
+                    shard.pools.leave(database);
+                }
             }
             () = stop.cancelled() => return,
         }

@@ -23,12 +23,15 @@ use super::functions;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
 /// What a database's functions, views and triggers do.
 pub struct Catalog {
     id: u32,
+    /// Whether a statement was judged by it since somebody asked.
+    used: AtomicBool,
     fingerprint: Box<str>,
     lists: FunctionLists,
     functions: HashMap<Box<str>, Overloads>,
@@ -298,6 +301,18 @@ impl Catalog {
         &self.lists
     }
 
+    /// A session's statement is judged by it. Costs a read of memory that hardly ever changes.
+    pub fn note_use(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was used since this was asked last.
+    pub fn take_use(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
     /// A number that no other catalog of this process has; never zero.
     pub(super) const fn id(&self) -> u32 {
         self.id
@@ -347,6 +362,7 @@ impl Default for Catalog {
     fn default() -> Self {
         Self {
             id: next_id(),
+            used: AtomicBool::new(false),
             fingerprint: Box::default(),
             lists: FunctionLists::default(),
             functions: HashMap::new(),

@@ -23,6 +23,20 @@ macro_rules! digest {
     };
 }
 
+/// One row: whether another session has locked this very database, as it does before it waits for
+/// all others to leave it.
+///
+/// Source: `dropdb`, `RenameDatabase`, `movedb` and `createdb` in `commands/dbcommands.c`; what
+/// only connects, or comments on it, takes weaker locks.
+pub const SOMEBODY_WAITS: &str = "
+SELECT EXISTS (
+SELECT FROM pg_catalog.pg_locks AS l
+  JOIN pg_catalog.pg_database AS d ON d.oid = l.objid
+ WHERE l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass
+   AND d.datname = pg_catalog.current_database()
+   AND l.mode IN ('ShareLock', 'AccessExclusiveLock')
+   AND l.pid <> pg_catalog.pg_backend_pid())";
+
 /// One row: a text that differs once a function, an operator, a cast, a type, a relation, a
 /// trigger, a rule, a policy or a constraint was created, altered or dropped by anybody.
 ///

@@ -24,7 +24,7 @@ pub use signals::{MAX_SERVERS, Signals};
 
 use crate::pg::{SystemId, Timeline};
 use crate::sql::Catalog;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -50,6 +50,9 @@ pub struct Topology {
     pub samples: PrimarySamples,
     /// What each database's functions and views do, by database name; absent until loaded.
     pub catalogs: BTreeMap<Arc<str>, Arc<Catalog>>,
+    /// Databases that somebody waits to have for himself, to drop or to rename them: idle backends
+    /// in them are closed.
+    pub vacated: BTreeSet<Arc<str>>,
 }
 
 /// Where writes go.
@@ -115,6 +118,7 @@ impl Topology {
             history: History::default(),
             samples: PrimarySamples::default(),
             catalogs: BTreeMap::new(),
+            vacated: BTreeSet::new(),
         }
     }
 

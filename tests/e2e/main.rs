@@ -24,6 +24,7 @@ mod splits;
 mod auth;
 mod bad_input;
 mod cancel;
+mod catalogs;
 mod consistency;
 mod demo;
 mod drivers;
