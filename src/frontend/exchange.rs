@@ -12,6 +12,8 @@
 //! - A slow client stops the reading from the server, and a slow server the reading from the
 //!   client: no buffer grows beyond its bound.
 
+use crate::clock;
+use crate::clock::Moment;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::glance::{is_bulk, is_deallocation, is_stale, may_run_again};
@@ -21,7 +23,7 @@ use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
 use crate::pool::Conn;
 use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Undo, status_of};
-use crate::topology::{Epoch, ServerId};
+use crate::topology::Epoch;
 use crate::wire::frame;
 use crate::wire::frame::{Header, TxStatus};
 use crate::wire::message;
@@ -36,8 +38,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct Exchange {
     /// What the server owes.
     pub replies: Replies,
-    /// The primary that this is with, and since which epoch; `None`: a standby.
-    pub primary: Option<(ServerId, Epoch)>,
+    /// The epoch in which this is with the primary; `None`: with a standby.
+    pub epoch: Option<Epoch>,
+    /// When the primary was done with something last.
+    pub answered: Option<Moment>,
     /// What is to be written to the server.
     pub to_server: Vec<u8>,
     written: usize,
@@ -158,7 +162,8 @@ impl Exchange {
     pub fn new(reported: Reported, to_server: Vec<u8>, processes: Processes) -> Self {
         Self {
             replies: Replies::default(),
-            primary: None,
+            epoch: None,
+            answered: None,
             to_server,
             written: 0,
             unread: Unread::No,
@@ -333,9 +338,7 @@ impl Exchange {
             Poll::Ready(Err(_)) => &[],
             Poll::Ready(Ok(())) => buffer.filled(),
         };
-        // A primary that was replaced may have slept through it. Its success is worth nothing.
-        let replaced = self.primary.is_some_and(|(server, epoch)| shard.is_replaced(server, epoch));
-        if arrived.is_empty() || replaced {
+        if arrived.is_empty() {
             return Poll::Ready(Some(Event::ServerGone(self.farewell)));
         }
         if conn.partial.is_empty() {
@@ -354,7 +357,8 @@ impl Exchange {
         partial: &mut Vec<u8>,
     ) -> Option<Event> {
         self.unread = Unread::No;
-        let processed = Chunk { exchange: self, client, context }.process(bytes, partial);
+        let processed =
+            Chunk { exchange: self, client, context, marked: Marked::No }.process(bytes, partial);
         match processed {
             // Something may have waited for the answers up to `Flush`, or be data for a COPY that
             // has just begun.
@@ -372,6 +376,7 @@ impl Exchange {
             }
             Err(Stop::ClientGone) => Some(Event::ClientGone),
             Err(Stop::OutOfStep) => Some(Event::OutOfStep),
+            Err(Stop::Ended) => Some(Event::ServerGone(self.farewell)),
         }
     }
 
@@ -385,6 +390,8 @@ impl Exchange {
 enum Stop {
     ClientGone,
     OutOfStep,
+    /// The server is not the primary any more.
+    Ended,
 }
 
 impl From<Gone> for Stop {
@@ -398,6 +405,14 @@ struct Chunk<'a, 'c> {
     exchange: &'a mut Exchange,
     client: &'a mut Client,
     context: &'a mut Context<'c>,
+    marked: Marked,
+}
+
+/// Whether it was reported that the primary is done with something in this chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marked {
+    No,
+    Yes,
 }
 
 impl Chunk<'_, '_> {
@@ -484,6 +499,10 @@ impl Chunk<'_, '_> {
         if header.tag == b'E' {
             return Ok((if ours { Disposition::Swallow } else { self.error(message) }, None));
         }
+        if matches!(header.tag, b'C' | b'Z') && !ours {
+            self.acknowledge()?;
+        }
+        let exchange = &mut *self.exchange;
         let undone = &mut exchange.undone;
         let mut disposition = exchange
             .replies
@@ -519,6 +538,21 @@ impl Chunk<'_, '_> {
             disposition = Disposition::Swallow;
         }
         Ok((disposition, None))
+    }
+
+    /// The primary is done with something. It is reported before it is shown, and shown only if
+    /// the server is still the primary: one that was replaced may have slept through it, and then
+    /// its success is worth nothing.
+    fn acknowledge(&mut self) -> Result<(), Stop> {
+        let Some(epoch) = self.exchange.epoch else { return Ok(()) };
+        if self.marked == Marked::Yes {
+            return Ok(());
+        }
+        self.marked = Marked::Yes;
+        let (shard, now) = (&self.client.shard, clock::now());
+        shard.shared.signals.acknowledge(shard.pools.shard, now);
+        self.exchange.answered = Some(now);
+        if shard.has_lost(epoch) { Err(Stop::Ended) } else { Ok(()) }
     }
 
     /// Deals with an error: it is shown, unless it answers us, or the group may be run again.

@@ -5,6 +5,7 @@
 
 use crate::backend;
 use crate::clock;
+use crate::clock::Moment;
 use crate::frontend::attached::{
     Attached, Doomed, Proven, PureRead, Segment, Sent, ShownData, Standing,
 };
@@ -53,19 +54,20 @@ impl Serving {
     async fn on_ready(&mut self, status: TxStatus) -> Result<(), Stop> {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         attached.status = status;
+        let now = attached.exchange.answered.take().unwrap_or_else(clock::now);
         self.presence.turn(match status {
             TxStatus::Idle => ClientState::Idle,
             TxStatus::Open | TxStatus::Failed => ClientState::InTransaction,
         });
         if let Some(sent) = attached.sent.take() {
             self.client.take(sent.kept);
-            let took = clock::now().since(sent.since);
+            let took = now.since(sent.since);
             let statements = &self.client.shard.shared.metrics.statements;
             statements.answered(attached.standing.served_by(), sent.kind, took);
         }
         self.retry = None;
         self.forget_deallocated();
-        self.note_position();
+        self.note_position(now);
         self.settle_if_free().await
     }
 
@@ -86,9 +88,8 @@ impl Serving {
     }
 
     /// Takes the mark that every answer of a server leaves.
-    fn note_position(&mut self) {
+    fn note_position(&mut self, now: Moment) {
         let Some(attached) = &self.attached else { return };
-        let now = clock::now();
         match attached.standing {
             Standing::Primary => {
                 self.session.floor.after_primary(now, attached.epoch);
@@ -118,8 +119,7 @@ impl Serving {
     pub(super) fn leave_cordoned(&mut self) -> Result<(), Stop> {
         let Some(attached) = self.attached.as_deref() else { return Ok(()) };
         let topology = self.client.shard.topology();
-        let same = topology.epoch == attached.epoch
-            || topology.writable().is_none_or(|server| server == attached.server);
+        let same = !topology.has_ended(attached.epoch);
         if same || attached.standing != Standing::Primary || attached.doomed == Doomed::Yes {
             return Ok(());
         }
@@ -284,6 +284,8 @@ impl Serving {
         }
         if let Some(attached) = self.attached.as_deref_mut() {
             attached.doomed = Doomed::Yes;
+            // Nothing comes of it, whoever is the primary.
+            attached.exchange.epoch = None;
             fail_transaction(attached, "BEGIN; SELECT 1/0");
         }
         Ok(())

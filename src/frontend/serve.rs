@@ -335,7 +335,7 @@ impl Serving {
             Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
         let server = checkout.server();
         let mut exchange = Exchange::new(reported, self.client.shard.take_buffer(), processes);
-        exchange.primary = (standing == Standing::Primary).then_some((server, epoch));
+        exchange.epoch = (standing == Standing::Primary).then_some(epoch);
         self.attached = Some(Box::new(Attached {
             server,
             checkout,

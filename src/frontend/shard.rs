@@ -10,11 +10,11 @@ use crate::pool::{Pools, ShardPools};
 use crate::route;
 use crate::session::Library;
 use crate::sql::FactsCache;
-use crate::topology::{Epoch, ServerId, Signals, Topology};
+use crate::topology::{Epoch, Signals, Topology};
 use arc_swap::{ArcSwap, Cache};
 use std::cell::{Cell, Ref, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use tokio_util::sync::CancellationToken;
 
 /// What all shards share.
@@ -102,11 +102,10 @@ impl Shard {
         Arc::clone(self.topology.borrow_mut().load())
     }
 
-    /// Whether another server has become the primary in this one's place since that epoch.
-    pub fn is_replaced(&self, server: ServerId, epoch: Epoch) -> bool {
-        let mut topology = self.topology.borrow_mut();
-        let topology = topology.load();
-        topology.epoch != epoch && topology.writable().is_some_and(|other| other != server)
+    /// Whether a backend that was taken as the primary's in that epoch is so no more: another
+    /// server has become the primary, or is being made it in this one's absence.
+    pub fn has_lost(&self, epoch: Epoch) -> bool {
+        self.topology.borrow_mut().load().has_ended(epoch)
     }
 
     /// The policies of now.
@@ -125,7 +124,7 @@ impl Shard {
     pub fn loads(&self) -> Ref<'_, [u32]> {
         let mut loads = self.loads.borrow_mut();
         loads.clear();
-        loads.extend(self.shared.pools.loads().iter().map(|load| load.load(Ordering::Relaxed)));
+        loads.extend(self.shared.pools.loads());
         drop(loads);
         Ref::map(self.loads.borrow(), Vec::as_slice)
     }

@@ -23,10 +23,9 @@ use crate::backend;
 use crate::backend::{Backend, ConnectError, Login, Target};
 use crate::clock;
 use crate::metrics::{ConnectResult, DisconnectReason, Metrics};
-use crate::topology::{ServerId, Unseen};
+use crate::topology::{ServerId, Signals, Unseen};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -41,8 +40,8 @@ pub struct Pools {
     metrics: Arc<Metrics>,
     /// Guards the registry; locked when a shard meets a pool for the first time.
     registry: Mutex<HashMap<PoolKey, Arc<Shared>>>,
-    /// Checked-out backends by server.
-    loads: Box<[AtomicU32]>,
+    /// Who has backends out is the control plane's business, too.
+    signals: Arc<Signals>,
     /// Where each shard hears that another waits for its idle backends.
     mailboxes: OnceLock<Box<[mpsc::Sender<Arc<Shared>>]>>,
 }
@@ -80,9 +79,9 @@ impl Pools {
         policy: Policy,
         targets: Box<[Target]>,
         keyring: Arc<Keyring>,
-        (connect_timeout, metrics): (Duration, Arc<Metrics>),
+        connect_timeout: Duration,
+        (metrics, signals): (Arc<Metrics>, Arc<Signals>),
     ) -> Self {
-        let loads = targets.iter().map(|_| AtomicU32::new(0)).collect();
         Self {
             policy: ArcSwap::from_pointee(policy),
             targets,
@@ -90,7 +89,7 @@ impl Pools {
             connect_timeout,
             metrics,
             registry: Mutex::default(),
-            loads,
+            signals,
             mailboxes: OnceLock::new(),
         }
     }
@@ -117,8 +116,9 @@ impl Pools {
     }
 
     /// Checked-out backends of each server.
-    pub fn loads(&self) -> &[AtomicU32] {
-        &self.loads
+    pub fn loads(&self) -> impl Iterator<Item = u32> {
+        let servers = (0_u16..).map(ServerId).take(self.targets.len());
+        servers.map(|server| self.signals.load(server))
     }
 
     /// Every pool, for the metrics and `status`.
@@ -128,10 +128,6 @@ impl Pools {
         drop(registry);
         all.sort_by(|a, b| a.key.cmp(&b.key));
         all
-    }
-
-    fn load_of(&self, server: ServerId) -> Option<&AtomicU32> {
-        self.loads.get(server.index())
     }
 
     fn name(&self, server: ServerId) -> Arc<str> {

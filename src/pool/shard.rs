@@ -17,7 +17,6 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -189,7 +188,7 @@ impl ShardPool {
     }
 
     fn lend(self: &Rc<Self>, conn: Conn) -> Checkout {
-        self.count_active(1);
+        self.pools.signals.checked_out(self.shared.key.server);
         Checkout { conn: Some(conn), home: Rc::clone(self) }
     }
 
@@ -202,12 +201,6 @@ impl ShardPool {
             }
         }
     }
-
-    fn count_active(&self, change: i32) {
-        if let Some(load) = self.pools.load_of(self.shared.key.server) {
-            load.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
-        }
-    }
 }
 
 impl Checkout {
@@ -215,7 +208,7 @@ impl Checkout {
     /// no state is left that is not recorded in it.
     pub fn release(mut self, now: Moment) {
         let Some(mut conn) = self.conn.take() else { return };
-        self.home.count_active(-1);
+        self.home.pools.signals.given_back(self.home.server());
         conn.rested_at = now;
         if self.home.shared.has_waiters() {
             let Some(kept) = self.home.shared.offer(conn, self.home.shard) else { return };
@@ -249,7 +242,7 @@ impl DerefMut for Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
-            self.home.count_active(-1);
+            self.home.pools.signals.given_back(self.home.server());
             self.home.pools.closed(conn.backend.server, DisconnectReason::Error);
         }
     }

@@ -218,7 +218,8 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
         config.pool.clone(),
         targets.into_boxed_slice(),
         Arc::clone(&keyring),
-        (CONNECT_TIMEOUT, Arc::clone(&links.metrics)),
+        CONNECT_TIMEOUT,
+        (Arc::clone(&links.metrics), Arc::clone(&links.signals)),
     );
     Ok(frontend::Shared {
         board: Arc::clone(&links.board),
@@ -246,7 +247,7 @@ fn show_pools(shared: &Arc<frontend::Shared>) {
             let (open, limit) = of_server.fold((0, 0), |(open, limit), pool| {
                 (open + i64::from(pool.open()), limit + i64::from(pool.limit()))
             });
-            let active = i64::from(load.load(Ordering::Relaxed));
+            let active = i64::from(load);
             metrics.backends.set(server, BackendState::Active, active);
             metrics.backends.set(server, BackendState::Idle, (open - active).max(0));
             metrics.backends.set_limit(server, limit);

@@ -20,7 +20,7 @@ mod signals;
 pub use history::{Coverage, Fork, History};
 pub use samples::{PrimarySample, PrimarySamples};
 pub use server::{Lag, Observation, Role, Seen, Server, ServerId, StandbySample, Unfit, Unseen};
-pub use signals::{MAX_SERVERS, Signals};
+pub use signals::{Busy, MAX_SERVERS, Signals};
 
 use crate::pg::{SystemId, Timeline};
 use crate::sql::Catalog;
@@ -29,7 +29,8 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The number of a change of primary: each adoption of another server as the primary is a new
-/// one. Every write is sent under an epoch.
+/// one. Every write is sent under an epoch. It changes together with the primary and not before:
+/// while a switchover waits for those who work on the old one, theirs goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u64);
 
@@ -128,6 +129,16 @@ impl Topology {
             Primary::Open { server, .. } => Some(server),
             Primary::None { .. } => None,
         }
+    }
+
+    /// Whether what was begun on the primary in that epoch is cut off: another primary has taken
+    /// its place, or is about to take it without waiting for this one.
+    ///
+    /// A primary that merely does not answer us, or that is about to hand over, still ends what it
+    /// has begun.
+    pub const fn has_ended(&self, epoch: Epoch) -> bool {
+        self.epoch.0 != epoch.0
+            || matches!(self.primary, Primary::None { why: NoPrimary::Failover, .. })
     }
 
     /// The server with this id; `None` only for an id of another configuration.
