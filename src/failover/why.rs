@@ -171,3 +171,92 @@ impl fmt::Display for Refusal {
         }
     }
 }
+
+impl fmt::Display for Why {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllWell => out.write_str("all is well"),
+            Self::PromiseChanged => {
+                out.write_str("the primary's settings promise something else than was recorded")
+            }
+            Self::Repairing => out.write_str("a standby is made to follow the primary again"),
+            Self::Fencing => out.write_str("a former primary is kept from taking writes"),
+            Self::Manual(verdict) => write!(
+                out,
+                "the primary {verdict}; failover.mode is \"manual\": run `pgsteer failover`"
+            ),
+            Self::Off(verdict) => write!(
+                out,
+                "the primary {verdict}; failover.mode is \"off\": another tool is to promote"
+            ),
+            Self::Disarmed(lacking) => {
+                out.write_str("the primary is lost, and auto is not armed: ")?;
+                list(out, lacking)
+            }
+            Self::Evidence(verdict) => write!(out, "no failover: the primary {verdict}"),
+            Self::Grace => out.write_str("the primary restarts: it gets failover.restart_grace"),
+            Self::TooSoon => out.write_str(
+                "no second automatic failover within 30 s of the last: run `pgsteer failover`",
+            ),
+            Self::Claiming(verdict) => write!(out, "the primary {verdict}: taking over"),
+            Self::Freezing => out.write_str("standbys are being cut off from the old primary"),
+            Self::NotRevoked { frozen, needed, missing } => {
+                write!(
+                    out,
+                    "{frozen} of the {needed} standbys that could hold an acknowledged write are \
+                     frozen; waiting for "
+                )?;
+                list(out, missing)
+            }
+            Self::NoCandidate => out.write_str("no standby that answers can become the primary"),
+            Self::TooMuchLoss { candidate, loss } => write!(
+                out,
+                "{candidate} would be promoted at a loss ({loss}) that failover.max_data_loss \
+                 does not allow: run `pgsteer failover --accept-loss`"
+            ),
+            Self::CatchingUp { server, from } => {
+                write!(out, "{server} takes over what {from} holds more")
+            }
+            Self::Chosen(server) => write!(out, "{server} was chosen"),
+            Self::Promoting(server) => write!(out, "{server} is being promoted"),
+            Self::ChosenLost(server) => write!(
+                out,
+                "{server} was chosen and does not answer: whether it was promoted is not known"
+            ),
+            Self::Proving(server) => {
+                write!(out, "{server} waits for a standby to confirm a commit")
+            }
+            Self::Admitting(server) => write!(out, "{server} takes writes from now on"),
+            Self::Draining { busy } => {
+                write!(out, "new transactions wait; {busy} sessions still work on the primary")
+            }
+            Self::Handing => out.write_str("the old primary hands over"),
+            Self::Tail(server) => write!(out, "{server} receives the last of the log"),
+            Self::Aborting(refusal) => write!(out, "called off: {refusal}"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Lives => "is well",
+            Self::Demoted => "is in recovery",
+            Self::Dead => "is dead",
+            Self::Restarting => "crashed and restarts",
+            Self::Hung => "hangs, or is cut off from everybody",
+            Self::Isolated(_) => "can't be reached from here, and a standby still hears from it",
+            Self::Unsure => "does not answer, and it is not proved to be lost",
+            Self::Stranger => "is not what was recorded",
+            Self::NoWitness => "does not answer, and no standby is seen that could tell",
+        })
+    }
+}
+
+fn list(out: &mut fmt::Formatter<'_>, names: &[Arc<str>]) -> fmt::Result {
+    for (at, name) in names.iter().enumerate() {
+        let gap = if at == 0 { "" } else { ", " };
+        write!(out, "{gap}{name}")?;
+    }
+    Ok(())
+}
