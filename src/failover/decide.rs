@@ -67,8 +67,8 @@ fn automatic(situation: &Situation<'_>, policy: &Policy, verdict: Verdict) -> Re
     let waited = situation.now.since(since);
     match verdict {
         Verdict::Dead | Verdict::Hung | Verdict::Demoted => {}
-        // It comes back by itself within seconds; where nothing can be lost, we are faster.
-        Verdict::Restarting if quorum || waited >= policy.restart_grace => {}
+        // After the crash of one backend it comes back by itself within seconds.
+        Verdict::Restarting if waited >= policy.restart_grace => {}
         Verdict::Restarting => return Err(Why::Grace),
         Verdict::Isolated(_) if quorum && waited >= policy.isolated_after => {}
         Verdict::Lives

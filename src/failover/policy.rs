@@ -14,8 +14,7 @@ pub struct Policy {
     pub silent_after: Duration,
     /// A standby that heard from the primary within this time is a witness that it lives.
     pub witness_fresh: Duration,
-    /// A primary that restarts after a crash gets so long to come back, where a failover could
-    /// lose writes.
+    /// A primary that restarts after the crash of one of its backends gets so long to come back.
     pub restart_grace: Duration,
     /// A primary that we can't reach while a standby still streams from it is replaced after so
     /// long; only where that loses nothing.
