@@ -1,0 +1,263 @@
+//! The server's messages, one chunk at a time: what is passed on, held back, swallowed or put in.
+//!
+//! Rows and everything else that nobody needs to look into pass as they came; the run of bytes
+//! between two messages that need something is sent in one piece.
+
+use super::{Completed, Event, Exchange, LOOKED_AT_MAX, Leftover, Reopened, Shown};
+use crate::clock;
+use crate::frontend::attached::{Relies, Stale};
+use crate::frontend::client::{Client, Gone};
+use crate::frontend::glance::{is_bulk, is_deallocation, is_stale, may_run_again};
+use crate::frontend::params::Cause;
+use crate::metrics::ErrorOrigin;
+use crate::pg::SqlState;
+use crate::session::{CopyIn, Disposition, status_of};
+use crate::wire::frame;
+use crate::wire::frame::Header;
+use crate::wire::message;
+use std::task::Context;
+
+/// Why a chunk was not processed to its end.
+pub(super) enum Stop {
+    ClientGone,
+    OutOfStep,
+    /// The server is not the primary any more.
+    Ended,
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Self::ClientGone
+    }
+}
+
+/// One chunk of the server's bytes on its way through.
+pub(super) struct Chunk<'a, 'c> {
+    exchange: &'a mut Exchange,
+    client: &'a mut Client,
+    context: &'a mut Context<'c>,
+    marked: Marked,
+}
+
+/// Whether it was reported that the primary is done with something in this chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marked {
+    No,
+    Yes,
+}
+
+impl<'a, 'c> Chunk<'a, 'c> {
+    /// What has just arrived on this exchange.
+    pub(super) const fn new(
+        exchange: &'a mut Exchange,
+        client: &'a mut Client,
+        context: &'a mut Context<'c>,
+    ) -> Self {
+        Self { exchange, client, context, marked: Marked::No }
+    }
+
+    /// Goes through the messages in `bytes`; what is left of one that has not arrived whole is
+    /// kept in `partial`.
+    pub(super) fn process(
+        &mut self,
+        bytes: &[u8],
+        partial: &mut Vec<u8>,
+    ) -> Result<Option<Event>, Stop> {
+        let mut at = 0;
+        // Where the run of bytes begins that goes to the client as it is.
+        let mut run = 0;
+        let mut event = None;
+        while at < bytes.len() && event.is_none() {
+            if self.exchange.pass > 0 {
+                let passing = self.exchange.pass.min(bytes.len() - at);
+                self.exchange.pass -= passing;
+                if self.exchange.pass_as == Disposition::Swallow {
+                    self.emit(bytes, run, at)?;
+                    run = at + passing;
+                }
+                at += passing;
+                continue;
+            }
+            if self.exchange.replies.puts_in_now() {
+                self.emit(bytes, run, at)?;
+                run = at;
+                self.put_in()?;
+            }
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            let Some(header) = frame::peek(rest).map_err(|_| Stop::OutOfStep)? else { break };
+            let short = header.total <= LOOKED_AT_MAX && !is_bulk(header.tag);
+            if short && rest.len() < header.total {
+                break;
+            }
+            if matches!(self.exchange.shown, Shown::NotYet(_)) || header.tag == b'A' {
+                // What came before is held back in its order, and may yet be withdrawn; and a
+                // notification may be replaced, behind what came before.
+                self.emit(bytes, run, at)?;
+                run = at;
+            }
+            let message = rest.get(..header.total.min(rest.len())).unwrap_or(rest);
+            let (disposition, happened) = self.message(header, message)?;
+            event = happened;
+            if !short {
+                self.exchange.pass = header.total;
+                self.exchange.pass_as = disposition;
+                continue;
+            }
+            if disposition == Disposition::Swallow {
+                self.emit(bytes, run, at)?;
+                run = at + header.total;
+            }
+            at += header.total;
+        }
+        self.emit(bytes, run, at)?;
+        self.put_in()?;
+        partial.extend_from_slice(bytes.get(at..).unwrap_or(&[]));
+        Ok(event)
+    }
+
+    /// Puts in the answers that the server will not give.
+    fn put_in(&mut self) -> Result<(), Gone> {
+        for _ in 0..self.exchange.replies.put_in() {
+            self.emit(frame::PARSE_COMPLETE, 0, frame::PARSE_COMPLETE.len())?;
+        }
+        Ok(())
+    }
+
+    /// Deals with one message (whole, or the start of a bulk one).
+    fn message(
+        &mut self,
+        header: Header,
+        message: &[u8],
+    ) -> Result<(Disposition, Option<Event>), Stop> {
+        let exchange = &mut *self.exchange;
+        let ours = exchange.replies.is_ours_next();
+        if header.tag == b'S' {
+            let cause = if ours { Cause::Ours } else { Cause::Client };
+            return Ok((exchange.reported.take(message, cause), None));
+        }
+        if header.tag == b'A' && exchange.processes.is_own(message) {
+            let own = exchange.processes.as_the_client_knows(message);
+            self.emit(&own, 0, own.len())?;
+            return Ok((Disposition::Swallow, None));
+        }
+        if header.tag == b'E' {
+            return Ok((if ours { Disposition::Swallow } else { self.error(message) }, None));
+        }
+        if matches!(header.tag, b'C' | b'Z') && !ours {
+            self.acknowledge()?;
+        }
+        let exchange = &mut *self.exchange;
+        let undone = &mut exchange.undone;
+        let mut disposition = exchange
+            .replies
+            .take(header.tag, &mut |undo| undone.push(undo))
+            .map_err(|_| Stop::OutOfStep)?;
+        match header.tag {
+            b'Z' => {
+                let status = status_of(message).ok_or(Stop::OutOfStep)?;
+                exchange.copy_in = None;
+                if let Shown::Withdrawn(code) = exchange.shown {
+                    return Ok((Disposition::Swallow, Some(Event::Withdrawn(code, status))));
+                }
+                self.show()?;
+                return Ok((disposition, Some(Event::Ready(status))));
+            }
+            b'D' | b'C' | b'G' | b'H' | b'W' | b'd' | b'I' | b's' | b'V' if !ours => {
+                self.show()?;
+                let exchange = &mut *self.exchange;
+                if header.tag == b'G' {
+                    let copy = exchange.replies.copy_in_begins();
+                    if copy == CopyIn::Extended {
+                        exchange.reopened = Reopened::Yes;
+                    }
+                    exchange.copy_in = Some(copy);
+                }
+                if header.tag == b'C' && is_deallocation(message) {
+                    exchange.completed = Completed::AllDeallocated;
+                }
+            }
+            _ => {}
+        }
+        if matches!(self.exchange.shown, Shown::Withdrawn(_)) {
+            disposition = Disposition::Swallow;
+        }
+        Ok((disposition, None))
+    }
+
+    /// The primary is done with something. It is reported before it is shown, and shown only if
+    /// the server is still the primary: one that was replaced may have slept through it, and then
+    /// its success is worth nothing.
+    fn acknowledge(&mut self) -> Result<(), Stop> {
+        let Some(epoch) = self.exchange.epoch else { return Ok(()) };
+        if self.marked == Marked::Yes {
+            return Ok(());
+        }
+        self.marked = Marked::Yes;
+        let (shard, now) = (&self.client.shard, clock::now());
+        shard.shared.signals.acknowledge(shard.pools.shard, now);
+        self.exchange.answered = Some(now);
+        if shard.has_lost(epoch) { Err(Stop::Ended) } else { Ok(()) }
+    }
+
+    /// Deals with an error: it is shown, unless it answers us, or the group may be run again.
+    fn error(&mut self, message: &[u8]) -> Disposition {
+        let fields = message::read_error(message).ok();
+        let code = fields.as_ref().map_or(SqlState::INTERNAL_ERROR, |fields| fields.code);
+        let stale = code == SqlState::FEATURE_NOT_SUPPORTED && is_stale(message);
+        let exchange = &mut *self.exchange;
+        if stale {
+            exchange.stale = Stale::Yes;
+        }
+        if exchange.copy_in.take().is_some() && exchange.client_pass > 0 {
+            exchange.leftover = Leftover::Passing;
+        }
+        if fields.is_some_and(|fields| fields.is_fatal()) {
+            // The backend is about to end, not the client's session.
+            exchange.farewell = Some(code);
+            return Disposition::Swallow;
+        }
+        let undone = &mut exchange.undone;
+        // An error is never out of step: a server may always send one.
+        if exchange.replies.take(b'E', &mut |undo| undone.push(undo)).is_err() {
+            return Disposition::Forward;
+        }
+        let statements = &self.client.shard.shared.metrics.statements;
+        statements.failed(ErrorOrigin::Server, code);
+        if let Shown::NotYet(held) = &mut exchange.shown
+            && (may_run_again(code) || stale && exchange.relies == Relies::Yes)
+        {
+            held.clear();
+            exchange.shown = Shown::Withdrawn(code);
+            return Disposition::Swallow;
+        }
+        Disposition::Forward
+    }
+
+    /// From here on the client sees the answer: what was held back goes first.
+    fn show(&mut self) -> Result<(), Gone> {
+        if let Shown::NotYet(held) = std::mem::replace(&mut self.exchange.shown, Shown::Yes) {
+            if !held.is_empty() {
+                self.client.forward(self.context, &held)?;
+            }
+            self.client.shard.give_buffer(held);
+        }
+        Ok(())
+    }
+
+    /// Sends `bytes[from..to]` to the client, or holds them back.
+    fn emit(&mut self, bytes: &[u8], from: usize, to: usize) -> Result<(), Gone> {
+        let Some(run) = bytes.get(from..to).filter(|run| !run.is_empty()) else { return Ok(()) };
+        match &mut self.exchange.shown {
+            Shown::Yes => self.client.forward(self.context, run),
+            Shown::Withdrawn(_) => Ok(()),
+            Shown::NotYet(held) if held.len() + run.len() <= LOOKED_AT_MAX => {
+                held.extend_from_slice(run);
+                Ok(())
+            }
+            Shown::NotYet(_) => {
+                self.show()?;
+                self.client.forward(self.context, run)
+            }
+        }
+    }
+}
