@@ -17,11 +17,11 @@ use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, MayCommit, Plan, Taint, Wishes};
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
-use crate::frontend::state::{Serving, Session, Skipping};
+use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
 use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
-use crate::session::{Floor, Names, Settings, SharedSettings};
+use crate::session::{Floor, Names, OwnPortals, Settings, SharedSettings};
 use crate::sql::Effects;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
@@ -90,6 +90,9 @@ pub(super) async fn greet(
         startup,
         wishes,
         first_wishes: wishes,
+        wishes_after: None,
+        own: HasOwn::No,
+        own_portals: OwnPortals::default(),
         reported: Reported::default(),
         patience: Patience::None,
         cancel,

@@ -11,6 +11,7 @@ use crate::frontend::attached::{
 };
 use crate::frontend::cancel::CANCEL_TIMEOUT;
 use crate::frontend::exchange::{Completed, Event, Reopened, Shown};
+use crate::frontend::local;
 use crate::frontend::obtain::bit;
 use crate::frontend::plan::{MayCommit, Plan, Taint};
 use crate::frontend::report::No;
@@ -66,6 +67,9 @@ impl Serving {
             statements.answered(attached.standing.served_by(), sent.kind, took);
         }
         self.retry = None;
+        if status == TxStatus::Idle {
+            local::end_transaction(&mut self.session);
+        }
         self.forget_deallocated();
         self.note_position(now);
         self.settle_if_free().await
@@ -246,6 +250,7 @@ impl Serving {
     /// Ends a group with an error of ours; no transaction is open any more.
     fn give_up(&mut self, sent: Sent, no: &No) -> Result<(), Stop> {
         self.retry = None;
+        local::end_transaction(&mut self.session);
         self.client.take(sent.kept);
         self.client.report(&no.report());
         match sent.end {

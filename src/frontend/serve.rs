@@ -21,13 +21,13 @@ use crate::frontend::probe::Pins;
 use crate::frontend::processes::Processes;
 use crate::frontend::report::No;
 use crate::frontend::settle;
-use crate::frontend::state::{Resets, Serving, Session, Skipping};
+use crate::frontend::state::{HasOwn, Resets, Serving, Session, Skipping};
 use crate::metrics::{ClientState, QueryKind};
 use crate::pool::Mode;
 use crate::route::{Need, PrimaryReason};
 use crate::session::{
-    Builder, Cut, End, Executes, Expect, Group, Reader, Reading, Scan, UnnamedThere, Violation,
-    scan,
+    Builder, Cut, End, Executes, Expect, Group, Own, Reader, Reading, Scan, UnnamedThere,
+    Violation, scan,
 };
 use crate::sql::{Chain, Dialect, Facts, Transaction};
 use crate::wire::frame;
@@ -159,10 +159,12 @@ impl Serving {
         match ends {
             Transaction::Rollback(Chain::Ends) => {
                 self.session.lost_transaction = LostTransaction::No;
+                local::end_transaction(&mut self.session);
                 None
             }
             Transaction::Commit(Chain::Ends) => {
                 self.session.lost_transaction = LostTransaction::No;
+                local::end_transaction(&mut self.session);
                 self.refuse_group(group, &No::TransactionLost);
                 Some(Ok(()))
             }
@@ -230,8 +232,8 @@ impl Serving {
 
     /// Sends a group, to the backend in hand or to one that is found for it.
     async fn dispatch(&mut self, group: Group) -> Result<(), Stop> {
-        let status = self.attached.as_ref().map_or(TxStatus::Idle, |attached| attached.status);
-        match local::answer(&mut self.client, &mut self.session, &group, status) {
+        let attached = self.attached.as_deref_mut();
+        match local::answer(&mut self.client, &mut self.session, &group, attached) {
             Answer::Here => return Ok(()),
             Answer::Elsewhere => {}
             Answer::No(no) if self.attached.is_some() => {
@@ -525,6 +527,8 @@ fn build(
     attached.renamed.clear();
     let reading = attached.reads;
     let conn = &mut *attached.checkout;
+    let (wishes, failed) = (session.wishes, attached.status == TxStatus::Failed);
+    let own = |facts: &Facts| if failed { None } else { local::say(wishes, facts) };
     let mut builder = Builder {
         names: &mut session.names,
         unnamed: &mut session.unnamed,
@@ -538,6 +542,8 @@ fn build(
         replies: &mut exchange.replies,
         strays: &mut attached.strays,
         renamed: &mut attached.renamed,
+        own: (session.own == HasOwn::Yes)
+            .then_some(Own { answer: &own, portals: &mut session.own_portals }),
     };
     let mut examine = |sql: &[u8]| -> Arc<Facts> { shard.facts.borrow_mut().examine(sql, dialect) };
     let built = builder.build(bytes, &mut examine, &mut exchange.to_server);

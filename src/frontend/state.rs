@@ -9,7 +9,7 @@ use crate::frontend::plan::Wishes;
 use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
-use crate::session::{Floor, Names, Renamed, Settings, SharedSettings, Undo, Unnamed};
+use crate::session::{Floor, Names, OwnPortals, Renamed, Settings, SharedSettings, Undo, Unnamed};
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
 use std::collections::BTreeSet;
@@ -54,6 +54,12 @@ pub struct Session {
     pub wishes: Wishes,
     /// What it wished for at its start.
     pub first_wishes: Wishes,
+    /// What it wishes for when the present transaction is over, if that is something else.
+    pub wishes_after: Option<Wishes>,
+    /// Whether the present group holds something that is for pgsteer.
+    pub own: HasOwn,
+    /// The portals of what is for pgsteer.
+    pub own_portals: OwnPortals,
     /// What its client believes of the servers' parameters.
     pub reported: Reported,
     /// Whether its next read waits for a standby.
@@ -68,6 +74,15 @@ pub struct Session {
     pub lost_transaction: LostTransaction,
     /// Its pools, by server.
     pub pools: Vec<Option<Rc<ShardPool>>>,
+}
+
+/// Whether a group holds something that is for pgsteer and for no server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HasOwn {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
 }
 
 /// Whether messages are passed over until `Sync`.

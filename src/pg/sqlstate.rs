@@ -29,6 +29,8 @@ codes! {
     FEATURE_NOT_SUPPORTED = b"0A000";
     /// `invalid_parameter_value`
     INVALID_PARAMETER_VALUE = b"22023";
+    /// `no_active_sql_transaction`
+    NO_ACTIVE_TRANSACTION = b"25P01";
     /// `read_only_sql_transaction`
     READ_ONLY_TRANSACTION = b"25006";
     /// `invalid_authorization_specification`

@@ -3,6 +3,7 @@
 //! Names of prepared statements are replaced by ours, what the backend lacks is parsed ahead,
 //! what it holds is not parsed again. Everything else is copied byte for byte.
 
+use crate::session::own::Own;
 use crate::session::replies::{Expect, Replies, Undo};
 use crate::session::statements::{
     Held, Library, Names, Prepared, Reading, is_ours, write_foreign_name,
@@ -53,6 +54,8 @@ pub struct Builder<'a> {
     pub strays: &'a mut Vec<Box<[u8]>>,
     /// Names that got another meaning, and the one that they had, in order.
     pub renamed: &'a mut Vec<Renamed>,
+    /// The statements that are for pgsteer and for no server, if the batch has any.
+    pub own: Option<Own<'a>>,
 }
 
 /// A client's name, and what it stood for before.
@@ -88,6 +91,7 @@ impl Builder<'_> {
                         self.lend_names(&facts, out);
                     }
                     *self.unnamed_there = UnnamedThere::No;
+                    self.end_batch();
                     self.replies.expect(Expect::Ready);
                     out.extend_from_slice(message);
                 }
@@ -104,10 +108,16 @@ impl Builder<'_> {
                 b'D' => self.describe(message, out)?,
                 b'C' => self.close(message, out)?,
                 b'E' => {
-                    self.replies.expect(Expect::Execute);
-                    out.extend_from_slice(message);
+                    let own = self.own.as_mut();
+                    if let Some(answer) = own.and_then(|own| own.execute(message)) {
+                        self.replies.expect(Expect::Own(answer, Undo::Nothing));
+                    } else {
+                        self.replies.expect(Expect::Execute);
+                        out.extend_from_slice(message);
+                    }
                 }
                 b'S' => {
+                    self.end_batch();
                     self.replies.expect_ready();
                     out.extend_from_slice(message);
                 }
@@ -135,7 +145,10 @@ impl Builder<'_> {
             // taken there, too; it is cleared away before the backend rests.
             let mut stray = Vec::new();
             write_foreign_name(&mut stray, name);
-            for expect in [Expect::OwnParse(Undo::Nothing), Expect::Parse(Undo::Nothing)] {
+            let own = self.own.as_ref().is_some_and(|own| own.parses(&facts, cursor.rest()));
+            let body = if own { EMPTY_BODY } else { body };
+            let both = [Expect::OwnParse(Undo::Nothing), Expect::Parse(Undo::Nothing)];
+            for (expect, body) in both.into_iter().zip([EMPTY_BODY, body]) {
                 self.replies.expect(expect);
                 frame::write(out, b'P', |out| {
                     frame::write_text(out, &stray);
@@ -148,7 +161,8 @@ impl Builder<'_> {
         let statement = self.library.intern(body, &facts, self.reading);
         let before = self.rename(name, Some(Arc::clone(&statement)));
         let name = name.into();
-        if self.held.contains(&statement) {
+        let own = self.own.as_ref().is_some_and(|own| own.parses(&facts, cursor.rest()));
+        if own || self.held.contains(&statement) {
             self.replies.expect(Expect::KnownParse(Undo::Name { name, before, held: None }));
             return Ok(());
         }
@@ -168,19 +182,26 @@ impl Builder<'_> {
     ) -> Result<(), FrameError> {
         let text = Cursor::new(message);
         let whole = frame::peek(message)?.is_some_and(|header| header.total == message.len());
+        let mut cursor = text;
         let facts = if whole {
-            let mut cursor = text;
             cursor.text()?;
             examine(cursor.text()?)
         } else {
             examine(b"\0")
         };
+        let own = self.own.as_ref().filter(|_| whole);
+        let own = own.is_some_and(|own| own.parses(&facts, cursor.rest()));
         let mut kept = self.unnamed.take().map_or_else(Vec::new, |unnamed| unnamed.body);
         kept.clear();
         if whole && body.len() <= UNNAMED_KEPT_MAX {
             kept.extend_from_slice(body);
         }
         *self.unnamed = Some(Unnamed { body: kept, facts });
+        if own {
+            *self.unnamed_there = UnnamedThere::No;
+            self.replies.expect(Expect::KnownParse(Undo::Nothing));
+            return Ok(());
+        }
         *self.unnamed_there = UnnamedThere::Yes;
         self.replies.expect(Expect::Parse(Undo::Nothing));
         out.extend_from_slice(message);
@@ -191,6 +212,14 @@ impl Builder<'_> {
         let mut cursor = Cursor::new(message);
         let portal = cursor.text()?;
         let name = cursor.text()?;
+        if self.own.is_some()
+            && let facts = self.facts(name)
+            && let Some(own) = &mut self.own
+            && let Some(answer) = own.bind(facts.as_ref(), message.get(..total).unwrap_or(&[]))
+        {
+            self.replies.expect(Expect::Own(answer, Undo::Nothing));
+            return Ok(());
+        }
         let statement = self.statement(name);
         if let Some(statement) = &statement {
             self.ensure(statement, out);
@@ -210,8 +239,20 @@ impl Builder<'_> {
 
     fn describe(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let mut cursor = Cursor::new(message);
-        if cursor.byte()? == b'S' {
-            let name = cursor.text()?;
+        let of_statement = cursor.byte()? == b'S';
+        let name = cursor.text()?;
+        let answer = self.own.as_ref().and_then(|own| {
+            if of_statement {
+                own.describe_statement(&*self.facts(name)?)
+            } else {
+                own.describe_portal(name)
+            }
+        });
+        if let Some(answer) = answer {
+            self.replies.expect(Expect::Own(answer, Undo::Nothing));
+            return Ok(());
+        }
+        if of_statement {
             let statement = self.statement(name);
             if let Some(statement) = &statement {
                 self.ensure(statement, out);
@@ -230,13 +271,24 @@ impl Builder<'_> {
     fn close(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let mut cursor = Cursor::new(message);
         let mut undo = Undo::Nothing;
-        if cursor.byte()? == b'S' {
-            let name = cursor.text()?;
+        let of_statement = cursor.byte()? == b'S';
+        let name = cursor.text()?;
+        let facts = if of_statement && self.own.is_some() { self.facts(name) } else { None };
+        let answer = self.own.as_mut().and_then(|own| {
+            if of_statement { own.close_statement(&*facts?) } else { own.close_portal(name) }
+        });
+        if of_statement {
             if name.is_empty() {
                 *self.unnamed = None;
             } else if let Some(before) = self.rename(name, None) {
                 undo = Undo::Name { name: name.into(), before: Some(before), held: None };
             }
+        }
+        if let Some(answer) = answer {
+            self.replies.expect(Expect::Own(answer, undo));
+            return Ok(());
+        }
+        if of_statement {
             // The server does not know the client's name, and says "closed" to that, too.
             frame::write(out, b'C', |out| {
                 out.push(b'S');
@@ -262,7 +314,7 @@ impl Builder<'_> {
             self.replies.expect(Expect::OwnParse(undo));
             frame::write(out, b'P', |out| {
                 frame::write_text(out, name);
-                out.extend_from_slice(&[0, 0, 0]);
+                out.extend_from_slice(EMPTY_BODY);
             });
             self.strays.push(name.into());
         }
@@ -276,6 +328,20 @@ impl Builder<'_> {
         };
         self.renamed.push((name.into(), before.clone()));
         before
+    }
+
+    fn end_batch(&mut self) {
+        if let Some(own) = &mut self.own {
+            own.portals.clear();
+        }
+    }
+
+    /// What the client's statement of this name is.
+    fn facts(&self, name: &[u8]) -> Option<Arc<Facts>> {
+        if name.is_empty() {
+            return self.unnamed.as_ref().map(|unnamed| Arc::clone(&unnamed.facts));
+        }
+        self.names.get(name).map(|prepared| Arc::clone(&prepared.facts))
     }
 
     /// The statement to use in place of the client's name; `None`: as the client sent it.
@@ -313,6 +379,9 @@ impl Builder<'_> {
         }
     }
 }
+
+/// What follows the name in a `Parse` of nothing.
+const EMPTY_BODY: &[u8] = &[0, 0, 0];
 
 /// The longest unnamed statement that is kept for a `Bind` in a later group, in bytes.
 const UNNAMED_KEPT_MAX: usize = 1024 * 1024;

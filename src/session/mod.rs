@@ -8,6 +8,7 @@
 mod build;
 mod floor;
 mod group;
+mod own;
 mod replies;
 mod settings;
 mod statements;
@@ -15,6 +16,9 @@ mod statements;
 pub use build::{Builder, Renamed, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{Cut, End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
-pub use replies::{Account, CopyIn, Disposition, Expect, OutOfStep, Replies, Undo, status_of};
+pub use own::{Extent, Known, Own, OwnAnswer, OwnPortals, OwnRow, Survey, survey};
+pub use replies::{
+    Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Undo, status_of,
+};
 pub use settings::{Settings, SharedSettings, is_ours, same};
 pub use statements::{Held, Library, Names, Prepared, Reading};

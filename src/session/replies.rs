@@ -8,6 +8,7 @@
 //! Source: PostgreSQL manual, 55.2.3 "Extended Query".
 
 use crate::session::Prepared;
+use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ pub enum Expect {
     /// To a client's `Parse` that was not sent, as the server holds the statement: nothing
     /// comes, and `1` is put in.
     KnownParse(Undo),
+    /// To a message of the client's that is for pgsteer and was not sent: nothing comes, and this
+    /// is put in.
+    Own(Vec<u8>, Undo),
     /// To `Bind`: `2`.
     Bind,
     /// To `Describe`: `t` and then `T` or `n`, or only one of these.
@@ -141,19 +145,31 @@ impl Replies {
         self.due.push_back(Expect::Ready);
     }
 
-    /// Whether a `1` must be put in before the next message of the server.
+    /// Whether something must be put in before the next message of the server.
     pub fn puts_in_now(&self) -> bool {
-        matches!(self.due.front(), Some(Expect::KnownParse(_)))
+        matches!(self.due.front(), Some(Expect::KnownParse(_) | Expect::Own(..)))
     }
 
-    /// How many `1` must be put in now, before the next message of the server.
-    pub fn put_in(&mut self) -> u32 {
-        let mut count = 0;
-        while let Some(Expect::KnownParse(_)) = self.due.front() {
-            self.due.pop_front();
-            count += 1;
+    /// What must be put in now, before the next message of the server.
+    pub fn put_in(&mut self) -> Vec<u8> {
+        let mut answers = Vec::new();
+        while self.puts_in_now() {
+            match self.due.pop_front() {
+                Some(Expect::Own(answer, _)) => answers.extend_from_slice(&answer),
+                _ => answers.extend_from_slice(frame::PARSE_COMPLETE),
+            }
         }
-        count
+        answers
+    }
+
+    /// Takes the `Z` off that is due for a group of which no server has seen anything; whether it
+    /// was all that is due.
+    pub fn conclude(&mut self) -> Option<Concluded> {
+        match (self.due.pop_front(), self.due.is_empty()) {
+            (None, _) => Some(Concluded::Silently),
+            (Some(Expect::Ready), true) => Some(Concluded::Ready),
+            (Some(_), _) => None,
+        }
     }
 
     /// Takes a message of the server; notes of skipped messages are handed to `undo`, latest
@@ -275,6 +291,15 @@ impl Replies {
     }
 }
 
+/// How a group ends that no server has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concluded {
+    /// With `Flush`.
+    Silently,
+    /// With `Sync`: `Z` is due.
+    Ready,
+}
+
 /// Which protocol a COPY FROM STDIN was asked for in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyIn {
@@ -295,6 +320,7 @@ fn undo_of(expect: Expect, undo: &mut dyn FnMut(Undo)) {
         | Expect::OwnParse(note)
         | Expect::KnownParse(note)
         | Expect::OwnClose(note)
+        | Expect::Own(_, note)
         | Expect::Close(note) => undo(note),
         Expect::Bind | Expect::Describe | Expect::Execute | Expect::Ready | Expect::OwnFailure => {}
     }

@@ -30,6 +30,7 @@ mod demo;
 mod drivers;
 mod fitness;
 mod logins;
+mod own;
 mod lost_servers;
 mod flow;
 mod leaks;

@@ -195,25 +195,22 @@ impl Desk {
             replies: &mut self.replies,
             strays: &mut self.strays,
             renamed: &mut self.renamed,
+            own: None,
         };
         builder.build(group, &mut |sql| facts(sql), &mut out).unwrap();
         out
     }
 
     /// Feeds the server's tags; the dispositions, with `1` for each answer that is put in.
-    fn answer(&mut self, tags: &str) -> (String, Vec<Undo>) {
+    fn answer(&mut self, sent: &str) -> (String, Vec<Undo>) {
         let mut seen = String::new();
         let mut undone = Vec::new();
-        for tag in tags.bytes() {
-            for _ in 0..self.replies.put_in() {
-                seen.push('1');
-            }
+        for tag in sent.bytes() {
+            seen.push_str(&tags(&self.replies.put_in()));
             let taken = self.replies.take(tag, &mut |undo| undone.push(undo)).unwrap();
             seen.push(if taken == Disposition::Forward { char::from(tag) } else { '-' });
         }
-        for _ in 0..self.replies.put_in() {
-            seen.push('1');
-        }
+        seen.push_str(&tags(&self.replies.put_in()));
         (seen, undone)
     }
 }

@@ -117,10 +117,11 @@ impl<'a, 'c> Chunk<'a, 'c> {
 
     /// Puts in the answers that the server will not give.
     fn put_in(&mut self) -> Result<(), Gone> {
-        for _ in 0..self.exchange.replies.put_in() {
-            self.emit(frame::PARSE_COMPLETE, 0, frame::PARSE_COMPLETE.len())?;
+        if !self.exchange.replies.puts_in_now() {
+            return Ok(());
         }
-        Ok(())
+        let answers = self.exchange.replies.put_in();
+        self.emit(&answers, 0, answers.len())
     }
 
     /// Deals with one message (whole, or the start of a bulk one).

@@ -186,12 +186,14 @@ impl Exchange {
 
     /// Puts in, or holds back, answers that the server will not give to what was just built.
     pub fn put_in(&mut self, client: &mut Client) {
-        for _ in 0..self.replies.put_in() {
-            match &mut self.shown {
-                Shown::NotYet(held) => held.extend_from_slice(frame::PARSE_COMPLETE),
-                Shown::Yes => client.out().extend_from_slice(frame::PARSE_COMPLETE),
-                Shown::Withdrawn(_) => {}
-            }
+        if !self.replies.puts_in_now() {
+            return;
+        }
+        let answers = self.replies.put_in();
+        match &mut self.shown {
+            Shown::NotYet(held) => held.extend_from_slice(&answers),
+            Shown::Yes => client.out().extend_from_slice(&answers),
+            Shown::Withdrawn(_) => {}
         }
     }
 

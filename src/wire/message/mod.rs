@@ -38,7 +38,7 @@ pub use write::{
     SSL_REQUEST, TooLong, write_bind_text, write_cancel_request, write_command_complete,
     write_data_row, write_empty_query_response, write_execute, write_key_data,
     write_parameter_status, write_parse, write_parse_complete, write_query, write_ready,
-    write_row_description, write_startup, write_sync, write_terminate,
+    write_row_description, write_row_description_in, write_startup, write_sync, write_terminate,
 };
 
 /// A message whose inside is not laid out as the protocol says.

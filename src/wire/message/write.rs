@@ -53,8 +53,13 @@ pub fn write_parse_complete(out: &mut Vec<u8>) {
     out.extend_from_slice(frame::PARSE_COMPLETE);
 }
 
-/// Appends a `RowDescription` of columns that are all of type `text`.
+/// Appends a `RowDescription` of columns that are all of type `text`, in text format.
 pub fn write_row_description(out: &mut Vec<u8>, names: &[&str]) {
+    write_row_description_in(out, names, 0);
+}
+
+/// Appends a `RowDescription` of columns that are all of type `text`, in the format of this code.
+pub fn write_row_description_in(out: &mut Vec<u8>, names: &[&str], format: u16) {
     frame::write(out, b'T', |out| {
         out.extend_from_slice(&count(names.len()));
         for name in names {
@@ -64,7 +69,7 @@ pub fn write_row_description(out: &mut Vec<u8>, names: &[&str]) {
             out.extend_from_slice(&TEXT_OID.to_be_bytes());
             out.extend_from_slice(&(-1_i16).to_be_bytes()); // of variable length
             out.extend_from_slice(&(-1_i32).to_be_bytes()); // without modifier
-            out.extend_from_slice(&0_u16.to_be_bytes()); // in text format
+            out.extend_from_slice(&format.to_be_bytes());
         }
     });
 }

@@ -105,7 +105,8 @@ fn open_transactions(house: &House) {
             // A notice may come at any time; an error would end a driver's connection.
             assert_ne!(heard.first(), Some(&b'E'), "{how:?}: {}", String::from_utf8_lossy(&heard));
         }
-        let lost = goes_on.query(WRITE);
+        // Also what pgsteer answers by itself must not hide the loss.
+        let lost = goes_on.query(if how.is_none() { "SHOW pgsteer.role" } else { WRITE });
         assert_eq!((lost.codes(), lost.ended), (vec!["40001"], Ended::Ready('E')), "{lost:?}");
         for _ in 0..2 {
             let failed = goes_on.extended(READ);
