@@ -136,7 +136,7 @@ fn a_copy_by_the_extended_protocol_comes_to_its_end() {
 fn wanted(case: &Case, how: How) -> &'static [&'static str] {
     match (how, case.primary, case.sql) {
         // Answered by the proxy itself; or nothing to execute, of which PostgreSQL logs nothing.
-        (How::Simple, _, "SET pgsteer.role = 'primary'")
+        (_, _, "SET pgsteer.role = 'primary'")
         | (How::Extended, None, "" | " ; " | "/* nothing */") => &[],
         (_, None, _) | (_, _, "START TRANSACTION READ ONLY") => &["standby"],
         (_, Some(_), _) => &["primary"],
