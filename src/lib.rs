@@ -20,6 +20,7 @@ pub mod tasks;
 pub mod net;
 pub mod backend;
 pub mod pool;
+pub mod store;
 
 pub mod frontend;
 pub mod control;

@@ -12,5 +12,6 @@ mod classify;
 mod cli;
 mod config;
 mod session;
+mod store;
 mod tidy;
 mod timelines;
