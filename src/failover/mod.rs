@@ -22,9 +22,12 @@ mod loss;
 mod planned;
 mod policy;
 mod preview;
+mod promise;
 mod record;
 mod repair;
 mod situation;
+mod survey;
+mod sync_names;
 mod verdict;
 mod why;
 
@@ -33,6 +36,7 @@ pub use decide::decide;
 pub use loss::{Acknowledged, Loss, MaxLoss};
 pub use policy::{Demotion, Mode, Policy, Profile};
 pub use preview::{Preview, preview};
+pub use promise::{Known, promise};
 pub use record::{
     Appointed, By, Change, Choice, Kind, Operation, Phase, Promise, Record, WeakPromise,
 };
@@ -40,5 +44,10 @@ pub use situation::{
     Arming, Fenced, Frozen, Gate, Missing, Order, Receiver, ServerView, Sight, Situation, Standing,
     Tags, Testimony,
 };
+pub use survey::{
+    Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole, Switch,
+    Upstream,
+};
+pub use sync_names::{InvalidSyncNames, SyncMethod, SyncNames};
 pub use verdict::{Verdict, verdict};
 pub use why::{Refusal, Why};

@@ -4,12 +4,14 @@
 //! and a bare LSN is never compared across two histories. Nothing here does I/O, reads a clock
 //! or knows that a proxy exists.
 
+mod conninfo;
 mod lsn;
 mod name;
 mod position;
 mod sqlstate;
 mod version;
 
+pub use conninfo::{Conninfo, InvalidConninfo};
 pub use lsn::{InvalidLsn, Lsn, WalLayout};
 pub use name::{quote_identifier, quote_literal};
 pub use position::{Position, SystemId, Timeline};
