@@ -5,7 +5,7 @@
 //! (`fold`), decides who is the primary (`adopt`, `evidence`, `finding`) and who is fit to serve
 //! reads (`fitness`, `lag`), and publishes a new topology. Wishes of the data plane come as
 //! [`crate::topology::Signals`]: positions and samples are taken by the server's own task,
-//! visibility by `guard`, catalogs by `loader`.
+//! visibility by `guard`, catalogs by `loader`. What operators ask goes through `steward`.
 //!
 //! Invariants:
 //! - Deciding is pure: `adopt`, `evidence`, `fitness`, `fold`, `lag`, `look` and `snapshot` take
@@ -32,6 +32,7 @@ mod look;
 mod policy;
 mod snapshot;
 mod start;
+mod steward;
 mod tell;
 mod watch;
 
@@ -39,3 +40,6 @@ pub use bell::Bell;
 pub use config::{ControlConfig, LiveControl, WatchedServer};
 pub use policy::Policy;
 pub use start::{Control, Links, StartError};
+pub use steward::{
+    Account, Ask, Bulletin, OrderId, Outcome, Progress, Step, Steward, StewardError,
+};

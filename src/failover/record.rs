@@ -216,6 +216,18 @@ impl Promise {
     }
 }
 
+impl Phase {
+    /// The word for users, metrics and logs.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Draining(_) => "draining",
+            Self::Revoking(_) => "revoking",
+            Self::Promoting(..) => "promoting",
+        }
+    }
+}
+
 impl Kind {
     /// The word for users, metrics and logs.
     pub const fn as_str(self) -> &'static str {

@@ -1,0 +1,443 @@
+//! What may be asked of whoever conducts changes of the primary: the handle that `admin` holds.
+//!
+//! Orders and previews go to the conductor as [`Ask`]s; everything else is read from the
+//! [`Bulletin`], which the conductor puts up and nobody waits for.
+//!
+//! Invariants:
+//! - An order is carried out by the conductor or not at all: what is here only passes it on, and
+//!   remembers what became of it.
+//! - What is remembered is bounded: the last orders, the last steps.
+
+use crate::clock;
+use crate::clock::Moment;
+use crate::failover::{Change, Mode, Order, Phase, Policy, Preview, Record, Refusal, Why};
+use crate::tasks;
+use arc_swap::ArcSwap;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// What an operator asks of the conductor.
+#[derive(Debug)]
+pub enum Ask {
+    /// What an order would do; `None` while there is no record.
+    Preview(Order, oneshot::Sender<Option<Preview>>),
+    /// To carry an order out; what became of it comes when it is done with.
+    Carry(Order, oneshot::Sender<Result<(), Refusal>>),
+}
+
+/// What everybody may know of the conductor, at any moment.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// The record as it was written last.
+    pub record: Option<Arc<Record>>,
+    /// Why the last decision was taken, or what is waited for.
+    pub why: Option<Why>,
+    /// What `auto` lacks; empty: it is armed.
+    pub lacking: Vec<Arc<str>>,
+    /// Why nothing can be recorded, and so nothing be changed.
+    pub broken: Option<Arc<str>>,
+}
+
+/// Where the conductor puts up its progress, and how it came there.
+#[derive(Debug, Default)]
+pub struct Bulletin {
+    now: ArcSwap<Progress>,
+    /// The last steps, oldest first, each with its number; guarded as one with the count.
+    steps: Mutex<Steps>,
+}
+
+#[derive(Debug, Default)]
+struct Steps {
+    last: VecDeque<(u64, Step)>,
+    count: u64,
+}
+
+/// One change of what is going on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// When.
+    pub at: Moment,
+    /// The name of the phase that the record was in.
+    pub phase: &'static str,
+    /// The reason that was given, if it is a new one.
+    pub why: Option<Why>,
+}
+
+/// Names an order, also to a command that asks after the proxy was restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderId(pub u64);
+
+/// What became of an order so far.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// What was ordered.
+    pub order: Order,
+    /// When.
+    pub began: Moment,
+    /// What was gone through since then, oldest first.
+    pub steps: Vec<Step>,
+    /// Its end.
+    pub outcome: Outcome,
+}
+
+/// The end of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has not come yet.
+    Underway,
+    /// It was carried out; the change that it made, if it was to make one.
+    Done {
+        /// See above.
+        change: Option<Change>,
+        /// After so long.
+        took: Duration,
+    },
+    /// It was not, for this reason; nothing is left undone.
+    Refused(Refusal),
+    /// Nobody can tell: the conductor has ended.
+    Lost,
+}
+
+/// Why nothing can be ordered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StewardError {
+    /// Nothing can be recorded.
+    #[error("failover is unavailable: {0}")]
+    Unavailable(Arc<str>),
+    /// No primary was seen yet.
+    #[error("no primary was seen yet: there is nothing to change")]
+    NoRecord,
+    /// The conductor has ended, or does not come to it.
+    #[error("no answer in time")]
+    Silent,
+}
+
+/// The handle. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Steward {
+    asks: Option<mpsc::Sender<Ask>>,
+    bulletin: Arc<Bulletin>,
+    policy: Arc<ArcSwap<Policy>>,
+    orders: Arc<Mutex<Orders>>,
+}
+
+/// The last orders, oldest first.
+#[derive(Debug, Default)]
+struct Orders(VecDeque<Known>);
+
+#[derive(Debug)]
+struct Known {
+    id: OrderId,
+    order: Order,
+    began: Moment,
+    /// The number of the first step that is its own.
+    first: u64,
+    outcome: Outcome,
+}
+
+/// Steps that are remembered: a change takes a dozen.
+const STEPS_MAX: usize = 512;
+/// Orders that are remembered.
+const ORDERS_MAX: usize = 32;
+/// Longest wait for the conductor: it writes to a disk in between.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+impl Bulletin {
+    /// What is put up now.
+    pub fn load(&self) -> Arc<Progress> {
+        self.now.load_full()
+    }
+
+    /// Puts this up, and notes what is new in it. The conductor alone does so.
+    pub fn store(&self, next: Progress) {
+        let next = Arc::new(next);
+        let before = self.now.swap(Arc::clone(&next));
+        let (was, is) = (phase(&before), phase(&next));
+        let why = next.why.clone().filter(|why| before.why.as_ref() != Some(why));
+        if was != is || why.is_some() {
+            let step = Step { at: clock::now(), phase: is, why };
+            self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+        }
+    }
+
+    fn since(&self, first: u64) -> Vec<Step> {
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = steps.last.iter().filter(|(number, _)| *number >= first);
+        own.map(|(_, step)| step.clone()).collect()
+    }
+
+    fn count(&self) -> u64 {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+}
+
+impl Steps {
+    fn push(&mut self, step: Step) {
+        if self.last.len() >= STEPS_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back((self.count, step));
+        self.count = self.count.saturating_add(1);
+    }
+}
+
+impl Steward {
+    /// The handle of a conductor that takes its asks from the other end of this channel.
+    pub fn new(
+        asks: mpsc::Sender<Ask>,
+        bulletin: Arc<Bulletin>,
+        policy: Arc<ArcSwap<Policy>>,
+    ) -> Self {
+        Self { asks: Some(asks), bulletin, policy, orders: Arc::default() }
+    }
+
+    /// The handle where there is no conductor, for this reason.
+    pub fn unavailable(why: &str, policy: Arc<ArcSwap<Policy>>) -> Self {
+        let bulletin = Arc::new(Bulletin::default());
+        let broken = Some(Arc::from(why));
+        bulletin.store(Progress { broken, ..Progress::default() });
+        Self { asks: None, bulletin, policy, orders: Arc::default() }
+    }
+
+    /// Tells what an order would do now.
+    ///
+    /// # Errors
+    /// [`StewardError`]
+    pub async fn preview(&self, order: Order) -> Result<Preview, StewardError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.ask(Ask::Preview(order, reply)).await?;
+            answer.await.map_err(|_| StewardError::Silent)?.ok_or(StewardError::NoRecord)
+        };
+        tokio::time::timeout(ANSWER_MAX, asked).await.unwrap_or(Err(StewardError::Silent))
+    }
+
+    /// Has an order carried out; what becomes of it is told by [`Steward::account`].
+    ///
+    /// # Errors
+    /// [`StewardError`]: it was not given.
+    pub async fn order(&self, order: Order) -> Result<OrderId, StewardError> {
+        if self.bulletin.load().record.is_none() {
+            return Err(self.cause().unwrap_or(StewardError::NoRecord));
+        }
+        let (reply, answer) = oneshot::channel();
+        let id = self.remember(order.clone());
+        let asked = tokio::time::timeout(ANSWER_MAX, self.ask(Ask::Carry(order, reply))).await;
+        if let Err(error) = asked.unwrap_or(Err(StewardError::Silent)) {
+            self.end(id, Outcome::Lost);
+            return Err(error);
+        }
+        let steward = self.clone();
+        // It ends with the order, which the conductor brings to an end.
+        drop(tasks::spawn("order", async move {
+            let outcome = match answer.await {
+                Ok(Ok(())) => steward.done(id),
+                Ok(Err(refusal)) => Outcome::Refused(refusal),
+                Err(_) => Outcome::Lost,
+            };
+            steward.end(id, outcome);
+        }));
+        Ok(id)
+    }
+
+    /// What became of an order; `None`: nobody remembers it.
+    pub fn account(&self, id: OrderId) -> Option<Account> {
+        let (known, first) = self.with(|orders| {
+            let known = orders.0.iter().find(|known| known.id == id)?;
+            let (order, began) = (known.order.clone(), known.began);
+            let outcome = known.outcome.clone();
+            Some((Account { order, began, steps: Vec::new(), outcome }, known.first))
+        })?;
+        Some(Account { steps: self.bulletin.since(first), ..known })
+    }
+
+    /// The changes that are remembered, oldest first.
+    ///
+    /// # Errors
+    /// [`StewardError::Unavailable`]
+    pub fn history(&self) -> Result<Vec<Change>, StewardError> {
+        match self.bulletin.load().record.as_ref() {
+            Some(record) => Ok(record.changes.clone()),
+            None => self.cause().map_or(Ok(Vec::new()), Err),
+        }
+    }
+
+    /// What is put up now.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.bulletin.load()
+    }
+
+    /// Who may begin a failover.
+    pub fn mode(&self) -> Mode {
+        self.policy.load().mode
+    }
+
+    /// Why failover is unavailable, if it is.
+    fn cause(&self) -> Option<StewardError> {
+        self.bulletin.load().broken.clone().map(StewardError::Unavailable)
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), StewardError> {
+        let gone = || self.cause().unwrap_or(StewardError::Silent);
+        let asks = self.asks.as_ref().ok_or_else(gone)?;
+        asks.send(ask).await.map_err(|_| gone())
+    }
+
+    fn remember(&self, order: Order) -> OrderId {
+        let (began, first) = (clock::now(), self.bulletin.count());
+        self.with(|orders| {
+            let last = orders.0.back().map_or(0, |known| known.id.0);
+            let id = OrderId(began.nanos().max(last.saturating_add(1)));
+            if orders.0.len() >= ORDERS_MAX {
+                orders.0.pop_front();
+            }
+            orders.0.push_back(Known { id, order, began, first, outcome: Outcome::Underway });
+            id
+        })
+    }
+
+    fn done(&self, id: OrderId) -> Outcome {
+        let known = |orders: &mut Orders| {
+            let known = orders.0.iter().find(|known| known.id == id)?;
+            Some((known.order.clone(), known.began))
+        };
+        let Some((order, began)) = self.with(known) else { return Outcome::Lost };
+        let last = || self.bulletin.load().record.as_ref()?.changes.last().cloned();
+        let change = match order {
+            Order::Failover { .. } | Order::Switchover { .. } => last(),
+            Order::Abort => None,
+        };
+        Outcome::Done { change, took: clock::now().since(began) }
+    }
+
+    fn end(&self, id: OrderId, outcome: Outcome) {
+        self.with(|orders| {
+            if let Some(known) = orders.0.iter_mut().find(|known| known.id == id) {
+                known.outcome = outcome;
+            }
+        });
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Orders) -> T) -> T {
+        act(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn phase(progress: &Progress) -> &'static str {
+    progress.record.as_ref().map_or("unknown", |record| record.phase.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::{Appointed, By, Kind, Loss, MaxLoss, Operation, Promise, WeakPromise};
+    use crate::pg::{SystemId, Timeline};
+    use crate::topology::Epoch;
+
+    fn record(phase: Phase, changes: Vec<Change>) -> Arc<Record> {
+        Arc::new(Record {
+            epoch: Epoch(1),
+            phase,
+            primary: Appointed {
+                server: "a".into(),
+                epoch: Epoch(1),
+                system: SystemId(1),
+                timeline: Timeline(1),
+                fork: None,
+            },
+            promise: Promise::Asynchronous(WeakPromise::NotSeen),
+            changes,
+        })
+    }
+
+    fn up(bulletin: &Bulletin, record: Arc<Record>, why: Why) {
+        bulletin.store(Progress { record: Some(record), why: Some(why), ..Progress::default() });
+    }
+
+    fn change() -> Change {
+        Change {
+            epoch: Epoch(2),
+            kind: Kind::Switchover,
+            by: By::Operator,
+            from: Some("a".into()),
+            to: "b".into(),
+            timeline: Timeline(2),
+            fork: None,
+            loss: Loss::None,
+            began: 1,
+            ended: 2,
+        }
+    }
+
+    /// An order's steps are those since it was given, and its end is the conductor's word.
+    #[tokio::test]
+    async fn an_order_is_followed_from_its_beginning_to_its_end() {
+        let (asks, mut asked) = mpsc::channel(1);
+        let bulletin = Arc::new(Bulletin::default());
+        let steward = Steward::new(asks, Arc::clone(&bulletin), Arc::default());
+        up(&bulletin, record(Phase::Stable, Vec::new()), Why::AllWell);
+
+        let id = steward.order(Order::Switchover { to: None }).await.unwrap();
+        let Some(Ask::Carry(Order::Switchover { .. }, reply)) = asked.recv().await else {
+            panic!("the conductor was not asked");
+        };
+        let operation = Operation {
+            kind: Kind::Switchover,
+            by: By::Operator,
+            to: None,
+            accepted: MaxLoss::Bytes(0),
+            began: 1,
+        };
+        up(&bulletin, record(Phase::Draining(operation), Vec::new()), Why::Draining { busy: 1 });
+        let underway = steward.account(id).unwrap();
+        up(&bulletin, record(Phase::Stable, vec![change()]), Why::AllWell);
+        reply.send(Ok(())).unwrap();
+        let done = loop {
+            let account = steward.account(id).unwrap();
+            if account.outcome != Outcome::Underway {
+                break account;
+            }
+            tokio::task::yield_now().await;
+        };
+
+        assert_eq!(underway.outcome, Outcome::Underway);
+        let phases: Vec<_> = done.steps.iter().map(|step| step.phase).collect();
+        assert_eq!(phases, ["draining", "stable"]);
+        assert!(
+            matches!(done.outcome, Outcome::Done { change: Some(made), .. } if made == change())
+        );
+        assert!(steward.account(OrderId(id.0 + 1)).is_none());
+    }
+
+    /// Without a conductor nothing can be ordered, and the reason is told.
+    #[tokio::test]
+    async fn without_a_conductor_every_answer_is_the_reason() {
+        let steward = Steward::unavailable("no disk", Arc::default());
+        let reason = StewardError::Unavailable("no disk".into());
+
+        assert_eq!(steward.order(Order::Abort).await.unwrap_err(), reason);
+        assert_eq!(steward.preview(Order::Abort).await.unwrap_err(), reason);
+        assert_eq!(steward.history().unwrap_err(), reason);
+    }
+
+    /// A conductor that has ended leaves no order without an end.
+    #[tokio::test]
+    async fn an_order_ends_with_the_conductor() {
+        let (asks, mut asked) = mpsc::channel(1);
+        let bulletin = Arc::new(Bulletin::default());
+        let steward = Steward::new(asks, Arc::clone(&bulletin), Arc::default());
+        up(&bulletin, record(Phase::Stable, Vec::new()), Why::AllWell);
+
+        let id = steward.order(Order::Abort).await.unwrap();
+        drop(asked.recv().await);
+        drop(asked);
+        while steward.account(id).unwrap().outcome == Outcome::Underway {
+            tokio::task::yield_now().await;
+        }
+
+        assert_eq!(steward.account(id).unwrap().outcome, Outcome::Lost);
+        assert_eq!(steward.order(Order::Abort).await.unwrap_err(), StewardError::Silent);
+    }
+}
