@@ -10,7 +10,7 @@
 
 use crate::clock;
 use crate::clock::Moment;
-use crate::failover::{Change, Mode, Order, Phase, Policy, Preview, Record, Refusal, Why};
+use crate::failover::{Change, Mode, Order, Policy, Preview, Record, Refusal, Why};
 use crate::tasks;
 use arc_swap::ArcSwap;
 use std::collections::VecDeque;
@@ -332,7 +332,9 @@ fn phase(progress: &Progress) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failover::{Appointed, By, Kind, Loss, MaxLoss, Operation, Promise, WeakPromise};
+    use crate::failover::{
+        Appointed, By, Kind, Loss, MaxLoss, Operation, Phase, Promise, WeakPromise,
+    };
     use crate::pg::{SystemId, Timeline};
     use crate::topology::Epoch;
 
