@@ -3,6 +3,7 @@
 use crate::frontend::exchange::Exchange;
 use crate::frontend::plan::{Again, MayCommit, Plan, Taint};
 use crate::frontend::probe::Pins;
+use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
 use crate::metrics::{QueryKind, ServedBy};
 use crate::pool::Checkout;
@@ -27,6 +28,8 @@ pub struct Attached {
     pub proven: Proven,
     /// Under which primary.
     pub epoch: Epoch,
+    /// By which the session's seat knows of it, if it is the primary's.
+    pub taken: Option<Taken>,
     /// The transaction, as the server told last.
     pub status: TxStatus,
     /// The group that was sent last.

@@ -26,8 +26,10 @@ use crate::sql::Effects;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// What logins were told, by who logged in and with which settings.
@@ -96,6 +98,7 @@ pub(super) async fn greet(
         reported: Reported::default(),
         patience: Patience::None,
         cancel,
+        seat: shard.seats.sit(own_waker().await),
         mentioned: Vec::new(),
         skipping: Skipping::No,
         lost_transaction: LostTransaction::No,
@@ -214,6 +217,11 @@ async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<s
         }
     }
     Ok(base)
+}
+
+/// What wakes the task that this runs in.
+async fn own_waker() -> Waker {
+    poll_fn(|context| Poll::Ready(context.waker().clone())).await
 }
 
 /// A plan of our own, which asks for a backend and nothing else.

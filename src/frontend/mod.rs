@@ -9,6 +9,7 @@
 //! - A group is sent at most once to a server that could have executed it.
 //! - What a client did can't be felt by another, not even after an error.
 
+mod attach;
 mod attached;
 pub mod cancel;
 mod client;
@@ -26,6 +27,7 @@ mod plan;
 mod probe;
 mod processes;
 mod report;
+mod seat;
 mod serve;
 mod settle;
 mod shard;

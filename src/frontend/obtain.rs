@@ -10,6 +10,7 @@ use crate::frontend::attached::{Proven, Standing};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
+use crate::frontend::seat::{News, Taken, Ticket};
 use crate::frontend::state::{NeedsPrimary, Retry, Session};
 use crate::metrics::{GuardOutcome, WaitOutcome};
 use crate::pg::SqlState;
@@ -23,8 +24,8 @@ use crate::topology::{Epoch, ServerId, Topology};
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
 use std::future::Future;
+use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// A backend for a group.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(super) struct Obtained {
     pub proven: Proven,
     /// Under which primary.
     pub epoch: Epoch,
+    /// Tells the session's seat of it, if it is the primary's.
+    pub taken: Option<Taken>,
 }
 
 /// Why a group got no backend.
@@ -67,8 +70,8 @@ struct Attempt<'a> {
     /// newer one.
     unproven: u32,
     last_error: Option<CheckoutError>,
-    /// Wakes when the topology changes; taken up at the first wait.
-    changed: Option<watch::Receiver<u64>>,
+    /// Its place among those who wait; taken at the first wait.
+    ticket: Option<Ticket>,
 }
 
 /// Finds a backend for a group.
@@ -96,7 +99,7 @@ pub(super) async fn obtain(
         failed,
         unproven: 0,
         last_error: None,
-        changed: None,
+        ticket: None,
     };
     loop {
         if let Some(obtained) = attempt.once().await? {
@@ -111,10 +114,6 @@ const UNPROVEN_MAX: u32 = 20;
 impl Attempt<'_> {
     /// Decides once and carries it out; `None`: decide again.
     async fn once(&mut self) -> Result<Option<Obtained>, Unobtained> {
-        if let Some(changed) = &mut self.changed {
-            // Before the look: a change between the look and the wait must not be missed.
-            changed.mark_unchanged();
-        }
         let topology = self.client.shard.topology();
         let now = clock::now();
         let demand = self.demand(now, &topology);
@@ -122,15 +121,18 @@ impl Attempt<'_> {
         let route = self.decide(now, demand, &topology, &live.routing);
         match route {
             Route::Go { server, why, proof } => {
-                let Some(checkout) = self.check_out(server).await? else {
+                let Some(checkout) = self.check_out(server, &topology).await? else {
                     return Ok(None);
                 };
-                if self.client.shard.topology().epoch != topology.epoch {
+                let standing = standing(server, &topology);
+                let taken = self.take(standing, topology.epoch);
+                if !self.still_holds(&topology) {
                     // The primary has changed while the backend was waited for.
-                    checkout.release(clock::now());
+                    drop(taken);
+                    give_back(checkout, standing);
                     return Ok(None);
                 }
-                if self.is_demoted(&checkout, server, &topology) {
+                if is_demoted(&checkout, standing, now) {
                     self.client.shard.shared.signals.lost_backend(server);
                     self.failed |= bit(server);
                     return Ok(None);
@@ -139,20 +141,25 @@ impl Attempt<'_> {
                     self.wait_for_sample(server, checkout).await?;
                     return Ok(None);
                 }
-                let standing = standing(server, &topology);
                 self.count(standing, why, now);
                 // The second read in a row that the floor drives to the primary waits.
                 self.session.patience =
                     if why == Why::Floor { Patience::Some } else { Patience::None };
                 let (proven, epoch) = (self.proven(&checkout), topology.epoch);
-                Ok(Some(Obtained { checkout, standing, proven, epoch }))
+                Ok(Some(Obtained { checkout, standing, proven, epoch, taken }))
             }
             Route::Wait { ask, until } => {
                 self.ask(ask);
                 let pause = until.since(clock::now());
                 // A server that failed this group may be back: it is tried again in a moment.
                 let pause = if self.failed == 0 { pause } else { pause.min(RECONNECT_PAUSE) };
-                self.wait(pause).await?;
+                let news = match ask {
+                    Ask::Primary => News::Since((topology.epoch, topology.primary)),
+                    Ask::Nothing | Ask::Position(_) | Ask::Samples | Ask::Visibility(..) => {
+                        News::Any
+                    }
+                };
+                self.wait(pause, news).await?;
                 if self.failed != 0 && clock::now().since(now) >= RECONNECT_PAUSE {
                     self.failed = 0;
                 }
@@ -253,16 +260,23 @@ impl Attempt<'_> {
         self.plan.need
     }
 
-    /// Whether the primary itself has just told us that it is none: its role changed, and the
-    /// control plane has not seen it yet.
-    fn is_demoted(&self, checkout: &Checkout, server: ServerId, topology: &Topology) -> bool {
-        topology.writable() == Some(server)
-            && checkout.backend.opened_at > self.plan.since
-            && checkout.backend.param("in_hot_standby") == Some(b"on")
+    /// Tells the session's seat that it holds a backend of the primary.
+    fn take(&self, standing: Standing, epoch: Epoch) -> Option<Taken> {
+        (standing == Standing::Primary).then(|| self.session.seat.take(epoch))
+    }
+
+    /// Whether the primary is still the one by which it was decided. To be asked after the
+    /// check-out was counted: then whoever waits for the last to leave has waited for us.
+    fn still_holds(&self, decided: &Topology) -> bool {
+        self.client.shard.reign() == (decided.epoch, decided.primary)
     }
 
     /// A backend of this server; `None` if it could not be had and something else may do.
-    async fn check_out(&mut self, server: ServerId) -> Result<Option<Checkout>, Unobtained> {
+    async fn check_out(
+        &mut self,
+        server: ServerId,
+        decided: &Topology,
+    ) -> Result<Option<Checkout>, Unobtained> {
         let pool = self.session.pool(self.client, server);
         if let Some(checkout) = pool.try_check_out(&self.session.settings) {
             return Ok(Some(checkout));
@@ -270,9 +284,20 @@ impl Attempt<'_> {
         let started = clock::now();
         let patience = self.client.shard.shared.pools.policy().wait_timeout;
         let settings = std::sync::Arc::clone(&self.session.settings);
-        let coming = pool.check_out(&settings, patience);
+        let seats = Rc::clone(&self.client.shard.seats);
+        let ticket = self.ticket();
+        let reign = (decided.epoch, decided.primary);
+        // A server that hangs would be waited for in vain while another is the primary already.
+        let coming = async {
+            tokio::select! {
+                biased;
+                came = pool.check_out(&settings, patience) => Some(came),
+                () = seats.news(ticket, News::Since(reign)) => None,
+            }
+        };
         let came = while_there(self.client, self.session, coming).await?;
         self.client.shard.shared.metrics.clients.waited(clock::now().since(started));
+        let Some(came) = came else { return Ok(None) };
         match came {
             Ok(checkout) => Ok(Some(checkout)),
             Err(CheckoutError::Connect { server, error }) if is_final(&error) => {
@@ -308,25 +333,28 @@ impl Attempt<'_> {
         }
         self.client.shard.shared.signals.want_sample(server, opened_at);
         let patience = self.client.shard.live().routing.replay_wait_max;
-        self.wait(patience).await
+        self.wait(patience, News::Any).await
     }
 
-    /// Waits for another topology, at most for `pause`, as long as the client is there. The first
-    /// wait only takes up the subscription, so that nothing is missed.
-    async fn wait(&mut self, pause: Duration) -> Result<(), Unobtained> {
-        let Some(changed) = &mut self.changed else {
-            self.changed = Some(self.client.shard.shared.board.subscribe());
-            return Ok(());
-        };
+    /// Waits for news, at most for `pause`, as long as the client is there. Nothing may be waited
+    /// for between the look at the topology and this.
+    async fn wait(&mut self, pause: Duration, of: News) -> Result<(), Unobtained> {
+        let seats = Rc::clone(&self.client.shard.seats);
+        let news = seats.news(self.ticket(), of);
         // Both ends of the wait lead to the same: another decision.
-        let timed = async { tokio::time::timeout(pause, changed.changed()).await.is_ok() };
+        let timed = async { tokio::time::timeout(pause, news).await.is_ok() };
         while_there(self.client, self.session, timed).await.map(|_| ())
+    }
+
+    /// The group's place among those who wait, which it keeps.
+    fn ticket(&mut self) -> Ticket {
+        *self.ticket.get_or_insert_with(|| self.client.shard.seats.queue())
     }
 
     fn ask(&self, ask: Ask) {
         let signals = &self.client.shard.shared.signals;
         match ask {
-            Ask::Nothing => {}
+            Ask::Nothing | Ask::Primary => {}
             Ask::Position(mark) => signals.want_position(mark),
             Ask::Samples => {
                 let now = clock::now();
@@ -370,6 +398,22 @@ async fn while_there<T>(
             more = client.more(), if listens => more?,
         }
     }
+}
+
+/// A backend that is not needed after all. The primary's may be of one that is none any more.
+fn give_back(checkout: Checkout, standing: Standing) {
+    match standing {
+        Standing::Primary => drop(checkout),
+        Standing::Standby => checkout.release(clock::now()),
+    }
+}
+
+/// Whether the primary itself has just told us that it is none: its role changed, and the control
+/// plane has not seen it yet. What it told before it became the primary does not count.
+fn is_demoted(checkout: &Checkout, standing: Standing, decided: Moment) -> bool {
+    standing == Standing::Primary
+        && checkout.backend.opened_at > decided
+        && checkout.backend.param("in_hot_standby") == Some(b"on")
 }
 
 fn standing(server: ServerId, topology: &Topology) -> Standing {

@@ -5,23 +5,19 @@
 //! that showed nothing can be tried again.
 
 use crate::clock;
-use crate::frontend::attached::{
-    Attached, Computed, Doomed, PureRead, Reads, Relies, Segment, Sent, ShownData, Standing,
-};
+use crate::frontend::attach::Found;
+use crate::frontend::attached::{Attached, PureRead, Reads, Relies, Segment, Sent, Standing};
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Appetite, Exchange, Shown};
+use crate::frontend::exchange::{Appetite, Shown};
 use crate::frontend::local;
 use crate::frontend::local::Answer;
-use crate::frontend::obtain::{Obtained, Unobtained, obtain};
 use crate::frontend::outcome::{LostTransaction, TRIES_SHOWN};
 use crate::frontend::own;
 use crate::frontend::params::Reported;
-use crate::frontend::plan::{Again, Material, Plan, Taint, plan};
-use crate::frontend::probe::Pins;
-use crate::frontend::processes::Processes;
+use crate::frontend::plan::{Again, Material, Plan, plan};
 use crate::frontend::report::No;
 use crate::frontend::settle;
-use crate::frontend::state::{HasOwn, Resets, Serving, Session, Skipping};
+use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
 use crate::metrics::{ClientState, QueryKind};
 use crate::pool::Mode;
 use crate::route::{Need, PrimaryReason};
@@ -224,7 +220,11 @@ impl Serving {
         let idle = attached.is_free() && self.client.inbox().is_empty();
         let event = tokio::select! {
             biased;
-            event = attached.exchange.next(&mut self.client, &mut attached.checkout) => event,
+            event = attached.exchange.next(
+                &mut self.client,
+                &mut attached.checkout,
+                &self.session.seat,
+            ) => event,
             () = drain.cancelled(), if idle => return Err(Stop::Refuse(No::ShuttingDown)),
         };
         self.on_event(event).await
@@ -295,71 +295,6 @@ impl Serving {
             planned.need = Need::Primary(PrimaryReason::Mode);
         }
         planned
-    }
-
-    /// Finds a backend and brings the session's settings to it.
-    async fn attach(&mut self, plan: &Plan) -> Result<Found, Stop> {
-        loop {
-            let found =
-                obtain(&mut self.client, &mut self.session, plan, self.retry.as_ref()).await;
-            let obtained = match found {
-                Ok(obtained) => obtained,
-                Err(Unobtained::No(no)) => return Ok(Found::Nothing(no)),
-                Err(Unobtained::Gone) => return Err(Stop::Gone),
-            };
-            match settle::bring_settings(&mut self.client, &mut self.session, obtained).await {
-                Ok(obtained) => {
-                    self.hold(obtained);
-                    return Ok(Found::Backend);
-                }
-                Err(settle::NotBrought::Refused(message)) => {
-                    return Ok(Found::Nothing(No::Settings(message)));
-                }
-                // That backend is gone; the next one may be well.
-                Err(settle::NotBrought::Broken) => {}
-            }
-        }
-    }
-
-    /// Finds a backend for a plan of ours, or why there is none.
-    pub(super) async fn attach_or_no(&mut self, plan: &Plan) -> Result<Result<(), No>, Stop> {
-        Ok(match self.attach(plan).await? {
-            Found::Backend => Ok(()),
-            Found::Nothing(no) => Err(no),
-        })
-    }
-
-    fn hold(&mut self, obtained: Obtained) {
-        let Obtained { checkout, standing, proven, epoch } = obtained;
-        self.session.cancel.attach(Arc::clone(&checkout.running));
-        let reported = std::mem::take(&mut self.session.reported);
-        let processes =
-            Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
-        let server = checkout.server();
-        let mut exchange = Exchange::new(reported, self.client.shard.take_buffer(), processes);
-        exchange.epoch = (standing == Standing::Primary).then_some(epoch);
-        self.attached = Some(Box::new(Attached {
-            server,
-            checkout,
-            exchange,
-            standing,
-            proven,
-            epoch,
-            status: TxStatus::Idle,
-            sent: None,
-            segment: Segment::Closed,
-            taint: Taint::None,
-            left: Taint::None,
-            reads: Reads::AsCarried,
-            resets: Resets::default(),
-            unnamed_there: UnnamedThere::No,
-            strays: Vec::new(),
-            renamed: Vec::new(),
-            pins: Pins::default(),
-            doomed: Doomed::No,
-            computed: Computed::No,
-            shown: ShownData::No,
-        }));
     }
 
     /// Whether statements were only prepared on a standby, and now comes one that it can't run.
@@ -506,12 +441,6 @@ pub(super) fn fail_transaction(attached: &mut Attached, sql: &str) {
     attached.unnamed_there = UnnamedThere::No;
     attached.sent = None;
     message::write_query(&mut attached.exchange.to_server, sql);
-}
-
-/// Whether a backend was found.
-enum Found {
-    Backend,
-    Nothing(No),
 }
 
 fn build(

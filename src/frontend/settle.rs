@@ -68,7 +68,9 @@ impl Serving {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let policy = self.client.shard.shared.pools.policy();
         let tainted = policy.reset == Reset::Tracked && attached.taint != Taint::None;
-        if self.tidy(&mut attached, &policy).await.is_err() {
+        let thread = self.session.seat.thread();
+        let tidied = thread.unless_cut(self.tidy(&mut attached, &policy)).await;
+        if !matches!(tidied, Ok(Ok(()))) {
             // It is closed, and with it whatever the session has just left there.
             self.session.reported = attached.exchange.reported;
             return if tainted { Err(Stop::Refuse(No::StateLost)) } else { Ok(()) };

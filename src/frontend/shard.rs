@@ -5,14 +5,16 @@ use crate::board::Board;
 use crate::frontend::cancel::Cancels;
 use crate::frontend::greet::Greetings;
 use crate::frontend::login::Gate;
+use crate::frontend::seat::{Reign, Seats};
 use crate::metrics::Metrics;
 use crate::pool::{Pools, ShardPools};
 use crate::route;
 use crate::session::Library;
 use crate::sql::FactsCache;
-use crate::topology::{Epoch, Signals, Topology};
+use crate::topology::{Epoch, Primary, Signals, Topology};
 use arc_swap::{ArcSwap, Cache};
 use std::cell::{Cell, Ref, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +65,8 @@ pub struct Shard {
     pub facts: RefCell<FactsCache>,
     /// What logins were told.
     pub(super) greetings: RefCell<Greetings>,
+    /// Where its sessions are found when the primary changes.
+    pub(super) seats: Rc<Seats>,
     topology: RefCell<Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>>,
     live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     /// Buffers that nobody uses now.
@@ -88,6 +92,7 @@ impl Shard {
             read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             facts: RefCell::default(),
             greetings: RefCell::default(),
+            seats: Seats::new(),
             topology: RefCell::new(Cache::new(shared.board.cell())),
             live: RefCell::new(Cache::new(Arc::clone(&shared.live))),
             spare: RefCell::default(),
@@ -106,6 +111,30 @@ impl Shard {
     /// server has become the primary, or is being made it in this one's absence.
     pub fn has_lost(&self, epoch: Epoch) -> bool {
         self.topology.borrow_mut().load().has_ended(epoch)
+    }
+
+    /// The primary of now, and its epoch.
+    pub(super) fn reign(&self) -> Reign {
+        let mut topology = self.topology.borrow_mut();
+        let topology = topology.load();
+        (topology.epoch, topology.primary)
+    }
+
+    /// A topology was published: those who wait for it are called, and nobody waits any longer for
+    /// a server that is the primary no more.
+    pub fn on_news(&self) {
+        let topology = self.topology();
+        let Some((epoch, primary)) = self.seats.look(&topology) else { return };
+        let old = match primary {
+            Primary::Open { server, .. } => Some(server),
+            Primary::None { last, .. } => last,
+        };
+        if let Some(old) = old
+            && topology.has_ended(epoch)
+            && topology.writable() != Some(old)
+        {
+            self.pools.desert(old);
+        }
     }
 
     /// The policies of now.

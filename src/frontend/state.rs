@@ -6,6 +6,7 @@ use crate::frontend::client::Client;
 use crate::frontend::outcome::LostTransaction;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::Wishes;
+use crate::frontend::seat::Seat;
 use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
@@ -66,6 +67,8 @@ pub struct Session {
     pub patience: Patience,
     /// How it is cancelled.
     pub cancel: Registered,
+    /// Where it is found when the primary changes.
+    pub seat: Seat,
     /// The facts of the present group's statements.
     pub mentioned: Vec<Option<Arc<Facts>>>,
     /// The client's messages are passed over until its next `Sync`.

@@ -113,6 +113,18 @@ impl ShardPools {
             }
         }
     }
+
+    /// Closes every idle backend of a server that is the primary no more.
+    pub fn desert(&self, server: ServerId) {
+        let known = self.known.borrow();
+        let mut pools: Vec<_> = known.values().collect();
+        pools.sort_by(|a, b| a.shared.key.cmp(&b.shared.key));
+        for pool in pools.into_iter().filter(|pool| pool.shared.key.server == server) {
+            for conn in std::mem::take(&mut *pool.idle.borrow_mut()) {
+                self.pools.closed(conn.backend.server, DisconnectReason::Failover);
+            }
+        }
+    }
 }
 
 impl ShardPool {

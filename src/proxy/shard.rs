@@ -49,8 +49,12 @@ pub(super) fn start(
 
 async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: CancellationToken) {
     let mut sweep = tokio::time::interval(SWEEP_PAUSE);
+    // Before the first look, so that none is missed.
+    let mut news = shard.shared.board.subscribe();
+    shard.on_news();
     loop {
         tokio::select! {
+            Ok(()) = news.changed() => shard.on_news(),
             Some(arrival) = inlets.arrivals.recv() => {
                 tasks::spawn_local("client", client(Rc::clone(&shard), arrival));
             }

@@ -29,6 +29,7 @@ mod consistency;
 mod demo;
 mod drivers;
 mod fitness;
+mod handover;
 mod logins;
 mod own;
 mod lost_servers;

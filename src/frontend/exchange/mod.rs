@@ -19,6 +19,7 @@ use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::params::Reported;
 use crate::frontend::processes::Processes;
+use crate::frontend::seat::Seat;
 use crate::pg::SqlState;
 use crate::pool::Conn;
 use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Undo};
@@ -204,8 +205,13 @@ impl Exchange {
 
     /// Moves bytes both ways until something happens. Cancel-safe: what was moved is noted in
     /// `self` and the two connections.
-    pub async fn next(&mut self, client: &mut Client, conn: &mut Conn) -> Event {
-        poll_fn(|context| self.poll_next(context, client, conn)).await
+    pub async fn next(&mut self, client: &mut Client, conn: &mut Conn, seat: &Seat) -> Event {
+        poll_fn(|context| match self.poll_next(context, client, conn) {
+            // Whatever the server had said by then was heard.
+            Poll::Pending if seat.is_cut() => Poll::Ready(Event::ServerGone(self.farewell)),
+            polled @ (Poll::Ready(_) | Poll::Pending) => polled,
+        })
+        .await
     }
 
     fn poll_next(

@@ -104,6 +104,8 @@ pub enum Route {
 pub enum Ask {
     /// Nothing in particular.
     Nothing,
+    /// Nothing: only another primary would help.
+    Primary,
     /// A position of the primary, sampled after this moment.
     Position(Moment),
     /// Newer samples of the standbys.
@@ -248,7 +250,7 @@ fn to_primary(
     let server = match topology.primary {
         Primary::Open { server, .. } => server,
         Primary::None { why, .. } => {
-            return wait_or(now, request, policy, Ask::Nothing, Refusal::NoPrimary(why));
+            return wait_or(now, request, policy, Ask::Primary, Refusal::NoPrimary(why));
         }
     };
     if request.has_failed(server) {

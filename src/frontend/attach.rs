@@ -1,0 +1,98 @@
+//! A session and a backend come together: one is found, given the session's settings, and held.
+
+use crate::frontend::attached::{Attached, Computed, Doomed, Reads, Segment, ShownData, Standing};
+use crate::frontend::exchange::Exchange;
+use crate::frontend::obtain::{Obtained, Unobtained, obtain};
+use crate::frontend::plan::{Plan, Taint};
+use crate::frontend::probe::Pins;
+use crate::frontend::processes::Processes;
+use crate::frontend::report::No;
+use crate::frontend::seat::CutOff;
+use crate::frontend::serve::Stop;
+use crate::frontend::settle;
+use crate::frontend::state::{Resets, Serving};
+use crate::session::UnnamedThere;
+use crate::wire::frame::TxStatus;
+use std::sync::Arc;
+
+impl Serving {
+    /// Finds a backend and brings the session's settings to it.
+    pub(super) async fn attach(&mut self, plan: &Plan) -> Result<Found, Stop> {
+        loop {
+            let found =
+                obtain(&mut self.client, &mut self.session, plan, self.retry.as_ref()).await;
+            let obtained = match found {
+                Ok(obtained) => obtained,
+                Err(Unobtained::No(no)) => return Ok(Found::Nothing(no)),
+                Err(Unobtained::Gone) => return Err(Stop::Gone),
+            };
+            let thread = self.session.seat.thread();
+            let bringing = settle::bring_settings(&mut self.client, &mut self.session, obtained);
+            match thread.unless_cut(bringing).await {
+                // The settings took a round trip, and the primary may have changed meanwhile.
+                Ok(Ok(obtained)) if self.has_ended(&obtained) => {}
+                Ok(Ok(obtained)) => {
+                    self.hold(obtained);
+                    return Ok(Found::Backend);
+                }
+                Ok(Err(settle::NotBrought::Refused(message))) => {
+                    return Ok(Found::Nothing(No::Settings(message)));
+                }
+                // That backend is gone; the next one may be well.
+                Ok(Err(settle::NotBrought::Broken)) | Err(CutOff) => {}
+            }
+        }
+    }
+
+    /// Finds a backend for a plan of ours, or why there is none.
+    pub(super) async fn attach_or_no(&mut self, plan: &Plan) -> Result<Result<(), No>, Stop> {
+        Ok(match self.attach(plan).await? {
+            Found::Backend => Ok(()),
+            Found::Nothing(no) => Err(no),
+        })
+    }
+
+    fn hold(&mut self, obtained: Obtained) {
+        let Obtained { checkout, standing, proven, epoch, taken } = obtained;
+        self.session.cancel.attach(Arc::clone(&checkout.running));
+        let reported = std::mem::take(&mut self.session.reported);
+        let processes =
+            Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
+        let server = checkout.server();
+        let mut exchange = Exchange::new(reported, self.client.shard.take_buffer(), processes);
+        exchange.epoch = (standing == Standing::Primary).then_some(epoch);
+        self.attached = Some(Box::new(Attached {
+            server,
+            checkout,
+            exchange,
+            standing,
+            proven,
+            epoch,
+            taken,
+            status: TxStatus::Idle,
+            sent: None,
+            segment: Segment::Closed,
+            taint: Taint::None,
+            left: Taint::None,
+            reads: Reads::AsCarried,
+            resets: Resets::default(),
+            unnamed_there: UnnamedThere::No,
+            strays: Vec::new(),
+            renamed: Vec::new(),
+            pins: Pins::default(),
+            doomed: Doomed::No,
+            computed: Computed::No,
+            shown: ShownData::No,
+        }));
+    }
+
+    fn has_ended(&self, obtained: &Obtained) -> bool {
+        obtained.standing == Standing::Primary && self.client.shard.has_lost(obtained.epoch)
+    }
+}
+
+/// Whether a backend was found.
+pub(super) enum Found {
+    Backend,
+    Nothing(No),
+}

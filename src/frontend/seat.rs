@@ -1,0 +1,315 @@
+//! Where a session is found when the primary changes under it, and where it waits for a change.
+//!
+//! A session waits on two sockets, and a server that hangs closes neither. So every session has a
+//! seat at its shard. While it holds a backend of the primary, the seat tells in which epoch; when
+//! that epoch has ended the shard cuts it off, and whatever the session waits for on that backend
+//! ends. What waits for a primary is called in the order in which it came.
+//!
+//! Costs a cell at the check-out and one at the release: nothing is looked at until the primary
+//! changes.
+
+use crate::topology::{Epoch, Primary, Topology};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// All seats of one shard.
+#[derive(Debug)]
+pub(super) struct Seats {
+    next: Cell<u64>,
+    places: RefCell<BTreeMap<u64, Rc<Place>>>,
+    /// Those who wait, first come first called.
+    waiting: RefCell<BTreeMap<Ticket, (Waker, News)>>,
+    /// The primary of the last look.
+    seen: Cell<Option<Reign>>,
+}
+
+/// A primary, or the lack of one, and its epoch.
+pub(super) type Reign = (Epoch, Primary);
+
+/// One session's seat, for as long as this lives.
+#[derive(Debug)]
+pub struct Seat {
+    id: u64,
+    place: Rc<Place>,
+    seats: Rc<Seats>,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// Of the session's task, which is one and the same for as long as it lives.
+    waker: Waker,
+    /// The epoch of the primary whose backend the session holds.
+    epoch: Cell<Option<Epoch>>,
+    cut: Cell<bool>,
+}
+
+/// A session's hold on a backend of the primary, as far as its seat must know it.
+#[derive(Debug)]
+pub struct Taken(Rc<Place>);
+
+/// What a session keeps in hand to be cut off by, while it is busy with the rest of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Thread(Rc<Place>);
+
+/// The primary was replaced: nothing more is to be waited for on its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the primary was replaced")]
+pub(super) struct CutOff;
+
+/// A place in the queue of those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(u64);
+
+/// What ends a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Anything that is published.
+    Any,
+    /// Another primary than this, or another reason to have none.
+    Since(Reign),
+}
+
+impl Seats {
+    /// Nobody sits.
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            next: Cell::new(0),
+            places: RefCell::default(),
+            waiting: RefCell::default(),
+            seen: Cell::new(None),
+        })
+    }
+
+    /// A seat for a session whose task is woken by `waker`.
+    pub(super) fn sit(self: &Rc<Self>, waker: Waker) -> Seat {
+        let id = self.number();
+        let place = Rc::new(Place { waker, epoch: Cell::new(None), cut: Cell::new(false) });
+        self.places.borrow_mut().insert(id, Rc::clone(&place));
+        Seat { id, place, seats: Rc::clone(self) }
+    }
+
+    /// The next place in the queue.
+    pub(super) fn queue(&self) -> Ticket {
+        Ticket(self.number())
+    }
+
+    /// Waits for news: look first, and do not wait for anything between the look and this.
+    pub(super) async fn news(&self, ticket: Ticket, of: News) {
+        let leaving = Leaving { seats: self, ticket };
+        let mut joined = false;
+        poll_fn(|context| {
+            let mut waiting = self.waiting.borrow_mut();
+            if joined && !waiting.contains_key(&ticket) {
+                return Poll::Ready(());
+            }
+            joined = true;
+            waiting.insert(ticket, (context.waker().clone(), of));
+            Poll::Pending
+        })
+        .await;
+        drop(leaving);
+    }
+
+    /// A topology was published: cuts off whoever it cuts off, and calls those who wait for it.
+    /// The primary of the last call, if this one is another.
+    pub(super) fn look(&self, topology: &Topology) -> Option<Reign> {
+        let now = (topology.epoch, topology.primary);
+        let before = self.seen.replace(Some(now));
+        if before != Some(now) {
+            for place in self.places.borrow().values() {
+                if place.epoch.get().is_some_and(|epoch| topology.has_ended(epoch)) {
+                    place.cut.set(true);
+                    place.waker.wake_by_ref();
+                }
+            }
+        }
+        self.waiting.borrow_mut().retain(|_, (waker, of)| {
+            let goes_on = *of == News::Since(now);
+            if !goes_on {
+                waker.wake_by_ref();
+            }
+            goes_on
+        });
+        before.filter(|before| *before != now)
+    }
+
+    fn number(&self) -> u64 {
+        let next = self.next.get();
+        self.next.set(next + 1);
+        next
+    }
+}
+
+/// Takes a ticket out of the queue when its wait is given up.
+struct Leaving<'a> {
+    seats: &'a Seats,
+    ticket: Ticket,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.seats.waiting.borrow_mut().remove(&self.ticket);
+    }
+}
+
+impl Seat {
+    /// The session holds a backend of the primary of this epoch from now on. Look at the topology
+    /// after this: what has ended before is not cut.
+    pub(super) fn take(&self, epoch: Epoch) -> Taken {
+        self.place.epoch.set(Some(epoch));
+        self.place.cut.set(false);
+        Taken(Rc::clone(&self.place))
+    }
+
+    /// Whether the session was cut off from the backend that it holds.
+    pub(super) fn is_cut(&self) -> bool {
+        self.place.cut.get()
+    }
+
+    /// To wait with while the session itself is lent out.
+    pub(super) fn thread(&self) -> Thread {
+        Thread(Rc::clone(&self.place))
+    }
+}
+
+impl Thread {
+    /// Waits for `future`, unless the session is cut off from its backend. As cancel-safe as the
+    /// future is.
+    ///
+    /// # Errors
+    /// [`CutOff`]: the backend is to be closed.
+    pub(super) async fn unless_cut<T>(&self, future: impl Future<Output = T>) -> Result<T, CutOff> {
+        let mut future = pin!(future);
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending if self.0.cut.get() => Poll::Ready(Err(CutOff)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.epoch.set(None);
+        self.0.cut.set(false);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.places.borrow_mut().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::Timeline;
+    use crate::topology::{NoPrimary, ServerId};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::{Context, Wake};
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn topology(epoch: u64, primary: Primary) -> Topology {
+        let mut topology = Topology::unseen(Box::default());
+        topology.epoch = Epoch(epoch);
+        topology.primary = primary;
+        topology
+    }
+
+    fn open(epoch: u64, server: u16) -> Topology {
+        topology(epoch, Primary::Open { server: ServerId(server), timeline: Timeline(1) })
+    }
+
+    fn none(epoch: u64, why: NoPrimary) -> Topology {
+        topology(epoch, Primary::None { last: Some(ServerId(0)), why })
+    }
+
+    #[test]
+    fn only_who_holds_a_backend_of_an_ended_epoch_is_cut() {
+        let cases = [
+            (open(1, 0), false),
+            (open(2, 1), true),
+            (open(2, 0), true),
+            (none(1, NoPrimary::Failover), true),
+            (none(1, NoPrimary::Switchover), false),
+            (none(1, NoPrimary::Unseen), false),
+            (none(1, NoPrimary::Demoted), false),
+            (none(2, NoPrimary::Unseen), true),
+        ];
+        for (next, cut) in cases {
+            let seats = Seats::new();
+            seats.look(&open(1, 0));
+            let woken = Arc::new(Woken::default());
+            let [idle, holds, held] = [(); 3].map(|()| seats.sit(Waker::from(Arc::clone(&woken))));
+            let taken = holds.take(Epoch(1));
+            drop(held.take(Epoch(1)));
+            seats.look(&next);
+            assert_eq!(holds.is_cut(), cut, "{:?}", next.primary);
+            assert_eq!((idle.is_cut(), held.is_cut()), (false, false), "{:?}", next.primary);
+            assert_eq!(woken.0.load(Ordering::Relaxed), u32::from(cut), "{:?}", next.primary);
+            drop(taken);
+            assert!(!holds.is_cut(), "with its backend gone it is whole again");
+        }
+    }
+
+    #[test]
+    fn what_waits_on_a_hung_backend_ends_when_it_is_cut() {
+        let seats = Seats::new();
+        let seat = seats.sit(Waker::noop().clone());
+        let thread = seat.thread();
+        let taken = seat.take(Epoch(1));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waits = pin!(thread.unless_cut(std::future::pending::<()>()));
+        assert_eq!(waits.as_mut().poll(&mut context), Poll::Pending);
+        seats.look(&open(2, 1));
+        assert_eq!(waits.as_mut().poll(&mut context), Poll::Ready(Err(CutOff)));
+        drop(taken);
+    }
+
+    #[test]
+    fn those_who_wait_are_called_in_their_order_and_only_for_their_news() {
+        let seats = Seats::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let unseen = none(1, NoPrimary::Unseen);
+        let mut any = pin!(seats.news(seats.queue(), News::Any));
+        let mut primary = pin!(seats.news(seats.queue(), News::Since((Epoch(1), unseen.primary))));
+        assert_eq!(any.as_mut().poll(&mut context), Poll::Pending);
+        assert_eq!(primary.as_mut().poll(&mut context), Poll::Pending);
+        assert_eq!(seats.look(&unseen), None);
+        assert_eq!(any.as_mut().poll(&mut context), Poll::Ready(()));
+        assert_eq!(primary.as_mut().poll(&mut context), Poll::Pending, "no news");
+        // What was between two looks is gone, and not missed.
+        let before = seats.look(&open(1, 0));
+        assert_eq!(before, Some((Epoch(1), unseen.primary)));
+        assert_eq!(primary.as_mut().poll(&mut context), Poll::Ready(()));
+    }
+
+    #[test]
+    fn who_leaves_is_forgotten() {
+        let seats = Seats::new();
+        let seat = seats.sit(Waker::noop().clone());
+        let mut context = Context::from_waker(Waker::noop());
+        {
+            let mut waits = Box::pin(seats.news(seats.queue(), News::Any));
+            assert_eq!(waits.as_mut().poll(&mut context), Poll::Pending);
+            assert_eq!(seats.waiting.borrow().len(), 1);
+        }
+        drop(seat);
+        assert_eq!((seats.waiting.borrow().len(), seats.places.borrow().len()), (0, 0));
+    }
+}
