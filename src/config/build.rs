@@ -22,6 +22,7 @@ use crate::config::problem::SourceFile;
 use crate::config::secret;
 use crate::config::setting::Choice as _;
 use crate::config::setting::Setting;
+use crate::config::state;
 use crate::config::types::ClientTls;
 use crate::config::types::ClientTlsMode;
 use crate::config::types::Config;
@@ -31,6 +32,7 @@ use crate::config::types::Listen;
 use crate::config::types::Observability;
 use crate::config::types::ServerConfig;
 use crate::control;
+use crate::failover;
 use crate::pool;
 use crate::route;
 use crate::route::LagLimit;
@@ -77,6 +79,8 @@ impl Builder<'_> {
         let auth = self.auth(&listeners);
         let pool = self.pool();
         let routing = self.routing(&servers);
+        let failover = self.failover(&routing);
+        let state_dir = self.state_dir();
         let limits = self.limits();
         let observability =
             Observability { log: self.value(&keys::LOG), log_level: self.value(&keys::LOG_LEVEL) };
@@ -96,6 +100,8 @@ impl Builder<'_> {
             auth,
             pool,
             routing,
+            failover,
+            state_dir,
             limits,
             observability,
             sources: shown,
@@ -290,12 +296,16 @@ impl Builder<'_> {
         let passfile = asked.and_then(|_| login::passfile(self.env, &mut self.layers.notes));
         let one = |host: &Host| {
             let own = overrides.0.iter().find(|one| one.address == host.address);
+            let own = own.map(|own| own.own.clone()).unwrap_or_default();
+            let reached = own.replication_address.as_ref().unwrap_or(&host.address);
             let found = passfile.as_deref().zip(login);
             ServerConfig {
                 name: Arc::from(host.address.name()),
                 host: Arc::from(host.address.host.as_str()),
                 port: host.address.port,
-                weight: own.map_or(1, |own| own.weight),
+                weight: own.weight,
+                priority: own.priority,
+                replication_address: (Arc::from(reached.host.as_str()), reached.port),
                 passfile_password: found
                     .and_then(|(file, login)| login::password_of(file, host, login)),
             }
@@ -392,6 +402,36 @@ impl Builder<'_> {
             read_functions: self.value(&keys::READ_FUNCTIONS),
             write_functions: self.value(&keys::WRITE_FUNCTIONS),
         }
+    }
+
+    fn failover(&mut self, routing: &route::Policy) -> failover::Policy {
+        let mode = self.value(&keys::FAILOVER_MODE);
+        let profile = self.value(&keys::FAILOVER_PROFILE);
+        let max_data_loss = self.value(&keys::MAX_DATA_LOSS);
+        let drain = self.get(&keys::FAILOVER_DRAIN_TIMEOUT);
+        if drain.value >= routing.hold_max && !drain.is_default() {
+            let message = format!(
+                "failover.drain_timeout ({}) is not shorter than routing.hold_max ({})",
+                drain.value.write().trim_matches('"'),
+                routing.hold_max.write().trim_matches('"'),
+            );
+            let help = "statements that wait for a switchover may fail with SQLSTATE 57P03";
+            self.notes().warning(&drain.place, message, help.to_owned());
+        }
+        failover::Policy {
+            mode,
+            max_data_loss,
+            drain_timeout: drain.value,
+            demotion: self.value(&keys::DEMOTE),
+            ..failover::Policy::of(profile)
+        }
+    }
+
+    fn state_dir(&mut self) -> Option<PathBuf> {
+        let named = self.value(&keys::STATE_DIR);
+        let found = named.or_else(|| state::directory(self.env, state::Runner::of_process()))?;
+        // It stays the same place wherever we are.
+        Some(std::path::absolute(&found).unwrap_or(found))
     }
 
     fn limits(&mut self) -> Limits {

@@ -5,6 +5,9 @@ use crate::backend::SslMode;
 use crate::config::setting::Choice;
 use crate::config::types::LogFormat;
 use crate::config::types::LogLevel;
+use crate::failover::Demotion;
+use crate::failover::Mode;
+use crate::failover::Profile;
 use crate::pool;
 use crate::route::Balance;
 use crate::route::Consistency;
@@ -68,6 +71,21 @@ impl Choice for OnAllStale {
 impl Choice for Balance {
     const WORDS: &'static [(Self, &'static str)] =
         &[(Self::LeastActive, "least-active"), (Self::Weighted, "weighted")];
+}
+
+impl Choice for Mode {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Off, "off"), (Self::Manual, "manual"), (Self::Auto, "auto")];
+}
+
+impl Choice for Profile {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Calm, "calm"), (Self::Aggressive, "aggressive")];
+}
+
+impl Choice for Demotion {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Fence, "fence"), (Self::CrashRestart, "crash_restart")];
 }
 
 impl Choice for LogFormat {

@@ -17,6 +17,7 @@ use crate::config::setting::items;
 use crate::config::setting::nearest;
 use crate::config::setting::quoted;
 use crate::config::setting::text;
+use crate::failover::Tags;
 use std::net::Ipv6Addr;
 
 /// PostgreSQL's port.
@@ -279,8 +280,42 @@ fn decoded(part: &str) -> Result<String, Wrong> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Override {
     pub(super) address: Address,
-    pub(super) weight: u32,
+    pub(super) own: Own,
     pub(super) place: Place,
+}
+
+/// What differs for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Own {
+    pub(super) weight: u32,
+    pub(super) priority: u32,
+    pub(super) replication_address: Option<Address>,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self { weight: 1, priority: Tags::default().priority, replication_address: None }
+    }
+}
+
+impl Own {
+    const KEYS: [&'static str; 3] = ["weight", "priority", "replication_address"];
+
+    /// What differs, as TOML.
+    fn write(&self) -> String {
+        let usual = Self::default();
+        let mut parts = Vec::new();
+        if self.weight != usual.weight {
+            parts.push(format!("weight = {}", self.weight));
+        }
+        if self.priority != usual.priority {
+            parts.push(format!("priority = {}", self.priority));
+        }
+        if let Some(address) = &self.replication_address {
+            parts.push(format!("replication_address = {}", quoted(&address.name())));
+        }
+        format!("{{ {} }}", parts.join(", ")).replace("{  }", "{}")
+    }
 }
 
 /// `servers.overrides`.
@@ -289,7 +324,9 @@ pub(super) struct Overrides(pub(super) Vec<Override>);
 
 impl Setting for Overrides {
     fn form() -> String {
-        "a section for each server that differs: weight = number".to_owned()
+        "a section for each server that differs: weight = number, priority = number, \
+         replication_address = \"HOST[:PORT]\""
+            .to_owned()
     }
 
     fn read(node: &Node, notes: &mut Notes) -> Option<Self> {
@@ -307,7 +344,7 @@ impl Setting for Overrides {
         let each = self
             .0
             .iter()
-            .map(|one| format!("{} = {{ weight = {} }}", quoted(&one.address.name()), one.weight));
+            .map(|one| format!("{} = {}", quoted(&one.address.name()), one.own.write()));
         format!("{{ {} }}", each.collect::<Vec<_>>().join(", ")).replace("{  }", "{}")
     }
 }
@@ -327,14 +364,28 @@ fn override_of(entry: &Entry, notes: &mut Notes) -> Option<Override> {
         notes.error(&node.place, message, help);
         return None;
     };
-    let mut weight = Some(1);
+    let mut own = Some(Own::default());
     for entry in entries {
-        if entry.name == "weight" {
-            weight = u32::read(&entry.node, notes);
-        } else {
+        let understood = own_key(name, entry, own.as_mut(), notes);
+        own = own.filter(|_| understood.is_some());
+    }
+    let place = name_place.clone();
+    own.map(|own| Override { address, own, place })
+}
+
+/// Reads one key of the section of `server`; `None` if something is wrong with it.
+fn own_key(server: &str, entry: &Entry, own: Option<&mut Own>, notes: &mut Notes) -> Option<()> {
+    // After a mistake the rest is read for its own mistakes.
+    let mut rest = Own::default();
+    let own = own.unwrap_or(&mut rest);
+    match entry.name.as_str() {
+        "weight" => own.weight = u32::read(&entry.node, notes)?,
+        "priority" => own.priority = u32::read(&entry.node, notes)?,
+        "replication_address" => own.replication_address = Some(tcp(&entry.node, notes)?),
+        unknown => {
             let help = match entry.node.kind {
                 Kind::Table(_) => {
-                    format!("put the whole address in quotes: \"{name}.{}\"", entry.name)
+                    format!("put the whole address in quotes: \"{server}.{unknown}\"")
                 }
                 Kind::Text(_)
                 | Kind::Word(_)
@@ -342,12 +393,29 @@ fn override_of(entry: &Entry, notes: &mut Notes) -> Option<Override> {
                 | Kind::Float(_)
                 | Kind::Bool(_)
                 | Kind::DateTime
-                | Kind::List(_) => "a server has one key of its own: weight".to_owned(),
+                | Kind::List(_) => nearest(unknown, &Own::KEYS).map_or_else(
+                    || format!("a server has these keys of its own: {}", Own::KEYS.join(", ")),
+                    |near| format!("did you mean `{near}`?"),
+                ),
             };
-            notes.error(&entry.name_place, format!("unknown key `{}`", entry.name), help);
-            weight = None;
+            notes.error(&entry.name_place, format!("unknown key `{unknown}`"), help);
+            return None;
         }
     }
-    let place = name_place.clone();
-    weight.map(|weight| Override { address, weight, place })
+    Some(())
+}
+
+/// An address that servers can reach from one another.
+fn tcp(node: &Node, notes: &mut Notes) -> Option<Address> {
+    let written = text(node, notes)?.trim();
+    let problem = match address(written) {
+        Ok(address) if !address.host.starts_with('/') => return Some(address),
+        Ok(_) => Wrong {
+            what: "is a unix socket".to_owned(),
+            help: "other servers reach it by HOST or HOST:PORT".to_owned(),
+        },
+        Err(wrong) => wrong,
+    };
+    notes.error(&node.place, format!("`{written}` {}", problem.what), problem.help);
+    None
 }

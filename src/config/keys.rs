@@ -27,6 +27,7 @@ use crate::config::types::LogFormat;
 use crate::config::types::LogLevel;
 use crate::config::types::Observability;
 use crate::control;
+use crate::failover;
 use crate::pool;
 use crate::route;
 use std::net::Ipv4Addr;
@@ -180,11 +181,13 @@ keys! {
         check: ten_millis,
         counts: OnReload,
     }
-    /// What differs for one server: `weight`, its share of the reads relative to the others' (1);
-    /// with 0 it gets none.
+    /// What differs for one server: `weight`, its share of the reads relative to the others' (1;
+    /// with 0 it gets none); `priority`, how gladly it is promoted among equals (1; with 0 it
+    /// never is); `replication_address`, where other servers reach it, if that is not its address
+    /// here.
     OVERRIDES: Overrides = "servers.overrides" {
         default: Overrides(Vec::new()),
-        example: "{ \"db2:5432\" = { weight = 0 } }",
+        example: "{ \"db2:5432\" = { weight = 0, priority = 0 } }",
         counts: OnRestart,
     }
 
@@ -314,6 +317,49 @@ keys! {
         default: route::Policy::default().write_functions,
         example: "[\"app.audit\"]",
         counts: OnReload,
+    }
+
+    /// Who may replace a primary that is lost: nobody, so that another tool does (`off`), an
+    /// operator with `pgsteer failover` (`manual`), or pgsteer itself (`auto`), which acts only
+    /// where `pgsteer doctor` finds that everything it needs is there.
+    FAILOVER_MODE: failover::Mode = "failover.mode" {
+        default: failover::Policy::default().mode,
+        counts: OnReload,
+    }
+    /// How long a primary may be silent before it counts as lost, provided that every standby
+    /// finds it silent, too: 3 s (`calm`) or 1 s (`aggressive`). One that is dead is replaced
+    /// without a wait in either.
+    FAILOVER_PROFILE: failover::Profile = "failover.profile" {
+        default: failover::Profile::Calm,
+        counts: OnReload,
+    }
+    /// Most of the acknowledged log that an automatic failover may lose; `any` is also more than
+    /// is known. With synchronous replication by quorum nothing is lost.
+    MAX_DATA_LOSS: failover::MaxLoss = "failover.max_data_loss" {
+        default: failover::Policy::default().max_data_loss,
+        counts: OnReload,
+    }
+    /// In a switchover the transactions that run get so long to end; then it is called off.
+    /// Shorter than `routing.hold_max`, or statements that wait for it fail.
+    FAILOVER_DRAIN_TIMEOUT: Duration = "failover.drain_timeout" {
+        default: failover::Policy::default().drain_timeout,
+        check: ten_millis,
+        counts: OnReload,
+    }
+    /// What becomes of the old primary of a switchover: it takes no writes any more and waits for
+    /// its operator (`fence`), or it is made to restart as a standby by SQL alone
+    /// (`crash_restart`), for which `servers.user` must be a superuser.
+    DEMOTE: failover::Demotion = "failover.demote" {
+        default: failover::Policy::default().demotion,
+        counts: OnReload,
+    }
+    /// The directory that holds who is the primary, for this pgsteer alone: on a disk that stays.
+    /// Unset: `$STATE_DIRECTORY`, for root `/var/lib/pgsteer`, else `$XDG_STATE_HOME/pgsteer` or
+    /// `~/.local/state/pgsteer`.
+    STATE_DIR: Option<PathBuf> = "failover.state_dir" {
+        default: None,
+        example: "\"/var/lib/pgsteer\"",
+        counts: OnRestart,
     }
 
     /// Longest time from a client's connect to its login.

@@ -30,13 +30,14 @@ mod problem;
 pub mod reference;
 mod secret;
 mod setting;
+mod state;
 mod types;
 
 pub use changes::{Change, Shown, Source};
 pub use layers::Flag;
 pub use load::{Loaded, Request};
 pub use problem::{Problem, Report, Severity};
-pub use setting::duration;
+pub use setting::{duration, max_loss};
 pub use types::{
     ClientTls, ClientTlsMode, Config, ControlLogin, Limits, Listen, LogFormat, LogLevel,
     Observability, ServerConfig,

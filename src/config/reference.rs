@@ -20,6 +20,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("auth", "How clients prove who they are."),
     ("pool", "How connections to the servers are shared."),
     ("routing", "Which server runs what."),
+    ("failover", "What happens when the primary is lost, or is to be changed."),
     ("limits", "Bounds."),
     ("observability", "What operators see."),
 ];

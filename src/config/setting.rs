@@ -6,6 +6,7 @@
 use crate::config::node::Kind;
 use crate::config::node::Node;
 use crate::config::problem::Notes;
+use crate::failover::MaxLoss;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -399,6 +400,50 @@ impl Setting for Bytes {
             bytes => SIZE.write(bytes),
         }
     }
+}
+
+/// A loss of bytes, or any.
+impl Setting for MaxLoss {
+    fn form() -> String {
+        "size or \"any\"".to_owned()
+    }
+
+    fn read(node: &Node, notes: &mut Notes) -> Option<Self> {
+        match &node.kind {
+            Kind::Text(text) | Kind::Word(text) if text == "any" => Some(Self::Any),
+            Kind::Text(_)
+            | Kind::Word(_)
+            | Kind::Integer(_)
+            | Kind::Float(_)
+            | Kind::Bool(_)
+            | Kind::DateTime
+            | Kind::List(_)
+            | Kind::Table(_) => Bytes::read(node, notes).map(|bytes| Self::Bytes(bytes.0)),
+        }
+    }
+
+    fn write(&self) -> String {
+        match self {
+            Self::Bytes(bytes) => Bytes(*bytes).write(),
+            Self::Any => quoted("any"),
+        }
+    }
+}
+
+/// Reads a size as the configuration writes it, or `any`: for commands that take one.
+///
+/// # Errors
+/// What is wrong with it, and what to write instead.
+pub fn max_loss(text: &str) -> Result<MaxLoss, String> {
+    if text.trim() == "any" {
+        return Ok(MaxLoss::Any);
+    }
+    // Whoever types a number that a preview told means bytes.
+    let parsed = text.trim().parse().or_else(|_| SIZE.parse(text.trim()));
+    parsed.map(MaxLoss::Bytes).map_err(|wrong| {
+        let (message, help) = SIZE.explain(text.trim(), wrong);
+        if help.is_empty() { message } else { format!("{message}: {help}") }
+    })
 }
 
 /// A limit that can be switched off with the word `off`.

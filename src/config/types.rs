@@ -5,6 +5,7 @@ use crate::backend::Secret;
 use crate::backend::TlsPolicy;
 use crate::config::changes::Shown;
 use crate::control;
+use crate::failover;
 use crate::pool;
 use crate::route;
 use std::fmt;
@@ -37,6 +38,10 @@ pub struct Config {
     pub pool: pool::Policy,
     /// Where statements go.
     pub routing: route::Policy,
+    /// What happens when the primary is lost.
+    pub failover: failover::Policy,
+    /// Where the record of who is the primary lies; `None`: no place is known.
+    pub state_dir: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
     /// What operators see.
@@ -109,6 +114,10 @@ pub struct ServerConfig {
     pub port: u16,
     /// Its share of the reads, relative to the others'; 0: never read from it.
     pub weight: u32,
+    /// The higher, the rather it is promoted among equals; 0: never.
+    pub priority: u32,
+    /// Where other servers reach it: host and port.
+    pub replication_address: (Arc<str>, u16),
     /// What the password file says for the control user on this server; used only where
     /// [`ControlLogin::password`] is `None`.
     pub passfile_password: Option<Secret>,

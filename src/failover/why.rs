@@ -194,7 +194,7 @@ impl fmt::Display for Why {
                 list(out, lacking)
             }
             Self::Evidence(verdict) => write!(out, "no failover: the primary {verdict}"),
-            Self::Grace => out.write_str("the primary restarts: it gets failover.restart_grace"),
+            Self::Grace => out.write_str("the primary restarts: it gets a few seconds for that"),
             Self::TooSoon => out.write_str(
                 "no second automatic failover within 30 s of the last: run `pgsteer failover`",
             ),

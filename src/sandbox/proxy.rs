@@ -28,6 +28,9 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for it to end; its own drain may take 30 s.
 const END_MAX: Duration = Duration::from_mins(1);
 
+/// Where no directory can be made, by anybody.
+const NO_STATE: &str = "/dev/null/state";
+
 /// A pgsteer process, or one that will be. It works in a directory of its cluster, so that it
 /// ends with the cluster at the latest.
 #[derive(Debug)]
@@ -56,7 +59,12 @@ impl Proxy {
     /// [`SandboxError::NoPort`]
     pub fn new(program: PathBuf, dir: PathBuf) -> Result<Self, SandboxError> {
         let (listen, http) = (Place::free()?, Place::free()?);
-        let env = vec![("PGUSER".to_owned(), SUPERUSER.to_owned())];
+        // The state of a throw-away set is thrown away with it.
+        let state = dir.join("state").to_string_lossy().into_owned();
+        let env = vec![
+            ("PGUSER".to_owned(), SUPERUSER.to_owned()),
+            ("STATE_DIRECTORY".to_owned(), state),
+        ];
         Ok(Self { program, dir, listen, http, args: Vec::new(), env, child: Mutex::new(None) })
     }
 
@@ -107,6 +115,8 @@ impl Proxy {
         for name in names.filter(|name| is_config(&name.to_string_lossy())) {
             command.env_remove(name);
         }
+        // Nor does it touch what lies in our home.
+        command.env("STATE_DIRECTORY", NO_STATE);
         command
     }
 

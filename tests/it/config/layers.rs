@@ -6,8 +6,11 @@ use pgsteer::backend::SslMode;
 use pgsteer::config::ClientTlsMode;
 use pgsteer::config::Config;
 use pgsteer::config::Source;
+use pgsteer::failover;
+use pgsteer::failover::{Demotion, MaxLoss, Mode, Profile};
 use pgsteer::route::LagLimit;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 const HOSTS: &str = "[servers]\nhosts = [\"db1\"]\n";
@@ -138,11 +141,43 @@ fn units_are_those_of_postgresql() {
 
 #[test]
 fn an_override_counts_for_its_server_alone() {
-    let file =
-        "[servers]\nhosts = [\"a\", \"b:5433\"]\n[servers.overrides.\"b:5433\"]\nweight = 3\n";
+    let file = "[servers]\nhosts = [\"a\", \"b:5433\"]\n[servers.overrides.\"b:5433\"]\n\
+                weight = 3\npriority = 0\nreplication_address = \"10.0.0.2\"\n";
     let config = Said { file, ..Said::default() }.config();
-    assert_eq!(config.servers[0].weight, 1);
-    assert_eq!(config.servers[1].weight, 3);
+    let [a, b] = &config.servers[..] else { panic!("{:?}", config.servers) };
+    assert_eq!((a.weight, a.priority), (1, 1));
+    assert_eq!((b.weight, b.priority), (3, 0));
+    assert_eq!(a.replication_address, ("a".into(), 5432), "its own, unless another is named");
+    assert_eq!(b.replication_address, ("10.0.0.2".into(), 5432));
+}
+
+/// What is not said is the policy's own; the profile sets the times.
+#[test]
+fn failover_is_as_the_operator_says() {
+    let usual = Said { file: HOSTS, ..Said::default() }.config();
+    assert_eq!(usual.failover, failover::Policy::default());
+    assert_eq!(usual.failover.mode, Mode::Manual);
+
+    let flags = [
+        ("--set", "failover.mode", "auto"),
+        ("--set", "failover.profile", "aggressive"),
+        ("--set", "failover.max_data_loss", "any"),
+        ("--set", "failover.demote", "crash_restart"),
+        ("--set", "failover.state_dir", "/s/t"),
+    ];
+    let config = Said { file: HOSTS, flags: &flags, ..Said::default() }.config();
+    assert_eq!(
+        config.failover,
+        failover::Policy {
+            mode: Mode::Auto,
+            max_data_loss: MaxLoss::Any,
+            demotion: Demotion::CrashRestart,
+            ..failover::Policy::of(Profile::Aggressive)
+        }
+    );
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new("/s/t")));
+    // Where the record lies is asked once; the rest may change while we run.
+    assert_eq!(Config::changes_needing_restart(&usual, &config), ["failover.state_dir"]);
 }
 
 #[test]

@@ -265,8 +265,38 @@ error: pgsteer.toml:3:24: unknown key `internal`
 error: pgsteer.toml:4:1: unknown key `wieght`
  4 | wieght = 0
    | ^^^^^^
-   = help: a server has one key of its own: weight
+   = help: did you mean `weight`?
 "
+    an_override_that_nobody_knows: servers("[servers.overrides.db1]\nzone = \"a\"") => r#"
+error: pgsteer.toml:4:1: unknown key `zone`
+ 4 | zone = "a"
+   | ^^^^
+   = help: a server has these keys of its own: weight, priority, replication_address
+"#
+    a_replication_address_that_is_a_socket: servers("[servers.overrides.db1]\nreplication_address = \"/run/pg\"") => r#"
+error: pgsteer.toml:4:23: `/run/pg` is a unix socket
+ 4 | replication_address = "/run/pg"
+   |                       ^^^^^^^^^
+   = help: other servers reach it by HOST or HOST:PORT
+"#
+    a_loss_without_a_unit: servers("[failover]\nmax_data_loss = 0") => r#"
+error: pgsteer.toml:4:17: a size needs a unit
+ 4 | max_data_loss = 0
+   |                 ^
+   = help: write "0MB" or "0kB"; as in PostgreSQL, 1kB is 1024B
+"#
+    a_mode_of_failover_that_is_none: servers("[failover]\nmode = \"automatic\"") => r#"
+error: pgsteer.toml:4:8: `automatic` is not one of: off, manual, auto
+ 4 | mode = "automatic"
+   |        ^^^^^^^^^^^
+   = help: did you mean "auto"?
+"#
+    a_drain_that_outlasts_what_waits_for_it: servers("[failover]\ndrain_timeout = \"15s\"") => r#"
+warning: pgsteer.toml:4:17: failover.drain_timeout (15s) is not shorter than routing.hold_max (10s)
+ 4 | drain_timeout = "15s"
+   |                 ^^^^^
+   = help: statements that wait for a switchover may fail with SQLSTATE 57P03
+"#
     a_role_that_is_declared: servers("role = \"primary\"") => r#"
 error: pgsteer.toml:3:1: unknown key `role` in [servers]
  3 | role = "primary"
