@@ -3,7 +3,9 @@
 use crate::auth::Secret;
 use crate::backend::{Login, LoginSecret, TlsPolicy};
 use crate::control::Policy;
+use crate::failover;
 use crate::sql::FunctionLists;
+use crate::store::Store;
 use std::sync::Arc;
 
 /// Everything that the control plane is told at the start.
@@ -17,6 +19,8 @@ pub struct ControlConfig {
     pub user: String,
     /// The database that it logs in to.
     pub database: String,
+    /// Where it is recorded who is the primary; the reason, if it can't be.
+    pub store: Result<Store, Arc<str>>,
     /// What a reload can change.
     pub live: LiveControl,
 }
@@ -32,6 +36,10 @@ pub struct WatchedServer {
     pub port: u16,
     /// The control user's password there; `None`: the server trusts us.
     pub password: Option<Secret>,
+    /// Where other servers reach it: host and port.
+    pub replication_address: (Arc<str>, u16),
+    /// How gladly it is promoted among equals; 0: never.
+    pub priority: u32,
 }
 
 /// What a reload can change.
@@ -39,6 +47,8 @@ pub struct WatchedServer {
 pub struct LiveControl {
     /// How the servers are watched.
     pub policy: Policy,
+    /// What happens when the primary is lost.
+    pub failover: failover::Policy,
     /// Each server's share of the reads.
     pub weights: Vec<u32>,
     /// The operator's word on functions.

@@ -10,7 +10,9 @@ use crate::control::desk::Desk;
 use crate::control::fold::{Fold, Spec};
 use crate::control::guard::Guard;
 use crate::control::loader::Loader;
+use crate::control::steward::Steward;
 use crate::control::watch::{Question, Watch};
+use crate::failover;
 use crate::metrics::Metrics;
 use crate::net::TlsError;
 use crate::tasks;
@@ -53,6 +55,8 @@ pub struct Control {
     desk: Arc<Desk>,
     policy: Arc<ArcSwap<Policy>>,
     live: Arc<ArcSwap<LiveControl>>,
+    failover: Arc<ArcSwap<failover::Policy>>,
+    steward: Steward,
 }
 
 /// Questions that wait for one server's connection: at most one a guard and a few to spare.
@@ -81,8 +85,13 @@ impl Control {
             Arc::clone(&links.board),
             Arc::clone(&links.metrics),
         ));
+        let failover = Arc::new(ArcSwap::from_pointee(config.live.failover.clone()));
+        let cause = config.store.as_ref().err().map_or("it is not built in yet", |why| why);
+        let steward = Steward::unavailable(cause, Arc::clone(&failover));
         let control = Self {
             desk,
+            failover,
+            steward,
             policy: Arc::new(ArcSwap::from_pointee(config.live.policy.clone())),
             live: Arc::new(ArcSwap::from_pointee(config.live.clone())),
         };
@@ -140,9 +149,15 @@ impl Control {
         until(shutdown, "wishes", distribute(signals, bell, pokes, catalogs));
     }
 
+    /// The handle for operators.
+    pub fn steward(&self) -> Steward {
+        self.steward.clone()
+    }
+
     /// Takes over what a reload changed. The servers themselves stay the same.
     pub fn adjust(&self, live: LiveControl) {
         self.policy.store(Arc::new(live.policy.clone()));
+        self.failover.store(Arc::new(live.failover.clone()));
         self.desk.adjust(&live.policy, &live.weights);
         self.live.store(Arc::new(live));
     }

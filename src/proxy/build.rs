@@ -19,8 +19,10 @@ use crate::proxy::accept::Doors;
 use crate::proxy::explain::explainer;
 use crate::proxy::shard;
 use crate::proxy::shard::Inlets;
+use crate::proxy::state::State;
 use crate::session::Library;
 use crate::sql::FunctionLists;
+use crate::store::Store;
 use crate::tasks;
 use crate::topology::{Seen, Server, ServerId, Topology, Unfit, Unseen};
 use arc_swap::ArcSwap;
@@ -113,7 +115,8 @@ impl Parts {
         show_pools(&shared);
         let accepting = CancellationToken::new();
         let serving = CancellationToken::new();
-        let control = Control::start(control_config(config), &links, &serving)?;
+        let state = State::open(config);
+        let control = Control::start(control_config(config, state.store), &links, &serving)?;
         let health = Arc::new(Health::new(shard_count(&config.limits)));
         let (shards, doors) = start_shards(&shared, &config.limits, (&health, &serving))?;
         let shown = Arc::new(ArcSwap::from_pointee(shown(config)));
@@ -331,18 +334,21 @@ fn control_login(config: &Config) -> Login {
 }
 
 /// What the control plane is told.
-fn control_config(config: &Config) -> ControlConfig {
+fn control_config(config: &Config, store: Result<Store, Arc<str>>) -> ControlConfig {
     let watched = |server: &ServerConfig| WatchedServer {
         name: Arc::clone(&server.name),
         host: Arc::clone(&server.host),
         port: server.port,
         password: config.password_for(server).cloned(),
+        replication_address: server.replication_address.clone(),
+        priority: server.priority,
     };
     ControlConfig {
         servers: config.servers.iter().map(watched).collect(),
         tls: config.server_tls.clone(),
         user: config.control_login.user.clone(),
         database: config.control_login.database.clone(),
+        store,
         live: live_control(config),
     }
 }
@@ -351,6 +357,7 @@ fn control_config(config: &Config) -> ControlConfig {
 pub(super) fn live_control(config: &Config) -> LiveControl {
     LiveControl {
         policy: config.control.clone(),
+        failover: config.failover.clone(),
         weights: config.servers.iter().map(|server| server.weight).collect(),
         lists: FunctionLists::new(&config.routing.read_functions, &config.routing.write_functions),
     }

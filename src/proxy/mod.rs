@@ -9,6 +9,7 @@ mod build;
 mod explain;
 mod reload;
 mod shard;
+mod state;
 
 use crate::config::{Config, Limits, Request};
 use build::Parts;

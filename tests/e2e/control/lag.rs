@@ -81,7 +81,8 @@ fn weights_and_limits_can_be_changed_while_it_runs() {
     let lists = FunctionLists::default();
 
     let policy = Policy::default();
-    watched.control.adjust(LiveControl { policy, weights: vec![1, 0, 1], lists });
+    let failover = failover::Policy::default();
+    watched.control.adjust(LiveControl { policy, failover, weights: vec![1, 0, 1], lists });
 
     watched.wait("no reads for weight 0", |topology| {
         topology.servers[1].reads == Err(Unfit::Weight) && reads(topology) == [SECOND]

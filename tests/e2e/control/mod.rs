@@ -10,6 +10,7 @@ use pgsteer::backend::Secret;
 use pgsteer::backend::TlsPolicy;
 use pgsteer::board::Board;
 use pgsteer::control::{Bell, Control, ControlConfig, Links, LiveControl, Policy, WatchedServer};
+use pgsteer::failover;
 use pgsteer::metrics::{Build, Metrics};
 use pgsteer::sandbox::Cluster;
 use pgsteer::sandbox::Plan;
@@ -83,11 +84,15 @@ impl Watched {
         };
         let live = LiveControl {
             policy,
+            failover: failover::Policy::default(),
             weights: vec![1; servers.len()],
             lists: FunctionLists::default(),
         };
         let (user, database) = (user.to_owned(), "postgres".to_owned());
-        let config = ControlConfig { servers, tls: TlsPolicy::default(), user, database, live };
+        let tls = TlsPolicy::default();
+        // What is tested here changes nothing about any server.
+        let store = Err("no state is kept".into());
+        let config = ControlConfig { servers, tls, user, database, store, live };
         let shutdown = CancellationToken::new();
         let entered = runtime.enter();
         let control = Control::start(config, &links, &shutdown).unwrap();
@@ -141,6 +146,8 @@ fn watched_server(server: &Server) -> WatchedServer {
         host: host.into(),
         port: port.parse().unwrap(),
         password,
+        replication_address: (host.into(), port.parse().unwrap()),
+        priority: 1,
     }
 }
 

@@ -1,0 +1,44 @@
+//! The directory of state: opened once, at the start. Without it everything goes on but failover.
+
+use crate::config::Config;
+use crate::failover::Mode;
+use crate::store::{FileStore, Store, StoreError};
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// What came of opening it.
+#[derive(Debug)]
+pub(super) struct State {
+    /// Where it is recorded who is the primary; the reason, if it can't be.
+    pub store: Result<Store, Arc<str>>,
+}
+
+impl State {
+    /// Opens it, and says so.
+    pub(super) fn open(config: &Config) -> Self {
+        match Self::try_open(config) {
+            Ok(state) => state,
+            Err(why) => {
+                match config.failover.mode {
+                    // Nobody wanted it.
+                    Mode::Off => info!(event = "failover_unavailable", "no state is kept: {why}"),
+                    Mode::Manual | Mode::Auto => {
+                        warn!(event = "failover_unavailable", "failover is unavailable: {why}");
+                    }
+                }
+                Self { store: Err(why) }
+            }
+        }
+    }
+
+    fn try_open(config: &Config) -> Result<Self, Arc<str>> {
+        let Some(directory) = &config.state_dir else {
+            return Err("no directory for state is known: set failover.state_dir".into());
+        };
+        let names: Vec<_> = config.servers.iter().map(|server| Arc::clone(&server.name)).collect();
+        let told = |error: StoreError| Arc::from(error.to_string());
+        let store = FileStore::open(directory, &names).map_err(told)?;
+        info!(record = %store.path().display(), "state is kept");
+        Ok(Self { store: Ok(Store::File(store)) })
+    }
+}
