@@ -1,5 +1,6 @@
 //! A session and a backend come together: one is found, given the session's settings, and held.
 
+use crate::frontend::anew::Opening;
 use crate::frontend::attached::{Attached, Computed, Doomed, Reads, Segment, ShownData, Standing};
 use crate::frontend::exchange::Exchange;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
@@ -83,6 +84,7 @@ impl Serving {
             doomed: Doomed::No,
             computed: Computed::No,
             shown: ShownData::No,
+            opening: Opening::default(),
         }));
     }
 

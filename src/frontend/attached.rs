@@ -1,5 +1,6 @@
 //! A session's hold on a backend, from the check-out to the release.
 
+use crate::frontend::anew::Opening;
 use crate::frontend::exchange::Exchange;
 use crate::frontend::plan::{Again, MayCommit, Plan, Taint};
 use crate::frontend::probe::Pins;
@@ -59,6 +60,8 @@ pub struct Attached {
     pub computed: Computed,
     /// Whether the session has seen data here.
     pub shown: ShownData,
+    /// Whether its transaction, on a standby, could begin anew at the primary.
+    pub opening: Opening,
 }
 
 /// Whether a backend was shown to hold all that its session knew.
@@ -252,6 +255,15 @@ impl Attached {
     /// Whether a group was sent that is not answered to its end.
     pub fn owed(&self) -> bool {
         self.sent.is_some()
+    }
+
+    /// Takes over what the transaction has left behind so far: on the backend before this one, or
+    /// nothing.
+    pub fn follow(&mut self, (taint, left, resets): (Taint, Taint, Resets)) {
+        self.taint = taint;
+        self.left = left;
+        self.resets = resets;
+        self.reads = if taint == Taint::None { Reads::AsCarried } else { Reads::Otherwise };
     }
 
     /// Notes what a group may leave behind.

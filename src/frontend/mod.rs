@@ -9,6 +9,7 @@
 //! - A group is sent at most once to a server that could have executed it.
 //! - What a client did can't be felt by another, not even after an error.
 
+mod anew;
 mod attach;
 mod attached;
 pub mod cancel;
@@ -26,6 +27,7 @@ mod params;
 mod plan;
 mod probe;
 mod processes;
+mod refuse;
 mod report;
 mod seat;
 mod serve;

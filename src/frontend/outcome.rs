@@ -14,8 +14,9 @@ use crate::frontend::exchange::{Completed, Event, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::obtain::bit;
 use crate::frontend::plan::{MayCommit, Plan, Taint};
+use crate::frontend::refuse::fail_transaction;
 use crate::frontend::report::No;
-use crate::frontend::serve::{Stop, fail_transaction};
+use crate::frontend::serve::Stop;
 use crate::frontend::state::{NeedsPrimary, Retry, Serving, Skipping};
 use crate::metrics::ClientState;
 use crate::pg::SqlState;
@@ -267,11 +268,16 @@ impl Serving {
     /// nothing that it still sends is executed.
     pub(super) async fn fail_lost_transaction(&mut self, end: End) -> Result<(), Stop> {
         self.session.lost_transaction = LostTransaction::No;
+        self.fail_transaction_of(end, No::TransactionLost).await
+    }
+
+    /// The client's transaction has no backend any more, for this reason.
+    pub(super) async fn fail_transaction_of(&mut self, end: End, no: No) -> Result<(), Stop> {
         self.retry = None;
         if !matches!(end, End::Query | End::Sync) {
-            return Err(Stop::Refuse(No::TransactionLost));
+            return Err(Stop::Refuse(no));
         }
-        self.client.report(&No::TransactionLost.report());
+        self.client.report(&no.report());
         let plan = Plan {
             need: Need::Anywhere,
             // A floor of the old primary's is reported, not forgotten.

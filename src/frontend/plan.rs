@@ -165,11 +165,7 @@ impl Plan {
         if effects.any(Effects::CALL | Effects::DO | Effects::UNKNOWN) {
             self.commits = MayCommit::Maybe;
         }
-        if let Err(why) = judgement.fit
-            && !goes_on_at_a_standby(why, facts)
-        {
-            self.forbidden.get_or_insert(why);
-        }
+        self.forbidden = self.forbidden.or(judgement.goes_on.err());
         match (judgement.fit, facts.class()) {
             (Ok(()), _) => *reads = Reads::Data,
             // Only settings: any server will do, and the settings follow the session.
@@ -275,29 +271,6 @@ fn only_settings(effects: Effects) -> bool {
                 | Effects::SET_CONFIG
                 | Effects::SET_CONFIG_DYNAMIC,
         )
-}
-
-/// Whether the statement may run in a transaction that is on a standby already, though it would
-/// not be sent there by itself: the transaction and the session go on where they are.
-fn goes_on_at_a_standby(why: NeedsPrimary, facts: &Facts) -> bool {
-    let effects = facts.effects();
-    match (why, facts.transaction()) {
-        (
-            NeedsPrimary::TransactionControl,
-            Transaction::Begin { .. }
-            | Transaction::Commit(_)
-            | Transaction::Rollback(_)
-            | Transaction::Savepoint
-            | Transaction::Set { .. },
-        ) => true,
-        // A session does not stay on a standby for what can't be moved.
-        (NeedsPrimary::SessionState, _) => {
-            !effects.any(Effects::SET_CONFIG_DYNAMIC | Effects::LASTING)
-        }
-        (NeedsPrimary::Cursor, _) => !effects.any(Effects::HOLD),
-        (NeedsPrimary::PreparedSql, _) => !effects.any(Effects::PREPARE | Effects::EXECUTE),
-        _ => false,
-    }
 }
 
 /// Whether a `ROLLBACK` is not the group's only statement, or may not be the last before `Sync`:

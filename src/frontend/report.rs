@@ -81,16 +81,7 @@ impl No {
                  live in one server connection.",
             )
             .with_hint("Connect again."),
-            Self::NotOnStandby(why) => ErrorReport::error(
-                SqlState::READ_ONLY_TRANSACTION,
-                format!(
-                    "this statement needs the primary ({}), and runs on a standby",
-                    why.as_str()
-                ),
-            )
-            .with_hint(
-                "Use a transaction that is not READ ONLY, or SET pgsteer.role = 'primary' first.",
-            ),
+            Self::NotOnStandby(why) => not_on_standby(*why),
             Self::Cancelled => ErrorReport::error(
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",
@@ -123,6 +114,22 @@ impl No {
             .with_hint("Close connections, or raise pool.max_clients."),
         }
     }
+}
+
+fn not_on_standby(why: NeedsPrimary) -> ErrorReport {
+    let message = format!(
+        "this statement needs the primary ({}), and its transaction runs on a standby",
+        why.as_str()
+    );
+    ErrorReport::error(SqlState::READ_ONLY_TRANSACTION, message)
+        .with_detail(
+            "The transaction was declared READ ONLY and has read already; it can't change servers \
+             any more. The statement was not sent.",
+        )
+        .with_hint(
+            "Let the transaction begin with this statement, begin it without READ ONLY, or SET \
+             pgsteer.role = 'primary' before it begins.",
+        )
 }
 
 fn refused(refusal: Refusal, held: Duration) -> ErrorReport {

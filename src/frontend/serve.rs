@@ -22,8 +22,7 @@ use crate::metrics::{ClientState, QueryKind};
 use crate::pool::Mode;
 use crate::route::{Need, PrimaryReason};
 use crate::session::{
-    Builder, Cut, End, Executes, Expect, Group, Own, Reader, Reading, Scan, UnnamedThere,
-    Violation, scan,
+    Builder, Cut, End, Executes, Group, Own, Reader, Reading, Scan, Violation, scan,
 };
 use crate::sql::{Chain, Dialect, Facts, Transaction};
 use crate::wire::frame;
@@ -195,7 +194,8 @@ impl Serving {
             b'S' => {
                 self.session.skipping = Skipping::No;
                 self.client.take(header.total);
-                message::write_ready(self.client.out(), TxStatus::Idle);
+                let status = self.attached.as_ref().map_or(TxStatus::Idle, |held| held.status);
+                message::write_ready(self.client.out(), status);
             }
             _ => self.client.take(header.total),
         }
@@ -237,7 +237,7 @@ impl Serving {
             Answer::Here => return Ok(()),
             Answer::Elsewhere => {}
             Answer::No(no) if self.attached.is_some() => {
-                return self.refuse_in_transaction(&group, &no);
+                return self.refuse_in_transaction(&group, &no).await;
             }
             Answer::No(no) => {
                 self.refuse_group(&group, &no);
@@ -254,6 +254,12 @@ impl Serving {
         if self.must_leave(&plan) {
             self.leave().await?;
         }
+        if self.must_begin_anew(&plan)
+            && let Err(no) = self.begin_anew(&plan).await?
+        {
+            self.client.take(group.bytes);
+            return self.fail_transaction_of(group.end, no).await;
+        }
         if self.attached.is_none() {
             self.presence.turn(ClientState::Waiting);
             match self.attach(&plan).await? {
@@ -264,7 +270,7 @@ impl Serving {
                 }
             }
         } else if let Some(no) = self.unfit_for_present(&plan) {
-            return self.refuse_in_transaction(&group, &no);
+            return self.refuse_in_transaction(&group, &no).await;
         }
         self.send(&group, &plan)
     }
@@ -344,6 +350,10 @@ impl Serving {
         for facts in session.mentioned.iter().flatten() {
             attached.resets.add(facts);
         }
+        if attached.standing == Standing::Standby {
+            let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
+            attached.opening.note(attached.status, group, session, bytes);
+        }
         attached.note(plan);
         let dialect = attached.exchange.reported.dialect();
         build(client, session, attached, group, dialect)?;
@@ -387,42 +397,6 @@ impl Serving {
         Ok(())
     }
 
-    /// Answers a group that found no backend.
-    pub(super) fn refuse_group(&mut self, group: &Group, no: &No) {
-        self.retry = None;
-        self.presence.turn(ClientState::Idle);
-        self.client.report(&no.report());
-        self.client.take(group.bytes);
-        match group.end {
-            End::Query | End::Sync => message::write_ready(self.client.out(), TxStatus::Idle),
-            End::Flush => self.session.skipping = Skipping::UntilSync,
-            End::Cut { rest, of } => {
-                self.client.take(rest);
-                match of {
-                    Cut::Query => message::write_ready(self.client.out(), TxStatus::Idle),
-                    Cut::Batch => self.session.skipping = Skipping::UntilSync,
-                }
-            }
-        }
-    }
-
-    /// Refuses a group inside a transaction, which fails by it: the server is made to fail it,
-    /// so that it and the client agree.
-    fn refuse_in_transaction(&mut self, group: &Group, no: &No) -> Result<(), Stop> {
-        let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
-        self.client.report(&no.report());
-        self.client.take(group.bytes);
-        match group.end {
-            End::Query | End::Sync => fail_transaction(attached, "SELECT 1/0"),
-            End::Flush | End::Cut { .. } => {
-                return Err(Stop::Refuse(No::Protocol(
-                    "a statement that was sent in pieces can't be refused in a transaction".into(),
-                )));
-            }
-        }
-        Ok(())
-    }
-
     /// The client says goodbye: what it holds is given back if it is clean, else closed.
     async fn goodbye(&mut self) -> Goodbye {
         if let Some(attached) = self.attached.take()
@@ -432,15 +406,6 @@ impl Serving {
         }
         Goodbye::Client
     }
-}
-
-/// Makes the server run something that fails, whose `ReadyForQuery` is the client's.
-pub(super) fn fail_transaction(attached: &mut Attached, sql: &str) {
-    attached.exchange.replies.expect(Expect::OwnFailure);
-    attached.exchange.shown = Shown::Yes;
-    attached.unnamed_there = UnnamedThere::No;
-    attached.sent = None;
-    message::write_query(&mut attached.exchange.to_server, sql);
 }
 
 fn build(

@@ -103,6 +103,11 @@ impl Prepared {
         library.intern(&self.body, &self.facts, reading)
     }
 
+    /// What follows the name in its `Parse`: the text, its zero, and the parameter types.
+    pub const fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// What tells it from others on a backend.
     pub const fn id(&self) -> u64 {
         self.id

@@ -80,6 +80,7 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
         commits: Commits::MayRepeat,
         effects: Effects::UNKNOWN,
         fixed: Some(why),
+        stops: Some(why),
         functions: Box::default(),
         relations: Box::default(),
         targets: Box::default(),
@@ -95,6 +96,13 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
     }
 }
 
+/// Whether a text has ended the transaction that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    No,
+    Yes,
+}
+
 /// What the grammar has found so far. The only thing that a parser must feed.
 #[derive(Debug)]
 pub(super) struct Collector {
@@ -104,6 +112,8 @@ pub(super) struct Collector {
     commits: Commits,
     effects: Effects,
     fixed: Option<NeedsPrimary>,
+    stops: Option<NeedsPrimary>,
+    ended: Ended,
     functions: BTreeSet<Name>,
     relations: BTreeSet<Name>,
     targets: BTreeSet<Name>,
@@ -125,6 +135,8 @@ impl Default for Collector {
             commits: Commits::AtMostOnce,
             effects: Effects::NONE,
             fixed: None,
+            stops: None,
+            ended: Ended::No,
             functions: BTreeSet::new(),
             relations: BTreeSet::new(),
             targets: BTreeSet::new(),
@@ -143,12 +155,19 @@ impl Collector {
     /// Another statement begins.
     pub(super) fn statement(&mut self) {
         self.statements += 1;
+        if self.ended == Ended::Yes {
+            // What comes behind it is not in that transaction any more.
+            self.stops.get_or_insert(NeedsPrimary::TransactionControl);
+        }
     }
 
     /// The statement is of this class, so it needs the primary for this reason.
     pub(super) fn needs_primary(&mut self, class: Class, why: NeedsPrimary) {
         self.class = self.class.max(class);
         self.fixed.get_or_insert(why);
+        if !why.goes_on_at_a_standby() {
+            self.stops.get_or_insert(why);
+        }
     }
 
     /// The statement does this besides answering.
@@ -163,7 +182,14 @@ impl Collector {
 
     /// The statement begins, ends or alters a transaction.
     pub(super) fn transaction(&mut self, what: Transaction) {
-        self.needs_primary(Class::Transaction, NeedsPrimary::TransactionControl);
+        self.class = self.class.max(Class::Transaction);
+        self.fixed.get_or_insert(NeedsPrimary::TransactionControl);
+        if !what.goes_on_at_a_standby() {
+            self.stops.get_or_insert(NeedsPrimary::TransactionControl);
+        }
+        if matches!(what, Transaction::Commit(_) | Transaction::Rollback(_)) {
+            self.ended = Ended::Yes;
+        }
         self.transaction = match self.transaction {
             Transaction::None => what,
             Transaction::Begin { .. }
@@ -273,6 +299,13 @@ impl Collector {
         let controls = self.transaction != Transaction::None;
         let transaction = if several && controls { Transaction::Mixed } else { self.transaction };
         let commits = if several && controls { Commits::MayRepeat } else { self.commits };
+        let lasts = [
+            (Effects::SET_CONFIG_DYNAMIC | Effects::LASTING, NeedsPrimary::SessionState),
+            (Effects::LISTEN, NeedsPrimary::SessionState),
+            (Effects::HOLD, NeedsPrimary::Cursor),
+            (Effects::PREPARE | Effects::EXECUTE, NeedsPrimary::PreparedSql),
+        ];
+        let lasts = lasts.into_iter().find(|(effect, _)| self.effects.any(*effect));
         Facts {
             count,
             class: self.class,
@@ -280,6 +313,7 @@ impl Collector {
             commits,
             effects: self.effects,
             fixed: self.fixed,
+            stops: self.stops.or(lasts.map(|(_, why)| why)),
             functions: self.functions.into_iter().collect(),
             relations: self.relations.into_iter().collect(),
             targets: self.targets.into_iter().collect(),

@@ -108,6 +108,10 @@ impl Effects {
             | Self::UNKNOWN.0,
     );
 
+    /// Settings of the session or of its transaction, and nothing else.
+    pub const SETTINGS: Self =
+        Self(Self::SET.0 | Self::SET_LOCAL.0 | Self::RESET.0 | Self::RESET_ALL.0 | Self::ROLE.0);
+
     /// Everything whose outcome the text doesn't tell exactly: only a look at the backend does.
     pub(super) const fn untold() -> Self {
         let told = Self::SET.0 | Self::RESET.0 | Self::RESET_ALL.0 | Self::ROLE.0;
@@ -117,6 +121,11 @@ impl Effects {
     /// Whether any of `others` is in here.
     pub const fn any(self, others: Self) -> bool {
         self.0 & others.0 != 0
+    }
+
+    /// Whether there are none but `others`.
+    pub const fn is_within(self, others: Self) -> bool {
+        self.0 & !others.0 == 0
     }
 
     /// Whether there are none.

@@ -17,6 +17,8 @@ pub struct Facts {
     pub(super) effects: Effects,
     /// Why the text needs the primary whatever the catalog says.
     pub(super) fixed: Option<NeedsPrimary>,
+    /// Why a transaction that is on a standby already can't take it, whatever the catalog says.
+    pub(super) stops: Option<NeedsPrimary>,
     pub(super) functions: Box<[Name]>,
     pub(super) relations: Box<[Name]>,
     pub(super) targets: Box<[Name]>,
@@ -96,6 +98,26 @@ pub enum Transaction {
     /// Several statements of which at least one is one of the above; or a text that was not
     /// understood and may hold some.
     Mixed,
+}
+
+impl Transaction {
+    /// Whether a transaction that is open on a standby can take it there. A second `BEGIN` is a
+    /// warning and nothing else.
+    ///
+    /// Source: `check_transaction_read_only` and `check_transaction_isolation` in
+    /// `commands/variable.c`: in recovery a transaction can't be made to write or to be
+    /// serializable.
+    pub(super) const fn goes_on_at_a_standby(self) -> bool {
+        match self {
+            Self::Begin { .. } | Self::Commit(_) | Self::Rollback(_) | Self::Savepoint => true,
+            Self::Set { access, isolation, snapshot } => {
+                !matches!(access, Access::ReadWrite)
+                    && !matches!(isolation, Isolation::Serializable)
+                    && matches!(snapshot, Snapshot::Own)
+            }
+            Self::None | Self::Prepare | Self::FinishPrepared | Self::Mixed => false,
+        }
+    }
 }
 
 /// `READ ONLY` or `READ WRITE`.

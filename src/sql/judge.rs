@@ -95,11 +95,21 @@ reasons! {
     CatalogUnknown = "catalog_unknown",
 }
 
+impl NeedsPrimary {
+    /// Whether a transaction that is on a standby already can take such a statement there, though
+    /// none would be sent there by itself: the session goes on where it is.
+    pub(super) const fn goes_on_at_a_standby(self) -> bool {
+        matches!(self, Self::SessionState | Self::Cursor | Self::PreparedSql)
+    }
+}
+
 /// Where a text may run, and what it may leave behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Judgement {
     /// Whether a standby may answer it; if not, why.
     pub fit: Result<(), NeedsPrimary>,
+    /// Whether a transaction that is on a standby already may go on with it; if not, why.
+    pub goes_on: Result<(), NeedsPrimary>,
     marks: u8,
 }
 
@@ -142,14 +152,20 @@ impl Facts {
     }
 
     pub(super) fn weigh(&self, catalog: Option<&Catalog>) -> (Judgement, Option<String>) {
-        let mut scale = Scale { catalog, reason: self.fixed.map(|why| (why, None)), code: false };
+        let mut scale = Scale {
+            catalog,
+            reason: self.fixed.map(|why| (why, None)),
+            stops: self.stops,
+            code: false,
+        };
         scale.weigh(self);
         let fit = scale.reason.as_ref().map_or(Ok(()), |(why, _)| Err(*why));
         let taints = scale.code || self.effects.any(UNTOLD) || self.class >= Class::Utility;
         let inert = !taints && (self.effects.is_empty() || self.effects == Effects::COPY_OUT);
         let replayable = fit.is_ok() && inert && self.class == Class::Read;
         let marks = if taints { TAINTS } else { 0 } | if replayable { REPLAYABLE } else { 0 };
-        (Judgement { fit, marks }, scale.reason.and_then(|(_, culprit)| culprit))
+        let goes_on = scale.stops.map_or(Ok(()), Err);
+        (Judgement { fit, goes_on, marks }, scale.reason.and_then(|(_, culprit)| culprit))
     }
 }
 
@@ -162,12 +178,17 @@ struct Scale<'a> {
     catalog: Option<&'a Catalog>,
     /// The first reason found, and its culprit.
     reason: Option<(NeedsPrimary, Option<String>)>,
+    /// The first reason that a transaction on a standby can't take.
+    stops: Option<NeedsPrimary>,
     /// Whether code of users may run.
     code: bool,
 }
 
 impl Scale<'_> {
     fn blame(&mut self, why: NeedsPrimary, culprit: impl fmt::Display) {
+        if !why.goes_on_at_a_standby() {
+            self.stops.get_or_insert(why);
+        }
         if self.reason.is_none() {
             self.reason = Some((why, Some(culprit.to_string())));
         }
@@ -265,9 +286,9 @@ impl Scale<'_> {
     }
 }
 
-/// The last judgement and the catalog that it was made by: 32 bits of the catalog's id, 16 of
-/// the reason, 8 of the marks, and the lowest bit, which says that there is one. A race costs a
-/// second weighing, since the word is written whole.
+/// The last judgement and the catalog that it was made by: 32 bits of the catalog's id, 8 of each
+/// reason, 8 of the marks, and the lowest bit, which says that there is one. A race costs a second
+/// weighing, since the word is written whole.
 #[derive(Debug, Default)]
 pub(super) struct Memo(AtomicU64);
 
@@ -277,24 +298,28 @@ impl Memo {
         if word & 1 == 0 || word >> 32 != u64::from(catalog) {
             return None;
         }
-        let [_, _, _, _, _, reason, marks, _] = word.to_be_bytes();
-        let fit = match NeedsPrimary::ALL.get(usize::from(reason).wrapping_sub(1)) {
-            Some(why) => Err(*why),
-            None => Ok(()),
-        };
-        Some(Judgement { fit, marks })
+        let [_, _, _, _, stops, reason, marks, _] = word.to_be_bytes();
+        Some(Judgement { fit: decoded(reason), goes_on: decoded(stops), marks })
     }
 
     fn keep(&self, catalog: u32, judgement: Judgement) {
-        let reason = match judgement.fit {
-            Ok(()) => 0,
-            Err(why) => {
-                let place = NeedsPrimary::ALL.iter().position(|known| *known == why);
-                place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or(u8::MAX)
-            }
-        };
-        let word = u64::from_be_bytes([0, 0, 0, 0, 0, reason, judgement.marks, 1]);
+        let (reason, stops) = (coded(judgement.fit), coded(judgement.goes_on));
+        let word = u64::from_be_bytes([0, 0, 0, 0, stops, reason, judgement.marks, 1]);
         self.0.store(u64::from(catalog) << 32 | word, Ordering::Relaxed);
+    }
+}
+
+/// A reason as its place in the list of all, from 1.
+fn coded(fit: Result<(), NeedsPrimary>) -> u8 {
+    let Err(why) = fit else { return 0 };
+    let place = NeedsPrimary::ALL.iter().position(|known| *known == why);
+    place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or(u8::MAX)
+}
+
+fn decoded(reason: u8) -> Result<(), NeedsPrimary> {
+    match NeedsPrimary::ALL.get(usize::from(reason).wrapping_sub(1)) {
+        Some(why) => Err(*why),
+        None => Ok(()),
     }
 }
 
@@ -308,14 +333,15 @@ mod tests {
         assert_eq!(memo.recall(0), None);
         for (id, fit) in [(0, Ok(())), (7, Err(NeedsPrimary::Write))] {
             for marks in [0, TAINTS, REPLAYABLE] {
-                let judgement = Judgement { fit, marks };
+                let judgement = Judgement { fit, goes_on: fit, marks };
                 memo.keep(id, judgement);
                 assert_eq!(memo.recall(id), Some(judgement));
                 assert_eq!(memo.recall(id + 1), None);
             }
         }
         for why in NeedsPrimary::ALL {
-            let judgement = Judgement { fit: Err(*why), marks: 0 };
+            let goes_on = Err(NeedsPrimary::Cursor);
+            let judgement = Judgement { fit: Err(*why), goes_on, marks: 0 };
             memo.keep(u32::MAX, judgement);
             assert_eq!(memo.recall(u32::MAX), Some(judgement));
         }

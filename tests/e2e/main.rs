@@ -39,6 +39,7 @@ mod pieces;
 mod pooling;
 mod prepared;
 mod raw;
+mod read_only;
 mod operations;
 mod roles;
 mod settings;

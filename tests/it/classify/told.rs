@@ -2,16 +2,25 @@
 
 use super::facts;
 use pgsteer::sql::Access;
+use pgsteer::sql::Argument;
+use pgsteer::sql::Catalog;
 use pgsteer::sql::Chain;
 use pgsteer::sql::Change;
 use pgsteer::sql::Class;
 use pgsteer::sql::Commits;
 use pgsteer::sql::Count;
 use pgsteer::sql::Effects;
+use pgsteer::sql::FunctionLists;
+use pgsteer::sql::FunctionRow;
 use pgsteer::sql::Isolation;
+use pgsteer::sql::NeedsPrimary;
+use pgsteer::sql::Origin;
+use pgsteer::sql::Place;
+use pgsteer::sql::Rows;
 use pgsteer::sql::Scope;
 use pgsteer::sql::Snapshot;
 use pgsteer::sql::Transaction;
+use pgsteer::sql::Volatility;
 
 #[test]
 fn effects_are_told_by_the_text() {
@@ -119,6 +128,59 @@ fn transactions_are_told_by_the_text() {
     ];
     for (sql, expected) in cases {
         assert_eq!(facts(sql).transaction(), *expected, "{sql}");
+    }
+}
+
+/// A transaction that is on a standby already may be told several things at once, as long as it is
+/// over only with the last of them, and nothing among them needs the primary.
+#[test]
+fn what_a_transaction_on_a_standby_can_take() {
+    let cases: &[(&str, Result<(), &str>)] = &[
+        ("SELECT 1", Ok(())),
+        ("SELECT 1; SELECT 2", Ok(())),
+        ("COMMIT", Ok(())),
+        ("ROLLBACK AND CHAIN", Ok(())),
+        ("BEGIN", Ok(())),
+        ("SELECT 1; COMMIT", Ok(())),
+        ("SELECT 1; ROLLBACK AND CHAIN", Ok(())),
+        ("SAVEPOINT s; SELECT 1; RELEASE s", Ok(())),
+        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1; END", Ok(())),
+        ("SET work_mem = 1; SHOW work_mem; COMMIT", Ok(())),
+        ("SELECT set_config('work_mem', '1MB', true)", Ok(())),
+        ("DECLARE c CURSOR FOR SELECT 1; FETCH c", Ok(())),
+        ("COMMIT; SELECT 1", Err("transaction_control")),
+        ("COMMIT; COMMIT", Err("transaction_control")),
+        ("SELECT 1; COMMIT; BEGIN READ ONLY", Err("transaction_control")),
+        ("SET TRANSACTION READ WRITE", Err("transaction_control")),
+        ("SELECT 1; SET TRANSACTION READ WRITE", Err("transaction_control")),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", Err("transaction_control")),
+        ("SET TRANSACTION SNAPSHOT '1-1'", Err("transaction_control")),
+        ("PREPARE TRANSACTION 'x'", Err("transaction_control")),
+        ("SELECT * FROM t FOR UPDATE; COMMIT", Err("row_lock")),
+        ("LISTEN x", Err("session_state")),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", Err("cursor")),
+        ("PREPARE p AS SELECT 1", Err("prepared_sql")),
+        ("SELEC; COMMIT", Err("unparsed")),
+        // What is tolerated must not hide what is not.
+        ("SET work_mem = 1; SELECT pg_advisory_lock(1)", Err("advisory_lock")),
+        ("SELECT set_config('a.b', 'c', true), zero_volatile()", Err("function_unknown")),
+    ];
+    let catalog = Catalog::new(
+        &Rows {
+            functions: vec![FunctionRow {
+                name: "set_config".to_owned(),
+                place: Place::Core,
+                origin: Origin::Builtin,
+                volatility: Volatility::Volatile,
+                argument: Argument::Other,
+            }],
+            ..Rows::default()
+        },
+        FunctionLists::default(),
+    );
+    for (sql, expected) in cases {
+        let goes_on = facts(sql).judge(Some(&catalog)).goes_on;
+        assert_eq!(goes_on.map_err(NeedsPrimary::as_str), *expected, "{sql}");
     }
 }
 

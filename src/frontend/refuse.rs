@@ -1,0 +1,74 @@
+//! Saying no: to a group that goes nowhere, and to one within a transaction, which fails by it.
+
+use crate::frontend::attached::{Attached, Segment};
+use crate::frontend::exchange::Shown;
+use crate::frontend::own;
+use crate::frontend::report::No;
+use crate::frontend::serve::Stop;
+use crate::frontend::state::{Serving, Skipping};
+use crate::metrics::ClientState;
+use crate::session::{Cut, End, Expect, Group, UnnamedThere};
+use crate::wire::frame::TxStatus;
+use crate::wire::message;
+
+impl Serving {
+    /// Answers a group that found no backend.
+    pub(super) fn refuse_group(&mut self, group: &Group, no: &No) {
+        self.retry = None;
+        self.presence.turn(ClientState::Idle);
+        self.client.report(&no.report());
+        self.client.take(group.bytes);
+        match group.end {
+            End::Query | End::Sync => message::write_ready(self.client.out(), TxStatus::Idle),
+            End::Flush => self.session.skipping = Skipping::UntilSync,
+            End::Cut { rest, of } => {
+                self.client.take(rest);
+                match of {
+                    Cut::Query => message::write_ready(self.client.out(), TxStatus::Idle),
+                    Cut::Batch => self.session.skipping = Skipping::UntilSync,
+                }
+            }
+        }
+    }
+
+    /// Refuses a group inside a transaction, which fails by it: the server is made to fail it,
+    /// so that it and the client agree.
+    pub(super) async fn refuse_in_transaction(
+        &mut self,
+        group: &Group,
+        no: &No,
+    ) -> Result<(), Stop> {
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
+        self.client.report(&no.report());
+        self.client.take(group.bytes);
+        match group.end {
+            End::Query | End::Sync => fail_transaction(attached, "SELECT 1/0"),
+            End::Flush if attached.exchange.replies.is_settled() => {
+                let reported = &mut attached.exchange.reported;
+                let failed = own::run(&mut attached.checkout, "SELECT 1/0", reported).await;
+                failed.map_err(|_| Stop::Refuse(No::TransactionLost))?;
+                if attached.status == TxStatus::Open {
+                    attached.status = TxStatus::Failed;
+                }
+                attached.segment = Segment::Closed;
+                attached.unnamed_there = UnnamedThere::No;
+                self.session.skipping = Skipping::UntilSync;
+            }
+            End::Flush | End::Cut { .. } => {
+                return Err(Stop::Refuse(No::Protocol(
+                    "a statement that was sent in pieces can't be refused in a transaction".into(),
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the server run something that fails, whose `ReadyForQuery` is the client's.
+pub(super) fn fail_transaction(attached: &mut Attached, sql: &str) {
+    attached.exchange.replies.expect(Expect::OwnFailure);
+    attached.exchange.shown = Shown::Yes;
+    attached.unnamed_there = UnnamedThere::No;
+    attached.sent = None;
+    message::write_query(&mut attached.exchange.to_server, sql);
+}
