@@ -101,6 +101,7 @@ fn a_promotion_beside_a_living_primary_is_cordoned_until_it_is_gone() {
     let house = house();
     let mut wire = house.wire();
     wire.run(&write(1));
+    house.cluster.await_replay().unwrap();
     let mut inside = house.wire();
     inside.run("BEGIN");
     inside.run(&write(2));
