@@ -1,5 +1,6 @@
 //! The HTTP server: listens, bounds what comes in, hands it to `respond`.
 
+use crate::admin::operate;
 use crate::admin::respond::{Answer, Sources, text};
 use crate::tasks;
 use http_body_util::{BodyExt as _, Limited};
@@ -10,7 +11,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -90,8 +91,8 @@ impl Listening {
                 () = shutdown.cancelled() => return,
                 accepted = self.listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "HTTP: accept failed");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -105,7 +106,7 @@ impl Listening {
             drop(tasks::spawn("http", async move {
                 tokio::select! {
                     () = ending.cancelled() => {}
-                    () = converse(stream, sources) => {}
+                    () = converse(stream, peer.ip(), sources) => {}
                 }
                 drop(place);
             }));
@@ -114,10 +115,10 @@ impl Listening {
 }
 
 /// Serves one connection.
-async fn converse(stream: TcpStream, sources: Arc<Sources>) {
+async fn converse(stream: TcpStream, peer: IpAddr, sources: Arc<Sources>) {
     let service = service_fn(move |request| {
         let sources = Arc::clone(&sources);
-        async move { Ok::<_, Infallible>(answer(&sources, request).await) }
+        async move { Ok::<_, Infallible>(answer(&sources, peer, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -131,10 +132,13 @@ async fn converse(stream: TcpStream, sources: Arc<Sources>) {
     }
 }
 
-async fn answer(sources: &Sources, request: Request<Incoming>) -> Answer {
+async fn answer(sources: &Sources, peer: IpAddr, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let body = tokio::time::timeout(READ_MAX, Limited::new(body, BODY_MAX).collect()).await;
     match body {
+        Ok(Ok(body)) if operate::answers(head.uri.path()) => {
+            sources.operators.respond(peer, &head, &body.to_bytes()).await
+        }
         Ok(Ok(body)) => sources.respond(&head.method, &head.uri, &body.to_bytes()),
         Ok(Err(_)) => text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or broken\n"),
         Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),

@@ -7,6 +7,7 @@
 //! | `/readyz` | 200 while clients can be served; `?verbose` names each condition, `?require=primary` adds one |
 //! | `/status` | [`StatusReport`] as JSON: what `pgsteer status` shows |
 //! | `/route` | where a statement would go: `?database=`, the SQL as the body or as `?sql=` |
+//! | `/failover`, ... | orders of operators, who must show a token: see `operate` |
 //!
 //! Invariants:
 //! - Requests are bounded: in size, in headers, in time, in number.
@@ -14,15 +15,22 @@
 //!   statements can wait.
 //! - It answers while pgsteer drains.
 //!
-//! Deliberately absent: anything that changes something, and TLS: it listens on loopback
-//! unless told otherwise.
+//! - Whoever changes something comes from this machine and shows the token of the running process.
+//!
+//! Deliberately absent: TLS: it listens on loopback unless told otherwise.
 
 mod http;
+mod operate;
+mod report;
 mod respond;
 mod status;
 
 pub use crate::metrics::{Health, Requirement};
 pub use http::{AdminError, Listening};
+pub use operate::Operators;
+pub use report::{
+    AccountReport, ChangeReport, FailoverReport, LossReport, OrderState, PreviewReport, StepReport,
+};
 pub use respond::{Explain, Sources};
 pub use status::{
     ClientReport, LimitReport, ReadReport, ServerReport, SessionReport, Shown, State, StatusReport,

@@ -1,5 +1,7 @@
 //! From a request to its answer, without a socket.
 
+use crate::admin::operate::Operators;
+use crate::admin::report::FailoverReport;
 use crate::admin::status::{Shown, StatusReport};
 use crate::board::Board;
 use crate::clock;
@@ -29,6 +31,8 @@ pub struct Sources {
     pub shown: Arc<ArcSwap<Shown>>,
     /// The judge of statements.
     pub explain: Explain,
+    /// Who carries out orders.
+    pub operators: Operators,
 }
 
 /// A whole answer.
@@ -51,7 +55,11 @@ impl Sources {
             "/readyz" => self.ready(Query::of(uri)),
             "/status" => self.status(),
             "/route" => self.route(Query::of(uri), body),
-            "/" => text(StatusCode::OK, "/metrics /livez /readyz /status /route\n"),
+            "/" => text(
+                StatusCode::OK,
+                "/metrics /livez /readyz /status /route\n\
+                 with the token: /failover /switchover /abort /orders/NUMBER /history\n",
+            ),
             path => text(
                 StatusCode::NOT_FOUND,
                 format!(
@@ -85,7 +93,9 @@ impl Sources {
 
     fn status(&self) -> Answer {
         let shown = **self.shown.load();
-        json(&StatusReport::new(&self.board.load(), &self.metrics, shown, clock::now()))
+        let failover = FailoverReport::new(&self.operators.steward, self.operators.token_file());
+        let topology = self.board.load();
+        json(&StatusReport::new(&topology, &self.metrics, (shown, failover), clock::now()))
     }
 
     fn route(&self, query: Query<'_>, body: &[u8]) -> Answer {
@@ -110,15 +120,15 @@ impl fmt::Debug for Sources {
 
 /// What stands behind the `?`.
 #[derive(Debug, Clone, Copy)]
-struct Query<'a>(&'a str);
+pub(super) struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
-    fn of(uri: &'a Uri) -> Self {
+    pub(super) fn of(uri: &'a Uri) -> Self {
         Self(uri.query().unwrap_or(""))
     }
 
     /// The value of a name; empty for one that stands alone.
-    fn get(self, name: &str) -> Option<String> {
+    pub(super) fn get(self, name: &str) -> Option<String> {
         let mut pairs = self.0.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| unescaped(value))
     }
@@ -169,7 +179,7 @@ fn refuse_method(path: &str) -> Answer {
     refused
 }
 
-fn json(value: &impl Serialize) -> Answer {
+pub(super) fn json(value: &impl Serialize) -> Answer {
     match serde_json::to_string(value) {
         Ok(body) => answer(StatusCode::OK, JSON, body + "\n"),
         Err(error) => {

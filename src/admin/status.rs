@@ -1,5 +1,6 @@
 //! What `pgsteer status` shows, as one value: made here, served as JSON, read by the command.
 
+use crate::admin::report::FailoverReport;
 use crate::clock::Moment;
 use crate::metrics::{BackendState, ClientState, Metrics, ServedBy};
 use crate::route::{Consistency, LagLimit, Why};
@@ -40,6 +41,8 @@ pub struct StatusReport {
     pub clients: ClientReport,
     /// Where reads went since the start.
     pub reads: ReadReport,
+    /// How it stands with failover.
+    pub failover: FailoverReport,
 }
 
 /// One server.
@@ -164,7 +167,12 @@ pub struct Shown {
 
 impl StatusReport {
     /// The state as of now.
-    pub fn new(topology: &Topology, metrics: &Metrics, shown: Shown, now: Moment) -> Self {
+    pub fn new(
+        topology: &Topology,
+        metrics: &Metrics,
+        (shown, failover): (Shown, FailoverReport),
+        now: Moment,
+    ) -> Self {
         metrics.refresh();
         let name = |id: ServerId| topology.server(id).map(|server| server.name.to_string());
         let (primary, no_primary) = match topology.primary {
@@ -195,6 +203,7 @@ impl StatusReport {
                 .collect(),
             clients: clients(metrics),
             reads: reads(metrics),
+            failover,
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use crate::clock;
 use crate::clock::Moment;
-use crate::failover::{Change, Mode, Order, Policy, Preview, Record, Refusal, Why};
+use crate::failover::{Change, Order, Policy, Preview, Record, Refusal, Why};
 use crate::tasks;
 use arc_swap::ArcSwap;
 use std::collections::VecDeque;
@@ -269,13 +269,13 @@ impl Steward {
         self.bulletin.load()
     }
 
-    /// Who may begin a failover.
-    pub fn mode(&self) -> Mode {
-        self.policy.load().mode
+    /// What the operator chose.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
     }
 
     /// Why failover is unavailable, if it is.
-    fn cause(&self) -> Option<StewardError> {
+    pub fn cause(&self) -> Option<StewardError> {
         self.bulletin.load().broken.clone().map(StewardError::Unavailable)
     }
 

@@ -1,6 +1,6 @@
 //! The named reasons of a decision, in words with a remedy.
 
-use crate::failover::{Loss, Verdict};
+use crate::failover::{Loss, Promise, Verdict, WeakPromise};
 use std::fmt;
 use std::sync::Arc;
 
@@ -250,6 +250,42 @@ impl fmt::Display for Verdict {
             Self::Stranger => "is not what was recorded",
             Self::NoWitness => "does not answer, and no standby is seen that could tell",
         })
+    }
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quorum { w, cohort } => {
+                write!(out, "{w} of ")?;
+                let names: Vec<_> = cohort.iter().cloned().collect();
+                list(out, &names)
+            }
+            Self::Asynchronous(why) => why.fmt(out),
+        }
+    }
+}
+
+impl fmt::Display for WeakPromise {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSeen => out.write_str("the primary's settings were not seen yet"),
+            Self::Hidden => {
+                out.write_str("pgsteer's user may not see the settings: grant pg_monitor")
+            }
+            Self::NoNames => out.write_str("synchronous_standby_names is empty"),
+            Self::Anyone => out.write_str("synchronous_standby_names lists *, so anybody counts"),
+            Self::UnknownName(name) => {
+                write!(out, "synchronous_standby_names lists {name}, which is none of the servers")
+            }
+            Self::SharedName(name) => {
+                write!(out, "more than the one server calls itself {name} in application_name")
+            }
+            Self::WeakCommit(level) => write!(out, "synchronous_commit is {level}"),
+            Self::Unreadable(list) => {
+                write!(out, "synchronous_standby_names is not understood: {list}")
+            }
+        }
     }
 }
 

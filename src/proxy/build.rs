@@ -1,6 +1,6 @@
 //! The parts of a running proxy, in the order in which they are built.
 
-use crate::admin::{AdminError, Health, Listening, Shown, Sources};
+use crate::admin::{AdminError, Health, Listening, Operators, Shown, Sources};
 use crate::auth::{Keyring, Userlist, UserlistError};
 use crate::backend;
 use crate::backend::{Login, LoginSecret, Lookup, Target};
@@ -120,7 +120,9 @@ impl Parts {
         let health = Arc::new(Health::new(shard_count(&config.limits)));
         let (shards, doors) = start_shards(&shared, &config.limits, (&health, &serving))?;
         let shown = Arc::new(ArcSwap::from_pointee(shown(config)));
-        let http = http.map(|http| start_http(http, (&shared, &health), &shown, &serving));
+        let operators = Operators { steward: control.steward(), token: state.token };
+        let http =
+            http.map(|http| start_http(http, (&shared, &health), (&shown, operators), &serving));
         for (_, listener) in listeners {
             accept::start(listener, doors.clone(), accepting.clone());
         }
@@ -262,7 +264,7 @@ fn show_pools(shared: &Arc<frontend::Shared>) {
 fn start_http(
     http: Listening,
     (shared, health): (&Arc<frontend::Shared>, &Arc<Health>),
-    shown: &Arc<ArcSwap<Shown>>,
+    (shown, operators): (&Arc<ArcSwap<Shown>>, Operators),
     stop: &CancellationToken,
 ) -> SocketAddr {
     let address = http.address();
@@ -272,6 +274,7 @@ fn start_http(
         health: Arc::clone(health),
         shown: Arc::clone(shown),
         explain: explainer(shared, &shared.live),
+        operators,
     });
     tasks::spawn("http", http.serve(sources, stop.clone()));
     address

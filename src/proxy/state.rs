@@ -2,7 +2,8 @@
 
 use crate::config::Config;
 use crate::failover::Mode;
-use crate::store::{FileStore, Store, StoreError};
+use crate::store::{FileStore, Store, StoreError, Token};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::{info, warn};
 
@@ -11,6 +12,8 @@ use tracing::{info, warn};
 pub(super) struct State {
     /// Where it is recorded who is the primary; the reason, if it can't be.
     pub store: Result<Store, Arc<str>>,
+    /// What operators must show, and where it lies.
+    pub token: Option<(Token, PathBuf)>,
 }
 
 impl State {
@@ -26,7 +29,7 @@ impl State {
                         warn!(event = "failover_unavailable", "failover is unavailable: {why}");
                     }
                 }
-                Self { store: Err(why) }
+                Self { store: Err(why), token: None }
             }
         }
     }
@@ -38,7 +41,8 @@ impl State {
         let names: Vec<_> = config.servers.iter().map(|server| Arc::clone(&server.name)).collect();
         let told = |error: StoreError| Arc::from(error.to_string());
         let store = FileStore::open(directory, &names).map_err(told)?;
+        let token = store.new_token().map_err(told)?;
         info!(record = %store.path().display(), "state is kept");
-        Ok(Self { store: Ok(Store::File(store)) })
+        Ok(Self { store: Ok(Store::File(store)), token: Some(token) })
     }
 }

@@ -1,7 +1,10 @@
 //! The HTTP endpoints, over a real socket, without any PostgreSQL.
 
-use pgsteer::admin::{Health, Listening, Shown, Sources, StatusReport};
+mod orders;
+
+use pgsteer::admin::{Health, Listening, Operators, Shown, Sources, StatusReport};
 use pgsteer::board::Board;
+use pgsteer::control::Steward;
 use pgsteer::metrics::{Build, Metrics};
 use pgsteer::pg::SystemId;
 use pgsteer::route::{Consistency, LagLimit};
@@ -24,6 +27,11 @@ struct Admin {
 
 impl Admin {
     fn start() -> Self {
+        let steward = Steward::unavailable("this is a test", Arc::default());
+        Self::with(Operators { steward, token: None })
+    }
+
+    fn with(operators: Operators) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -42,6 +50,7 @@ impl Admin {
             health: Arc::clone(&health),
             shown: Arc::new(arc_swap::ArcSwap::from_pointee(shown)),
             explain: Box::new(|database, sql| serde_json::json!([database, sql])),
+            operators,
         };
         let serving = listening.serve(Arc::new(sources), CancellationToken::new());
         let entered = runtime.enter();
@@ -64,9 +73,14 @@ impl Admin {
     fn get(&self, path: &str) -> (u16, String) {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let answer = self.say(&request);
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        parsed(&answer)
     }
+}
+
+/// The status and the body.
+fn parsed(answer: &str) -> (u16, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The status as text: pure, so that every line of it can be pinned.
 
+pub(in crate::cli) mod failover;
+
 use crate::admin::{ServerReport, State, StatusReport};
 use crate::cli::say::Color;
 use crate::cli::status::tree::{Leaf, tree};
@@ -73,6 +75,7 @@ impl Health {
             Mark::Good | Mark::Resting => true,
             Mark::Warning | Mark::Bad => false,
         });
+        let fine = fine && failover::problems(&report.failover).is_empty();
         match (&report.primary, fine) {
             (None, _) => Self::NoPrimary,
             (Some(_), true) => Self::Healthy,
@@ -263,6 +266,9 @@ fn problems(report: &StatusReport, style: Style) -> Vec<String> {
             lines.push(format!("  {mark} {} {text}.", server.name));
         }
     }
+    for text in failover::problems(&report.failover) {
+        lines.push(format!("  {} {text}.", style.mark(Mark::Warning)));
+    }
     lines
 }
 
@@ -322,16 +328,18 @@ fn foot(report: &StatusReport) -> Vec<String> {
     let share = percent(reads.on_standbys, reads.on_standbys + reads.on_primary);
     let share =
         share.map_or_else(|| "none yet".to_owned(), |share| format!("{share}% on standbys"));
-    vec![
+    let mut lines = vec![
         format!(
-            "  Clients  {} connected, {} active, {} waiting",
+            "  Clients   {} connected, {} active, {} waiting",
             clients.connected, clients.active, clients.waiting
         ),
         format!(
-            "  Reads    {share}; {} kept from being stale; consistency {}",
+            "  Reads     {share}; {} kept from being stale; consistency {}",
             reads.stale_prevented, report.consistency
         ),
-    ]
+    ];
+    lines.extend(failover::lines(&report.failover));
+    lines
 }
 
 #[cfg(test)]

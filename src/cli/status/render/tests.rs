@@ -1,7 +1,9 @@
 //! What `pgsteer status` prints, by example.
 
 use super::*;
-use crate::admin::{ClientReport, LimitReport, ReadReport, SessionReport};
+use crate::admin::{
+    ChangeReport, ClientReport, FailoverReport, LimitReport, LossReport, ReadReport, SessionReport,
+};
 
 const PLAIN: Style = Style { color: Color::Off, glyphs: Glyphs::Unicode };
 
@@ -76,6 +78,34 @@ fn report(servers: Vec<ServerReport>) -> StatusReport {
         servers,
         clients: ClientReport { connected: 214, active: 39, waiting: 0, in_transaction: 3 },
         reads: ReadReport { on_standbys: 86, on_primary: 14, stale_prevented: 7 },
+        failover: failover(),
+    }
+}
+
+fn failover() -> FailoverReport {
+    FailoverReport {
+        mode: "auto".to_owned(),
+        armed: true,
+        lacking: Vec::new(),
+        promise: Some("quorum".to_owned()),
+        promise_text: Some("1 of pg-2:5432, pg-3:5432".to_owned()),
+        epoch: Some(3),
+        phase: Some("stable".to_owned()),
+        why: None,
+        unavailable: None,
+        last_change: Some(ChangeReport {
+            epoch: 3,
+            kind: "switchover".to_owned(),
+            by: "operator".to_owned(),
+            from: Some("pg-3:5432".to_owned()),
+            to: "pg-1:5432".to_owned(),
+            timeline: 5,
+            fork_lsn: Some("1A/70000000".to_owned()),
+            loss: LossReport { text: "none".to_owned(), at_most_bytes: Some(0), at_least_bytes: 0 },
+            began: 1_795_239_370,
+            ended: 1_795_239_371,
+        }),
+        token_file: None,
     }
 }
 
@@ -105,8 +135,10 @@ PostgreSQL 17.6 · system 7423474350493388827 · pgsteer 0.1.0, up 3d 4h   ▲ d
   ▲ pg-3:5432 gets no reads: 2.6s behind, limit 1s (routing.max_lag.time); 34.1 MB behind, limit 16.0 MB (routing.max_lag.bytes).
   ✗ pg-4:5432 connection refused.
 
-  Clients  214 connected, 39 active, 0 waiting
-  Reads    86% on standbys; 7 kept from being stale; consistency session
+  Clients   214 connected, 39 active, 0 waiting
+  Reads     86% on standbys; 7 kept from being stale; consistency session
+  Failover  auto, armed; quorum: 1 of pg-2:5432, pg-3:5432
+  Last      2026-11-21 05:36:10 UTC  switchover pg-3:5432 -> pg-1:5432 by operator in 1s, loss: none, epoch 3
 ";
     assert_eq!(render(&troubled(), PLAIN), expected);
 }
@@ -166,9 +198,65 @@ fn before_the_first_look_nothing_is_made_up() {
         primary: None,
         no_primary: Some("no primary was seen since the start".to_owned()),
         reads: ReadReport { on_standbys: 0, on_primary: 0, stale_prevented: 0 },
+        failover: FailoverReport {
+            promise: None,
+            promise_text: None,
+            epoch: None,
+            phase: None,
+            last_change: None,
+            ..failover()
+        },
         ..report(vec![ServerReport { unseen_seconds: None, ..down("pg-1:5432") }])
     };
     let shown = render(&nothing, PLAIN);
-    assert!(shown.contains("Reads    none yet"), "{shown}");
+    assert!(shown.contains("Reads     none yet"), "{shown}");
+    assert!(shown.ends_with("; no primary was recorded yet\n"), "{shown}");
     assert!(shown.contains("✗ pg-1:5432  ?     down    ?  ?      ?  ?         0"), "{shown}");
+}
+
+/// How it stands with failover is told in a line: what may happen, and what happens now.
+#[test]
+fn failover_is_told_in_a_line() {
+    let usual = failover;
+    let some = |text: &str| Some(text.to_owned());
+    let cases = [
+        (
+            FailoverReport { unavailable: some("the disk is full"), ..usual() },
+            "unavailable: the disk is full",
+        ),
+        (
+            FailoverReport { mode: "manual".to_owned(), armed: false, ..usual() },
+            "manual; quorum: 1 of pg-2:5432, pg-3:5432",
+        ),
+        (
+            FailoverReport { promise: None, promise_text: None, armed: false, ..usual() },
+            "auto, not armed; no primary was recorded yet",
+        ),
+        (
+            FailoverReport {
+                phase: some("revoking"),
+                why: some("standbys are being cut off"),
+                ..usual()
+            },
+            "auto, armed; quorum: 1 of pg-2:5432, pg-3:5432; revoking (epoch 3): standbys are \
+             being cut off",
+        ),
+    ];
+    for (failover, expected) in cases {
+        let report = StatusReport { failover, ..report(vec![primary("pg-1:5432")]) };
+        let shown = render(&report, PLAIN);
+        assert!(shown.contains(&format!("\n  Failover  {expected}\n")), "{shown}");
+        assert_eq!(Health::of(&report), Health::Healthy);
+    }
+}
+
+/// Told to act by itself and unable to: that is something wrong.
+#[test]
+fn what_auto_lacks_is_a_problem() {
+    let lacking = vec!["a names no application".to_owned()];
+    let failover = FailoverReport { armed: false, lacking, ..failover() };
+    let report = StatusReport { failover, ..report(vec![primary("pg-1:5432")]) };
+
+    assert!(render(&report, PLAIN).contains("▲ failover is not armed: a names no application."));
+    assert_eq!(Health::of(&report), Health::Degraded);
 }
