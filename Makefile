@@ -7,13 +7,14 @@ MAJORS ?= 13 14 16 17 18
 # How long `make soak` goes on, in minutes.
 MINUTES ?= 60
 
-.PHONY: help demo test test-all soak lint docs clean
+.PHONY: help demo test test-all soak bench lint docs clean
 
 help:
 	@echo "make demo       a throw-away primary, two standbys and pgsteer in front; ARGS=\"lag 30s\""
 	@echo "make test       format, lints, and all tests on this machine's PostgreSQL (what CI runs)"
 	@echo "make test-all   test, then on other PostgreSQL versions ($(MAJORS)) and other drivers"
 	@echo "make soak       the tests on real servers, over and over with new seeds; MINUTES=60"
+	@echo "make bench      what a proxy costs: pgbench direct, through PgBouncer and through pgsteer"
 	@echo "make lint       format and lints only"
 	@echo "make docs       the configuration's reference, and the documentation of the code"
 	@echo "make clean      removes what was built and fetched"
@@ -35,6 +36,10 @@ test-all: test
 soak:
 	@scripts/setup.sh test
 	@scripts/soak.sh $(MINUTES)
+
+bench:
+	@scripts/setup.sh bench
+	cargo bench --locked --bench proxies -- $(ARGS)
 
 lint:
 	@scripts/setup.sh test

@@ -4,6 +4,7 @@
 #   scripts/setup.sh build     a C compiler, libclang (for PostgreSQL's grammar), Rust
 #   scripts/setup.sh demo      ... and PostgreSQL
 #   scripts/setup.sh test      ... and psql, promtool
+#   scripts/setup.sh bench     ... and PgBouncer
 #   scripts/setup.sh all       ... and Python, Node.js (drivers, other PostgreSQL versions)
 #
 # On Debian and Ubuntu it installs, as root or with sudo; elsewhere it prints the line to run. It
@@ -32,6 +33,11 @@ has_postgres() {
     any '/usr/lib/postgresql/*/bin/initdb' || any '/usr/pgsql-*/bin/initdb' || has initdb
 }
 
+# As a service it would listen on our own port: it is left as the package leaves it.
+has_pgbouncer() {
+    [ -n "${PGSTEER_BENCH_PGBOUNCER:-}" ] || [ -x /usr/sbin/pgbouncer ] || has pgbouncer
+}
+
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 # Says what is missing: one word a thing, the same for every system.
@@ -45,6 +51,7 @@ missing() {
         has openssl || echo openssl
         ;;
     esac
+    if [ "$what" = bench ]; then has_pgbouncer || echo pgbouncer; fi
     if [ "$what" = all ]; then
         has_venv || echo python
         has npm || echo node
@@ -62,6 +69,7 @@ packages() {
         apt-postgresql) echo postgresql ;;
         apt-psql) echo postgresql-client ;;
         apt-openssl) echo openssl ;;
+        apt-pgbouncer | dnf-pgbouncer | pacman-pgbouncer) echo pgbouncer ;;
         apt-python) echo python3 python3-venv ;;
         apt-node) echo nodejs npm ;;
         dnf-cc) echo gcc ;;

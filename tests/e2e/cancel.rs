@@ -154,7 +154,10 @@ async fn a_short_statement_timeout_loses_nothing_and_is_felt_by_nobody_else() {
         assert_eq!(other.value("SHOW statement_timeout").await, "0");
         let answer = hasty.query("SELECT pg_sleep(1)").await;
         assert_eq!(answer.code().as_deref(), Some("57014"), "its own setting holds");
-        assert_eq!(hasty.query("SET statement_timeout = '1min'").await.code(), None);
+        // A millisecond may be too short for this one as well, as with a server alone.
+        while let Some(code) = hasty.query("SET statement_timeout = '1min'").await.code() {
+            assert_eq!(code, "57014");
+        }
         assert_eq!(hasty.value("SHOW app.round").await, round.to_string());
         assert_eq!(hasty.query("RESET statement_timeout").await.code(), None);
     }
