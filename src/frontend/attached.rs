@@ -2,7 +2,7 @@
 
 use crate::frontend::anew::Opening;
 use crate::frontend::exchange::Exchange;
-use crate::frontend::plan::{Again, MayCommit, Plan, Taint};
+use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::probe::Pins;
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
@@ -148,15 +148,6 @@ impl Sent {
             ..self
         }
     }
-}
-
-/// Whether a group does nothing but read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PureRead {
-    /// It does.
-    Yes,
-    /// It may do more.
-    No,
 }
 
 /// What a server was when the session's backend was taken.

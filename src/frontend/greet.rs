@@ -14,7 +14,7 @@ use crate::frontend::login::LoggedIn;
 use crate::frontend::outcome::LostTransaction;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
-use crate::frontend::plan::{Again, MayCommit, Plan, Taint, Wishes};
+use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint, Wishes};
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
@@ -235,6 +235,7 @@ fn own_plan(need: Need) -> Plan {
         taint: Taint::None,
         again: Again::MustNot,
         commits: MayCommit::No,
+        read: PureRead::No,
         since: clock::now(),
     }
 }

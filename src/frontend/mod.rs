@@ -9,6 +9,7 @@
 //! - A group is sent at most once to a server that could have executed it.
 //! - What a client did can't be felt by another, not even after an error.
 
+mod abandon;
 mod anew;
 mod attach;
 mod attached;

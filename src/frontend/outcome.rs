@@ -3,24 +3,21 @@
 //! The question that everything here turns on: can the statement have been executed? Only where
 //! it provably was not, or provably did nothing, is it sent again.
 
-use crate::backend;
 use crate::clock;
 use crate::clock::Moment;
-use crate::frontend::attached::{
-    Attached, Doomed, Proven, PureRead, Segment, Sent, ShownData, Standing,
-};
-use crate::frontend::cancel::CANCEL_TIMEOUT;
+use crate::frontend::abandon;
+use crate::frontend::attached::{Attached, Doomed, Proven, Segment, Sent, ShownData, Standing};
 use crate::frontend::exchange::{Completed, Event, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::obtain::bit;
-use crate::frontend::plan::{MayCommit, Plan, Taint};
+use crate::frontend::plan::{MayCommit, Plan, PureRead, Taint};
 use crate::frontend::refuse::fail_transaction;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{NeedsPrimary, Retry, Serving, Skipping};
 use crate::metrics::ClientState;
 use crate::pg::SqlState;
-use crate::pool::{Mode, Running};
+use crate::pool::Mode;
 use crate::route::Consistency;
 use crate::route::Need;
 use crate::session::{End, Undo};
@@ -48,7 +45,10 @@ impl Serving {
                 Err(Stop::Refuse(No::OutOfStep))
             }
             Event::ClientEnded => self.on_client_ended(),
-            Event::ClientGone => Err(Stop::Gone),
+            Event::ClientGone => {
+                self.abandon_read();
+                Err(Stop::Gone)
+            }
         }
     }
 
@@ -288,6 +288,7 @@ impl Serving {
             taint: Taint::None,
             again: crate::frontend::plan::Again::MustNot,
             commits: MayCommit::No,
+            read: PureRead::No,
             since: clock::now(),
         };
         if self.attach_or_no(&plan).await?.is_err() {
@@ -309,24 +310,21 @@ impl Serving {
         let reads = attached.sent.is_some_and(|sent| sent.read == PureRead::Yes);
         let idle = attached.exchange.replies.is_settled() && attached.segment == Segment::Closed;
         if idle || reads || attached.exchange.is_copying_in() || attached.segment == Segment::Open {
-            if reads && !idle {
-                self.cancel_abandoned();
-            }
+            self.abandon_read();
             return Err(Stop::Gone);
         }
         Ok(())
     }
 
-    /// A read that nobody waits for any more is cancelled at its server.
-    fn cancel_abandoned(&self) {
-        let Some(attached) = &self.attached else { return };
-        let running = std::sync::Arc::clone(&attached.checkout.running);
-        crate::tasks::spawn_local("cancel", async move {
-            let Running { target, pid, key } = &*running;
-            if let Err(error) = backend::cancel(target, *pid, key, CANCEL_TIMEOUT).await {
-                tracing::debug!(%error, "the cancel of an abandoned read did not get through");
-            }
-        });
+    /// The backend is closed. Nobody waits any more for what is under way on it: if it only
+    /// reads, it is ended.
+    pub(super) fn abandon_read(&mut self) {
+        let Some(attached) = self.attached.take() else { return };
+        let reads = attached.sent.is_some_and(|sent| sent.read == PureRead::Yes);
+        if reads && !attached.exchange.replies.is_settled() {
+            self.session.cancel.detach();
+            abandon::end(attached.checkout);
+        }
     }
 
     /// A batch goes on whose `Sync` the server has passed over: before anything else is decided,

@@ -40,6 +40,9 @@ pub struct Plan {
     pub again: Again,
     /// Whether it can have committed anything when its connection breaks.
     pub commits: MayCommit,
+    /// Whether it only reads; what may follow it in the same implicit transaction, behind a
+    /// `Flush`, may do more.
+    pub read: PureRead,
     /// When it arrived.
     pub since: Moment,
 }
@@ -74,6 +77,15 @@ pub enum MayCommit {
     Maybe,
 }
 
+/// Whether a group does nothing but read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PureRead {
+    /// It does.
+    Yes,
+    /// It may do more.
+    No,
+}
+
 /// What is known of a group before it is planned.
 #[derive(Debug)]
 pub struct Material<'a> {
@@ -103,6 +115,7 @@ pub fn plan(material: &Material<'_>) -> Plan {
         taint: Taint::None,
         again: Again::May,
         commits: MayCommit::No,
+        read: PureRead::No,
         since: material.now,
     };
     let mut reads = Reads::Nothing;
@@ -120,6 +133,9 @@ pub fn plan(material: &Material<'_>) -> Plan {
     }
     if may_go_on_behind_rollback(material) {
         plan.commits = MayCommit::Maybe;
+    }
+    if plan.unfit.is_none() && reads == Reads::Data {
+        plan.read = PureRead::Yes;
     }
     if let End::Flush | End::Cut { .. } = material.end {
         plan.again = Again::MustNot;

@@ -6,7 +6,7 @@
 
 use crate::clock;
 use crate::frontend::attach::Found;
-use crate::frontend::attached::{Attached, PureRead, Reads, Relies, Segment, Sent, Standing};
+use crate::frontend::attached::{Attached, Reads, Relies, Segment, Sent, Standing};
 use crate::frontend::client::Gone;
 use crate::frontend::exchange::{Appetite, Shown};
 use crate::frontend::local;
@@ -14,7 +14,7 @@ use crate::frontend::local::Answer;
 use crate::frontend::outcome::{LostTransaction, TRIES_SHOWN};
 use crate::frontend::own;
 use crate::frontend::params::Reported;
-use crate::frontend::plan::{Again, Material, Plan, plan};
+use crate::frontend::plan::{Again, Material, Plan, PureRead, plan};
 use crate::frontend::report::No;
 use crate::frontend::settle;
 use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
@@ -54,7 +54,7 @@ pub async fn serve(serving: &mut Serving) -> Goodbye {
             Ok(()) => {}
             Err(Stop::Gone) => return Goodbye::Client,
             Err(Stop::Refuse(no)) => {
-                serving.attached = None;
+                serving.abandon_read();
                 serving.client.report(&fatal(&no));
                 serving.client.farewell().await;
                 return Goodbye::Refused;
@@ -399,11 +399,10 @@ impl Serving {
 
     /// The client says goodbye: what it holds is given back if it is clean, else closed.
     async fn goodbye(&mut self) -> Goodbye {
-        if let Some(attached) = self.attached.take()
-            && attached.is_free()
-        {
+        if let Some(attached) = self.attached.take_if(|attached| attached.is_free()) {
             settle::release_at_end(&self.session, *attached).await;
         }
+        self.abandon_read();
         Goodbye::Client
     }
 }
@@ -467,7 +466,7 @@ fn pure_read(plan: &Plan) -> PureRead {
     match plan.need {
         Need::Read | Need::Standby => PureRead::Yes,
         Need::Primary(_) if plan.unfit.is_none() => PureRead::Yes,
-        Need::Anywhere | Need::Primary(_) => PureRead::No,
+        Need::Anywhere | Need::Primary(_) => plan.read,
     }
 }
 

@@ -1,5 +1,6 @@
 //! How messages flow: pipelines, `Flush`, COPY, errors in the middle, and things that are huge.
 
+use crate::abandoned::{LONG_READ, await_known_reads, await_rid_of_it};
 use crate::raw::{
     Raw, bind, close, copy_data, copy_done, copy_fail, describe, execute, flush, message_of, parse,
     query, sync,
@@ -154,26 +155,13 @@ async fn copy_goes_both_ways_and_may_fail_on_either_side() {
     assert_eq!(client.value("SELECT count(*) FROM t").await, (ROWS + 200).to_string());
 }
 
-/// A read that would take an hour.
-const LONG_READ: &str =
-    "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 10000000) b";
-
 /// Whoever leaves in the middle takes his backend along; the others notice nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_vanishes_in_the_middle_leaves_nothing_behind() {
     let house = house();
     let mut stays = Raw::enter(&house).await;
     stays.value("CREATE TABLE t (i int, x text)").await;
-    // A statement is known to be a read once the functions in it are known.
-    let counted = |line: &str| line.contains("kind=\"read\"") && !line.ends_with(" 0");
-    while !house
-        .http("/metrics")
-        .body
-        .lines()
-        .any(|line| line.starts_with("pgsteer_queries_total") && counted(line))
-    {
-        stays.value("SELECT count(*) FROM generate_series(1, 2)").await;
-    }
+    await_known_reads(&house, &mut stays).await;
     for round in 0..12 {
         let mut goes = Raw::enter(&house).await;
         match round % 6 {
@@ -199,10 +187,7 @@ async fn a_client_that_vanishes_in_the_middle_leaves_nothing_behind() {
             assert_eq!(stays.value("SELECT count(*) FROM t").await, "0");
         }
     }
-    let busy = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' \
-                AND pid <> pg_backend_pid() AND backend_type = 'client backend' \
-                AND query LIKE '%10000000%'";
-    house.server("primary").await_value(busy, "0", "rid of what nobody waits for").unwrap();
+    await_rid_of_it(&house);
 }
 
 /// What is moved at a time in the tests of memory, in bytes.

@@ -18,6 +18,7 @@ mod statements;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod abandoned;
 mod control;
 mod sandbox;
 mod splits;

@@ -223,6 +223,11 @@ impl Raw {
         cancel(self.address, self.pid, &self.secret).await;
     }
 
+    /// Breaks the connection off, as if its machine had crashed and come back.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
     /// The end of the connection, and what came before it.
     pub(crate) async fn end(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
@@ -234,7 +239,7 @@ impl Raw {
 
     /// Says goodbye.
     pub(crate) async fn leave(mut self) {
-        self.send(&message_of(b'X', |_| ())).await;
+        self.send(&goodbye()).await;
         self.end().await;
     }
 }
@@ -315,6 +320,10 @@ pub(crate) fn close(name: &str) -> Vec<u8> {
 
 pub(crate) fn sync() -> Vec<u8> {
     frame::SYNC.to_vec()
+}
+
+pub(crate) fn goodbye() -> Vec<u8> {
+    message_of(b'X', |_| ())
 }
 
 pub(crate) fn flush() -> Vec<u8> {
