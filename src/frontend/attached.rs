@@ -178,6 +178,15 @@ pub enum Segment {
     Open,
 }
 
+/// Whether the next group goes on with what earlier ones have begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoesOn {
+    /// It stands for itself: it could as well be sent to another backend.
+    No,
+    /// It does.
+    Yes,
+}
+
 /// Whether the transaction on this backend stands in for one that was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doomed {
@@ -241,6 +250,15 @@ impl Attached {
             && self.exchange.replies.is_settled()
             && !self.exchange.replies.is_skipping()
             && self.sent.is_some_and(|sent| sent.executes == Executes::Nothing)
+    }
+
+    /// Whether the next group goes on with what was executed here in the same segment.
+    pub fn goes_on(&self) -> GoesOn {
+        if self.segment == Segment::Closed || self.has_only_prepared() {
+            GoesOn::No
+        } else {
+            GoesOn::Yes
+        }
     }
 
     /// Whether a group was sent that is not answered to its end.

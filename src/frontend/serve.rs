@@ -6,7 +6,7 @@
 
 use crate::clock;
 use crate::frontend::attach::Found;
-use crate::frontend::attached::{Attached, Reads, Relies, Segment, Sent, Standing};
+use crate::frontend::attached::{Attached, GoesOn, Reads, Relies, Segment, Sent, Standing};
 use crate::frontend::client::Gone;
 use crate::frontend::exchange::{Appetite, Shown};
 use crate::frontend::local;
@@ -341,7 +341,7 @@ impl Serving {
         let Self { client, session, attached, retry, .. } = self;
         let Some(attached) = attached.as_deref_mut() else { return Ok(()) };
         let before = attached.status;
-        let goes_on = attached.segment;
+        let goes_on = attached.goes_on();
         let skipped = attached.exchange.replies.is_skipping();
         let last = retry.is_some_and(|retry| retry.tries >= TRIES_SHOWN);
         let tried_again = !last && may_run_again(group, plan, attached);
@@ -389,7 +389,7 @@ impl Serving {
             kind: kind(plan),
         };
         attached.sent = Some(match attached.sent.take() {
-            Some(earlier) if goes_on == Segment::Open => sent.behind(&earlier),
+            Some(earlier) if goes_on == GoesOn::Yes => sent.behind(&earlier),
             Some(_) | None => sent,
         });
         attached.exchange.put_in(client);
@@ -450,7 +450,7 @@ fn may_run_again(group: &Group, plan: &Plan, attached: &Attached) -> bool {
         && (group.executes == Executes::Nothing
             || plan.again == Again::May && pure_read(plan) == PureRead::Yes)
         && attached.status == TxStatus::Idle
-        && attached.segment == Segment::Closed
+        && attached.goes_on() == GoesOn::No
         && attached.pins.is_empty()
 }
 

@@ -1,10 +1,14 @@
 //! What a client sends in unusual pieces: messages that outgrow the buffer, batches that mix what
 //! does not go together, connections that end between `Flush` and `Sync`.
 
+use crate::abandoned::await_known_reads;
 use crate::raw::{Raw, bind, describe, execute, flush, parse, query, sync};
-use crate::support::{Blueprint, House};
-use pgsteer::sandbox::eventually;
+use crate::support::{Blueprint, House, await_that, cluster, proxy};
+use pgsteer::sandbox::{Plan, SUPERUSER, eventually};
+use pgsteer::tasks;
+use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
 
 /// A primary alone with one backend for everybody.
 fn alone() -> House {
@@ -89,30 +93,122 @@ async fn what_follows_a_rollback_in_its_batch_is_in_doubt() {
     assert_eq!(client.query("ROLLBACK").await.status(), 'I');
 }
 
+/// Prepares as asyncpg does, and rests.
+async fn prepared(house: &House) -> Raw {
+    let mut client = Raw::enter(house).await;
+    let prepare = [parse("s", "SELECT 3 /* resting */"), describe("s"), flush()];
+    client.send(&prepare.concat()).await;
+    client.until('T').await;
+    client
+}
+
 /// As asyncpg leaves a connection at rest that has prepared a statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_has_only_prepared_outlives_its_backend() {
     let house = alone();
-    let mut client = Raw::enter(&house).await;
-    let prepared = [parse("s", "SELECT 3 /* resting */"), describe("s"), flush()];
-    client.send(&prepared.concat()).await;
-    client.until('T').await;
-    house
-        .server("primary")
-        .rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '' \
-         AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
-        )
-        .unwrap();
-    // The signal is sent; what ends at rest must have ended before the next statement comes.
     let server = house.server("primary");
-    let of_clients = "SELECT count(*) FROM pg_stat_activity WHERE application_name = '' \
-                      AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
-    server.await_value(of_clients, "0", "the backend has ended").unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(client.value("SELECT 2").await, "2");
+    for write in [false, true] {
+        let mut client = prepared(&house).await;
+        server.rows(END_OF_CLIENTS).unwrap();
+        // It ends when it looks at the signal. It says so before it is off the list, and what it
+        // has said is known before anything that a client says later.
+        server.await_value(CLIENTS, "0", "the backend has ended").unwrap();
+        let sql = if write { "CREATE TABLE t ()" } else { "SELECT 2" };
+        assert_eq!(client.query(sql).await.code(), None, "{sql}");
+        assert_eq!(client.batch(&[bind("s", &[]), execute()]).await.value(), "3");
+    }
+}
+
+/// A server that goes says so before it closes the connection, and may take its time for that. A
+/// statement that came between would be in doubt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_has_said_goodbye_is_sent_nothing_more() {
+    let cluster = cluster(&Plan::new().standbys(0));
+    let server = cluster.primary();
+    let relay = relay_that_never_closes(server.address().parse().unwrap()).await;
+    let proxy = proxy(&cluster, "").args(["--server", &relay.to_string()]);
+    proxy.start().unwrap();
+    proxy.await_ready().unwrap();
+    let login = [("user", SUPERUSER), ("database", "postgres")];
+    let mut client = Raw::connect(proxy.address(), &login).await.unwrap();
+    let prepare = [parse("s", "SELECT 3"), describe("s"), flush()];
+    client.send(&prepare.concat()).await;
+    client.until('T').await;
+    server.rows(END_OF_CLIENTS).unwrap();
+    server.await_value(CLIENTS, "0", "the backend has ended").unwrap();
+    // The relay may still have the news in its hands.
+    let closed = |line: &str| {
+        line.starts_with("pgsteer_server_disconnects_total")
+            && line.contains("reason=\"error\"")
+            && line.ends_with(" 1")
+    };
+    let let_go = || proxy.get("/metrics").unwrap().body.lines().any(closed);
+    await_that("the proxy has let go of it", let_go);
+    assert_eq!(client.query("CREATE TABLE t ()").await.code(), None);
     assert_eq!(client.batch(&[bind("s", &[]), execute()]).await.value(), "3");
 }
+
+/// Passes connections on to `server`, but not that the server has closed them.
+async fn relay_that_never_closes(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(tasks::spawn("relay", async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(server).await.unwrap();
+            let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
+                (near.into_split(), far.into_split());
+            drop(tasks::spawn("there", async move {
+                drop(tokio::io::copy(&mut near_in, &mut far_out).await);
+            }));
+            drop(tasks::spawn("back", async move {
+                drop(tokio::io::copy(&mut far_in, &mut near_out).await);
+                std::future::pending::<()>().await;
+            }));
+        }
+    }));
+    address
+}
+
+/// And when the backend ends only after the read was sent: what has shown nothing is run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_behind_a_flush_is_run_again_when_its_backend_ends() {
+    let house = alone();
+    let server = house.server("primary");
+    server.rows("CREATE TABLE t (i int)").unwrap();
+    await_known_reads(&house, &mut Raw::enter(&house).await).await;
+    let read = "SELECT count(*) FROM t /* behind */";
+    let batch = [parse("", read), bind("", &[]), execute(), sync()].concat();
+    for (retries, sent) in [(1.0, query(read)), (2.0, batch)] {
+        let mut client = prepared(&house).await;
+        let mut holder = server.connect("postgres").unwrap();
+        holder.rows("BEGIN").unwrap();
+        holder.rows("LOCK TABLE t").unwrap();
+        client.send(&sent).await;
+        let waits = format!("{CLIENTS} AND wait_event_type = 'Lock' AND query LIKE '%behind%'");
+        server.await_value(&waits, "1", "waiting for the lock").unwrap();
+        server.rows(END_OF_CLIENTS).unwrap();
+        server.await_value(CLIENTS, "0", "the backend has ended").unwrap();
+        holder.rows("COMMIT").unwrap();
+        let answer = client.ready().await;
+        assert_eq!(answer.value(), "0", "{answer:?}");
+        assert_eq!(house.metric("pgsteer_read_retries_total"), Some(retries), "run again, once");
+        assert_eq!(client.batch(&[bind("s", &[]), execute()]).await.value(), "3");
+    }
+    // A write is not: it may have been done.
+    let mut client = prepared(&house).await;
+    let write = "INSERT INTO t SELECT count(*) FROM pg_sleep(60) /* once */";
+    client.send(&query(write)).await;
+    terminate(&house, "primary", "once");
+    assert_eq!(client.ready().await.code().as_deref(), Some("08007"));
+    assert_eq!(house.metric("pgsteer_read_retries_total"), Some(2.0));
+}
+
+/// The backends of the proxy's clients.
+const CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = '' \
+     AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+/// Ends them.
+const END_OF_CLIENTS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+     WHERE application_name = '' AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
 
 /// `eventual` takes what any standby shows. What is read next, without it, must not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

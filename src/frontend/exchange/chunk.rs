@@ -142,6 +142,13 @@ impl<'a, 'c> Chunk<'a, 'c> {
             return Ok((Disposition::Swallow, None));
         }
         if header.tag == b'E' {
+            let fields = message::read_error(message).ok();
+            if let Some(fields) = fields.filter(message::ErrorFields::is_fatal) {
+                // The backend ends, not the client's session. It is not waited for: meanwhile a
+                // statement could be sent there.
+                let gone = Event::ServerGone(Some(fields.code));
+                return Ok((Disposition::Swallow, Some(gone)));
+            }
             return Ok((if ours { Disposition::Swallow } else { self.error(message) }, None));
         }
         if matches!(header.tag, b'C' | b'Z') && !ours {
@@ -202,8 +209,8 @@ impl<'a, 'c> Chunk<'a, 'c> {
 
     /// Deals with an error: it is shown, unless it answers us, or the group may be run again.
     fn error(&mut self, message: &[u8]) -> Disposition {
-        let fields = message::read_error(message).ok();
-        let code = fields.as_ref().map_or(SqlState::INTERNAL_ERROR, |fields| fields.code);
+        let fields = message::read_error(message);
+        let code = fields.map_or(SqlState::INTERNAL_ERROR, |fields| fields.code);
         let stale = code == SqlState::FEATURE_NOT_SUPPORTED && is_stale(message);
         let exchange = &mut *self.exchange;
         if stale {
@@ -211,11 +218,6 @@ impl<'a, 'c> Chunk<'a, 'c> {
         }
         if exchange.copy_in.take().is_some() && exchange.client_pass > 0 {
             exchange.leftover = Leftover::Passing;
-        }
-        if fields.is_some_and(|fields| fields.is_fatal()) {
-            // The backend is about to end, not the client's session.
-            exchange.farewell = Some(code);
-            return Disposition::Swallow;
         }
         let undone = &mut exchange.undone;
         // An error is never out of step: a server may always send one.

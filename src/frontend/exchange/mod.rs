@@ -62,8 +62,6 @@ pub struct Exchange {
     pub processes: Processes,
     /// How much of the client's bytes is taken in.
     pub appetite: Appetite,
-    /// The FATAL error that the server sent last; its client is told in our words.
-    farewell: Option<SqlState>,
     /// Notes to be undone, for messages that the server never ran.
     pub undone: Vec<Undo>,
     /// What the servers told of their parameters, as far as the client knows it.
@@ -132,7 +130,7 @@ pub enum Event {
     /// The group failed before the client saw anything of it, with this code, and its backend is
     /// ready again.
     Withdrawn(SqlState, TxStatus),
-    /// The backend is gone.
+    /// The backend is gone, or has said that it goes, by an error with this code.
     ServerGone(Option<SqlState>),
     /// The server sent what it must not.
     OutOfStep,
@@ -175,7 +173,6 @@ impl Exchange {
             reopened: Reopened::No,
             processes,
             appetite: Appetite::OneGroup,
-            farewell: None,
             undone: Vec::new(),
             reported,
             completed: Completed::Nothing,
@@ -208,7 +205,7 @@ impl Exchange {
     pub async fn next(&mut self, client: &mut Client, conn: &mut Conn, seat: &Seat) -> Event {
         poll_fn(|context| match self.poll_next(context, client, conn) {
             // Whatever the server had said by then was heard.
-            Poll::Pending if seat.is_cut() => Poll::Ready(Event::ServerGone(self.farewell)),
+            Poll::Pending if seat.is_cut() => Poll::Ready(Event::ServerGone(None)),
             polled @ (Poll::Ready(_) | Poll::Pending) => polled,
         })
         .await
@@ -346,7 +343,7 @@ impl Exchange {
             Poll::Ready(Ok(())) => buffer.filled(),
         };
         if arrived.is_empty() {
-            return Poll::Ready(Some(Event::ServerGone(self.farewell)));
+            return Poll::Ready(Some(Event::ServerGone(None)));
         }
         if conn.partial.is_empty() {
             return Poll::Ready(self.process(context, client, arrived, &mut conn.partial));
@@ -382,7 +379,7 @@ impl Exchange {
             }
             Err(Stop::ClientGone) => Some(Event::ClientGone),
             Err(Stop::OutOfStep) => Some(Event::OutOfStep),
-            Err(Stop::Ended) => Some(Event::ServerGone(self.farewell)),
+            Err(Stop::Ended) => Some(Event::ServerGone(None)),
         }
     }
 
