@@ -29,7 +29,8 @@ pub use crate::metrics::{Health, Requirement};
 pub use http::{AdminError, Listening};
 pub use operate::Operators;
 pub use report::{
-    AccountReport, ChangeReport, FailoverReport, LossReport, OrderState, PreviewReport, StepReport,
+    AccountReport, ChangeReport, FailoverReport, LossReport, OrderState, PastStepReport,
+    PreviewReport, StepReport, StepsReport,
 };
 pub use respond::{Explain, Sources};
 pub use status::{

@@ -6,13 +6,14 @@
 //! | `POST /failover`, `/switchover`, `/abort` | 202 and the number of the order |
 //! | `GET /orders/NUMBER` | [`AccountReport`]: what became of it so far |
 //! | `GET /history` | the completed changes |
+//! | `GET /steps` | [`StepsReport`]: what was gone through lately, whoever began it |
 //!
 //! Invariants:
 //! - Nobody gets an answer here who does not come from this machine *and* show the token, which
 //!   lies where only who runs pgsteer can read it.
 //! - A body that is not understood in full orders nothing.
 
-use crate::admin::report::{AccountReport, ChangeReport, PreviewReport};
+use crate::admin::report::{AccountReport, ChangeReport, PreviewReport, StepsReport};
 use crate::admin::respond::{Answer, Query, json, text};
 use crate::clock;
 use crate::control::{OrderId, Steward, StewardError};
@@ -47,6 +48,7 @@ enum Place<'a> {
     Switchover,
     Abort,
     History,
+    Steps,
     Order(&'a str),
 }
 
@@ -57,6 +59,7 @@ impl<'a> Place<'a> {
             "/switchover" => Some(Self::Switchover),
             "/abort" => Some(Self::Abort),
             "/history" => Some(Self::History),
+            "/steps" => Some(Self::Steps),
             _ => path.strip_prefix("/orders/").map(Self::Order),
         }
     }
@@ -120,6 +123,7 @@ impl Operators {
         let gets = head.method == Method::GET;
         match (place, gets) {
             (Place::History, true) => self.history(),
+            (Place::Steps, true) => json(&StepsReport::new(&self.steward.steps(), clock::now())),
             (Place::Order(id), true) => self.account(id),
             (Place::Failover | Place::Switchover, true) => {
                 match wish_of_query(Query::of(&head.uri)) {
@@ -218,7 +222,7 @@ impl Operators {
                 Order::Failover { to, accept }
             }
             Place::Switchover => Order::Switchover { to },
-            Place::Abort | Place::History | Place::Order(_) => Order::Abort,
+            Place::Abort | Place::History | Place::Steps | Place::Order(_) => Order::Abort,
         }
     }
 }

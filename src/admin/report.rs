@@ -3,7 +3,7 @@
 
 use crate::clock::Moment;
 use crate::control::{Account, Outcome, Progress, Step, Steward};
-use crate::failover::{Change, Loss, MaxLoss, Mode, Order, Preview, Promise, Why};
+use crate::failover::{Change, Demotion, Loss, MaxLoss, Mode, Order, Preview, Promise, Why};
 use serde::{Deserialize, Serialize};
 
 /// How it stands with failover.
@@ -15,6 +15,8 @@ pub struct FailoverReport {
     pub armed: bool,
     /// What `auto` lacks, each with its remedy.
     pub lacking: Vec<String>,
+    /// What becomes of the old primary of a switchover: `fence`, `crash_restart`.
+    pub demote: String,
     /// What the primary promises of writes that it acknowledged: `quorum`, `asynchronous`.
     pub promise: Option<String>,
     /// In words: who counts, or why it is no more.
@@ -134,6 +136,24 @@ pub struct StepReport {
     pub why: Option<String>,
 }
 
+/// What was gone through lately.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepsReport {
+    /// Oldest first.
+    pub steps: Vec<PastStepReport>,
+}
+
+/// One step, and how long ago it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PastStepReport {
+    /// Milliseconds before the answer.
+    pub ago_ms: f64,
+    /// The phase.
+    pub phase: String,
+    /// What was done or waited for, if that was new.
+    pub why: Option<String>,
+}
+
 impl FailoverReport {
     /// As it is now.
     pub(super) fn new(steward: &Steward, token_file: Option<String>) -> Self {
@@ -147,6 +167,10 @@ impl FailoverReport {
             lacking: match mode {
                 Mode::Auto => lacking.iter().map(ToString::to_string).collect(),
                 Mode::Off | Mode::Manual => Vec::new(),
+            },
+            demote: match steward.policy().demotion {
+                Demotion::Fence => "fence".to_owned(),
+                Demotion::CrashRestart => "crash_restart".to_owned(),
             },
             promise: record.map(|record| promise(&record.promise).to_owned()),
             promise_text: record.map(|record| record.promise.to_string()),
@@ -235,6 +259,18 @@ impl AccountReport {
             change: change.map(ChangeReport::from),
             refusal: refusal.map(ToString::to_string),
         }
+    }
+}
+
+impl StepsReport {
+    /// These steps, as of now.
+    pub(super) fn new(steps: &[Step], now: Moment) -> Self {
+        let report = |step: &Step| PastStepReport {
+            ago_ms: now.since(step.at).as_secs_f64() * 1000.0,
+            phase: step.phase.to_owned(),
+            why: step.why.as_ref().map(ToString::to_string),
+        };
+        Self { steps: steps.iter().map(report).collect() }
     }
 }
 

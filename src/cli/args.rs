@@ -27,7 +27,8 @@ const HELP: &str = "\
 {usage-heading} {usage}
 
 Run      run (without a command)
-Look     status  route
+Look     status  route  history
+Act      failover  switchover
 Set up   check-config  config  demo
 
 Options
@@ -59,6 +60,12 @@ pub enum Command {
     Status(crate::cli::status::Args),
     /// Say where a statement would go, and why, without running it
     Route(crate::cli::route::Args),
+    /// Show the changes of primary that are remembered
+    History,
+    /// Replace a primary that is lost: shows what it would do, and asks
+    Failover(crate::cli::order::FailoverArgs),
+    /// Hand over to a standby without losing or failing a statement
+    Switchover(crate::cli::order::SwitchoverArgs),
     /// Start throw-away servers and a proxy to play with
     Demo(crate::cli::demo::Args),
     /// Check the configuration and report every mistake in it

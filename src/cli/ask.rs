@@ -2,6 +2,7 @@
 
 use crate::config::Report;
 use crate::config::Request;
+use crate::store::Token;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use http_body_util::Full;
@@ -25,6 +26,15 @@ pub struct Question {
     pub path: String,
     /// The body; `None`: a GET, else a POST.
     pub body: Option<String>,
+    /// What gives the right to ask, where that is needed.
+    pub token: Option<Token>,
+}
+
+impl Question {
+    /// A GET that anybody may ask.
+    pub fn get(path: &str) -> Self {
+        Self { path: path.to_owned(), body: None, token: None }
+    }
 }
 
 /// What comes back.
@@ -112,11 +122,17 @@ async fn exchange(address: SocketAddr, question: Question) -> Result<Answer, Ask
         .await
         .map_err(|error| strange(error.to_string()))?;
     let method = if question.body.is_some() { "POST" } else { "GET" };
+    let bearer = question.token.as_ref().map(|token| format!("Bearer {}", token.reveal()));
     let request = hyper::Request::builder()
         .method(method)
         .uri(&question.path)
         .header("host", address.to_string())
-        .header("connection", "close")
+        .header("connection", "close");
+    let request = match bearer {
+        Some(bearer) => request.header("authorization", bearer),
+        None => request,
+    };
+    let request = request
         .body(Full::new(Bytes::from(question.body.unwrap_or_default())))
         .map_err(|error| strange(error.to_string()))?;
     let conversation = async {
@@ -158,7 +174,7 @@ mod tests {
     fn nobody_there_is_told_apart() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let question = Question { path: "/status".to_owned(), body: None };
+        let question = Question::get("/status");
 
         let silent = ask(address, question.clone(), Duration::from_millis(50));
         drop(listener);

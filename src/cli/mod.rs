@@ -13,8 +13,11 @@ mod check_config;
 pub mod config_reference;
 pub mod demo;
 pub mod exit;
+pub mod history;
 pub mod load;
 pub mod log;
+pub mod office;
+pub mod order;
 pub mod route;
 mod run;
 pub mod say;
@@ -47,6 +50,9 @@ fn dispatch(args: &Args) -> Result<Exit, Exit> {
         Some(Command::Demo(args)) => demo::run(args, globals),
         Some(Command::Status(args)) => status::run(args, globals),
         Some(Command::Route(args)) => route::run(args, globals),
+        Some(Command::History) => history::run(globals),
+        Some(Command::Failover(args)) => order::failover(args, globals),
+        Some(Command::Switchover(args)) => order::switchover(args, globals),
         Some(Command::CheckConfig) => check_config::run(globals),
         Some(Command::Config(args)) => config_reference::run(args),
     }

@@ -36,7 +36,7 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
     let request = load::request(globals)?;
     let path = format!("/route?database={}", ask::escaped(&args.database));
-    let question = Question { path, body: Some(args.sql.clone()) };
+    let question = Question { path, body: Some(args.sql.clone()), token: None };
     let answer = ask::address(&request).and_then(|address| ask::ask(address, question, WAIT));
     let body = match answer {
         Ok(Answer { status: 200, body }) => body,

@@ -264,6 +264,11 @@ impl Steward {
         }
     }
 
+    /// The last steps, oldest first, whoever began them.
+    pub fn steps(&self) -> Vec<Step> {
+        self.bulletin.since(0)
+    }
+
     /// What is put up now.
     pub fn progress(&self) -> Arc<Progress> {
         self.bulletin.load()

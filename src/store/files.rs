@@ -36,6 +36,15 @@ impl Privacy {
     }
 }
 
+/// Whose files are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Only our own.
+    Us,
+    /// Anybody's, if we are the superuser of the machine, who may read everything anyway.
+    UsOrAnybodyForRoot,
+}
+
 /// Why a file was not written.
 #[derive(Debug)]
 pub(super) enum Unwritten {
@@ -69,6 +78,15 @@ pub(super) fn make_directory(path: &Path) -> Result<(), StoreError> {
 
 /// Reads a file of ours; `None` if there is none.
 pub(super) fn read(path: &Path, privacy: Privacy) -> Result<Option<String>, StoreError> {
+    read_of(path, privacy, Owner::Us)
+}
+
+/// The same of a file that may be somebody else's.
+pub(super) fn read_of(
+    path: &Path,
+    privacy: Privacy,
+    owner: Owner,
+) -> Result<Option<String>, StoreError> {
     let file = match open(path, OFlags::RDONLY) {
         Ok(file) => file,
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -76,7 +94,7 @@ pub(super) fn read(path: &Path, privacy: Privacy) -> Result<Option<String>, Stor
         }
         Err(error) => return Err(error),
     };
-    check(&file, path, privacy)?;
+    check(&file, path, (privacy, owner))?;
     let mut text = Vec::new();
     file.take(LONGEST.saturating_add(1)).read_to_end(&mut text).map_err(io_error("read", path))?;
     let broken = |what: &str| StoreError::Broken { path: path.to_owned(), what: what.to_owned() };
@@ -118,7 +136,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
 /// whoever finds it locked.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let mut file = open(path, OFlags::RDWR | OFlags::CREATE)?;
-    check(&file, path, Privacy::Readable)?;
+    check(&file, path, (Privacy::Readable, Owner::Us))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
@@ -188,14 +206,16 @@ fn open(path: &Path, flags: OFlags) -> Result<File, StoreError> {
     }
 }
 
-fn check(file: &File, path: &Path, privacy: Privacy) -> Result<(), StoreError> {
+fn check(file: &File, path: &Path, (privacy, owner): (Privacy, Owner)) -> Result<(), StoreError> {
     let about = file.metadata().map_err(io_error("look at", path))?;
     let path = path.to_owned();
     if !about.is_file() {
         return Err(StoreError::Kind { path });
     }
-    let us = rustix::process::geteuid().as_raw();
-    if about.uid() != us {
+    let us = rustix::process::geteuid();
+    let any = owner == Owner::UsOrAnybodyForRoot && us.is_root();
+    let us = us.as_raw();
+    if about.uid() != us && !any {
         return Err(StoreError::Owner { path, owner: about.uid(), us });
     }
     let mode = about.mode() & 0o7777;

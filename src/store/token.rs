@@ -2,7 +2,7 @@
 
 use crate::store::StoreError;
 use crate::store::files;
-use crate::store::files::{Privacy, Unwritten};
+use crate::store::files::{Owner, Privacy, Unwritten};
 use ring::rand::SecureRandom as _;
 use std::fmt;
 use std::io;
@@ -38,7 +38,8 @@ impl Token {
     /// [`StoreError`]: there is none, or it is not ours to read.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
         let missing = || files::io_error("read", path)(io::ErrorKind::NotFound.into());
-        let text = files::read(path, Privacy::Secret)?.ok_or_else(missing)?;
+        let text = files::read_of(path, Privacy::Secret, Owner::UsOrAnybodyForRoot)?
+            .ok_or_else(missing)?;
         let token = text.trim_end();
         let digits = token.strip_prefix(PREFIX).filter(|digits| digits.len() == 2 * LENGTH);
         if digits.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit())) {

@@ -7,15 +7,15 @@ mod render;
 mod tree;
 mod words;
 
-use crate::admin::StatusReport;
+use crate::admin::{ChangeReport, StatusReport};
 use crate::cli::args::Globals;
 use crate::cli::args::Output;
 use crate::cli::ask;
 use crate::cli::ask::Answer;
-use crate::cli::ask::AskError;
 use crate::cli::ask::Question;
 use crate::cli::exit::Exit;
 use crate::cli::load;
+use crate::cli::office;
 use crate::cli::say;
 use render::Glyphs;
 use render::Health;
@@ -36,7 +36,7 @@ pub struct Args {
 /// Asks, and prints the answer.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
     let request = load::request(globals)?;
-    let question = Question { path: "/status".to_owned(), body: None };
+    let question = Question::get("/status");
     let answer = ask::address(&request).and_then(|address| ask::ask(address, question, WAIT));
     let body = match answer {
         Ok(Answer { status: 200, body }) => body,
@@ -44,18 +44,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
             say::talk(&format!("error: the proxy answered {status}: {}", body.trim()));
             return Err(Exit::Failed);
         }
-        Err(AskError::Wrong(report)) => {
-            say::report(&report, globals.color.for_stderr());
-            return Err(Exit::Config);
-        }
-        Err(error @ AskError::TooLate { .. }) => {
-            say::talk(&format!("error: {error}"));
-            return Err(Exit::TimedOut);
-        }
-        Err(error @ (AskError::Unreachable { .. } | AskError::Strange { .. } | AskError::Off)) => {
-            say::talk(&format!("error: {error}"));
-            return Err(Exit::Failed);
-        }
+        Err(error) => return Err(office::failed(&error, globals.color.for_stderr())),
     };
     let report: StatusReport = serde_json::from_str(&body).map_err(|error| {
         say::talk(&format!("error: the answer is not a status: {error}"));
@@ -73,6 +62,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
 /// The report for people, as this standard output can show it.
 pub(super) fn text(report: &StatusReport, globals: &Globals) -> String {
     render::render(report, Style { color: globals.color.for_stdout(), glyphs: glyphs() })
+}
+
+/// A completed change of primary in a line.
+pub(super) fn change(change: &ChangeReport) -> String {
+    render::failover::change(change)
 }
 
 /// Lines and dots where the locale can show them: the first variable that is set decides.

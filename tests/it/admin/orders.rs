@@ -11,7 +11,8 @@ use pgsteer::pg::{SystemId, Timeline};
 use pgsteer::sandbox::{Scratch, eventually};
 use pgsteer::store::FileStore;
 use pgsteer::topology::Epoch;
-use std::sync::Arc;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -74,8 +75,109 @@ fn record() -> Record {
     }
 }
 
+impl Office {
+    /// The binary, asked to do this of whoever answers here.
+    fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_pgsteer"))
+            .args(["--http", &self.admin.address.to_string()])
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Answers previews with this, and orders with that, until nobody asks any more; the orders.
+    fn conduct(&mut self, preview: Preview, answer: Result<(), Refusal>) -> Conductor {
+        let (_, closed) = mpsc::channel(1);
+        let mut asks = std::mem::replace(&mut self.asks, closed);
+        let orders = Arc::new(Mutex::new(Vec::new()));
+        let given = Arc::clone(&orders);
+        drop(std::thread::spawn(move || {
+            while let Some(ask) = asks.blocking_recv() {
+                match ask {
+                    Ask::Preview(_, reply) => reply.send(Some(preview.clone())).unwrap(),
+                    Ask::Carry(order, reply) => {
+                        given.lock().unwrap().push(order);
+                        reply.send(answer.clone()).unwrap();
+                    }
+                }
+            }
+        }));
+        Conductor { orders }
+    }
+}
+
+struct Conductor {
+    orders: Arc<Mutex<Vec<Order>>>,
+}
+
+fn preview(loss: Loss, refusal: Option<Refusal>) -> Preview {
+    Preview {
+        kind: Kind::Failover,
+        verdict: Verdict::Dead,
+        from: "a".into(),
+        to: Some("b".into()),
+        loss,
+        busy: 3,
+        refusal,
+    }
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Without `--yes` and without a terminal nothing is ordered, whatever the preview says; with
+/// `--dry-run` nothing is, ever.
+#[test]
+fn a_command_orders_nothing_that_nobody_agreed_to() {
+    let mut office = Office::open();
+    let conductor = office.conduct(preview(Loss::None, None), Ok(()));
+
+    let (code, out, err) = said(&office.command(&["failover", "--to", "b"]));
+    assert_eq!(code, Some(4), "{err}");
+    assert!(out.contains("primary     a -> b\n") && err.contains("--yes"), "{out}{err}");
+    let (code, out, _) = said(&office.command(&["failover", "--dry-run", "-o", "json"]));
+    let shown: PreviewReport = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, shown.busy_sessions), (Some(0), 3));
+    assert_eq!(said(&office.command(&["switchover", "--dry-run", "--yes"])).0, Some(2));
+    assert_eq!(said(&office.command(&["failover", "--abort", "--to", "b"])).0, Some(2));
+    assert!(conductor.orders.lock().unwrap().is_empty(), "something was ordered");
+
+    let (code, out, err) = said(&office.command(&["failover", "--to", "b", "--yes"]));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("\ndone"), "{out}");
+    let expected = Order::Failover { to: Some("b".into()), accept: MaxLoss::Bytes(0) };
+    assert_eq!(*conductor.orders.lock().unwrap(), [expected]);
+}
+
+/// What speaks against it ends the command with 4, before or after it was ordered.
+#[test]
+fn a_command_that_is_refused_ends_with_4() {
+    let loss = Loss::AtMost(100);
+    let mut office = Office::open();
+    let conductor = office.conduct(preview(loss, None), Err(Refusal::PrimaryBack));
+
+    let (code, _, err) = said(&office.command(&["failover", "--yes"]));
+    assert_eq!(code, Some(4), "100 bytes would be lost, and none may be");
+    assert!(err.contains("--accept-loss 100"), "{err}");
+    assert!(conductor.orders.lock().unwrap().is_empty(), "something was ordered");
+    let (code, _, err) = said(&office.command(&["failover", "--yes", "--accept-loss", "100B"]));
+    assert_eq!((code, err.contains("the primary came back")), (Some(4), true), "{err}");
+    assert_eq!(conductor.orders.lock().unwrap().len(), 1);
+    let (code, _, err) = said(&office.command(&["failover", "--accept-loss", "100KB"]));
+    assert_eq!((code, err.contains("write `kB`")), (Some(2), true), "{err}");
+
+    let mut office = Office::open();
+    let conductor = office.conduct(preview(Loss::None, Some(Refusal::NoCandidate)), Ok(()));
+    assert_eq!(said(&office.command(&["switchover", "--yes"])).0, Some(4));
+    assert!(conductor.orders.lock().unwrap().is_empty(), "something was ordered");
+}
+
 /// Every path that tells or changes something about failovers.
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 8] = [
     "GET /failover",
     "POST /failover",
     "GET /switchover",
@@ -83,6 +185,7 @@ const PATHS: [&str; 7] = [
     "POST /abort",
     "GET /orders/1",
     "GET /history",
+    "GET /steps",
 ];
 
 /// Without the token, or with another, nobody is told anything and nothing is handed on.
@@ -173,15 +276,7 @@ fn a_preview_is_told_with_its_loss() {
         let Some(Ask::Preview(order, reply)) = asks.blocking_recv() else {
             panic!("nothing was asked");
         };
-        let preview = Preview {
-            kind: Kind::Failover,
-            verdict: Verdict::Dead,
-            from: "a".into(),
-            to: Some("b".into()),
-            loss: Loss::AtMost(100),
-            busy: 3,
-            refusal: None,
-        };
+        let preview = preview(Loss::AtMost(100), None);
         reply.send(Some(preview)).unwrap();
         order
     });

@@ -45,7 +45,7 @@ fn standing(report: &FailoverReport) -> String {
 }
 
 /// A completed change in a line.
-pub(in crate::cli) fn change(change: &ChangeReport) -> String {
+pub(in crate::cli::status) fn change(change: &ChangeReport) -> String {
     let ChangeReport { kind, by, from, to, loss, epoch, .. } = change;
     let from = from.as_deref().map_or_else(String::new, |from| format!("{from} -> "));
     let took = Duration::from_secs(change.ended.saturating_sub(change.began));

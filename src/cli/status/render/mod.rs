@@ -1,6 +1,6 @@
 //! The status as text: pure, so that every line of it can be pinned.
 
-pub(in crate::cli) mod failover;
+pub(super) mod failover;
 
 use crate::admin::{ServerReport, State, StatusReport};
 use crate::cli::say::Color;

@@ -87,6 +87,7 @@ fn failover() -> FailoverReport {
         mode: "auto".to_owned(),
         armed: true,
         lacking: Vec::new(),
+        demote: "crash_restart".to_owned(),
         promise: Some("quorum".to_owned()),
         promise_text: Some("1 of pg-2:5432, pg-3:5432".to_owned()),
         epoch: Some(3),
