@@ -25,6 +25,9 @@ pub struct ResultSet {
     pub rows: Vec<Row>,
     /// The command tag: `SELECT 1`.
     pub tag: String,
+    /// Whether the server had a warning to give on the way: a commit whose wait for a standby
+    /// was broken off succeeds with no other sign.
+    pub warned: bool,
 }
 
 /// Why a question was not answered.
@@ -155,8 +158,9 @@ impl Backend {
                     failed = Some(error);
                 }
                 b'S' => self.reported(&message)?,
-                // Notices, notifications, an empty query, and the steps of the extended protocol.
-                b'N' | b'A' | b'I' | b'1' | b'2' | b'n' => (),
+                b'N' => current.warned |= read_error(&message)?.severity == b"WARNING",
+                // Notifications, an empty query, and the steps of the extended protocol.
+                b'A' | b'I' | b'1' | b'2' | b'n' => (),
                 other => {
                     let what = format!("unexpected message {:?}", char::from(other));
                     return Err(QueryError::Protocol { what });

@@ -4,6 +4,7 @@ use crate::auth::Secret;
 use crate::backend::{Login, LoginSecret, TlsPolicy};
 use crate::control::Policy;
 use crate::failover;
+use crate::failover::Instance;
 use crate::sql::FunctionLists;
 use crate::store::Store;
 use std::sync::Arc;
@@ -56,17 +57,14 @@ pub struct LiveControl {
 }
 
 impl ControlConfig {
-    /// How the control plane logs in to a server.
-    pub(crate) fn login(&self, server: &WatchedServer) -> Login {
+    /// How the control plane of this process logs in to a server.
+    pub(crate) fn login(&self, server: &WatchedServer, instance: Instance) -> Login {
         let secret = match &server.password {
             Some(password) => LoginSecret::Password(password.clone()),
             None => LoginSecret::None,
         };
         let mut login = Login::new(&self.user, &self.database, secret);
-        login.params.push(("application_name".to_owned(), APPLICATION_NAME.to_owned()));
+        login.params.push(("application_name".to_owned(), instance.application_name()));
         login
     }
 }
-
-/// What `pg_stat_activity` says of the control plane's connections.
-pub(crate) const APPLICATION_NAME: &str = "pgsteer control";

@@ -8,7 +8,9 @@
 //! link whose question timed out must be dropped.
 
 use crate::backend;
-use crate::backend::{Backend, ConnectError, Login, QueryError, Replication, ResultSet, Target};
+use crate::backend::{
+    Backend, ConnectError, Login, QueryError, Replication, ResultSet, ServerError, Target,
+};
 use crate::clock;
 use crate::clock::Moment;
 use crate::control::fold::PrimaryAt;
@@ -255,6 +257,25 @@ impl Link {
         in_time(within, self.ask(sql)).await
     }
 
+    /// Asks several questions in one go; one that fails does not keep the next from being asked.
+    /// Each is a transaction of its own.
+    pub(crate) async fn each_within(
+        &mut self,
+        questions: &[&str],
+        within: Duration,
+    ) -> Result<Vec<Result<Answer, ServerError>>, LinkError> {
+        in_time(within, async {
+            let answers = self.backend.pipeline(questions).await?;
+            Ok(answers.into_iter().map(|answer| answer.map(Answer::read)).collect())
+        })
+        .await
+    }
+
+    /// The server's process, and the key to cancel with what it does.
+    pub(crate) fn cancel_key(&self) -> (i32, Box<[u8]>) {
+        (self.backend.pid, self.backend.key.clone())
+    }
+
     async fn ask(&mut self, sql: &str) -> Result<Vec<Row>, LinkError> {
         Ok(rows(self.backend.query(sql).await?))
     }
@@ -265,6 +286,22 @@ impl Link {
             answers.push(rows(answer.map_err(QueryError::Server)?));
         }
         Ok(answers)
+    }
+}
+
+/// What one question was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The first statement's rows that has any.
+    pub rows: Vec<Row>,
+    /// Whether the server warned of something.
+    pub warned: bool,
+}
+
+impl Answer {
+    fn read(sets: Vec<ResultSet>) -> Self {
+        let warned = sets.iter().any(|set| set.warned);
+        Self { rows: rows(sets), warned }
     }
 }
 

@@ -18,9 +18,10 @@ use crate::backend::{SslMode, TlsPolicy};
 use crate::clock;
 use crate::clock::Moment;
 use crate::control::catalog;
-use crate::control::config::{APPLICATION_NAME, ControlConfig, LiveControl};
+use crate::control::config::{ControlConfig, LiveControl};
 use crate::control::desk::Desk;
 use crate::control::fold::Vacancy;
+use crate::failover::Instance;
 use crate::pg::SqlState;
 use crate::sql::Catalog;
 use crate::sql::FunctionLists;
@@ -70,6 +71,7 @@ const DATABASES_MAX: usize = 256;
 /// What a loader needs.
 pub(crate) struct Loader {
     pub(crate) config: Arc<ControlConfig>,
+    pub(crate) instance: Instance,
     pub(crate) live: Arc<ArcSwap<LiveControl>>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) signals: Arc<Signals>,
@@ -106,6 +108,7 @@ impl Loader {
         let keeper = Keeper {
             database,
             config: Arc::clone(&self.config),
+            instance: self.instance,
             live: Arc::clone(&self.live),
             desk: Arc::clone(&self.desk),
             poke: Arc::clone(&poke),
@@ -137,6 +140,7 @@ enum Told {
 struct Keeper {
     database: Arc<str>,
     config: Arc<ControlConfig>,
+    instance: Instance,
     live: Arc<ArcSwap<LiveControl>>,
     desk: Arc<Desk>,
     poke: Arc<Notify>,
@@ -266,7 +270,7 @@ impl Keeper {
             .port(server.port)
             .username(&self.config.user)
             .database(&self.database)
-            .application_name(APPLICATION_NAME)
+            .application_name(&self.instance.application_name())
             .ssl_mode(ssl_mode(&self.config.tls))
             .statement_cache_capacity(0)
             .options([("statement_timeout", "30s"), ("lock_timeout", "5s")])

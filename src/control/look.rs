@@ -65,12 +65,12 @@ pub(crate) struct Look {
     pub history: Option<History>,
 }
 
-/// What a session of ours is set to, whatever the role's defaults are: no question may hang, and
-/// a kick waits for the local disk only.
+/// What a session of ours is set to, whatever the role's defaults are: no question may hang, a
+/// kick waits for the local disk only, and is possible on a primary that was fenced.
 pub(crate) const SETTINGS: &str = "SET search_path = pg_catalog; SET statement_timeout = '5s'; \
      SET lock_timeout = '1s'; SET idle_in_transaction_session_timeout = '5s'; \
      SET default_transaction_isolation = 'read committed'; SET synchronous_commit = 'local'; \
-     SET DateStyle = 'ISO'; SET client_min_messages = 'warning'";
+     SET default_transaction_read_only = off; SET DateStyle = 'ISO'; SET client_min_messages = 'warning'";
 
 /// Asks for [`Facts`].
 pub(crate) const FACTS: &str = "SELECT s.system_identifier, \

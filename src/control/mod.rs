@@ -13,7 +13,7 @@
 //! - A server that stalls delays no look at another.
 //! - Every question has a deadline; a connection whose question timed out is dropped.
 //!
-//! Deliberately absent: any action on a server, but for making a primary flush its log.
+//! Acts on servers are done by `hands` alone, but for making a primary flush its log.
 
 mod adopt;
 mod bell;
@@ -25,6 +25,7 @@ mod finding;
 mod fitness;
 mod fold;
 mod guard;
+pub mod hands;
 mod lag;
 mod link;
 mod loader;

@@ -1,6 +1,7 @@
 //! Starts the control plane's tasks, and hands them what a reload changed.
 
 use crate::backend::Target;
+use crate::backend::random;
 use crate::board::Board;
 use crate::clock::Moment;
 use crate::control::Bell;
@@ -13,6 +14,7 @@ use crate::control::loader::Loader;
 use crate::control::steward::Steward;
 use crate::control::watch::{Question, Watch};
 use crate::failover;
+use crate::failover::Instance;
 use crate::metrics::Metrics;
 use crate::net::TlsError;
 use crate::tasks;
@@ -95,6 +97,7 @@ impl Control {
             policy: Arc::new(ArcSwap::from_pointee(config.live.policy.clone())),
             live: Arc::new(ArcSwap::from_pointee(config.live.clone())),
         };
+        let instance = instance();
         let targets = targets(&config)?;
         let pokes: Vec<Pokes> = targets.iter().map(|_| Pokes::default()).collect();
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -111,7 +114,7 @@ impl Control {
             };
             let watch = Watch {
                 id: target.server,
-                login: config.login(server),
+                login: config.login(server, instance),
                 target,
                 policy: Arc::clone(&control.policy),
                 desk: Arc::clone(&control.desk),
@@ -123,13 +126,13 @@ impl Control {
             until(shutdown, "watch", watch.run());
             until(shutdown, "guard", guard.run());
         }
-        control.start_rest(config, links, pokes, shutdown);
+        control.start_rest((config, instance), links, pokes, shutdown);
         Ok(control)
     }
 
     fn start_rest(
         &self,
-        config: Arc<ControlConfig>,
+        (config, instance): (Arc<ControlConfig>, Instance),
         links: &Links,
         pokes: Vec<Pokes>,
         shutdown: &CancellationToken,
@@ -137,6 +140,7 @@ impl Control {
         let catalogs = Arc::new(Notify::new());
         let loader = Loader {
             config,
+            instance,
             live: Arc::clone(&self.live),
             desk: Arc::clone(&self.desk),
             signals: Arc::clone(&links.signals),
@@ -242,6 +246,12 @@ fn until(
     }));
 }
 
+/// What this process is called at the servers. Without randomness its process has to do: an
+/// instance that is not told from another only fails to arm.
+fn instance() -> Instance {
+    Instance(random().map_or_else(|_| std::process::id(), u32::from_be_bytes))
+}
+
 fn specs(config: &ControlConfig) -> Vec<Spec> {
     let weights = config.live.weights.iter().copied().chain(std::iter::repeat(1));
     let specs = config.servers.iter().zip(weights).map(|(server, weight)| Spec {
@@ -253,7 +263,7 @@ fn specs(config: &ControlConfig) -> Vec<Spec> {
     specs.collect()
 }
 
-fn targets(config: &ControlConfig) -> Result<Vec<Target>, TlsError> {
+pub(crate) fn targets(config: &ControlConfig) -> Result<Vec<Target>, TlsError> {
     let servers = (0..).map(ServerId).zip(&config.servers);
     let target = |(id, server): (ServerId, &crate::control::config::WatchedServer)| {
         Target::new(id, &server.name, &server.host, server.port, &config.tls)

@@ -37,6 +37,8 @@ pub struct Survey {
     pub role: SurveyedRole,
     /// The other instances of pgsteer that are connected to it.
     pub others: BTreeSet<Instance>,
+    /// Whether this one holds the lock by which it may act there.
+    pub locked: bool,
 }
 
 /// What a server is, and what goes with that.
@@ -102,6 +104,8 @@ pub enum Switch {
     Checksums,
     /// `restart_after_crash`: it comes back by itself.
     RestartsAfterCrash,
+    /// `allow_alter_system`, or a release that always allows it.
+    Alterable,
 }
 
 /// What our user may do on a server.
@@ -331,7 +335,13 @@ pub(super) mod sample {
                 max_senders: 10,
                 max_slots: 10,
                 keep_size: 256,
-                on: [Switch::HotStandby, Switch::Checksums, Switch::RestartsAfterCrash].into(),
+                on: [
+                    Switch::HotStandby,
+                    Switch::Checksums,
+                    Switch::RestartsAfterCrash,
+                    Switch::Alterable,
+                ]
+                .into(),
             },
             upstream: Upstream {
                 conninfo: Some(Secret::new(conninfo)),
@@ -341,6 +351,7 @@ pub(super) mod sample {
             slots: Some(Vec::new()),
             role,
             others: BTreeSet::new(),
+            locked: true,
         }
     }
 

@@ -63,12 +63,13 @@ impl SyncNames {
         };
         match (method, rest) {
             (method, [Token::Number(count), Token::Open, list @ .., Token::Close]) => {
-                let count = count.parse().ok().filter(|count| *count > 0);
-                Ok(Self::Listed {
-                    method: method.unwrap_or(SyncMethod::First),
-                    count: count.ok_or(InvalidSyncNames)?,
-                    names: names(list)?,
-                })
+                // More than can be counted is as good as more than there are.
+                let count = count.parse().unwrap_or(u16::MAX);
+                if count == 0 {
+                    return Err(InvalidSyncNames);
+                }
+                let method = method.unwrap_or(SyncMethod::First);
+                Ok(Self::Listed { method, count, names: names(list)? })
             }
             (Some(_), _) => Err(InvalidSyncNames),
             (None, list) => {
@@ -228,6 +229,7 @@ mod tests {
             ("ANY 1 (\"db-1:5432\", \"a\"\"b\")", Ok(listed(Any, 1, &["db-1:5432", "a\"b"]))),
             ("\"any\"", Ok(listed(First, 1, &["any"]))),
             ("anyone", Ok(listed(First, 1, &["anyone"]))),
+            ("ANY 99999999999 (a)", Ok(listed(Any, u16::MAX, &["a"]))),
             ("ANY 1 (1, 2)", Ok(listed(Any, 1, &["1", "2"]))),
             ("12", Ok(listed(First, 1, &["12"]))),
             ("s1$x", Ok(listed(First, 1, &["s1$x"]))),

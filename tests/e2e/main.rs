@@ -35,6 +35,7 @@ mod logins;
 mod own;
 mod lost_servers;
 mod flow;
+mod hands;
 mod leaks;
 mod pieces;
 mod pooling;

@@ -165,7 +165,7 @@ fn idle_backends_are_replaced_unseen(house: &House) {
     }
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
-               AND application_name <> 'pgsteer control'";
+               AND application_name NOT LIKE 'pgsteer control%'";
     for round in 0..5 {
         let mut ended = 0;
         for server in house.cluster.servers() {

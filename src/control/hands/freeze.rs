@@ -1,0 +1,279 @@
+//! Cutting a standby off from its upstream, giving it back, and giving it another.
+//!
+//! A standby without `primary_conninfo` and `restore_command` receives nothing, from nobody, and
+//! so acknowledges nothing for the old primary, reachable or not. Up to where it holds the log is
+//! known once no walreceiver runs, and none can be started by a process that has not heard of the
+//! change yet (`setting`).
+//!
+//! That "the position does not move any more" would prove nothing: a standby may be slow. What
+//! was received is final when the walreceiver has ended. Before one was ever started, only
+//! "nothing is left to apply" tells how much lies there; when one is started, all of that has
+//! been applied, so from then on the greater of the two positions is the end.
+//!
+//! Source: `WaitForWALToBecomeAvailable` in `access/transam/xlogrecovery.c` and
+//! `RequestXLogStreaming` in `replication/walreceiverfuncs.c` of PostgreSQL.
+
+use crate::auth::Secret;
+use crate::clock;
+use crate::control::hands::HandError;
+use crate::control::hands::line::Line;
+use crate::control::hands::setting;
+use crate::control::hands::setting::{Change, RELOAD};
+use crate::control::hands::way::Way;
+use crate::control::look::Row;
+use crate::failover::{Frozen, Upstream};
+use crate::pg::{Conninfo, Lsn, Timeline};
+use crate::topology::Role;
+use std::time::Duration;
+
+/// What a standby is told of where its log comes from.
+pub(super) const UPSTREAM: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
+     pg_catalog.current_setting('primary_conninfo'), \
+     pg_catalog.current_setting('restore_command'), \
+     pg_catalog.current_setting('primary_slot_name')";
+
+/// How a standby that was cut off stands.
+const STAND: &str = "SELECT (SELECT count(w.pid) FROM pg_catalog.pg_stat_wal_receiver AS w), \
+     pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn(), \
+     (SELECT a.wait_event FROM pg_catalog.pg_stat_activity AS a \
+      WHERE a.backend_type = 'startup'), pg_catalog.pg_is_in_recovery()";
+
+/// From whom a standby receives now.
+const RECEIVES: &str = "SELECT w.status, w.sender_host, w.sender_port, w.received_tli \
+     FROM pg_catalog.pg_stat_wal_receiver AS w WHERE w.pid IS NOT NULL";
+
+/// What the startup process waits for when nothing that it could apply is left anywhere.
+const NOTHING_LEFT: &str = "RecoveryRetrieveRetryInterval";
+
+/// Between two questions how it stands.
+const PACE: Duration = Duration::from_millis(2);
+
+/// Between two wakings of a standby that does not stream yet: without one it would sleep for
+/// `wal_retrieve_retry_interval`, 5 s by default, after each attempt that failed.
+const NUDGE: Duration = Duration::from_millis(50);
+
+/// What a standby is told now of where its log comes from.
+pub(super) async fn upstream(line: &mut Line<'_>) -> Result<(Role, Upstream), HandError> {
+    let rows = line.ask(UPSTREAM).await?;
+    read_upstream(&rows).ok_or(HandError::Answer("settings"))
+}
+
+/// Cuts a standby off; what undoes it must be durable by now.
+pub(super) async fn freeze(line: &mut Line<'_>, now: &Upstream) -> Result<Frozen, HandError> {
+    let connected = now.conninfo.as_ref().is_none_or(|conninfo| !conninfo.reveal().is_empty());
+    let restores = !now.restore_command.reveal().is_empty();
+    let mut changes: Vec<Change<'_>> = Vec::new();
+    // First, so that nothing is done by halves where we may not change it.
+    if restores {
+        changes.push(("restore_command", Some("")));
+    }
+    if connected {
+        changes.push(("primary_conninfo", Some("")));
+    }
+    if changes.is_empty() {
+        setting::everywhere(line).await?;
+    } else {
+        setting::set(line, &changes).await?;
+    }
+    let way = Way::open(line).await?;
+    let at = end_of_log(line, way).await?;
+    let look = line.look().await?;
+    if look.role == Role::Primary {
+        return Err(HandError::IsA(Role::Primary));
+    }
+    let timeline = look.timeline.ok_or(HandError::NoEnd)?;
+    Ok(Frozen { at, timeline })
+}
+
+/// Waits until nothing comes in any more, and tells up to where the log goes. The last bytes may
+/// be the beginning of a record that never arrived; so compared, who has more bytes has all the
+/// records of who has fewer.
+async fn end_of_log(line: &mut Line<'_>, mut way: Way) -> Result<Lsn, HandError> {
+    loop {
+        let rows = line.ask(STAND).await?;
+        let stand = read_stand(&rows).ok_or(HandError::Answer("stand"))?;
+        if stand.role == Role::Primary {
+            return Err(HandError::IsA(Role::Primary));
+        }
+        if let Some(at) = stand.end {
+            return Ok(at);
+        }
+        way.clear(line).await?;
+        if line.pause(PACE).await.is_err() {
+            return Err(if stand.receives { line.late() } else { HandError::NoEnd });
+        }
+    }
+}
+
+/// Gives a standby its upstream of before back.
+pub(super) async fn unfreeze(line: &mut Line<'_>, before: &Upstream) -> Result<(), HandError> {
+    let conninfo = before.conninfo.as_ref();
+    let conninfo = conninfo.ok_or(HandError::NothingNoted("primary_conninfo"))?;
+    let changes = [
+        ("primary_conninfo", Some(conninfo.reveal())),
+        ("restore_command", Some(before.restore_command.reveal())),
+    ];
+    let (_, now) = upstream(line).await?;
+    let restores = now.restore_command != before.restore_command;
+    setting::set(line, changes.get(..if restores { 2 } else { 1 }).unwrap_or(&changes)).await
+}
+
+/// Whom a standby is to follow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lead<'l> {
+    pub(super) host: &'l str,
+    pub(super) port: u16,
+    /// Its branch. One that left the standby's own behind the standby's position streams the
+    /// common part as well, and is never followed on.
+    pub(super) timeline: Timeline,
+}
+
+/// Makes a standby follow another server, and waits until it streams the same branch from there.
+///
+/// `restore_command` stays as it is: while a standby is between two branches, an archive may hold
+/// more of the old one than the new one has. See [`restore_archive`].
+pub(super) async fn repoint(
+    line: &mut Line<'_>,
+    before: &Upstream,
+    lead: &Lead<'_>,
+) -> Result<(), HandError> {
+    let conninfo = before.conninfo.as_ref();
+    let conninfo = conninfo.ok_or(HandError::NothingNoted("primary_conninfo"))?;
+    let wanted = Conninfo::parse(conninfo.reveal())?.to_server(lead.host, lead.port);
+    let (role, now) = upstream(line).await?;
+    if role == Role::Primary {
+        return Err(HandError::IsA(Role::Primary));
+    }
+    if now.read().as_ref() != Some(&wanted) {
+        let text = wanted.text();
+        setting::set(line, &[("primary_conninfo", Some(&text))]).await?;
+    }
+    match await_stream(line, lead).await {
+        Err(HandError::Late(_)) => {
+            Err(HandError::Unfit("it does not stream from the other server yet"))
+        }
+        done => done,
+    }
+}
+
+async fn await_stream(line: &mut Line<'_>, lead: &Lead<'_>) -> Result<(), HandError> {
+    let mut nudged = clock::now();
+    while !follows(&line.ask(RECEIVES).await?, lead) {
+        if clock::now().since(nudged) >= NUDGE {
+            line.ask(RELOAD).await?;
+            nudged = clock::now();
+        }
+        line.pause(PACE).await?;
+    }
+    Ok(())
+}
+
+/// Gives a standby that follows its new upstream the archive of before back.
+pub(super) async fn restore_archive(
+    line: &mut Line<'_>,
+    before: &Upstream,
+) -> Result<(), HandError> {
+    setting::set(line, &[("restore_command", Some(before.restore_command.reveal()))]).await
+}
+
+/// How a standby that was cut off stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stand {
+    role: Role,
+    receives: bool,
+    /// Up to where it holds the log, if that is certain.
+    end: Option<Lsn>,
+}
+
+fn read_stand(rows: &[Row]) -> Option<Stand> {
+    let row = rows.first()?;
+    let text = |column: usize| row.get(column)?.as_deref();
+    let lsn = |column: usize| text(column)?.parse::<Lsn>().ok().filter(|lsn| lsn.is_valid());
+    let receiving = text(0)? != "0";
+    let (received, replayed) = (lsn(1), lsn(2).unwrap_or_default());
+    let known = received.is_some() || text(3) == Some(NOTHING_LEFT);
+    let end = (!receiving && known).then(|| received.unwrap_or_default().max(replayed));
+    Some(Stand { role: role(text(4)?), receives: receiving, end })
+}
+
+fn read_upstream(rows: &[Row]) -> Option<(Role, Upstream)> {
+    let row = rows.first()?;
+    let text = |column: usize| row.get(column)?.as_deref();
+    let upstream = Upstream {
+        conninfo: Some(Secret::new(text(1)?.to_owned())),
+        restore_command: Secret::new(text(2)?.to_owned()),
+        slot: text(3)?.into(),
+    };
+    Some((role(text(0)?), upstream))
+}
+
+fn role(in_recovery: &str) -> Role {
+    if in_recovery == "t" { Role::Standby } else { Role::Primary }
+}
+
+/// Whether it streams that branch from there; where our user can't see it, whether it receives.
+fn follows(rows: &[Row], lead: &Lead<'_>) -> bool {
+    let Some(row) = rows.first() else { return false };
+    let text = |column: usize| row.get(column).and_then(Option::as_deref);
+    let number = |column: usize| text(column)?.parse::<u32>().ok();
+    match text(0) {
+        None => true,
+        Some(status) => {
+            status == "streaming"
+                && text(1) == Some(lead.host)
+                && number(2) == Some(lead.port.into())
+                && number(3) == Some(lead.timeline.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_certain_or_not_told() {
+        let stand = |row: [&str; 5]| {
+            let row = row.iter().map(|text| (*text != "-").then(|| (*text).to_owned())).collect();
+            read_stand(&[row]).unwrap().end.map(|lsn| lsn.to_string())
+        };
+        let slept = NOTHING_LEFT;
+        let cases = [
+            ("it still receives", ["1", "0/5000100", "0/5000000", slept, "t"], None),
+            (
+                "more received than applied",
+                ["0", "0/5000100", "0/5000000", "-", "t"],
+                Some("0/5000100"),
+            ),
+            (
+                "received starts at a segment",
+                ["0", "0/5000000", "0/5000200", slept, "t"],
+                Some("0/5000200"),
+            ),
+            ("restarted, and applies", ["0", "-", "0/5000000", "-", "t"], None),
+            ("restarted, and has applied", ["0", "-", "0/5000000", slept, "t"], Some("0/5000000")),
+        ];
+        for (name, row, expected) in cases {
+            assert_eq!(stand(row).as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn whom_it_follows_is_told_by_address_and_branch() {
+        let lead = Lead { host: "a", port: 5, timeline: Timeline(2) };
+        let rows = |row: &[&str]| {
+            vec![row.iter().map(|text| (*text != "-").then(|| (*text).to_owned())).collect::<Row>()]
+        };
+        assert!(follows(&rows(&["streaming", "a", "5", "2"]), &lead));
+        for row in [
+            ["waiting", "a", "5", "2"],
+            ["streaming", "b", "5", "2"],
+            ["streaming", "a", "6", "2"],
+            ["streaming", "a", "5", "1"],
+        ] {
+            assert!(!follows(&rows(&row), &lead), "{row:?}");
+        }
+        assert!(follows(&rows(&["-", "-", "-", "-"]), &lead), "what can't be seen");
+        assert!(!follows(&[], &lead));
+    }
+}

@@ -1,0 +1,173 @@
+//! One server's hand: its standing connection, its notes, its last survey, and the acts.
+//!
+//! The connection is opened ahead, so that an act in a failover pays for no login. One act or
+//! survey at a time has it; hands of other servers know nothing of it.
+
+use crate::backend::{Login, Target};
+use crate::clock;
+use crate::control::hands::HandError;
+use crate::control::hands::line::{Line, Standing};
+use crate::control::hands::notes::Notes;
+use crate::control::hands::{lock, questions, setting};
+use crate::control::link::Link;
+use crate::failover::{Instance, Survey};
+use crate::pg::quote_literal;
+use arc_swap::ArcSwapOption;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify};
+use tracing::debug;
+
+/// Where a server is, for other servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Host name, address, or the directory of a unix socket.
+    pub host: Arc<str>,
+    /// TCP port, or the number in the unix socket's name.
+    pub port: u16,
+}
+
+/// One server's hand.
+#[derive(Debug)]
+pub(super) struct Hand {
+    pub(super) name: Arc<str>,
+    pub(super) target: Target,
+    pub(super) address: Address,
+    pub(super) notes: Notes,
+    login: Login,
+    instance: Instance,
+    home: Mutex<Option<Standing>>,
+    survey: ArcSwapOption<Survey>,
+    /// Rung when a survey is wanted now.
+    wanted: Notify,
+}
+
+/// Between two surveys.
+const SURVEY_EVERY: Duration = Duration::from_secs(2);
+
+/// Longest survey, and longest attempt to open a connection for one.
+const SURVEY_MAX: Duration = Duration::from_secs(2);
+
+/// The first pause after a survey that failed; doubled up to [`SURVEY_EVERY`].
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(50);
+
+/// Statements may hold a password: where we may, we keep them out of the server's log.
+const UNLOGGED: &str = "SELECT pg_catalog.set_config(s.name, s.off, false) \
+     FROM (VALUES ('log_statement', 'none'), ('log_min_duration_statement', '-1'), \
+                  ('log_min_error_statement', 'panic')) AS s (name, off) \
+     WHERE (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = CURRENT_USER)";
+
+/// Whether a slot of this name is there.
+const HAS_SLOT: &str = "SELECT count(*) FROM pg_catalog.pg_replication_slots AS s \
+     WHERE s.slot_type = 'physical' AND s.slot_name = ";
+
+impl Hand {
+    pub(super) fn new(target: Target, login: Login, address: Address, notes: Notes) -> Self {
+        let instance = login.params.iter().find_map(|(_, value)| Instance::of_application(value));
+        Self {
+            name: Arc::clone(&target.name),
+            target,
+            address,
+            notes,
+            login,
+            instance: instance.unwrap_or(Instance(0)),
+            home: Mutex::new(None),
+            survey: ArcSwapOption::empty(),
+            wanted: Notify::new(),
+        }
+    }
+
+    /// The last survey, however old.
+    pub(super) fn surveyed(&self) -> Option<Arc<Survey>> {
+        self.survey.load_full()
+    }
+
+    /// Has it surveyed soon.
+    pub(super) fn survey_soon(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// The connection, for an act that may take so long. It holds the lock by which we may act.
+    pub(super) async fn acting(&self, within: Duration) -> Result<Line<'_>, HandError> {
+        let mut line = self.line(within).await?;
+        lock::take(&mut line, &self.name).await?;
+        Ok(line)
+    }
+
+    /// The connection, whoever holds the lock.
+    pub(super) async fn line(&self, within: Duration) -> Result<Line<'_>, HandError> {
+        let began = clock::now();
+        let until = began + within;
+        let late = || HandError::Late(within);
+        let mut home = tokio::time::timeout(within, self.home.lock()).await.map_err(|_| late())?;
+        if let Some(standing) = home.take() {
+            return Ok(Line::new(home, standing, (began, until)));
+        }
+        let left = until.since(clock::now());
+        let opened = Link::open(&self.target, &self.login, left).await?;
+        let standing = Standing { link: opened, locked: false };
+        let mut line = Line::new(home, standing, (began, until));
+        line.ask(UNLOGGED).await?;
+        Ok(line)
+    }
+
+    /// The pause until the next survey, after one that went so.
+    pub(super) async fn rest(&self, survey: &Result<(), HandError>, retry: &mut Duration) {
+        let pause = match survey {
+            Ok(()) => {
+                *retry = RETRY_FIRST;
+                SURVEY_EVERY
+            }
+            Err(error) => {
+                debug!(server = %self.name, error = %error, "survey failed");
+                std::mem::replace(retry, (*retry * 2).min(SURVEY_EVERY))
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.wanted.notified() => {}
+        }
+    }
+
+    /// Surveys the server, and notes what would undo a freeze of it.
+    pub(super) async fn survey_now(&self) -> Result<(), HandError> {
+        let mut line = self.line(SURVEY_MAX).await?;
+        let name = self.instance.application_name();
+        let locked = lock::take_if_free(&mut line, &name).await?;
+        let asked = clock::now();
+        let version = line.version();
+        let answers = line.all(&questions::questions(version)).await?;
+        let answered = clock::now();
+        let taken = questions::Taken { asked, answered, version, own: self.instance, locked };
+        let survey = questions::read(&answers, &taken).ok_or(HandError::Answer("survey"))?;
+        drop(line);
+        let upstream = survey.upstream.clone();
+        self.survey.store(Some(Arc::new(survey)));
+        // Ahead of time, so that a freeze need not wait for a disk.
+        self.notes.of_upstream(&upstream).await
+    }
+
+    /// Runs one statement on a connection of its own, which keeps no act waiting.
+    pub(super) async fn apart(&self, sql: &str, within: Duration) -> Result<(), HandError> {
+        let began = clock::now();
+        let mut link = Link::open(&self.target, &self.login, within).await?;
+        link.ask_within("SET statement_timeout = 0", within).await?;
+        let left = within.saturating_sub(clock::now().since(began));
+        link.ask_within(sql, left).await?;
+        Ok(())
+    }
+
+    /// Makes sure that a standby may receive through a slot of this name. It keeps nothing until
+    /// one does.
+    pub(super) async fn ensure_slot(&self, slot: &str, within: Duration) -> Result<(), HandError> {
+        let mut line = self.acting(within).await?;
+        let there = line.ask(&format!("{HAS_SLOT}{}", quote_literal(slot))).await?;
+        if setting::first(&there) == Some("0") {
+            let slot = quote_literal(slot);
+            let create =
+                format!("SELECT pg_catalog.pg_create_physical_replication_slot({slot}, false)");
+            line.ask(&create).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,356 @@
+//! The hands and eyes on the servers: one standing connection each, which surveys while all is
+//! well and acts when it is not.
+//!
+//! Invariants:
+//! - One server at a time: an act that hangs holds up no act on another.
+//! - Every act is idempotent and has a deadline. One that failed or was late may have been done,
+//!   and is asked for again; what it did is seen by the next look.
+//! - Whoever acts holds the server's lock: an earlier holder has lost his session by then.
+//! - What undoes an act is stored before it is done.
+//! - A standby's connection string is the operator's: only host and port are ever changed.
+//!
+//! Deliberately absent: which act is due, and in which order. That is `failover::decide`.
+
+mod demote;
+mod error;
+mod fence;
+mod freeze;
+mod hand;
+mod line;
+mod lock;
+mod notes;
+mod promote;
+mod prove;
+mod questions;
+mod setting;
+mod way;
+
+pub use error::HandError;
+pub use fence::Ending;
+pub use hand::Address;
+pub use promote::Promoted;
+
+use crate::backend::{Login, Target};
+use crate::control::config::ControlConfig;
+use crate::control::hands::freeze::Lead;
+use crate::control::hands::hand::Hand;
+use crate::control::hands::notes::Notes;
+use crate::control::start::targets;
+use crate::failover::{
+    Fenced, Frozen, Instance, Promise, ServerView, Survey, SurveyedRole, Upstream, WeakPromise,
+};
+use crate::net::TlsError;
+use crate::pg::{Conninfo, Lsn};
+use crate::store::Store;
+use crate::tasks;
+use crate::topology::{Role, ServerId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// A server to have a hand on.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// Where it is for us.
+    pub target: Target,
+    /// As whom; its `application_name` says which instance of pgsteer we are.
+    pub login: Login,
+    /// Where it is for its standbys.
+    pub address: Address,
+}
+
+/// A hand on each server.
+#[derive(Debug)]
+pub struct Hands {
+    hands: Vec<Hand>,
+}
+
+/// Longest for each act. What takes longer is asked for again.
+const FREEZE_MAX: Duration = Duration::from_secs(2);
+const REPOINT_MAX: Duration = Duration::from_secs(3);
+const SLOT_MAX: Duration = Duration::from_secs(1);
+const PROMOTE_MAX: Duration = Duration::from_secs(4);
+const PROVE_MAX: Duration = Duration::from_secs(1);
+const FENCE_MAX: Duration = Duration::from_secs(3);
+const DEMOTE_MAX: Duration = Duration::from_secs(3);
+const CHECKPOINT_MAX: Duration = Duration::from_mins(1);
+const ASK_MAX: Duration = Duration::from_secs(1);
+
+impl Hands {
+    /// A hand on each server, by its id. What undoes an act goes to `store`.
+    pub fn new(servers: Vec<Reach>, store: &Store) -> Self {
+        let hand = |reach: Reach| {
+            let notes = Notes::new(Arc::clone(&reach.target.name), store.clone());
+            Hand::new(reach.target, reach.login, reach.address, notes)
+        };
+        Self { hands: servers.into_iter().map(hand).collect() }
+    }
+
+    /// A hand on each server that the control plane is told of; `instance` is this process.
+    ///
+    /// # Errors
+    /// The certificates that are trusted can't be read.
+    pub fn of(config: &ControlConfig, instance: Instance, store: &Store) -> Result<Self, TlsError> {
+        let targets = targets(config)?;
+        let servers = targets.into_iter().zip(&config.servers).map(|(target, server)| {
+            let (host, port) = &server.replication_address;
+            let address = Address { host: Arc::clone(host), port: *port };
+            Reach { target, login: config.login(server, instance), address }
+        });
+        Ok(Self::new(servers.collect(), store))
+    }
+
+    /// Keeps a connection to each server open and its survey fresh, until `shutdown`. Must be
+    /// called on the runtime that is to do it.
+    pub fn keep(self: &Arc<Self>, shutdown: &CancellationToken) {
+        for at in 0..self.hands.len() {
+            let (hands, ending) = (Arc::clone(self), shutdown.clone());
+            // Nobody waits for it: dropped, it closes its connection.
+            drop(tasks::spawn("hand", async move {
+                let Some(hand) = hands.hands.get(at) else { return };
+                tokio::select! {
+                    () = ending.cancelled() => {}
+                    () = hands.keep_one(hand) => {}
+                }
+            }));
+        }
+    }
+
+    async fn keep_one(&self, hand: &Hand) {
+        let mut retry = hand::RETRY_FIRST;
+        loop {
+            let surveyed = hand.survey_now().await;
+            let mended = match surveyed {
+                Ok(()) => self.mend(hand).await,
+                Err(error) => Err(error),
+            };
+            hand.rest(&mended, &mut retry).await;
+        }
+    }
+
+    /// Gives a server the archive back that a freeze took from it, once it can't mislead it: it
+    /// is the primary, or streams from one on the very same branch.
+    async fn mend(&self, hand: &Hand) -> Result<(), HandError> {
+        let Some(before) = hand.notes.cut().await? else { return Ok(()) };
+        let Some(survey) = hand.surveyed().filter(|survey| survey.locked) else { return Ok(()) };
+        let follows = match survey.role {
+            SurveyedRole::Primary { .. } => true,
+            SurveyedRole::Standby { receiving, .. } => {
+                receiving == Some(true) && self.follows_a_primary(hand, &survey).await?
+            }
+        };
+        if follows {
+            let mut line = hand.acting(FREEZE_MAX).await?;
+            freeze::restore_archive(&mut line, &before).await?;
+            hand.notes.restored().await?;
+        }
+        Ok(())
+    }
+
+    async fn follows_a_primary(&self, hand: &Hand, survey: &Survey) -> Result<bool, HandError> {
+        let Some(conninfo) = survey.upstream.read() else { return Ok(false) };
+        let leads = |other: &&Hand| conninfo.leads_to(&other.address.host, other.address.port);
+        let Some(upstream) = self.hands.iter().find(leads) else { return Ok(false) };
+        let theirs = upstream.line(ASK_MAX).await?.look().await?;
+        let own = hand.line(ASK_MAX).await?.look().await?;
+        let primary = theirs.role == Role::Primary;
+        Ok(primary && own.timeline.is_some() && own.timeline == theirs.timeline)
+    }
+
+    /// The last survey of a server, however old; `None`: never.
+    pub fn survey(&self, server: ServerId) -> Option<Arc<Survey>> {
+        self.hands.get(server.index())?.surveyed()
+    }
+
+    /// Has a server surveyed soon: something changed there.
+    pub fn survey_soon(&self, server: ServerId) {
+        if let Some(hand) = self.hands.get(server.index()) {
+            hand.survey_soon();
+        }
+    }
+
+    /// What the server of this name promises by its settings, as far as is known; `None`: that
+    /// can't be told yet.
+    pub fn promise(&self, primary: &str) -> Option<Promise> {
+        let surveys: Vec<_> = self.hands.iter().map(Hand::surveyed).collect();
+        let servers: Vec<_> = self
+            .hands
+            .iter()
+            .zip(&surveys)
+            .map(|(hand, survey)| (&hand.name, survey.as_deref()))
+            .collect();
+        match crate::failover::promise(primary, &servers) {
+            Promise::Asynchronous(WeakPromise::NotSeen) => None,
+            promise @ (Promise::Quorum { .. } | Promise::Asynchronous(_)) => Some(promise),
+        }
+    }
+
+    /// Adds to a view what the survey knows: whether it replays with a delay, and whether its
+    /// link to the primary is kept alive at least twice within `fresh`.
+    pub fn complete(&self, view: &mut ServerView, primary: &str, fresh: Duration) {
+        let Some(survey) = self.survey(view.id) else { return };
+        view.tags.delayed = !survey.settings.apply_delay.is_zero();
+        let primary = self.hands.iter().find(|hand| &*hand.name == primary);
+        let primary = primary.and_then(Hand::surveyed);
+        let keepalive = survey.keepalive(primary.as_deref().map(|survey| &survey.settings));
+        view.keepalive = keepalive.is_some_and(|every| every * 2 <= fresh);
+    }
+
+    /// Cuts a standby off from its upstream; returns up to where it holds the log.
+    pub async fn freeze(&self, server: ServerId) -> Result<Frozen, HandError> {
+        let hand = self.hand(server)?;
+        let mut line = hand.acting(FREEZE_MAX).await?;
+        let (role, now) = freeze::upstream(&mut line).await?;
+        if role == Role::Primary {
+            return Err(HandError::IsA(role));
+        }
+        hand.notes.will_cut(&now).await?;
+        let frozen = freeze::freeze(&mut line, &now).await;
+        hand.survey_soon();
+        frozen
+    }
+
+    /// Gives a standby its upstream of before back.
+    pub async fn unfreeze(&self, server: ServerId) -> Result<(), HandError> {
+        let hand = self.hand(server)?;
+        let before = known(hand).await?;
+        let mut line = hand.acting(FREEZE_MAX).await?;
+        freeze::unfreeze(&mut line, &before).await?;
+        hand.notes.restored().await?;
+        hand.survey_soon();
+        Ok(())
+    }
+
+    /// Makes a standby follow another server, through the same slot, and waits until it streams
+    /// from there.
+    pub async fn repoint(&self, server: ServerId, to: ServerId) -> Result<(), HandError> {
+        let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
+        let before = known(hand).await?;
+        if !before.slot.is_empty() {
+            upstream.ensure_slot(&before.slot, SLOT_MAX).await?;
+        }
+        let timeline = upstream.line(ASK_MAX).await?.look().await?.timeline;
+        let lead = Lead {
+            host: &upstream.address.host,
+            port: upstream.address.port,
+            timeline: timeline.ok_or(HandError::Answer("timeline"))?,
+        };
+        let mut line = hand.acting(REPOINT_MAX).await?;
+        freeze::repoint(&mut line, &before, &lead).await?;
+        hand.survey_soon();
+        Ok(())
+    }
+
+    /// Makes a standby the primary.
+    pub async fn promote(&self, server: ServerId) -> Result<Promoted, HandError> {
+        let hand = self.hand(server)?;
+        let mut line = hand.acting(PROMOTE_MAX).await?;
+        let promoted = promote::promote(&mut line).await;
+        hand.survey_soon();
+        promoted
+    }
+
+    /// Has a commit confirmed as the settings of this primary demand.
+    pub async fn prove(&self, server: ServerId) -> Result<(), HandError> {
+        let hand = self.hand(server)?;
+        let mut line = hand.acting(PROVE_MAX).await?;
+        prove::prove(&mut line, &hand.target).await
+    }
+
+    /// Keeps a live primary from taking writes, from anybody; `ours` are the processes of this
+    /// proxy's sessions there, which are left alone.
+    pub async fn fence(&self, server: ServerId, ours: &[i32]) -> Result<Fenced, HandError> {
+        let hand = self.hand(server)?;
+        let mut line = hand.acting(FENCE_MAX).await?;
+        if let Some(now) = fence::settings(&mut line).await? {
+            hand.notes.of_fence(&now).await?;
+        }
+        let fenced = fence::fence(&mut line, ours).await;
+        hand.survey_soon();
+        fenced
+    }
+
+    /// Lets a primary take writes again. One that is not fenced needs nothing.
+    pub async fn unfence(&self, server: ServerId) -> Result<(), HandError> {
+        let hand = self.hand(server)?;
+        let mut line = hand.acting(FENCE_MAX).await?;
+        if fence::settings(&mut line).await?.is_some() {
+            return Ok(());
+        }
+        let before = hand.notes.unfenced().await?;
+        let before = before.ok_or(HandError::NothingNoted("synchronous_standby_names"))?;
+        let unfenced = fence::unfence(&mut line, &before).await;
+        hand.survey_soon();
+        unfenced
+    }
+
+    /// Ends sessions of a primary that are not `spared`, and returns how many are left.
+    pub async fn end_sessions(
+        &self,
+        server: ServerId,
+        which: Ending,
+        spared: &[i32],
+    ) -> Result<usize, HandError> {
+        let mut line = self.hand(server)?.acting(FENCE_MAX).await?;
+        fence::end_sessions(&mut line, which, spared).await
+    }
+
+    /// How many sessions of a primary could write that are not `ours`.
+    pub async fn foreign(&self, server: ServerId, ours: &[i32]) -> Result<usize, HandError> {
+        fence::foreign(&mut self.hand(server)?.line(ASK_MAX).await?, ours).await
+    }
+
+    /// Where the log of a primary ends, with everything that it acknowledged.
+    pub async fn position(&self, server: ServerId) -> Result<Lsn, HandError> {
+        fence::end_of_log(&mut self.hand(server)?.line(ASK_MAX).await?).await
+    }
+
+    /// Makes a live primary restart as a standby of another server. Only a superuser can.
+    pub async fn demote(&self, server: ServerId, to: ServerId) -> Result<(), HandError> {
+        let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
+        let conninfo = self.link_of(hand, upstream).await?;
+        if let Some(slot) = hand.surveyed().map(|survey| Arc::clone(&survey.upstream.slot))
+            && !slot.is_empty()
+        {
+            upstream.ensure_slot(&slot, SLOT_MAX).await?;
+        }
+        let mut line = hand.acting(DEMOTE_MAX).await?;
+        let demoted = demote::demote(&mut line, &conninfo.text()).await;
+        hand.survey_soon();
+        demoted
+    }
+
+    /// Writes a checkpoint, on a connection of its own: it may take long.
+    pub async fn checkpoint(&self, server: ServerId) -> Result<(), HandError> {
+        self.hand(server)?.apart("CHECKPOINT", CHECKPOINT_MAX).await
+    }
+
+    fn hand(&self, server: ServerId) -> Result<&Hand, HandError> {
+        self.hands.get(server.index()).ok_or(HandError::NoSuchServer)
+    }
+
+    /// How a server that was never a standby would follow another: as that one follows others,
+    /// under its own name.
+    async fn link_of(&self, hand: &Hand, to: &Hand) -> Result<Conninfo, HandError> {
+        let (host, port) = (&*to.address.host, to.address.port);
+        let own = hand.notes.upstream().await?;
+        if let Some(own) = own.as_ref().and_then(Upstream::read) {
+            return Ok(own.to_server(host, port));
+        }
+        let theirs = known(to).await?.read();
+        let theirs = theirs.ok_or(HandError::NothingNoted("primary_conninfo"))?;
+        let survey = hand.surveyed();
+        let cluster = survey.as_ref().map_or("", |survey| &survey.settings.cluster_name);
+        let link = theirs.to_server(host, port);
+        Ok(if cluster.is_empty() {
+            link.with("application_name", &hand.name)
+        } else {
+            link.with("application_name", cluster)
+        })
+    }
+}
+
+/// How a server received the log when it did last.
+async fn known(hand: &Hand) -> Result<Upstream, HandError> {
+    hand.notes.upstream().await?.ok_or(HandError::NothingNoted("primary_conninfo"))
+}

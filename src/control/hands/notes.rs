@@ -1,0 +1,126 @@
+//! What undoes our acts on one server, stored before they are done.
+//!
+//! A standby's `primary_conninfo` may be the only copy of a password: it is noted as soon as it is
+//! seen, and before it is cleared at the latest. What we cleared ourselves is never noted over
+//! what was there.
+
+use crate::auth::Secret;
+use crate::control::hands::HandError;
+use crate::control::hands::fence::Unfenced;
+use crate::failover::Upstream;
+use crate::store::{Note, Store};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// The notes on one server.
+#[derive(Debug)]
+pub(super) struct Notes {
+    server: Arc<str>,
+    store: Store,
+    /// What lies in the store, once it was read.
+    known: Mutex<Option<Note>>,
+}
+
+const CONNINFO: &str = "primary_conninfo";
+const ARCHIVE: &str = "restore_command";
+const SLOT: &str = "primary_slot_name";
+const NAMES: &str = "synchronous_standby_names";
+const READ_ONLY: &str = "default_transaction_read_only";
+/// Whether `restore_command` was cleared by us, and is to be given back.
+const CUT: &str = "cut";
+const YES: &str = "yes";
+
+impl Notes {
+    pub(super) fn new(server: Arc<str>, store: Store) -> Self {
+        Self { server, store, known: Mutex::new(None) }
+    }
+
+    /// How it received the log when it did last.
+    pub(super) async fn upstream(&self) -> Result<Option<Upstream>, HandError> {
+        let note = self.read().await?;
+        let text = |key: &str| note.get(key).unwrap_or_default();
+        Ok(note.get(CONNINFO).map(|conninfo| Upstream {
+            conninfo: Some(Secret::new(conninfo.to_owned())),
+            restore_command: Secret::new(text(ARCHIVE).to_owned()),
+            slot: text(SLOT).into(),
+        }))
+    }
+
+    /// Notes how it receives the log now, if it does.
+    pub(super) async fn of_upstream(&self, now: &Upstream) -> Result<(), HandError> {
+        let Some(conninfo) = now.conninfo.as_ref().filter(|text| !text.reveal().is_empty()) else {
+            return Ok(());
+        };
+        self.change(|note| {
+            let note = note.with(CONNINFO, conninfo.reveal()).with(SLOT, &now.slot);
+            let archive = now.restore_command.reveal();
+            if archive.is_empty() && note.get(CUT) == Some(YES) {
+                note
+            } else {
+                note.with(ARCHIVE, archive).with(CUT, "")
+            }
+        })
+        .await
+    }
+
+    /// Notes that its archive is about to be taken from it.
+    pub(super) async fn will_cut(&self, now: &Upstream) -> Result<(), HandError> {
+        self.of_upstream(now).await?;
+        let archive = now.restore_command.reveal();
+        if archive.is_empty() {
+            return Ok(());
+        }
+        self.change(|note| note.with(ARCHIVE, archive).with(CUT, YES)).await
+    }
+
+    /// Its archive, if that was taken from it and is to be given back.
+    pub(super) async fn cut(&self) -> Result<Option<Upstream>, HandError> {
+        let is_cut = self.read().await?.get(CUT) == Some(YES);
+        Ok(self.upstream().await?.filter(|_| is_cut))
+    }
+
+    /// Its archive was given back.
+    pub(super) async fn restored(&self) -> Result<(), HandError> {
+        self.change(|note| note.with(CUT, "")).await
+    }
+
+    /// Notes what a primary is set to that is about to be fenced.
+    pub(super) async fn of_fence(&self, now: &Unfenced) -> Result<(), HandError> {
+        self.change(|note| note.with(NAMES, &now.names).with(READ_ONLY, &now.read_only)).await
+    }
+
+    /// What a primary was set to before it was fenced.
+    pub(super) async fn unfenced(&self) -> Result<Option<Unfenced>, HandError> {
+        let note = self.read().await?;
+        Ok(note.get(NAMES).zip(note.get(READ_ONLY)).map(|(names, read_only)| Unfenced {
+            names: names.to_owned(),
+            read_only: read_only.to_owned(),
+        }))
+    }
+
+    async fn read(&self) -> Result<Note, HandError> {
+        let mut known = self.known.lock().await;
+        if let Some(note) = known.as_ref() {
+            return Ok(note.clone());
+        }
+        let stored = self.store.note(&self.server).await;
+        let note = stored.map_err(|error| HandError::NotNoted(error.to_string()))?;
+        Ok(known.insert(note.unwrap_or_default()).clone())
+    }
+
+    /// Stores the note if that changes it. Given up, it may or may not have been stored.
+    async fn change(&self, change: impl FnOnce(Note) -> Note) -> Result<(), HandError> {
+        let before = self.read().await?;
+        let after = change(before.clone());
+        if after == before {
+            return Ok(());
+        }
+        let mut known = self.known.lock().await;
+        // Not known any more until it is stored.
+        *known = None;
+        let kept = self.store.keep(&self.server, after.clone()).await;
+        kept.map_err(|error| HandError::NotNoted(error.to_string()))?;
+        *known = Some(after);
+        Ok(())
+    }
+}

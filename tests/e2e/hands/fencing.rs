@@ -1,0 +1,106 @@
+//! Fencing a live primary, undoing it, and making it a standby.
+
+use super::*;
+use pgsteer::control::hands::Ending;
+use pgsteer::pg::Lsn;
+
+#[test]
+fn a_fenced_primary_takes_no_writes_and_is_as_before_afterwards() {
+    let grip = Grip::on(&Plan::new().setting("synchronous_standby_names", QUORUM));
+    let server = grip.server(PRIMARY);
+    let (mut idle, mut open) = (Writer::of(server), Writer::of(server));
+    open.0.run("BEGIN; CREATE TABLE t ()");
+
+    let (fenced, took) = grip.time(grip.hands.fence(PRIMARY, &[]));
+
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(fenced.foreign, 0);
+    assert!(!idle.is_acknowledged() && !open.is_acknowledged(), "their sessions are over");
+    assert!(!Writer::of(server).is_acknowledged(), "a new one waits for nobody");
+    let mut late = Writer::of(server);
+    assert_eq!(late.0.query("CREATE TABLE t ()").code(), "25006", "or may only read");
+    let (again, _) = grip.time(grip.hands.fence(PRIMARY, &[]));
+    assert!(again.end >= fenced.end);
+
+    // The standbys follow all along, and hold what was acknowledged.
+    assert!(streams(grip.server(FIRST)));
+    let held = |id| grip.server(id).value("SELECT pg_last_wal_receive_lsn()").unwrap();
+    await_that("a standby holds all of it", || held(FIRST).parse::<Lsn>().unwrap() >= again.end);
+
+    grip.wait(grip.hands.unfence(PRIMARY)).unwrap();
+    assert_eq!(server.value("SHOW synchronous_standby_names").unwrap(), QUORUM);
+    assert_eq!(server.value("SHOW default_transaction_read_only").unwrap(), "off");
+    assert!(Writer::of(server).is_acknowledged());
+    grip.wait(grip.hands.unfence(PRIMARY)).unwrap();
+}
+
+#[test]
+fn our_own_sessions_are_spared_and_the_rest_is_counted() {
+    let grip = Grip::on(&Plan::new().standbys(1));
+    let server = grip.server(PRIMARY);
+    let (mut ours, _theirs, mut busy) =
+        (Writer::of(server), Writer::of(server), Writer::of(server));
+    busy.0.run("BEGIN; CREATE TABLE t ()");
+    let own = [ours.0.pid];
+
+    assert_eq!(grip.wait(grip.hands.foreign(PRIMARY, &own)).unwrap(), 2);
+    assert_eq!(grip.wait(grip.hands.end_sessions(PRIMARY, Ending::Writers, &own)).unwrap(), 0);
+    assert_eq!(grip.wait(grip.hands.foreign(PRIMARY, &own)).unwrap(), 1, "the one that is idle");
+    assert_eq!(grip.wait(grip.hands.fence(PRIMARY, &own)).unwrap().foreign, 0);
+    assert_eq!(ours.0.value("SELECT 1"), "1");
+}
+
+#[test]
+fn the_end_of_the_log_covers_what_was_acknowledged_without_a_flush() {
+    let plan = Plan::new().standbys(1).setting("wal_writer_delay", "10s");
+    let grip = Grip::on(&plan);
+    let server = grip.server(PRIMARY);
+    let mut sql = server.connect("postgres").unwrap();
+    sql.rows("SET synchronous_commit = off; CREATE TABLE t ()").unwrap();
+    let written: Lsn = sql.value("SELECT pg_current_wal_insert_lsn()").unwrap().parse().unwrap();
+
+    let end = grip.wait(grip.hands.position(PRIMARY)).unwrap();
+
+    assert!(end >= written, "{end} {written}");
+}
+
+/// Planned, by SQL alone: fence, wait for the tail, freeze, promote, and the old primary follows.
+#[test]
+fn a_live_primary_restarts_as_a_standby_and_follows() {
+    let grip = Grip::on(
+        &Plan::new().setting("synchronous_standby_names", "ANY 1 (primary, standby1, standby2)"),
+    );
+    grip.server(PRIMARY).rows("CREATE TABLE t AS SELECT 1").unwrap();
+    grip.wait(grip.hands.checkpoint(PRIMARY)).unwrap();
+
+    let fenced = grip.wait(grip.hands.fence(PRIMARY, &[])).unwrap();
+    let ((), took) = grip.time(grip.hands.demote(PRIMARY, FIRST));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    await_that("it is a standby", || grip.server(PRIMARY).is_standby().unwrap_or(false));
+    grip.wait(async {
+        while grip.hands.demote(PRIMARY, FIRST).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let end: Lsn =
+        grip.server(PRIMARY).value("SELECT pg_last_wal_replay_lsn()").unwrap().parse().unwrap();
+    assert!(end >= fenced.end, "{end} {fenced:?}");
+    await_that("the successor holds all of it", || {
+        let at = grip.server(FIRST).value("SELECT pg_last_wal_receive_lsn()").unwrap();
+        at.parse::<Lsn>().unwrap() >= end
+    });
+    for standby in [FIRST, SECOND] {
+        grip.wait(grip.hands.freeze(standby)).unwrap();
+    }
+    grip.wait(grip.hands.promote(FIRST)).unwrap();
+    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
+    grip.wait(grip.hands.repoint(PRIMARY, FIRST)).unwrap();
+
+    assert!(Writer::of(grip.server(FIRST)).is_acknowledged());
+    grip.server(FIRST).rows("CREATE TABLE u ()").unwrap();
+    let seen = "SELECT count(*) FROM pg_class WHERE relname = 'u'";
+    grip.server(PRIMARY).await_value(seen, "1", "following").unwrap();
+    let name = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'primary'";
+    assert_eq!(grip.server(FIRST).value(name).unwrap(), "1", "under its own name");
+    grip.wait(grip.hands.unfence(PRIMARY)).unwrap_err();
+}

@@ -1,0 +1,110 @@
+//! Following another server: host and port change, the slot is there, the archive comes later.
+
+use super::*;
+use pgsteer::pg::Conninfo;
+
+#[test]
+fn a_standby_follows_another_with_everything_else_as_it_was() {
+    let plan = Plan::new().auth(Auth::Password).setting("wal_retrieve_retry_interval", "5s");
+    let grip = Grip::on(&plan);
+    let before = Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap();
+    for standby in [FIRST, SECOND] {
+        grip.wait(grip.hands.freeze(standby)).unwrap();
+    }
+    grip.server(PRIMARY).kill9().unwrap();
+
+    let (promoted, _) = grip.time(grip.hands.promote(FIRST));
+    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST));
+
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let after = Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap();
+    let expected = before.to_server("127.0.0.1", grip.server(FIRST).port());
+    assert!(after == expected, "{after:?} {expected:?}");
+    grip.server(FIRST).rows("CREATE TABLE t ()").unwrap();
+    let seen = "SELECT count(*) FROM pg_class WHERE relname = 't'";
+    grip.server(SECOND).await_value(seen, "1", "following").unwrap();
+    assert_eq!(promoted.timeline.0, 2);
+
+    // It is what a freeze of now would give back.
+    grip.wait(grip.hands.freeze(SECOND)).unwrap();
+    grip.wait(grip.hands.unfreeze(SECOND)).unwrap();
+    assert!(Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap() == expected);
+}
+
+#[test]
+fn the_slot_that_a_standby_receives_through_is_made_first() {
+    let plan = Plan::new().setting("wal_retrieve_retry_interval", "5s");
+    let grip = Grip::on(&plan);
+    grip.server(PRIMARY).rows("SELECT pg_create_physical_replication_slot('two')").unwrap();
+    grip.server(SECOND).set("primary_slot_name", "two").unwrap();
+    let active = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'two' AND active";
+    grip.server(PRIMARY).await_value(active, "1", "used").unwrap();
+    grip.survey(SECOND);
+
+    // Cascading, as a standby that is behind catches up.
+    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST));
+
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    grip.server(FIRST).await_value(active, "1", "used").unwrap();
+    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
+}
+
+/// Between two branches an archive may hold more of the old one than the new one has.
+#[test]
+fn the_archive_comes_back_when_the_new_branch_is_followed() {
+    let plan = Plan::new().setting("restore_command", "false");
+    let grip = Grip::on(&plan);
+    for standby in [FIRST, SECOND] {
+        grip.wait(grip.hands.freeze(standby)).unwrap();
+    }
+    let archive = |id| grip.server(id).value("SHOW restore_command").unwrap();
+    // From the other standby, which is none that may be promoted any more: still no archive.
+    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
+    grip.survey(SECOND);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(archive(SECOND), "");
+
+    grip.server(PRIMARY).kill9().unwrap();
+    grip.wait(grip.hands.promote(FIRST)).unwrap();
+    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
+
+    await_that("both have their archive again", || {
+        grip.hands.survey_soon(FIRST);
+        grip.hands.survey_soon(SECOND);
+        archive(FIRST) == "false" && archive(SECOND) == "false"
+    });
+}
+
+/// A peer that takes the connection and never answers.
+#[test]
+fn a_peer_that_hangs_is_left_for_another() {
+    let grip = Grip::on(&Plan::new());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let server = grip.server(SECOND);
+    let hung = Conninfo::parse(&conninfo(server)).unwrap().to_server("127.0.0.1", port);
+    server.set("primary_conninfo", &hung.text()).unwrap();
+    await_that("it hangs", || !streams(server));
+    grip.survey(SECOND);
+
+    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST));
+
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(streams(server));
+}
+
+#[test]
+fn one_that_holds_more_than_the_new_primary_does_not_follow_and_says_so() {
+    let grip = Grip::on(&Plan::new());
+    grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    grip.server(PRIMARY).rows("CREATE TABLE t AS SELECT generate_series(1, 1000)").unwrap();
+    let seen = "SELECT count(*) FROM pg_class WHERE relname = 't'";
+    grip.server(SECOND).await_value(seen, "1", "ahead").unwrap();
+    grip.wait(grip.hands.freeze(SECOND)).unwrap();
+    grip.server(PRIMARY).kill9().unwrap();
+    grip.wait(grip.hands.promote(FIRST)).unwrap();
+
+    let followed = grip.wait(grip.hands.repoint(SECOND, FIRST));
+
+    assert!(matches!(followed, Err(HandError::Unfit(_))), "{followed:?}");
+}

@@ -1,0 +1,60 @@
+//! One pgsteer at a time acts on a server, and sees the others.
+
+use super::*;
+
+#[test]
+fn who_acts_takes_over_and_the_one_before_loses_his_session() {
+    let grip = Grip::on(&Plan::new().standbys(1));
+    let survey = grip.survey(FIRST);
+    assert!(survey.locked && survey.others.is_empty(), "alone: {survey:?}");
+
+    let rival = hands(&grip.cluster, SUPERUSER, Instance(7), &grip.store);
+    let shutdown = CancellationToken::new();
+    {
+        let _entered = grip.runtime.enter();
+        rival.keep(&shutdown);
+    }
+    await_that("the rival has looked", || rival.survey(FIRST).is_some());
+    let second = rival.survey(FIRST).unwrap();
+    assert!(!second.locked, "the first one holds it");
+    assert_eq!(second.others, [Instance(0xabcd_0001)].into());
+    assert_eq!(grip.survey(FIRST).others, [Instance(7)].into());
+
+    grip.wait(rival.freeze(FIRST)).unwrap();
+    let log = grip.server(FIRST).log();
+    assert!(log.contains("terminating connection due to administrator command"), "{log}");
+    await_that("the first one is back, without the lock", || !grip.survey(FIRST).locked);
+    grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+    assert!(streams(grip.server(FIRST)) || !conninfo(grip.server(FIRST)).is_empty());
+    shutdown.cancel();
+}
+
+/// A connection that the server keeps after we lost it must not stand in our own way.
+#[test]
+fn an_earlier_session_of_our_own_gives_way() {
+    let grip = Grip::on(&Plan::new().standbys(1));
+    let twin = hands(&grip.cluster, SUPERUSER, Instance(0xabcd_0001), &grip.store);
+    assert!(grip.survey(FIRST).locked);
+
+    grip.wait(twin.freeze(FIRST)).unwrap();
+
+    grip.wait(twin.unfreeze(FIRST)).unwrap();
+}
+
+/// An act that is given up in the middle leaves an answer in the stream: the next one must not
+/// take it for its own.
+#[test]
+fn an_act_that_is_given_up_spoils_nothing() {
+    let grip = Grip::on(&Plan::new().standbys(1));
+    for millis in 0..20 {
+        let frozen = grip.wait(async {
+            tokio::time::timeout(Duration::from_millis(millis), grip.hands.freeze(FIRST)).await
+        });
+        drop(frozen);
+        let survey = grip.survey(FIRST);
+        assert!(!survey.is_primary(), "{survey:?}");
+    }
+    grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+    await_that("it streams", || streams(grip.server(FIRST)));
+}

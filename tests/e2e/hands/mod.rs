@@ -1,0 +1,161 @@
+//! The hands on real servers: each act, what it does, and what it does when it can't.
+
+mod fencing;
+mod following;
+mod freezing;
+mod locking;
+mod promoting;
+mod proving;
+mod rights;
+mod surveys;
+
+use crate::support::Wire;
+use crate::support::await_that;
+use crate::support::cluster;
+use pgsteer::backend::{Login, LoginSecret, Secret, Target, TlsPolicy};
+use pgsteer::clock;
+use pgsteer::control::hands::{Address, HandError, Hands, Reach};
+use pgsteer::failover::{Instance, Survey};
+use pgsteer::sandbox::{Auth, Cluster, Plan, SUPERUSER, SUPERUSER_PASSWORD, Server};
+use pgsteer::store::{MemoryStore, Store};
+use pgsteer::topology::ServerId;
+use pgsteer::wire::message;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+const PRIMARY: ServerId = ServerId(0);
+const FIRST: ServerId = ServerId(1);
+const SECOND: ServerId = ServerId(2);
+
+/// Both standbys count, and one of them is waited for.
+const QUORUM: &str = "ANY 1 (standby1, standby2)";
+
+/// A cluster with a hand on each of its servers, which are kept as in a proxy.
+struct Grip {
+    hands: Arc<Hands>,
+    store: Store,
+    cluster: Cluster,
+    shutdown: CancellationToken,
+    runtime: Runtime,
+}
+
+impl Grip {
+    /// Of a cluster like this plan, as the superuser; every server was surveyed.
+    fn on(plan: &Plan) -> Self {
+        Self::over(cluster(plan), SUPERUSER)
+    }
+
+    fn over(cluster: Cluster, user: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let store = Store::Memory(MemoryStore::default());
+        let hands = hands(&cluster, user, Instance(0xabcd_0001), &store);
+        let shutdown = CancellationToken::new();
+        {
+            let _entered = runtime.enter();
+            hands.keep(&shutdown);
+        }
+        let grip = Self { hands, store, cluster, shutdown, runtime };
+        await_that("every server was surveyed", || {
+            (0..grip.cluster.servers().len())
+                .all(|at| grip.hands.survey(ServerId(u16::try_from(at).unwrap())).is_some())
+        });
+        grip
+    }
+
+    fn server(&self, id: ServerId) -> &Server {
+        &self.cluster.servers()[id.index()]
+    }
+
+    /// Waits for an act.
+    fn wait<T>(&self, act: impl Future<Output = T>) -> T {
+        self.runtime.block_on(act)
+    }
+
+    /// Waits for an act that succeeds, and tells how long it took.
+    fn time<T>(&self, act: impl Future<Output = Result<T, HandError>>) -> (T, Duration) {
+        let began = clock::now();
+        let done = self.wait(act).unwrap();
+        (done, clock::now().since(began))
+    }
+
+    /// A survey that was taken after this call.
+    fn survey(&self, id: ServerId) -> Arc<Survey> {
+        let now = clock::now();
+        self.hands.survey_soon(id);
+        await_that("a new survey", || self.hands.survey(id).unwrap().asked > now);
+        self.hands.survey(id).unwrap()
+    }
+}
+
+impl Drop for Grip {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A client of a server, past any proxy, that writes and waits for as long as it likes.
+struct Writer(Wire);
+
+impl Writer {
+    fn of(server: &Server) -> Self {
+        Self::named(server, SUPERUSER)
+    }
+
+    fn named(server: &Server, user: &str) -> Self {
+        let login = [("user", user), ("database", "postgres")];
+        Self(Wire::log_in_with(server.address().parse().unwrap(), &login).unwrap())
+    }
+
+    /// Writes, and returns whether that was acknowledged within a moment.
+    fn is_acknowledged(&mut self) -> bool {
+        let mut query = Vec::new();
+        message::write_query(&mut query, "SELECT pg_logical_emit_message(true, 'test', 'x')");
+        // A closed connection acknowledges nothing.
+        self.0.send(&query).unwrap_or_default();
+        self.hears()
+    }
+
+    /// Whether something comes within a moment that is not the end of the session.
+    fn hears(&mut self) -> bool {
+        let said = self.0.unasked(MOMENT);
+        // What was acknowledged ends in `ReadyForQuery`.
+        said.ends_with(b"Z\0\0\0\x05I")
+    }
+}
+
+/// Much longer than a commit takes.
+const MOMENT: Duration = Duration::from_millis(500);
+
+fn hands(cluster: &Cluster, user: &str, instance: Instance, store: &Store) -> Arc<Hands> {
+    let reach =
+        |(server, id): (&Server, u16)| reach(cluster, server, ServerId(id), (user, instance));
+    Arc::new(Hands::new(cluster.servers().iter().zip(0..).map(reach).collect(), store))
+}
+
+fn reach(cluster: &Cluster, server: &Server, id: ServerId, who: (&str, Instance)) -> Reach {
+    let (user, instance) = who;
+    let secret = match cluster.auth() {
+        Auth::Password => LoginSecret::Password(Secret::new(SUPERUSER_PASSWORD.to_owned())),
+        Auth::Trust | Auth::Listed => LoginSecret::None,
+    };
+    let mut login = Login::new(user, "postgres", secret);
+    login.params.push(("application_name".to_owned(), instance.application_name()));
+    let tls = TlsPolicy::default();
+    let target = Target::new(id, server.name(), "127.0.0.1", server.port(), &tls).unwrap();
+    Reach { target, login, address: Address { host: "127.0.0.1".into(), port: server.port() } }
+}
+
+fn streams(server: &Server) -> bool {
+    server.value("SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'").unwrap()
+        == "1"
+}
+
+fn conninfo(server: &Server) -> String {
+    server.value("SHOW primary_conninfo").unwrap()
+}

@@ -1,0 +1,116 @@
+//! What a survey says of real servers.
+
+use super::*;
+use pgsteer::failover::{
+    Promise, ReceiverRow, Right, SlotState, SurveyedRole, Switch, SyncNames, WeakPromise,
+};
+use pgsteer::pg::quote_literal;
+
+#[test]
+fn a_survey_says_what_failover_must_know() {
+    let plan = Plan::new()
+        .setting("synchronous_standby_names", QUORUM)
+        .server_setting("standby2", "recovery_min_apply_delay", "100ms")
+        .setting("wal_receiver_timeout", "7s");
+    let grip = Grip::on(&plan);
+    grip.server(PRIMARY).rows("SELECT pg_create_physical_replication_slot('fresh')").unwrap();
+    grip.server(FIRST).pause_replay().unwrap();
+
+    let primary = grip.survey(PRIMARY);
+    let SurveyedRole::Primary { receivers: Some(rows) } = &primary.role else { panic!() };
+    let mut names: Vec<_> = rows.iter().map(|row: &ReceiverRow| &*row.application).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["standby1", "standby2"], "our own connections are no receivers");
+    assert!(rows.iter().all(|row| &*row.state == "streaming" && &*row.sync_state == "quorum"));
+    assert_eq!(primary.settings.synchronous_names, Ok(SyncNames::parse(QUORUM).unwrap()));
+    assert_eq!(&*primary.settings.synchronous_commit, "on", "not what our session is set to");
+    assert!(!primary.settings.read_only);
+    assert_eq!(primary.settings.receiver_timeout, Some(Duration::from_secs(7)));
+    assert!(primary.settings.on.contains(&Switch::RestartsAfterCrash));
+    assert!(primary.rights.have(Right::Promote), "a superuser may do everything");
+    let slots = primary.slots.clone().unwrap();
+    assert!(slots.iter().any(|s| &*s.name == "fresh" && s.state == SlotState::Fresh));
+
+    let paused = grip.survey(FIRST);
+    assert_eq!(paused.role, SurveyedRole::Standby { paused: true, receiving: Some(true) });
+    assert_eq!(paused.application_name().as_deref(), Some("standby1"));
+    assert_eq!(paused.keepalive(Some(&primary.settings)), Some(Duration::from_secs(30)));
+    assert_eq!(grip.survey(SECOND).settings.apply_delay, Duration::from_millis(100));
+
+    let cohort = ["standby1", "standby2"].map(Arc::from).into();
+    assert_eq!(grip.hands.promise("primary"), Some(Promise::Quorum { w: 1, cohort }));
+    grip.server(PRIMARY).set("synchronous_standby_names", "*").unwrap();
+    await_that("the change is seen", || {
+        grip.survey(PRIMARY);
+        grip.hands.promise("primary") == Some(Promise::Asynchronous(WeakPromise::Anyone))
+    });
+}
+
+/// A receiver that is none of our servers takes the name of one.
+#[test]
+fn a_second_receiver_of_the_same_name_makes_the_set_asynchronous() {
+    let grip = Grip::on(&Plan::new().setting("synchronous_standby_names", QUORUM));
+    assert!(matches!(grip.hands.promise("primary"), Some(Promise::Quorum { .. })));
+    let port = grip.server(PRIMARY).port().to_string();
+    let dir = grip.cluster.workshop("stranger").unwrap();
+    let bin = "/usr/lib/postgresql/15/bin/pg_receivewal";
+    let mut stranger = std::process::Command::new(bin)
+        .env("PGAPPNAME", "standby1")
+        .args(["-h", "127.0.0.1", "-p", &port, "-U", SUPERUSER, "-D"])
+        .arg(dir)
+        .spawn()
+        .unwrap();
+    await_that("it is seen", || {
+        grip.survey(PRIMARY);
+        let shared = WeakPromise::SharedName("standby1".into());
+        grip.hands.promise("primary") == Some(Promise::Asynchronous(shared))
+    });
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+/// What our reader of the list takes, PostgreSQL takes, and the other way round.
+#[test]
+fn lists_of_standbys_are_read_as_the_server_reads_them() {
+    let cluster = cluster(&Plan::new().standbys(0));
+    let lists = [
+        "",
+        "a",
+        "a, b ,c",
+        "2 (a, b)",
+        "FIRST 1 (a)",
+        "any 2(a,b,c)",
+        "ANY 1 (*)",
+        "*",
+        "ANY 1 (\"db-1:5432\", \"a\"\"b\")",
+        "\"any\"",
+        "anyone",
+        "ANY 1 (1, 2)",
+        "12",
+        "s1$x",
+        "é",
+        " ",
+        "any",
+        "ANY 0 (a)",
+        "ANY (a)",
+        "ANY 1 a",
+        "ANY 1 ()",
+        "a,",
+        "a b",
+        "db-1",
+        "a.b",
+        "\"a",
+        "2 (a, any)",
+        "first",
+        "\"\"",
+        "ANY 1 (a",
+        "ANY 99999999999 (a)",
+        "a\x0bb",
+        "\x0ba",
+    ];
+    for list in lists {
+        let sql = format!("ALTER SYSTEM SET synchronous_standby_names = {}", quote_literal(list));
+        let taken = cluster.primary().rows(&sql).is_ok();
+        assert_eq!(SyncNames::parse(list).is_ok(), taken, "{list:?}");
+    }
+}
