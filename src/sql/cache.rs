@@ -1,11 +1,13 @@
-//! The facts of statements that were seen before, by their exact bytes.
+//! The facts of statements that were seen before.
 //!
-//! One for each shard: nothing is shared, nothing is locked. Exact bytes, because facts may
-//! depend on a literal (`set_config('role', ...)`) and on a comment (hints); normalising would
-//! cost more than parsing.
+//! One for each shard: nothing is shared, nothing is locked. By their exact bytes, because facts
+//! may depend on a literal (`set_config('role', ...)`) and on a comment (hints); but for whole
+//! numbers, where facts can't depend on them (`blind`).
 
 use super::Dialect;
+use super::Effects;
 use super::Facts;
+use super::blind::mark_numbers;
 use super::examine;
 use quick_cache::Equivalent;
 use quick_cache::Weighter;
@@ -21,6 +23,8 @@ const MAX_REMEMBERED: usize = 8 * 1024;
 /// Facts by exact bytes and dialect, within a bound of entries and of bytes.
 pub struct FactsCache {
     known: Cache<Key, Arc<Facts>, ByBytes>,
+    /// The last text with its numbers marked; kept for its room.
+    marked: Vec<u8>,
 }
 
 impl FactsCache {
@@ -29,17 +33,33 @@ impl FactsCache {
         let entries = entries.max(1);
         let floor = bytes / u64::try_from(entries).unwrap_or(u64::MAX);
         let weighter = ByBytes { floor: floor.max(1) };
-        Self { known: Cache::with_weighter(entries, bytes, weighter) }
+        Self { known: Cache::with_weighter(entries, bytes, weighter), marked: Vec::new() }
     }
 
     /// The facts of a text.
     pub fn examine(&mut self, sql: &[u8], dialect: Dialect) -> Arc<Facts> {
-        if let Some(facts) = self.known.get(&Text { sql, dialect }) {
+        if let Some(facts) = self.known.get(&Text { sql, dialect, numbers: Numbers::Kept }) {
+            return Arc::clone(facts);
+        }
+        if sql.len() > MAX_REMEMBERED {
+            return Arc::new(examine(sql, dialect));
+        }
+        if !mark_numbers(sql, dialect, &mut self.marked) {
+            let facts = Arc::new(examine(sql, dialect));
+            let key = Key { sql: sql.into(), dialect, numbers: Numbers::Kept };
+            self.known.insert(key, Arc::clone(&facts));
+            return facts;
+        }
+        let text = Text { sql: &self.marked, dialect, numbers: Numbers::Marked };
+        if let Some(facts) = self.known.get(&text) {
             return Arc::clone(facts);
         }
         let facts = Arc::new(examine(sql, dialect));
-        if sql.len() <= MAX_REMEMBERED {
-            self.known.insert(Key { sql: sql.into(), dialect }, Arc::clone(&facts));
+        // What was not understood for one number may be for another.
+        if !facts.effects().any(Effects::UNKNOWN) {
+            let sql = self.marked.as_slice().into();
+            let key = Key { sql, dialect, numbers: Numbers::Marked };
+            self.known.insert(key, Arc::clone(&facts));
         }
         facts
     }
@@ -68,22 +88,31 @@ impl fmt::Debug for FactsCache {
     }
 }
 
+/// Whether a key stands for one text, or for all that differ from it in whole numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Numbers {
+    Kept,
+    Marked,
+}
+
 /// A remembered text.
 #[derive(PartialEq, Eq)]
 struct Key {
     sql: Box<[u8]>,
     dialect: Dialect,
+    numbers: Numbers,
 }
 
 /// A text that is asked for.
 struct Text<'a> {
     sql: &'a [u8],
     dialect: Dialect,
+    numbers: Numbers,
 }
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Text { sql: &self.sql, dialect: self.dialect }.hash(state);
+        Text { sql: &self.sql, dialect: self.dialect, numbers: self.numbers }.hash(state);
     }
 }
 
@@ -91,12 +120,13 @@ impl Hash for Text<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.sql.hash(state);
         self.dialect.hash(state);
+        self.numbers.hash(state);
     }
 }
 
 impl Equivalent<Key> for Text<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        *self.sql == *key.sql && self.dialect == key.dialect
+        *self.sql == *key.sql && self.dialect == key.dialect && self.numbers == key.numbers
     }
 }
 
@@ -117,7 +147,6 @@ impl Weighter<Key, Arc<Facts>> for ByBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::Effects;
 
     #[test]
     fn the_same_bytes_are_examined_once() {
@@ -131,11 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn texts_that_differ_in_numbers_alone_are_examined_once() {
+        let mut cache = FactsCache::default();
+        let mut facts = |sql: &str| cache.examine(sql.as_bytes(), Dialect::default());
+        let first = facts("SELECT a FROM t WHERE id = 7");
+        assert!(Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = 8888")));
+        assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = '7'")));
+        assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = 7 FOR UPDATE")));
+        assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = \0")), "no number at all");
+    }
+
+    #[test]
     fn entries_and_bytes_are_bounded() {
         let mut few = FactsCache::new(10, 1024 * 1024);
         let mut small = FactsCache::new(10_000, 64 * 1024);
         for number in 0..5_000 {
-            let sql = format!("SELECT {number} /* {} */", "x".repeat(100));
+            let sql = format!("SELECT a{number} /* {} */", "x".repeat(100));
             few.examine(sql.as_bytes(), Dialect::default());
             small.examine(sql.as_bytes(), Dialect::default());
         }

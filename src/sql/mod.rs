@@ -15,6 +15,7 @@
 //! locks, `dblink`), so a wrong guess can't be taken back. And any opinion on lag, wishes or the
 //! transaction around a statement: that is `route`.
 
+mod blind;
 mod cache;
 mod catalog;
 mod catalog_rows;

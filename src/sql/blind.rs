@@ -1,0 +1,236 @@
+//! One key for all texts that differ only in whole numbers: `WHERE id = 7` and `WHERE id = 8`.
+//!
+//! Clients of the simple protocol write their values into the text, so that hardly two are equal to
+//! the byte, and parsing each costs more than everything else that is done to it. One pass over the
+//! bytes, without the grammar, puts a mark in the place of each whole number. It is done only where
+//! facts can't depend on a number, and only where the pass is certain to read as the grammar does;
+//! everything else keeps its exact bytes as its key.
+//!
+//! Facts do depend on numbers in `EXPLAIN (ANALYZE 0)` and `SET pgsteer.x = 5`, so the text must be
+//! a single statement that begins with one of [`BEGINNINGS`]. In a few places the grammar refuses
+//! some numbers (`float(99)`): a text that it refuses does nothing anywhere, so it does not matter
+//! where it is sent.
+//!
+//! Deliberately absent: strings, which `set_config` makes facts of.
+
+use super::dialect::{Dialect, Encoding, Strings};
+
+/// What stands for a whole number. No text holds it: it would end the message.
+const MARK: u8 = 0;
+
+/// The first words of statements whose facts no number can change.
+const BEGINNINGS: [&[u8]; 6] = [b"select", b"insert", b"update", b"delete", b"with", b"values"];
+
+/// Writes `sql` with its whole numbers marked to `out`. Whether there were any, and the text is
+/// one whose facts don't depend on them; otherwise `out` is worth nothing.
+///
+/// Source: `scan.l` of PostgreSQL: `decinteger`, `identifier`, `xqstart`, `xdstart`, `comment`.
+pub(super) fn mark_numbers(sql: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> bool {
+    out.clear();
+    let readable = match (dialect.encoding, dialect.strings) {
+        (Encoding::Utf8 | Encoding::AsciiSafe, Strings::Standard) => true,
+        (Encoding::Unsafe, _) | (_, Strings::Escaping) => false,
+    };
+    if !readable || !begins_well(sql) {
+        return false;
+    }
+    let mut found = false;
+    let mut rest = sql;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let taken = match byte {
+            b'0'..=b'9' => {
+                let word = word(rest);
+                if word.iter().all(u8::is_ascii_digit) {
+                    found = true;
+                    out.push(MARK);
+                } else {
+                    out.extend_from_slice(word);
+                }
+                word.len()
+            }
+            b'\'' | b'"' => {
+                let Some(quoted) = quoted(rest, byte) else { return false };
+                out.extend_from_slice(quoted);
+                quoted.len()
+            }
+            byte if continues_word(byte) => {
+                let word = word(rest);
+                // A quote right behind a word may belong to it: E'...', U&"...".
+                if matches!(rest.get(word.len()), Some(b'\'' | b'"' | b'&')) {
+                    return false;
+                }
+                out.extend_from_slice(word);
+                word.len()
+            }
+            // Comments may hold hints, `$` begins quotes and parameters, a bar ends a statement
+            // in psql alone.
+            b'-' if tail.first() == Some(&b'-') => return false,
+            b'/' if tail.first() == Some(&b'*') => return false,
+            b'$' | b'\\' | MARK => return false,
+            b';' if !tail.iter().all(u8::is_ascii_whitespace) => return false,
+            byte => {
+                out.push(byte);
+                1
+            }
+        };
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    found
+}
+
+fn begins_well(sql: &[u8]) -> bool {
+    let text = sql.trim_ascii_start();
+    let length = text.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    let first = text.get(..length).unwrap_or_default();
+    let ends = text.get(length).is_none_or(|byte| !continues_word(*byte));
+    ends && BEGINNINGS.iter().any(|beginning| first.eq_ignore_ascii_case(beginning))
+}
+
+/// Letters, digits, `_`, `.` and every byte of a character beyond ASCII: what makes a number a
+/// part of something else.
+const fn continues_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' || byte >= 0x80
+}
+
+fn word(text: &[u8]) -> &[u8] {
+    let length = text.iter().take_while(|byte| continues_word(**byte) || **byte == b'$').count();
+    text.get(..length).unwrap_or(text)
+}
+
+/// A string or a quoted name, with its quotes; `None` if it does not end, or goes on behind a
+/// blank (`'a' 'b'` over two lines is one string).
+fn quoted(text: &[u8], quote: u8) -> Option<&[u8]> {
+    let mut at = 1;
+    loop {
+        at += text.get(at..)?.iter().position(|byte| *byte == quote)? + 1;
+        if text.get(at) != Some(&quote) {
+            return text.get(..at);
+        }
+        at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::examine;
+    use proptest::prelude::*;
+
+    fn marked(sql: &str) -> Option<String> {
+        let mut out = Vec::new();
+        let marked = mark_numbers(sql.as_bytes(), Dialect::default(), &mut out);
+        marked.then(|| String::from_utf8(out).unwrap().replace('\0', "?"))
+    }
+
+    #[test]
+    fn whole_numbers_are_marked_and_nothing_else() {
+        let cases = [
+            ("SELECT a FROM t WHERE id = 123;", Some("SELECT a FROM t WHERE id = ?;")),
+            (" select -1, +22 ,(3)", Some(" select -?, +? ,(?)")),
+            ("UPDATE t1 SET b2 = b2 + -42 WHERE a=7", Some("UPDATE t1 SET b2 = b2 + -? WHERE a=?")),
+            ("SELECT 1.5, .5, 1e5, 0x1F, 1_000, 7", Some("SELECT 1.5, .5, 1e5, 0x1F, 1_000, ?")),
+            ("SELECT 'a1 2', \"b 3\", 4", Some("SELECT 'a1 2', \"b 3\", ?")),
+            ("SELECT 'it''s 1', 2", Some("SELECT 'it''s 1', ?")),
+            ("SELECT ä1, 2", Some("SELECT ä1, ?")),
+            ("SELECT a", None),
+            ("SELECT 1x", None),
+            ("SELECT 1; SET pgsteer.x = 5", None),
+            ("SELECT E'\\'1', 2", None),
+            ("SELECT U&'1', 2", None),
+            ("SELECT $1, 2", None),
+            ("SELECT $$ 1 $$, 2", None),
+            ("SELECT 1 -- 2", None),
+            ("/* pgsteer: role=primary */ SELECT 1", None),
+            ("SELECT 1 /* 2 */", None),
+            ("SELECT 'open, 1", None),
+            ("EXPLAIN (ANALYZE 0) SELECT 1", None),
+            ("SET pgsteer.x = 5", None),
+            ("selected 1", None),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(marked(sql).as_deref(), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_in_another_way_keeps_its_bytes() {
+        let mut out = Vec::new();
+        let sjis = Dialect::from_encoding_name("SJIS");
+        assert!(!mark_numbers(b"SELECT 1", sjis, &mut out));
+        let escaping = Dialect::default().with_standard_conforming_strings("off");
+        assert!(!mark_numbers(b"SELECT 1", escaping, &mut out));
+        assert!(!mark_numbers(b"SELECT 1, \0", Dialect::default(), &mut out));
+    }
+
+    /// Pieces that go together often enough to make statements of.
+    const PIECES: [&str; 40] = [
+        "SELECT",
+        "FROM t",
+        "WHERE a =",
+        "1",
+        "22",
+        "4294967296",
+        "99999999999999999999",
+        ",",
+        "(",
+        ")",
+        "AND b <",
+        "OR",
+        "LIMIT",
+        "OFFSET",
+        "ORDER BY",
+        "GROUP BY",
+        "f(",
+        "set_config('a',",
+        "'x'",
+        "\"Q 1\"",
+        "FOR UPDATE",
+        "UNION SELECT",
+        "IN (",
+        "::int",
+        "::numeric(",
+        "*",
+        "+",
+        "-",
+        "= ANY (ARRAY[",
+        "]",
+        "INSERT INTO t VALUES (",
+        "UPDATE t SET a =",
+        "DELETE FROM t",
+        "RETURNING",
+        "nextval('s')",
+        "pg_sleep(",
+        "WITH x AS (",
+        "FETCH FIRST",
+        "ROWS ONLY",
+        ";",
+    ];
+
+    proptest! {
+        /// Two texts of one key have the same facts, whatever the numbers are.
+        #[test]
+        fn numbers_change_no_facts(
+            pieces in prop::collection::vec(0..PIECES.len(), 1..14),
+            numbers in prop::collection::vec(0_u64..u64::MAX, 14),
+        ) {
+            let one = pieces.iter().map(|at| PIECES[*at]).collect::<Vec<_>>().join(" ");
+            let mut next = numbers.iter();
+            let other: Vec<_> = pieces
+                .iter()
+                .map(|at| match PIECES[*at] {
+                    "1" | "22" | "4294967296" => next.next().unwrap().to_string(),
+                    piece => piece.to_owned(),
+                })
+                .collect();
+            let other = other.join(" ");
+            let (key, same) = (marked(&one), marked(&other));
+            prop_assert_eq!(&key, &same, "{} {}", one, other);
+            if key.is_some() {
+                let facts = |sql: &str| {
+                    format!("{:?}", examine(sql.as_bytes(), Dialect::default()))
+                };
+                prop_assert_eq!(facts(&one), facts(&other), "{} {}", one, other);
+            }
+        }
+    }
+}
