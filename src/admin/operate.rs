@@ -251,12 +251,14 @@ fn unavailable(error: &StewardError) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{Build, Metrics};
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     /// Whoever asks from another machine is refused, whatever he shows.
     #[tokio::test]
     async fn who_is_elsewhere_is_refused() {
-        let steward = Steward::unavailable("this is a test", Arc::default());
+        let metrics = Arc::new(Metrics::new(&[], Build::default()).unwrap());
+        let steward = Steward::unavailable("this is a test", Arc::default(), metrics);
         let operators = Operators { steward, token: None };
         let head = || hyper::Request::get("/history").body(()).unwrap().into_parts().0;
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();

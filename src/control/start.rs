@@ -59,6 +59,7 @@ pub struct Control {
     live: Arc<ArcSwap<LiveControl>>,
     failover: Arc<ArcSwap<failover::Policy>>,
     steward: Steward,
+    metrics: Arc<Metrics>,
 }
 
 /// Questions that wait for one server's connection: at most one a guard and a few to spare.
@@ -89,11 +90,14 @@ impl Control {
         ));
         let failover = Arc::new(ArcSwap::from_pointee(config.live.failover.clone()));
         let cause = config.store.as_ref().err().map_or("it is not built in yet", |why| why);
-        let steward = Steward::unavailable(cause, Arc::clone(&failover));
+        let metrics = Arc::clone(&links.metrics);
+        metrics.failover.set_mode(config.live.failover.mode);
+        let steward = Steward::unavailable(cause, Arc::clone(&failover), metrics);
         let control = Self {
             desk,
             failover,
             steward,
+            metrics: Arc::clone(&links.metrics),
             policy: Arc::new(ArcSwap::from_pointee(config.live.policy.clone())),
             live: Arc::new(ArcSwap::from_pointee(config.live.clone())),
         };
@@ -161,6 +165,7 @@ impl Control {
     /// Takes over what a reload changed. The servers themselves stay the same.
     pub fn adjust(&self, live: LiveControl) {
         self.policy.store(Arc::new(live.policy.clone()));
+        self.metrics.failover.set_mode(live.failover.mode);
         self.failover.store(Arc::new(live.failover.clone()));
         self.desk.adjust(&live.policy, &live.weights);
         self.live.store(Arc::new(live));

@@ -11,6 +11,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::failover::{Change, Order, Policy, Preview, Record, Refusal, Why};
+use crate::metrics::{Metrics, Prerequisites};
 use crate::tasks;
 use arc_swap::ArcSwap;
 use std::collections::VecDeque;
@@ -41,17 +42,21 @@ pub struct Progress {
 }
 
 /// Where the conductor puts up its progress, and how it came there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bulletin {
     now: ArcSwap<Progress>,
     /// The last steps, oldest first, each with its number; guarded as one with the count.
     steps: Mutex<Steps>,
+    metrics: Arc<Metrics>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Steps {
     last: VecDeque<(u64, Step)>,
     count: u64,
+    /// When the phase was entered, and when the change under way was begun, as far as is known.
+    phase_since: Moment,
+    change_since: Moment,
 }
 
 /// One change of what is going on.
@@ -145,20 +150,40 @@ const ORDERS_MAX: usize = 32;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 impl Bulletin {
+    /// Nothing is put up yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let now = clock::now();
+        let (last, count) = (VecDeque::new(), 0);
+        let steps = Steps { last, count, phase_since: now, change_since: now };
+        Self { now: ArcSwap::default(), steps: Mutex::new(steps), metrics }
+    }
+
     /// What is put up now.
     pub fn load(&self) -> Arc<Progress> {
         self.now.load_full()
     }
 
-    /// Puts this up, and notes what is new in it. The conductor alone does so.
+    /// Puts this up, and notes and counts what is new in it. The conductor alone does so.
     pub fn store(&self, next: Progress) {
         let next = Arc::new(next);
+        let now = clock::now();
         let before = self.now.swap(Arc::clone(&next));
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(was), Some(is)) = (&before.record, &next.record) {
+            steps.count_change(was, is, (&self.metrics, now));
+        }
         let (was, is) = (phase(&before), phase(&next));
         let why = next.why.clone().filter(|why| before.why.as_ref() != Some(why));
         if was != is || why.is_some() {
-            let step = Step { at: clock::now(), phase: is, why };
-            self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+            steps.push(Step { at: now, phase: is, why });
+        }
+        drop(steps);
+        let metrics = &self.metrics.failover;
+        let has =
+            if next.lacking.is_empty() { Prerequisites::Complete } else { Prerequisites::Lacking };
+        metrics.show(next.record.as_deref(), next.why.as_ref(), has);
+        if next.broken.is_some() {
+            metrics.unavailable();
         }
     }
 
@@ -174,6 +199,29 @@ impl Bulletin {
 }
 
 impl Steps {
+    /// Counts what happened between two records.
+    fn count_change(&mut self, was: &Record, is: &Record, (metrics, now): (&Metrics, Moment)) {
+        let metrics = &metrics.failover;
+        if was.phase != is.phase {
+            metrics.left_phase(&was.phase, now.since(self.phase_since));
+            self.phase_since = now;
+        }
+        if was.operation().is_none() && is.operation().is_some() {
+            self.change_since = now;
+        }
+        let newest = is.changes.last().filter(|newest| was.changes.last() != Some(newest));
+        match (newest, was.operation()) {
+            (Some(change), Some(_)) => {
+                metrics.changed(change, Some(now.since(self.change_since)));
+            }
+            (Some(change), None) => metrics.changed(change, None),
+            (None, Some(operation)) if is.operation().is_none() => {
+                metrics.called_off(operation.kind);
+            }
+            (None, Some(_) | None) => {}
+        }
+    }
+
     fn push(&mut self, step: Step) {
         if self.last.len() >= STEPS_MAX {
             self.last.pop_front();
@@ -194,8 +242,8 @@ impl Steward {
     }
 
     /// The handle where there is no conductor, for this reason.
-    pub fn unavailable(why: &str, policy: Arc<ArcSwap<Policy>>) -> Self {
-        let bulletin = Arc::new(Bulletin::default());
+    pub fn unavailable(why: &str, policy: Arc<ArcSwap<Policy>>, metrics: Arc<Metrics>) -> Self {
+        let bulletin = Arc::new(Bulletin::new(metrics));
         let broken = Some(Arc::from(why));
         bulletin.store(Progress { broken, ..Progress::default() });
         Self { asks: None, bulletin, policy, orders: Arc::default() }
@@ -338,10 +386,15 @@ fn phase(progress: &Progress) -> &'static str {
 mod tests {
     use super::*;
     use crate::failover::{
-        Appointed, By, Kind, Loss, MaxLoss, Operation, Phase, Promise, WeakPromise,
+        Appointed, By, Kind, Loss, MaxLoss, Mode, Operation, Phase, Promise, WeakPromise,
     };
+    use crate::metrics::Build;
     use crate::pg::{SystemId, Timeline};
     use crate::topology::Epoch;
+
+    fn metrics() -> Arc<Metrics> {
+        Arc::new(Metrics::new(&[], Build::default()).unwrap())
+    }
 
     fn record(phase: Phase, changes: Vec<Change>) -> Arc<Record> {
         Arc::new(Record {
@@ -382,7 +435,7 @@ mod tests {
     #[tokio::test]
     async fn an_order_is_followed_from_its_beginning_to_its_end() {
         let (asks, mut asked) = mpsc::channel(1);
-        let bulletin = Arc::new(Bulletin::default());
+        let bulletin = Arc::new(Bulletin::new(metrics()));
         let steward = Steward::new(asks, Arc::clone(&bulletin), Arc::default());
         up(&bulletin, record(Phase::Stable, Vec::new()), Why::AllWell);
 
@@ -421,7 +474,7 @@ mod tests {
     /// Without a conductor nothing can be ordered, and the reason is told.
     #[tokio::test]
     async fn without_a_conductor_every_answer_is_the_reason() {
-        let steward = Steward::unavailable("no disk", Arc::default());
+        let steward = Steward::unavailable("no disk", Arc::default(), metrics());
         let reason = StewardError::Unavailable("no disk".into());
 
         assert_eq!(steward.order(Order::Abort).await.unwrap_err(), reason);
@@ -433,7 +486,7 @@ mod tests {
     #[tokio::test]
     async fn an_order_ends_with_the_conductor() {
         let (asks, mut asked) = mpsc::channel(1);
-        let bulletin = Arc::new(Bulletin::default());
+        let bulletin = Arc::new(Bulletin::new(metrics()));
         let steward = Steward::new(asks, Arc::clone(&bulletin), Arc::default());
         up(&bulletin, record(Phase::Stable, Vec::new()), Why::AllWell);
 
@@ -446,5 +499,51 @@ mod tests {
 
         assert_eq!(steward.account(id).unwrap().outcome, Outcome::Lost);
         assert_eq!(steward.order(Order::Abort).await.unwrap_err(), StewardError::Silent);
+    }
+
+    /// What the conductor puts up is what is counted: a change with its time, an attempt that was
+    /// undone, what is waited for.
+    #[test]
+    fn changes_and_their_phases_are_counted() {
+        let metrics = metrics();
+        let bulletin = Bulletin::new(Arc::clone(&metrics));
+        let operation = Operation {
+            kind: Kind::Switchover,
+            by: By::Operator,
+            to: None,
+            accepted: MaxLoss::Bytes(0),
+            began: 1,
+        };
+        let shows = |line: &str| {
+            let exposed = metrics.expose().unwrap();
+            assert!(exposed.contains(&format!("\n{line}\n")), "{line}\n{exposed}");
+        };
+        shows("pgsteer_failover_available 0");
+        shows("pgsteer_failover_last_timestamp_seconds NaN");
+
+        up(&bulletin, record(Phase::Stable, Vec::new()), Why::AllWell);
+        shows("pgsteer_failover_available 1");
+        shows("pgsteer_failover_armed 0");
+        metrics.failover.set_mode(Mode::Auto);
+        shows("pgsteer_failover_armed 1");
+        metrics.failover.set_mode(Mode::Manual);
+        shows("pgsteer_failover_armed 0");
+        shows("pgsteer_failover_promise{promise=\"asynchronous\"} 1");
+        let draining = || record(Phase::Draining(operation.clone()), Vec::new());
+        up(&bulletin, draining(), Why::Draining { busy: 1 });
+        shows("pgsteer_failover_phase{phase=\"draining\"} 1");
+        up(&bulletin, record(Phase::Stable, Vec::new()), Why::AllWell);
+        shows("pgsteer_failover_called_off_total{kind=\"switchover\"} 1");
+        shows("pgsteer_failover_phase_seconds_count{phase=\"draining\"} 1");
+
+        up(&bulletin, draining(), Why::NoCandidate);
+        shows("pgsteer_failover_blocked{reason=\"no_candidate\"} 1");
+        up(&bulletin, record(Phase::Stable, vec![change()]), Why::AllWell);
+        shows("pgsteer_failover_blocked{reason=\"no_candidate\"} 0");
+        shows("pgsteer_failover_changes_total{by=\"operator\",kind=\"switchover\"} 1");
+        shows("pgsteer_failover_called_off_total{kind=\"switchover\"} 1");
+        shows("pgsteer_failover_seconds_count{kind=\"switchover\"} 1");
+        shows("pgsteer_failover_last_timestamp_seconds 2");
+        shows("pgsteer_failover_last_loss_bytes 0");
     }
 }

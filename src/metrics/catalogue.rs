@@ -55,6 +55,11 @@ const REPLAY: &[f64] = &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128,
 /// deadlines, 1 s and 5 s.
 const CONNECT: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
+/// A step of a failover: 10 ms, a compare-and-swap on a local disk, to 10 s, what clients wait;
+/// the promises (freeze 90 ms, promote 130 ms, all of it 300 ms) lie between near bounds.
+const FAILOVER: &[f64] =
+    &[0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 60.0];
+
 macro_rules! catalogue {
     ($($id:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
         $(pub(super) const $id: Entry =
@@ -123,6 +128,32 @@ catalogue! {
         "Servers of the set that say that they are the primary: 1 is health, 0 means no writes, 2 a split";
     EPOCH: Kind::Gauge, "pgsteer_epoch", [],
         "Number of primaries adopted since the start; a rise is a change of primary";
+    FAILOVER_MODE: Kind::Gauge, "pgsteer_failover_mode", ["mode"],
+        "1 for who may begin a failover (failover.mode), 0 for the others";
+    FAILOVER_AVAILABLE: Kind::Gauge, "pgsteer_failover_available", [],
+        "Whether a change of primary can be recorded; 0: the directory of state can't be used, and the log says why";
+    FAILOVER_ARMED: Kind::Gauge, "pgsteer_failover_armed", [],
+        "Whether pgsteer would replace a lost primary by itself; 0 in mode auto: status says what is missing";
+    FAILOVER_PROMISE: Kind::Gauge, "pgsteer_failover_promise", ["promise"],
+        "1 for what the primary promises of acknowledged writes; asynchronous: a failover may lose some";
+    FAILOVER_PHASE: Kind::Gauge, "pgsteer_failover_phase", ["phase"],
+        "1 for how far a change of primary has come; stable: none is under way";
+    FAILOVER_BLOCKED: Kind::Gauge, "pgsteer_failover_blocked", ["reason"],
+        "1 for what keeps a lost primary from being replaced now";
+    CHANGES: Kind::Counter, "pgsteer_failover_changes_total", ["kind", "by"],
+        "Completed changes of primary, by what they were and who wanted them";
+    CALLED_OFF: Kind::Counter, "pgsteer_failover_called_off_total", ["kind"],
+        "Changes of primary that were begun and undone; history and log say why";
+    PHASE_TIME: Kind::Histogram(FAILOVER), "pgsteer_failover_phase_seconds", ["phase"],
+        "Time that a change of primary spent in a phase";
+    CHANGE_TIME: Kind::Histogram(FAILOVER), "pgsteer_failover_seconds", ["kind"],
+        "Time from the claim of a change of primary to the admission of writes";
+    LAST_CHANGE: Kind::Gauge, "pgsteer_failover_last_timestamp_seconds", [],
+        "When the primary was last changed, as seconds since 1970; NaN: no change is remembered";
+    LAST_LOSS: Kind::Gauge, "pgsteer_failover_last_loss_bytes", [],
+        "Most of the acknowledged log that the last change lost; NaN while that is not known";
+    STORE_TIME: Kind::Histogram(FAILOVER), "pgsteer_store_swap_seconds", ["result"],
+        "Time to put a record in the place of another, durably; a rise is a slow disk, and slows failovers";
     FINDINGS: Kind::Gauge, "pgsteer_findings", [],
         "What is wrong with the set now (cordoned, disputed or foreign servers); the log names each";
     SERVER_UP: Kind::Gauge, "pgsteer_server_up", ["server"], "Whether the last look had an answer";

@@ -178,6 +178,83 @@ labels! {
         /// Replayed by a standby.
         Replay = "replay",
     }
+    /// Who may begin a failover.
+    FailoverMode {
+        /// Nobody: others promote.
+        Off = "off",
+        /// An operator.
+        Manual = "manual",
+        /// pgsteer, by the evidence.
+        Auto = "auto",
+    }
+    /// What the primary promises of a write that it acknowledged.
+    PromiseKind {
+        /// Standbys hold it.
+        Quorum = "quorum",
+        /// It alone holds it.
+        Asynchronous = "asynchronous",
+        /// No primary was recorded yet.
+        Unknown = "unknown",
+    }
+    /// How far a change of primary has come.
+    FailoverPhase {
+        /// None is under way.
+        Stable = "stable",
+        /// Transactions may end.
+        Draining = "draining",
+        /// Standbys are frozen.
+        Revoking = "revoking",
+        /// One was chosen.
+        Promoting = "promoting",
+    }
+    /// What keeps a lost primary from being replaced.
+    Blocked {
+        /// An operator must say so.
+        Manual = "manual",
+        /// Another tool is waited for.
+        Off = "off",
+        /// `auto` lacks something.
+        Disarmed = "disarmed",
+        /// It is not proved to be lost.
+        Evidence = "evidence",
+        /// It restarts, and gets its time.
+        Grace = "grace",
+        /// The last automatic failover was a moment ago.
+        TooSoon = "too_soon",
+        /// Too few standbys are frozen.
+        NotRevoked = "not_revoked",
+        /// Nobody may be promoted.
+        NoCandidate = "no_candidate",
+        /// More would be lost than may be.
+        TooMuchLoss = "too_much_loss",
+        /// The chosen server does not answer.
+        ChosenLost = "chosen_lost",
+    }
+    /// What a change of primary is.
+    ChangeKind {
+        /// The primary was lost.
+        Failover = "failover",
+        /// It handed over.
+        Switchover = "switchover",
+    }
+    /// Who wanted a change of primary.
+    ChangeBy {
+        /// pgsteer, by the evidence.
+        Evidence = "evidence",
+        /// An operator.
+        Operator = "operator",
+        /// Somebody else promoted a server.
+        Outside = "outside",
+    }
+    /// What became of a swap.
+    SwapResult {
+        /// The record is there, durably.
+        Ok = "ok",
+        /// Another was there.
+        Raced = "raced",
+        /// It could not be written, or it is not known whether it was.
+        Failed = "failed",
+    }
     /// How a look at a server ended.
     CheckResult {
         /// It answered.

@@ -10,6 +10,7 @@
 mod backends;
 mod catalogue;
 mod clients;
+mod failover;
 mod family;
 mod health;
 mod label;
@@ -20,13 +21,15 @@ mod statements;
 pub use backends::Backends;
 pub use catalogue::{ALL as CATALOGUE, Entry, Kind};
 pub use clients::{Clients, Presence};
+pub use failover::{Failover, Prerequisites};
 pub use family::{ByLabel, ByServer};
 pub(crate) use health::Condition;
 pub use health::{Health, Requirement};
 pub use label::{
-    Admission, BackendState, CheckResult, ClientState, ConnectResult, DisconnectReason,
-    ErrorOrigin, GuardOutcome, Label, QueryKind, SeenRole, ServedBy, SqlStateClass, Use,
-    WaitOutcome, WalPoint,
+    Admission, BackendState, Blocked, ChangeBy, ChangeKind, CheckResult, ClientState,
+    ConnectResult, DisconnectReason, ErrorOrigin, FailoverMode, FailoverPhase, GuardOutcome, Label,
+    PromiseKind, QueryKind, SeenRole, ServedBy, SqlStateClass, SwapResult, Use, WaitOutcome,
+    WalPoint,
 };
 pub use process::Process;
 pub use servers::Servers;
@@ -49,6 +52,8 @@ pub struct Metrics {
     pub statements: Statements,
     /// Servers.
     pub servers: Servers,
+    /// Changes of the primary.
+    pub failover: Failover,
     /// The process.
     pub process: Process,
     reload_ok: IntGauge,
@@ -101,6 +106,7 @@ impl Metrics {
             backends: Backends::register(&build)?,
             statements: Statements::register(&build)?,
             servers: Servers::register(&build)?,
+            failover: Failover::register(&build)?,
             process: Process::register(&build)?,
             reload_ok: build.int_gauge(&catalogue::RELOAD_OK)?,
             reload_time: build.gauge(&catalogue::RELOAD_TIME)?,

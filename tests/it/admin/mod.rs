@@ -27,7 +27,7 @@ struct Admin {
 
 impl Admin {
     fn start() -> Self {
-        let steward = Steward::unavailable("this is a test", Arc::default());
+        let steward = Steward::unavailable("this is a test", Arc::default(), metrics());
         Self::with(Operators { steward, token: None })
     }
 
@@ -46,7 +46,7 @@ impl Admin {
         let shown = Shown { consistency: Consistency::Session, max_lag };
         let sources = Sources {
             board: Arc::clone(&board),
-            metrics: Arc::new(Metrics::new(&["db1:5432".into()], Build::default()).unwrap()),
+            metrics: metrics(),
             health: Arc::clone(&health),
             shown: Arc::new(arc_swap::ArcSwap::from_pointee(shown)),
             explain: Box::new(|database, sql| serde_json::json!([database, sql])),
@@ -75,6 +75,10 @@ impl Admin {
         let answer = self.say(&request);
         parsed(&answer)
     }
+}
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new(&["db1:5432".into()], Build::default()).unwrap())
 }
 
 /// The status and the body.

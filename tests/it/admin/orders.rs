@@ -1,6 +1,6 @@
 //! Orders of operators: who may give them, what they are told, what the conductor gets.
 
-use crate::admin::{Admin, parsed};
+use crate::admin::{Admin, metrics, parsed};
 use pgsteer::admin::{AccountReport, Operators, OrderState, PreviewReport};
 use pgsteer::control::{Ask, Bulletin, Progress, Steward};
 use pgsteer::failover::{
@@ -31,7 +31,7 @@ impl Office {
         let store = FileStore::open(&scratch.path().join("state"), &["a".into()]).unwrap();
         let (token, path) = store.new_token().unwrap();
         let (sender, asks) = mpsc::channel(4);
-        let bulletin = Arc::new(Bulletin::default());
+        let bulletin = Arc::new(Bulletin::new(metrics()));
         bulletin.store(Progress {
             record: Some(Arc::new(record())),
             why: Some(Why::AllWell),
