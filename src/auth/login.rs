@@ -1,5 +1,6 @@
 //! What we log in to a server with.
 
+use crate::auth::Password;
 use crate::auth::Secret;
 use crate::auth::scram::Keys;
 
@@ -10,7 +11,7 @@ pub enum LoginSecret {
     #[default]
     None,
     /// The password, for whatever the server asks.
-    Password(Secret),
+    Password(Password),
     /// The keys that the user's own login showed, for SCRAM only.
     Keys(Keys),
     /// `md5` and 32 digits, as old servers store it; for md5 only.

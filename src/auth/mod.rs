@@ -11,6 +11,7 @@
 
 mod keyring;
 mod login;
+mod password;
 mod policy;
 mod proof;
 pub mod scram;
@@ -19,6 +20,7 @@ mod userlist;
 
 pub use keyring::{Keyring, Known};
 pub use login::{LoginSecret, md5_hash_response, md5_response};
+pub use password::Password;
 pub use policy::{Method, Policy};
 pub use proof::{Authenticated, Challenge, Entry, Origin, Refusal, challenge, trust};
 pub use secret::Secret;

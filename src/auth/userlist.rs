@@ -6,6 +6,7 @@
 //!
 //! Source: PgBouncer's manual, "Authentication file format".
 
+use super::Password;
 use super::Secret;
 use super::scram::Verifier;
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ const PASSWORD_MAX: usize = 8192;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// The password itself: for every method, towards clients and servers.
-    Password(Secret),
+    Password(Password),
     /// A SCRAM verifier: clients can prove themselves against it.
     Verifier(Verifier),
     /// `md5` and 32 digits: only for servers that ask for md5.
@@ -118,7 +119,7 @@ fn read(text: String) -> Result<Stored, &'static str> {
         0 => Err("the password is empty"),
         PASSWORD_MAX.. => Err("the password is too long"),
         _ if is_md5 => Ok(Stored::Md5(Secret::new(text))),
-        _ => Ok(Stored::Password(Secret::new(text))),
+        _ => Ok(Stored::Password(Secret::new(text).into())),
     }
 }
 
@@ -140,7 +141,7 @@ mod tests {
 
         let users = Userlist::parse(&text).unwrap();
 
-        let password = Stored::Password(Secret::new("hush \"word\"".to_owned()));
+        let password = Stored::Password(Secret::new("hush \"word\"".to_owned()).into());
         assert_eq!(users.get("alice"), Some(&password));
         assert_eq!(users.get("bob"), Some(&Stored::Verifier(verifier)));
         assert!(matches!(users.get("old"), Some(Stored::Md5(_))));

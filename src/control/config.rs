@@ -60,7 +60,7 @@ impl ControlConfig {
     /// How the control plane of this process logs in to a server.
     pub(crate) fn login(&self, server: &WatchedServer, instance: Instance) -> Login {
         let secret = match &server.password {
-            Some(password) => LoginSecret::Password(password.clone()),
+            Some(password) => LoginSecret::Password(password.clone().into()),
             None => LoginSecret::None,
         };
         let mut login = Login::new(&self.user, &self.database, secret);

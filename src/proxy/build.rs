@@ -332,7 +332,7 @@ pub(super) fn gate(
 /// How the control user logs in to ask for verifiers.
 fn control_login(config: &Config) -> Login {
     let password = config.servers.first().and_then(|server| config.password_for(server));
-    let secret = password.map_or(LoginSecret::None, |it| LoginSecret::Password(it.clone()));
+    let secret = password.map_or(LoginSecret::None, |it| LoginSecret::Password(it.clone().into()));
     Login::new(&config.control_login.user, &config.control_login.database, secret)
 }
 

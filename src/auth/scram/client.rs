@@ -2,7 +2,7 @@
 
 use super::keys::Keys;
 use super::{Nonce, ScramError, attributes, decoded, printable, utf8};
-use crate::auth::Secret;
+use crate::auth::Password;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::num::NonZeroU32;
@@ -16,7 +16,7 @@ const GS2_HEADER: &str = "n,,";
 #[derive(Debug, Clone)]
 pub enum ClientSecret {
     /// The password.
-    Password(Secret),
+    Password(Password),
     /// The keys that the user's own login showed.
     Keys(Keys),
 }
@@ -64,7 +64,7 @@ impl ClientFirst {
             return Err(ScramError::TooManyIterations(iterations.get()));
         }
         let keys = match self.secret {
-            ClientSecret::Password(password) => Keys::derive(password.reveal(), &salt, iterations),
+            ClientSecret::Password(password) => password.keys(&salt, iterations),
             ClientSecret::Keys(keys) => keys,
         };
         let without_proof = format!("c={},r={nonce}", STANDARD.encode(GS2_HEADER));

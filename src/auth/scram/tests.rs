@@ -6,7 +6,7 @@ use pgwire::api::auth::sasl::scram::{ScramClientAuth, ScramSecret, ScramServerAu
 use proptest::prelude::*;
 
 fn password(text: &str) -> ClientSecret {
-    ClientSecret::Password(Secret::new(text.to_owned()))
+    ClientSecret::Password(Secret::new(text.to_owned()).into())
 }
 
 fn nonce(byte: u8) -> Nonce {

@@ -24,7 +24,7 @@ fn plain(port: u16) -> Target {
 }
 
 fn with_password(user: &str, password: &str) -> Login {
-    let secret = LoginSecret::Password(Secret::new(password.to_owned()));
+    let secret = LoginSecret::Password(Secret::new(password.to_owned()).into());
     Login::new(user, "postgres", secret)
 }
 

@@ -141,7 +141,7 @@ fn hands(cluster: &Cluster, user: &str, instance: Instance, store: &Store) -> Ar
 fn reach(cluster: &Cluster, server: &Server, id: ServerId, who: (&str, Instance)) -> Reach {
     let (user, instance) = who;
     let secret = match cluster.auth() {
-        Auth::Password => LoginSecret::Password(Secret::new(SUPERUSER_PASSWORD.to_owned())),
+        Auth::Password => LoginSecret::Password(Secret::new(SUPERUSER_PASSWORD.to_owned()).into()),
         Auth::Trust | Auth::Listed => LoginSecret::None,
     };
     let mut login = Login::new(user, "postgres", secret);
