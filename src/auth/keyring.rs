@@ -3,23 +3,17 @@
 //!
 //! Invariants:
 //! - A key is kept only while it belongs to the verifier that is known of its user.
-//! - What the servers said is bounded in number and in age; the age counts only while a server
-//!   can be asked again, so that logins go on when none can.
+//! - What the servers said is bounded in number, and counts only where they can't be asked now, so
+//!   that logins go on: they are asked at each login, and a changed password counts at once.
 
 use super::login::LoginSecret;
 use super::scram::{Keys, Verifier};
 use super::userlist::{Stored, Userlist};
 use crate::clock::Moment;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-/// How long a server's word on a user counts before it is asked again.
-const FOUND_TTL: Duration = Duration::from_mins(1);
-/// How long its word counts that there is no such user: soon after `CREATE ROLE` it can log in.
-const MISSING_TTL: Duration = Duration::from_secs(2);
-/// After a failed login the servers are asked again, but not more often than this.
-const RECHECK_PAUSE: Duration = Duration::from_secs(1);
 /// Most users of which the servers' word, or a key, is kept.
 const USERS_MAX: usize = 10_000;
 /// Bytes of the secret that makes users up.
@@ -41,15 +35,15 @@ struct Users {
     made: BTreeMap<Arc<str>, Verifier>,
     found: BTreeMap<Arc<str>, Found>,
     keys: BTreeMap<Arc<str>, Keys>,
+    /// How often real users' passwords are hashed, as far as it is known.
+    iterations: Option<NonZeroU32>,
 }
 
-/// What the servers said of a user.
+/// What the servers said of a user, and when they were asked.
 #[derive(Debug, Clone)]
 struct Found {
-    verifier: Option<Verifier>,
+    word: Word,
     at: Moment,
-    /// A login failed since.
-    doubted: bool,
 }
 
 struct MockSecret([u8; SECRET]);
@@ -59,29 +53,40 @@ struct MockSecret([u8; SECRET]);
 pub enum Known {
     /// This is to be proved.
     Verifier(Verifier),
-    /// The servers must be asked; if none answers, this is what they said before.
-    Ask(Option<Verifier>),
+    /// The servers must be asked; if none answers in time, this is what they said before.
+    Ask(Option<Word>),
     /// There is no way to prove anything; the reason is for the log, not for the client.
     Nothing(&'static str),
+}
+
+/// The servers' word on a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// This is to be proved.
+    Verifier(Verifier),
+    /// There is nothing to be proved, so nobody can be that user.
+    Nothing,
 }
 
 impl Keyring {
     /// With these users. `secret` must be random: it makes users that don't exist look as if
     /// they did.
     pub fn new(file: Userlist, secret: [u8; SECRET]) -> Self {
-        let users = Users { file, ..Users::default() };
+        let iterations = file.iterations();
+        let users = Users { file, iterations, ..Users::default() };
         Self { secret: MockSecret(secret), users: Mutex::new(users) }
     }
 
     /// Takes the users of the file as it is now.
     pub fn replace_file(&self, file: Userlist) {
         let mut users = self.lock();
+        users.iterations = file.iterations().or(users.iterations);
         users.file = file;
         users.made.clear();
     }
 
     /// What a user has to prove. The file goes before the servers.
-    pub fn known(&self, user: &Arc<str>, now: Moment) -> Known {
+    pub fn known(&self, user: &Arc<str>) -> Known {
         let password = {
             let users = self.lock();
             match users.file.get(user) {
@@ -93,26 +98,35 @@ impl Keyring {
                     Some(verifier) => return Known::Verifier(verifier.clone()),
                     None => password.clone(),
                 },
-                None => return users.found(user, now),
+                None => {
+                    return Known::Ask(users.found.get(user).map(|found| found.word.clone()));
+                }
             }
         };
         // Takes a millisecond or more: not under the lock.
-        let salt = Verifier::mock(user, &self.secret.0);
+        let salt = Verifier::mock(user, &self.secret.0, None);
         let verifier = Verifier::from_password(password.reveal(), salt.salt());
         self.lock().made.insert(Arc::clone(user), verifier.clone());
         Known::Verifier(verifier)
     }
 
     /// The verifier of a user that has none: the exchange with it looks like any other and
-    /// fails at its end.
+    /// fails at its end. It asks for as many iterations as the last real one did.
     pub fn mock(&self, user: &str) -> Verifier {
-        Verifier::mock(user, &self.secret.0)
+        let iterations = self.lock().iterations;
+        Verifier::mock(user, &self.secret.0, iterations)
     }
 
-    /// The servers said this of a user.
-    pub fn learn(&self, user: &Arc<str>, verifier: Option<Verifier>, now: Moment) {
+    /// The servers said this of a user, when they were asked at this moment.
+    pub fn learn(&self, user: &Arc<str>, word: Word, asked_at: Moment) {
         let mut users = self.lock();
-        if let (Some(verifier), Some(keys)) = (&verifier, users.keys.get(user))
+        if users.found.get(user).is_some_and(|found| found.at > asked_at) {
+            return; // The answer to a later question came first.
+        }
+        if let Word::Verifier(verifier) = &word {
+            users.iterations = Some(verifier.iterations());
+        }
+        if let (Word::Verifier(verifier), Some(keys)) = (&word, users.keys.get(user))
             && !verifier.matches(keys)
         {
             users.keys.remove(user); // of an older password
@@ -123,7 +137,7 @@ impl Keyring {
                 users.found.remove(&oldest);
             }
         }
-        users.found.insert(Arc::clone(user), Found { verifier, at: now, doubted: false });
+        users.found.insert(Arc::clone(user), Found { word, at: asked_at });
     }
 
     /// A user has shown these keys at a login.
@@ -134,17 +148,9 @@ impl Keyring {
         }
     }
 
-    /// A login failed: perhaps the password was changed, so the servers' word is doubted.
-    pub fn doubt(&self, user: &str) {
-        if let Some(found) = self.lock().found.get_mut(user) {
-            found.doubted = true;
-        }
-    }
-
     /// A server refused the user's keys: they are of an older password.
     pub fn forget_keys(&self, user: &str) {
         self.lock().keys.remove(user);
-        self.doubt(user);
     }
 
     /// What we log in to a server with, as this user.
@@ -163,21 +169,6 @@ impl Keyring {
     }
 }
 
-impl Users {
-    fn found(&self, user: &str, now: Moment) -> Known {
-        let Some(found) = self.found.get(user) else { return Known::Ask(None) };
-        let ttl = if found.verifier.is_some() { FOUND_TTL } else { MISSING_TTL };
-        let age = now.since(found.at);
-        if age >= ttl || (found.doubted && age >= RECHECK_PAUSE) {
-            return Known::Ask(found.verifier.clone());
-        }
-        match &found.verifier {
-            Some(verifier) => Known::Verifier(verifier.clone()),
-            None => Known::Nothing("no server knows this user with a SCRAM password"),
-        }
-    }
-}
-
 impl std::fmt::Debug for MockSecret {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("***")
@@ -187,6 +178,7 @@ impl std::fmt::Debug for MockSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const START: Moment = Moment::from_nanos(1_000_000_000_000);
 
@@ -204,54 +196,60 @@ mod tests {
             keyring("\"alice\" \"secret\"\n\"old\" \"md5d41d8cd98f00b204e9800998ecf8427e\"");
         let alice = Arc::from("alice");
 
-        let Known::Verifier(first) = keyring.known(&alice, START) else { panic!("unknown") };
-        assert_eq!(keyring.known(&alice, START), Known::Verifier(first), "the salt stays");
+        let Known::Verifier(first) = keyring.known(&alice) else { panic!("unknown") };
+        assert_eq!(keyring.known(&alice), Known::Verifier(first), "the salt stays");
         assert!(matches!(keyring.secret_for("alice"), LoginSecret::Password(_)));
-        assert!(matches!(keyring.known(&Arc::from("old"), START), Known::Nothing(_)));
+        assert!(matches!(keyring.known(&Arc::from("old")), Known::Nothing(_)));
         assert!(matches!(keyring.secret_for("old"), LoginSecret::Md5(_)));
 
         keyring.replace_file(Userlist::default());
-        assert_eq!(keyring.known(&alice, START), Known::Ask(None));
+        assert_eq!(keyring.known(&alice), Known::Ask(None));
         assert!(matches!(keyring.secret_for("alice"), LoginSecret::None));
     }
 
     #[test]
-    fn the_servers_word_counts_for_a_while() {
+    fn the_servers_are_asked_each_time_and_their_last_word_is_remembered() {
         let keyring = keyring("");
         let (bob, eve) = (Arc::from("bob"), Arc::from("eve"));
-        assert_eq!(keyring.known(&bob, START), Known::Ask(None));
+        assert_eq!(keyring.known(&bob), Known::Ask(None));
 
-        keyring.learn(&bob, Some(verifier("x")), START);
-        keyring.learn(&eve, None, START);
+        keyring.learn(&bob, Word::Verifier(verifier("x")), START);
+        keyring.learn(&eve, Word::Nothing, START);
+        assert_eq!(keyring.known(&bob), Known::Ask(Some(Word::Verifier(verifier("x")))));
+        assert_eq!(keyring.known(&eve), Known::Ask(Some(Word::Nothing)));
 
-        let soon = START + Duration::from_secs(1);
-        assert_eq!(keyring.known(&bob, soon), Known::Verifier(verifier("x")));
-        assert!(matches!(keyring.known(&eve, soon), Known::Nothing(_)));
-        assert_eq!(keyring.known(&eve, START + MISSING_TTL), Known::Ask(None));
-        assert_eq!(keyring.known(&bob, START + FOUND_TTL), Known::Ask(Some(verifier("x"))));
+        // Of two answers the one to the later question counts, whichever comes first.
+        let later = START + Duration::from_secs(1);
+        keyring.learn(&bob, Word::Verifier(verifier("z")), later);
+        keyring.learn(&bob, Word::Verifier(verifier("y")), START);
+        assert_eq!(keyring.known(&bob), Known::Ask(Some(Word::Verifier(verifier("z")))));
     }
 
+    /// Servers can be told to hash more often (`scram_iterations`); whoever is made up must not be
+    /// known by the default.
     #[test]
-    fn a_failed_login_makes_us_ask_again_but_not_at_once() {
-        let keyring = keyring("");
-        let bob = Arc::from("bob");
-        keyring.learn(&bob, Some(verifier("x")), START);
-        keyring.doubt("bob");
-        let at_once = START + Duration::from_millis(10);
-        assert_eq!(keyring.known(&bob, at_once), Known::Verifier(verifier("x")));
-        assert_eq!(keyring.known(&bob, START + RECHECK_PAUSE), Known::Ask(Some(verifier("x"))));
+    fn who_does_not_exist_is_hashed_as_often_as_who_does() {
+        let often = verifier("x").to_text().replace("$4096:", "$20000:");
+        let real = Verifier::parse(&often).unwrap();
+        let of = |keyring: &Keyring| keyring.mock("nobody").iterations().get();
+        assert_eq!(of(&keyring("")), 4096);
+        assert_eq!(of(&keyring(&format!("\"bob\" \"{often}\""))), 20_000);
+        let asks = keyring("");
+        asks.learn(&Arc::from("bob"), Word::Verifier(real), START);
+        assert_eq!(of(&asks), 20_000);
+        assert_eq!(asks.mock("nobody"), asks.mock("nobody"), "the same every time");
     }
 
     #[test]
     fn the_keys_of_an_older_password_are_dropped() {
         let keyring = keyring("");
         let bob = Arc::from("bob");
-        let keys = Keys::derive("x", b"salt", std::num::NonZeroU32::new(4096).unwrap());
+        let keys = Keys::derive("x", b"salt", NonZeroU32::new(4096).unwrap());
         keyring.remember(&bob, keys);
-        keyring.learn(&bob, Some(verifier("x")), START);
+        keyring.learn(&bob, Word::Verifier(verifier("x")), START);
         assert!(matches!(keyring.secret_for("bob"), LoginSecret::Keys(_)));
 
-        keyring.learn(&bob, Some(verifier("y")), START);
+        keyring.learn(&bob, Word::Verifier(verifier("y")), START);
         assert!(matches!(keyring.secret_for("bob"), LoginSecret::None));
     }
 
@@ -260,10 +258,10 @@ mod tests {
         let keyring = keyring("");
         for number in 0..=USERS_MAX {
             let at = START + Duration::from_nanos(u64::try_from(number).unwrap());
-            keyring.learn(&Arc::from(format!("user{number}")), None, at);
+            keyring.learn(&Arc::from(format!("user{number}")), Word::Nothing, at);
         }
         assert_eq!(keyring.lock().found.len(), USERS_MAX);
-        assert_eq!(keyring.known(&Arc::from("user0"), START), Known::Ask(None), "the oldest went");
+        assert_eq!(keyring.known(&Arc::from("user0")), Known::Ask(None), "the oldest went");
         assert!(!format!("{keyring:?}").contains("[1, 1"), "the secret stays secret");
     }
 }

@@ -18,7 +18,7 @@ pub mod scram;
 mod secret;
 mod userlist;
 
-pub use keyring::{Keyring, Known};
+pub use keyring::{Keyring, Known, Word};
 pub use login::{LoginSecret, md5_hash_response, md5_response};
 pub use password::Password;
 pub use policy::{Method, Policy};

@@ -11,6 +11,7 @@ use super::Secret;
 use super::scram::Verifier;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// The longest password that the protocol can carry in one message, in bytes.
@@ -76,6 +77,14 @@ impl Userlist {
     /// What is stored of a user.
     pub fn get(&self, user: &str) -> Option<&Stored> {
         self.0.get(user)
+    }
+
+    /// How often the passwords behind its verifiers are hashed; `None`: it has none.
+    pub(super) fn iterations(&self) -> Option<NonZeroU32> {
+        self.0.values().find_map(|stored| match stored {
+            Stored::Verifier(verifier) => Some(verifier.iterations()),
+            Stored::Password(_) | Stored::Md5(_) => None,
+        })
     }
 
     /// How many users there are.

@@ -14,7 +14,7 @@
 
 use crate::auth;
 use crate::auth::scram::{Nonce, Verifier};
-use crate::auth::{Authenticated, Keyring, Known, Method, Origin, Refusal};
+use crate::auth::{Authenticated, Keyring, Known, Method, Origin, Refusal, Word};
 use crate::backend::{Answer, Lookup, LookupError, random};
 use crate::clock;
 use crate::metrics::Admission;
@@ -40,6 +40,8 @@ use tracing::{debug, info};
 const PROOF_MAX: usize = 1024;
 /// First packets before the startup message: GSSAPI, TLS, and then the startup itself.
 const PACKETS_MAX: usize = 4;
+/// How long the servers are waited for where they have said before what a user must prove.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a client that is turned away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How much of what it still sends is read meanwhile, in bytes: a reset would take the error
@@ -119,7 +121,7 @@ enum Failure {
     #[error("{refusal}")]
     Refused { refusal: Refusal, why: &'static str },
     #[error("{source}")]
-    Lookup { user: Arc<str>, source: Box<LookupError> },
+    Lookup { user: Arc<str>, source: Arc<LookupError> },
 }
 
 /// A connection on its way in. While it shakes hands over TLS, nothing can be said to it.
@@ -178,18 +180,19 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
             let_in.map_err(|refusal| Failure::Refused { refusal, why: "" })?
         }
         Method::ScramSha256 => {
-            let (verifier, why) = verifier(gate, &user).await?;
+            let Demand { verifier, why, age } = demand(gate, &user).await?;
             let mechanisms = AuthRequest::Sasl(vec![SCRAM_SHA_256.to_owned()]);
             write_auth_request(&mut out, &mechanisms)?;
             send(visitor.stream()?, &out).await?;
             out.clear();
-            prove(visitor.stream()?, gate, &user, verifier).await.map_err(|failure| {
-                if let Failure::Refused { refusal, .. } = failure {
-                    Failure::Refused { refusal, why }
-                } else {
-                    failure
+            match prove(visitor.stream()?, gate, &user, verifier).await {
+                Ok(authenticated) => authenticated,
+                Err(Failure::Refused { refusal, .. }) => {
+                    reconsider(gate, &user, age).await;
+                    return Err(Failure::Refused { refusal, why });
                 }
-            })?
+                Err(failure) => return Err(failure),
+            }
         }
     };
     write_auth_request(&mut out, &AuthRequest::Ok)?;
@@ -199,35 +202,84 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
     Ok(Entered::Session(logged_in))
 }
 
-/// What the user has to prove; and why that can't succeed, if it can't.
-async fn verifier(gate: &Gate, user: &Arc<str>) -> Result<(Verifier, &'static str), Failure> {
-    let hopeless = |why| Ok((gate.keyring.mock(user), why));
-    let remembered = match gate.keyring.known(user, clock::now()) {
-        Known::Verifier(verifier) => return Ok((verifier, "")),
-        Known::Nothing(why) => return hopeless(why),
+/// What a user has to prove.
+struct Demand {
+    verifier: Verifier,
+    /// Why that can't succeed, if it can't.
+    why: &'static str,
+    age: Age,
+}
+
+/// Whether a demand is as the servers have it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    /// It is; or they have no say in it, or can't be asked.
+    Fresh,
+    /// They did not answer in time, and have said so before.
+    Remembered,
+}
+
+/// What the user has to prove. The servers are asked each time; those that are slow are not
+/// waited for if they have been asked before.
+async fn demand(gate: &Gate, user: &Arc<str>) -> Result<Demand, Failure> {
+    let demanded = |word: Word, why, age| match word {
+        Word::Verifier(verifier) => Demand { verifier, why: "", age },
+        Word::Nothing => Demand { verifier: gate.keyring.mock(user), why, age },
+    };
+    let remembered = match gate.keyring.known(user) {
+        Known::Verifier(verifier) => {
+            return Ok(demanded(Word::Verifier(verifier), "", Age::Fresh));
+        }
+        Known::Nothing(why) => return Ok(demanded(Word::Nothing, why, Age::Fresh)),
         Known::Ask(remembered) => remembered,
     };
     let Some(lookup) = &gate.lookup else {
-        return hopeless("the user is not in auth.file, and there is no auth.query");
+        let why = "the user is not in auth.file, and there is no auth.query";
+        return Ok(demanded(Word::Nothing, why, Age::Fresh));
     };
-    // The age of an answer counts from the question.
+    let asking = ask(gate, lookup, user);
+    let before = "the servers knew no password of this user when they were asked last";
+    let Some(remembered) = remembered else {
+        let (word, why) =
+            asking.await.map_err(|source| Failure::Lookup { user: Arc::clone(user), source })?;
+        return Ok(demanded(word, why, Age::Fresh));
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(Ok((word, why))) => Ok(demanded(word, why, Age::Fresh)),
+        Ok(Err(error)) => {
+            info!(?user, %error, "login goes on with what the servers said before");
+            Ok(demanded(remembered, before, Age::Fresh))
+        }
+        Err(_) => {
+            info!(?user, "the servers are slow; login goes on with what they said before");
+            Ok(demanded(remembered, before, Age::Remembered))
+        }
+    }
+}
+
+/// Asks the servers, and remembers what they say.
+async fn ask(
+    gate: &Gate,
+    lookup: &Lookup,
+    user: &Arc<str>,
+) -> Result<(Word, &'static str), Arc<LookupError>> {
     let asked_at = clock::now();
-    match (lookup.find(user).await, remembered) {
-        (Ok(Answer::Verifier(verifier)), _) => {
-            gate.keyring.learn(user, Some(verifier.clone()), asked_at);
-            Ok((verifier, ""))
-        }
-        (Ok(Answer::Nothing(why)), _) => {
-            gate.keyring.learn(user, None, asked_at);
-            hopeless(why)
-        }
-        (Err(error), Some(verifier)) => {
-            info!(?user, %error, "login goes on with the verifier that was seen before");
-            Ok((verifier, ""))
-        }
-        (Err(source), None) => {
-            Err(Failure::Lookup { user: Arc::clone(user), source: Box::new(source) })
-        }
+    let (word, why) = match lookup.find(user).await? {
+        Answer::Verifier(verifier) => (Word::Verifier(verifier), ""),
+        Answer::Nothing(why) => (Word::Nothing, why),
+    };
+    gate.keyring.learn(user, word.clone(), asked_at);
+    Ok((word, why))
+}
+
+/// A proof failed, perhaps because the password was changed since the servers were asked: their
+/// present word is waited for before the refusal, so that the next try is held against that.
+async fn reconsider(gate: &Gate, user: &Arc<str>, age: Age) {
+    if age == Age::Remembered
+        && let Some(lookup) = &gate.lookup
+        && let Err(error) = ask(gate, lookup, user).await
+    {
+        debug!(?user, %error, "the servers could not be asked again");
     }
 }
 
@@ -253,13 +305,7 @@ async fn prove(
     send(stream, &out).await?;
 
     let message = proof_message(stream).await?;
-    let entry = match challenge.finish(read_sasl_response(&message)?) {
-        Ok(entry) => entry,
-        Err(refusal) => {
-            gate.keyring.doubt(user);
-            return Err(refused(refusal));
-        }
-    };
+    let entry = challenge.finish(read_sasl_response(&message)?).map_err(refused)?;
     out.clear();
     write_auth_request(&mut out, &AuthRequest::SaslFinal(entry.message.into_bytes().into()))?;
     send(stream, &out).await?;

@@ -149,7 +149,7 @@ impl Parts {
     pub(super) fn apply(&self, config: &Config) -> Result<(), StartError> {
         let file = userlist(config)?;
         let targets = targets(config)?;
-        let gate = gate(config, &self.shared.keyring, &targets)?;
+        let gate = gate(config, &self.shared.keyring, &targets, &self.shared.board)?;
         self.shared.keyring.replace_file(file);
         self.shared.gate.store(Arc::new(gate));
         self.shared.live.store(Arc::new(Live { routing: config.routing.clone() }));
@@ -218,7 +218,7 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
     let targets = targets(config)?;
     let secret = backend::random()?;
     let keyring = Arc::new(Keyring::new(userlist(config)?, secret));
-    let gate = gate(config, &keyring, &targets)?;
+    let gate = gate(config, &keyring, &targets, &links.board)?;
     let pools = Pools::new(
         config.pool.clone(),
         targets.into_boxed_slice(),
@@ -307,14 +307,16 @@ pub(super) fn gate(
     config: &Config,
     keyring: &Arc<Keyring>,
     targets: &[Target],
+    board: &Arc<Board>,
 ) -> Result<Gate, StartError> {
     let tls = match &config.tls {
         Some(tls) => Some(Arc::new(ServerTls::load(&tls.cert, &tls.key)?)),
         None => None,
     };
     let lookup = config.auth.query.as_ref().map(|query| {
-        let login = control_login(config);
-        Arc::new(Lookup::new(targets.to_vec(), login, query.clone()))
+        let logins = config.servers.iter().map(|server| control_login(config, server));
+        let servers = targets.iter().cloned().zip(logins).collect();
+        Arc::new(Lookup::new(servers, query.clone(), Arc::clone(board)))
     });
     Ok(Gate {
         method: config.auth.method,
@@ -329,9 +331,9 @@ pub(super) fn gate(
     })
 }
 
-/// How the control user logs in to ask for verifiers.
-fn control_login(config: &Config) -> Login {
-    let password = config.servers.first().and_then(|server| config.password_for(server));
+/// How the control user logs in to a server to ask for verifiers.
+fn control_login(config: &Config, server: &ServerConfig) -> Login {
+    let password = config.password_for(server);
     let secret = password.map_or(LoginSecret::None, |it| LoginSecret::Password(it.clone().into()));
     Login::new(&config.control_login.user, &config.control_login.database, secret)
 }

@@ -85,11 +85,12 @@ impl Verifier {
     /// The verifier of a user that does not exist: the exchange looks like any other, is the
     /// same every time for the same name, and always fails, because nobody knows a key of which
     /// this would be the digest.
-    pub fn mock(user: &str, secret: &[u8; DIGEST]) -> Self {
+    pub fn mock(user: &str, secret: &[u8; DIGEST], iterations: Option<NonZeroU32>) -> Self {
         let derive = |what: &str| mac(secret, &[what.as_bytes(), user.as_bytes()]);
         let salt = derive("salt");
+        let default = NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN);
         Self {
-            iterations: NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN),
+            iterations: iterations.unwrap_or(default),
             salt: salt.get(..SALT).unwrap_or(&salt).into(),
             stored: derive("stored"),
             server: ServerKey(derive("server")),
@@ -108,7 +109,7 @@ impl Verifier {
     }
 
     /// How often the password is hashed.
-    pub(super) const fn iterations(&self) -> NonZeroU32 {
+    pub(in crate::auth) const fn iterations(&self) -> NonZeroU32 {
         self.iterations
     }
 

@@ -70,9 +70,9 @@ fn another_password_or_another_salt_fails() {
 
 #[test]
 fn nobody_logs_in_as_a_user_that_does_not_exist() {
-    let mock = Verifier::mock("ghost", &[7; 32]);
-    assert_eq!(mock, Verifier::mock("ghost", &[7; 32]), "the salt must not change");
-    assert_ne!(mock.salt(), Verifier::mock("other", &[7; 32]).salt());
+    let mock = Verifier::mock("ghost", &[7; 32], None);
+    assert_eq!(mock, Verifier::mock("ghost", &[7; 32], None), "the salt must not change");
+    assert_ne!(mock.salt(), Verifier::mock("other", &[7; 32], None).salt());
     assert_eq!(exchange(mock, password("")).err(), Some(ScramError::WrongProof));
 }
 
@@ -159,7 +159,7 @@ proptest! {
     #[test]
     fn no_message_makes_it_panic(message in "([nyp=,crsiv]|.){0,40}") {
         let bytes = message.as_bytes();
-        let verifier = Verifier::mock("u", &[0; 32]);
+        let verifier = Verifier::mock("u", &[0; 32], None);
         if let Ok((_, next)) = begin(bytes, verifier.clone(), &nonce(1)) {
             prop_assert!(next.finish(bytes).is_err());
         }

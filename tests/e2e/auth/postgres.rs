@@ -46,6 +46,16 @@ impl Postgres {
         self.cluster.primary().stop(Shutdown::Immediate).unwrap();
     }
 
+    /// Stops every process of it where it stands; its connections stay open and are silent.
+    pub fn freeze(&self) {
+        self.cluster.primary().sigstop();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.cluster.primary().sigcont();
+    }
+
     /// Runs SQL as the superuser through the unix socket; the first value, if there is one.
     pub fn sql(&self, sql: &str) -> String {
         let rows = self.cluster.primary().rows(sql).unwrap();
