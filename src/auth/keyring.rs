@@ -148,9 +148,20 @@ impl Keyring {
         }
     }
 
-    /// A server refused the user's keys: they are of an older password.
+    /// A server refused the user's keys: they are of an older password, unless they belong to the
+    /// verifier that is known now; then that server has not heard of it yet.
     pub fn forget_keys(&self, user: &str) {
-        self.lock().keys.remove(user);
+        let mut users = self.lock();
+        let known = match (users.file.get(user), users.found.get(user)) {
+            (Some(Stored::Verifier(verifier)), _)
+            | (None, Some(Found { word: Word::Verifier(verifier), .. })) => Some(verifier),
+            (Some(Stored::Password(_) | Stored::Md5(_)), _)
+            | (None, Some(Found { word: Word::Nothing, .. }) | None) => None,
+        };
+        let keys = users.keys.get(user);
+        if !known.zip(keys).is_some_and(|(verifier, keys)| verifier.matches(keys)) {
+            users.keys.remove(user);
+        }
     }
 
     /// What we log in to a server with, as this user.
@@ -248,6 +259,9 @@ mod tests {
         keyring.remember(&bob, keys);
         keyring.learn(&bob, Word::Verifier(verifier("x")), START);
         assert!(matches!(keyring.secret_for("bob"), LoginSecret::Keys(_)));
+
+        keyring.forget_keys("bob");
+        assert!(matches!(keyring.secret_for("bob"), LoginSecret::Keys(_)), "a server is behind");
 
         keyring.learn(&bob, Word::Verifier(verifier("y")), START);
         assert!(matches!(keyring.secret_for("bob"), LoginSecret::None));

@@ -271,6 +271,14 @@ impl Attempt<'_> {
         self.client.shard.reign() == (decided.epoch, decided.primary)
     }
 
+    /// Whether the primary may let in whom this standby does not: a role, its password and a
+    /// database are known there before they are replayed.
+    fn primary_may_do(&self, server: ServerId, decided: &Topology) -> bool {
+        let primary = decided.writable().filter(|primary| *primary != server);
+        let free = matches!(self.plan.need, Need::Read | Need::Anywhere);
+        free && primary.is_some_and(|primary| self.failed & bit(primary) == 0)
+    }
+
     /// A backend of this server; `None` if it could not be had and something else may do.
     async fn check_out(
         &mut self,
@@ -282,6 +290,11 @@ impl Attempt<'_> {
             return Ok(Some(checkout));
         }
         let started = clock::now();
+        let elsewhere = self.primary_may_do(server, decided);
+        if elsewhere && pool.is_avoided(started) {
+            self.failed |= bit(server);
+            return Ok(None);
+        }
         let patience = self.client.shard.shared.pools.policy().wait_timeout;
         let settings = std::sync::Arc::clone(&self.session.settings);
         let seats = Rc::clone(&self.client.shard.seats);
@@ -300,6 +313,13 @@ impl Attempt<'_> {
         let Some(came) = came else { return Ok(None) };
         match came {
             Ok(checkout) => Ok(Some(checkout)),
+            Err(error @ CheckoutError::Connect { .. }) if elsewhere && error.is_final() => {
+                tracing::debug!(%error, server = %server, "a standby does not let this user in");
+                pool.avoid(clock::now());
+                self.failed |= bit(server);
+                self.last_error = Some(error);
+                Ok(None)
+            }
             Err(CheckoutError::Connect { server, error }) if is_final(&error) => {
                 Err(Unobtained::No(No::Checkout(CheckoutError::Connect { server, error })))
             }
@@ -418,6 +438,12 @@ fn is_demoted(checkout: &Checkout, standing: Standing, decided: Moment) -> bool 
 
 fn standing(server: ServerId, topology: &Topology) -> Standing {
     if topology.writable() == Some(server) { Standing::Primary } else { Standing::Standby }
+}
+
+impl CheckoutError {
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Connect { error, .. } if is_final(error))
+    }
 }
 
 /// Whether another try, or another server, would get the same answer: the login itself is

@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::metrics::DisconnectReason;
 use crate::session::SharedSettings;
 use crate::topology::ServerId;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -37,7 +37,13 @@ pub struct ShardPool {
     pools: Arc<Pools>,
     shared: Arc<Shared>,
     idle: RefCell<Vec<Conn>>,
+    /// Until when no new backend is tried where another server will do.
+    avoided_until: Cell<Option<Moment>>,
 }
+
+/// How long a standby that has refused a login is not tried again for what the primary can do
+/// as well: a replica is rarely further behind, and a login that is refused costs it a process.
+const AVOIDED: Duration = Duration::from_secs(2);
 
 /// A backend that a session holds. Released, it rests in its pool; dropped, it is closed.
 #[derive(Debug)]
@@ -62,6 +68,7 @@ impl ShardPools {
             pools: Arc::clone(&self.pools),
             shared: self.pools.shared(key),
             idle: RefCell::default(),
+            avoided_until: Cell::new(None),
         });
         self.known.borrow_mut().insert(key.clone(), Rc::clone(&pool));
         pool
@@ -187,6 +194,16 @@ impl ShardPool {
             },
             Grant::Slot(slot) => self.open(slot).await,
         }
+    }
+
+    /// The server has refused this login just now.
+    pub fn avoid(&self, now: Moment) {
+        self.avoided_until.set(Some(now + AVOIDED));
+    }
+
+    /// Whether the server has refused this login a moment ago.
+    pub fn is_avoided(&self, now: Moment) -> bool {
+        self.avoided_until.get().is_some_and(|until| now < until)
     }
 
     /// The server whose backends these are.

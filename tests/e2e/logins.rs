@@ -3,7 +3,7 @@
 
 use crate::auth::postgres::certificates;
 use crate::support::{Blueprint, Ended, House, Wire, await_that};
-use pgsteer::sandbox::{Auth, SUPERUSER_PASSWORD, Scratch, Shutdown};
+use pgsteer::sandbox::{Auth, SUPERUSER, SUPERUSER_PASSWORD, Scratch, Shutdown};
 use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -262,6 +262,50 @@ fn users_of_a_file_of_verifiers_are_passed_on_to_servers() {
     assert_eq!(login.psql("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
     assert!(login.psql("bob", &ALICE.concat(), WHO).is_err());
     login.assert_without_passwords();
+}
+
+/// A role, its password and its database are on the primary first. Whoever is let in by it must not
+/// be turned away by a standby that has not heard of him yet.
+#[test]
+fn a_standby_that_is_behind_turns_nobody_away() {
+    let login = Login::build("");
+    let (primary, standby) = (login.house.server("primary"), login.house.server("standby1"));
+    primary.rows("CREATE TABLE t AS SELECT 1 AS i; GRANT SELECT ON t TO PUBLIC").unwrap();
+    let read = "SELECT pg_is_in_recovery() FROM t";
+    await_that("reads go to the standby", || {
+        login.psql(SUPERUSER, SUPERUSER_PASSWORD, read).as_deref() == Ok("t")
+    });
+    standby.pause_replay().unwrap();
+    let sql = format!("CREATE ROLE alice LOGIN PASSWORD '{}'", ALICE.concat());
+    primary.rows(&sql).unwrap();
+    for _ in 0..3 {
+        assert_eq!(
+            login.psql("alice", &ALICE.concat(), read).as_deref(),
+            Ok("f"),
+            "not from the standby"
+        );
+    }
+    let refused = || standby.logged("password authentication failed for user \"alice\"");
+    let before = refused();
+    assert!(before > 0, "the standby was never asked");
+    for _ in 0..20 {
+        login.psql("alice", &ALICE.concat(), read).unwrap();
+    }
+    assert!(refused() - before < 10, "it is asked again and again: {}", refused() - before);
+
+    standby.resume_replay().unwrap();
+    login.house.cluster.await_replay().unwrap();
+    await_that("the standby takes part again", || {
+        login.psql("alice", &ALICE.concat(), read).as_deref() == Ok("t")
+    });
+    // The same for a password that the standby does not know yet.
+    standby.pause_replay().unwrap();
+    let sql = format!("ALTER ROLE alice PASSWORD '{}'", BOB.concat());
+    primary.rows(&sql).unwrap();
+    for _ in 0..3 {
+        assert!(login.psql("alice", &BOB.concat(), read).is_ok());
+    }
+    standby.resume_replay().unwrap();
 }
 
 #[test]
