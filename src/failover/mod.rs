@@ -18,9 +18,12 @@
 mod act;
 mod choose;
 mod decide;
+mod gap;
+mod links;
 mod loss;
 mod planned;
 mod policy;
+mod prerequisites;
 mod preview;
 mod promise;
 mod record;
@@ -33,8 +36,10 @@ mod why;
 
 pub use act::{Act, Decision};
 pub use decide::decide;
+pub use gap::{Gap, Lack, Remedy, Statement, Weight};
 pub use loss::{Acknowledged, Loss, MaxLoss};
 pub use policy::{Demotion, Mode, Policy, Profile};
+pub use prerequisites::{FENCE, Onlooker, prerequisites};
 pub use preview::{Preview, preview};
 pub use promise::{Known, promise};
 pub use record::{

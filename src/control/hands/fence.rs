@@ -11,14 +11,11 @@ use crate::control::hands::line::Line;
 use crate::control::hands::setting;
 use crate::control::hands::setting::first;
 use crate::control::look::Row;
-use crate::failover::Fenced;
+use crate::failover::{FENCE, Fenced};
 use crate::pg::{Lsn, quote_literal};
 use crate::topology::Role;
 use std::fmt::Write as _;
 use std::time::Duration;
-
-/// The standby that does not exist.
-pub(super) const NOBODY: &str = "pgsteer_fence";
 
 /// What a primary was set to before it was fenced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +69,7 @@ pub(super) async fn settings(line: &mut Line<'_>) -> Result<Option<Unfenced>, Ha
     if text(0) != "f" {
         return Err(HandError::IsA(Role::Standby));
     }
-    if text(1) == NOBODY {
+    if text(1) == FENCE {
         return Ok(None);
     }
     Ok(Some(Unfenced { names: text(1).to_owned(), read_only: text(2).to_owned() }))
@@ -80,10 +77,8 @@ pub(super) async fn settings(line: &mut Line<'_>) -> Result<Option<Unfenced>, Ha
 
 /// Fences a primary; what undoes it must be stored by now. `ours` are sessions of this proxy.
 pub(super) async fn fence(line: &mut Line<'_>, ours: &[i32]) -> Result<Fenced, HandError> {
-    let settings = [
-        ("synchronous_standby_names", Some(NOBODY)),
-        ("default_transaction_read_only", Some("on")),
-    ];
+    let settings =
+        [("synchronous_standby_names", Some(FENCE)), ("default_transaction_read_only", Some("on"))];
     setting::set(line, &settings).await?;
     let foreign = end_sessions(line, Ending::All, ours).await?;
     let end = end_of_log(line).await?;

@@ -36,11 +36,16 @@ pub(super) struct Hand {
     pub(super) notes: Notes,
     login: Login,
     instance: Instance,
+    /// It takes no lock.
+    visits: bool,
     home: Mutex<Option<Standing>>,
     survey: ArcSwapOption<Survey>,
     /// Rung when a survey is wanted now.
     wanted: Notify,
 }
+
+/// What a command is called that looks in.
+const VISITOR: &str = "pgsteer visit";
 
 /// Between two surveys.
 const SURVEY_EVERY: Duration = Duration::from_secs(2);
@@ -71,10 +76,23 @@ impl Hand {
             notes,
             login,
             instance: instance.unwrap_or(Instance(0)),
+            visits: false,
             home: Mutex::new(None),
             survey: ArcSwapOption::empty(),
             wanted: Notify::new(),
         }
+    }
+
+    /// It looks in for a moment, and is no instance that acts.
+    pub(super) fn visit(&mut self) {
+        self.login.params.retain(|(name, _)| name != "application_name");
+        self.login.params.push(("application_name".to_owned(), VISITOR.to_owned()));
+        self.visits = true;
+    }
+
+    /// As whom it logs in.
+    pub(super) fn user(&self) -> &str {
+        &self.login.user
     }
 
     /// The last survey, however old.
@@ -133,7 +151,7 @@ impl Hand {
     pub(super) async fn survey_now(&self) -> Result<(), HandError> {
         let mut line = self.line(SURVEY_MAX).await?;
         let name = self.instance.application_name();
-        let locked = lock::take_if_free(&mut line, &name).await?;
+        let locked = !self.visits && lock::take_if_free(&mut line, &name).await?;
         let asked = clock::now();
         let version = line.version();
         let answers = line.all(&questions::questions(version)).await?;
@@ -144,7 +162,7 @@ impl Hand {
         let upstream = survey.upstream.clone();
         self.survey.store(Some(Arc::new(survey)));
         // Ahead of time, so that a freeze need not wait for a disk.
-        self.notes.of_upstream(&upstream).await
+        if self.visits { Ok(()) } else { self.notes.of_upstream(&upstream).await }
     }
 
     /// Runs one statement on a connection of its own, which keeps no act waiting.

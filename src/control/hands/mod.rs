@@ -37,7 +37,8 @@ use crate::control::hands::hand::Hand;
 use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
-    Fenced, Frozen, Instance, Promise, ServerView, Survey, SurveyedRole, Upstream, WeakPromise,
+    Fenced, Frozen, Gap, Instance, Onlooker, Policy, Promise, ServerView, Statement, Survey,
+    SurveyedRole, Upstream, WeakPromise, prerequisites,
 };
 use crate::net::TlsError;
 use crate::pg::{Conninfo, Lsn};
@@ -98,6 +99,44 @@ impl Hands {
             Reach { target, login: config.login(server, instance), address }
         });
         Ok(Self::new(servers.collect(), store))
+    }
+
+    /// A hand on each server for a command that looks in beside a proxy: it takes no lock.
+    ///
+    /// # Errors
+    /// As [`Hands::of`].
+    pub fn visiting(config: &ControlConfig, store: &Store) -> Result<Self, TlsError> {
+        let mut hands = Self::of(config, Instance(0), store)?;
+        for hand in &mut hands.hands {
+            hand.visit();
+        }
+        Ok(hands)
+    }
+
+    /// Surveys every server now, all at the same time; what came of each, in their order.
+    pub async fn survey_all(self: &Arc<Self>) -> Vec<Result<(), HandError>> {
+        let surveys: Vec<_> = (0..self.hands.len())
+            .map(|at| {
+                let hands = Arc::clone(self);
+                tasks::spawn("survey", async move {
+                    let hand = hands.hands.get(at).ok_or(HandError::NoSuchServer)?;
+                    hand.survey_now().await
+                })
+            })
+            .collect();
+        let mut all = Vec::with_capacity(surveys.len());
+        for survey in surveys {
+            // One that panicked has said so.
+            all.push(survey.await.unwrap_or(Err(HandError::Answer("survey"))));
+        }
+        all
+    }
+
+    /// Runs a statement of a remedy, without the lock: the operator asked for it.
+    pub async fn apply(&self, server: ServerId, statement: &Statement) -> Result<(), HandError> {
+        let mut line = self.hand(server)?.line(ASK_MAX).await?;
+        line.ask(statement.run.reveal()).await?;
+        Ok(())
     }
 
     /// Keeps a connection to each server open and its survey fresh, until `shutdown`. Must be
@@ -183,6 +222,25 @@ impl Hands {
             Promise::Asynchronous(WeakPromise::NotSeen) => None,
             promise @ (Promise::Quorum { .. } | Promise::Asynchronous(_)) => Some(promise),
         }
+    }
+
+    /// What a failover lacks, by the last surveys.
+    pub fn gaps(&self, policy: &Policy, onlooker: Onlooker) -> Vec<Gap> {
+        let surveys: Vec<_> = self.hands.iter().map(Hand::surveyed).collect();
+        let servers: Vec<_> = self
+            .hands
+            .iter()
+            .zip(&surveys)
+            .map(|(hand, survey)| (&hand.name, survey.as_deref()))
+            .collect();
+        let user = self.hands.first().map_or("", Hand::user);
+        prerequisites(&servers, policy, (user, onlooker))
+    }
+
+    /// Why `auto` does not arm, by the last surveys, each in a line; empty: it may.
+    pub fn lacking(&self, policy: &Policy) -> Vec<Arc<str>> {
+        let gaps = self.gaps(policy, Onlooker::Proxy);
+        gaps.iter().filter(|gap| gap.blocks()).map(|gap| gap.told().into()).collect()
     }
 
     /// Adds to a view what the survey knows: whether it replays with a delay, and whether its
