@@ -28,7 +28,7 @@ const HELP: &str = "\
 
 Run      run (without a command)
 Look     status  route  history
-Act      failover  switchover
+Act      failover  switchover  drill
 Set up   check-config  config  demo
 
 Options
@@ -66,6 +66,8 @@ pub enum Command {
     Failover(crate::cli::order::FailoverArgs),
     /// Hand over to a standby without losing or failing a statement
     Switchover(crate::cli::order::SwitchoverArgs),
+    /// Hand over and back under a small load, and report what clients saw
+    Drill(crate::cli::drill::Args),
     /// Start throw-away servers and a proxy to play with
     Demo(crate::cli::demo::Args),
     /// Check the configuration and report every mistake in it

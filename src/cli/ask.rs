@@ -91,7 +91,7 @@ pub fn address(request: &Request) -> Result<SocketAddr, AskError> {
 }
 
 /// Who listens on every address also listens on loopback.
-fn reachable(ip: IpAddr) -> IpAddr {
+pub fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -11,7 +11,9 @@ pub mod args;
 pub mod ask;
 mod check_config;
 pub mod config_reference;
+pub mod crowd;
 pub mod demo;
+pub mod drill;
 pub mod exit;
 pub mod history;
 pub mod load;
@@ -53,6 +55,7 @@ fn dispatch(args: &Args) -> Result<Exit, Exit> {
         Some(Command::History) => history::run(globals),
         Some(Command::Failover(args)) => order::failover(args, globals),
         Some(Command::Switchover(args)) => order::switchover(args, globals),
+        Some(Command::Drill(args)) => drill::run(args, globals),
         Some(Command::CheckConfig) => check_config::run(globals),
         Some(Command::Config(args)) => config_reference::run(args),
     }

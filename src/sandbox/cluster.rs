@@ -26,7 +26,7 @@ pub struct Cluster {
     /// First, so that it is dropped first: it ends the servers.
     scratch: Scratch,
     servers: Vec<Server>,
-    auth: Auth,
+    plan: Plan,
 }
 
 /// A data directory fresh from `initdb`, to be copied: that takes a tenth of the time.
@@ -69,9 +69,9 @@ impl Cluster {
     /// What kept a server from starting, with the end of its log.
     pub fn start(template: &Template, plan: &Plan) -> Result<Self, SandboxError> {
         let scratch = Scratch::new()?;
-        let mut cluster = Self { scratch, servers: Vec::new(), auth: plan.auth };
+        let mut cluster = Self { scratch, servers: Vec::new(), plan: plan.clone() };
         for name in plan.names() {
-            let server = cluster.place(template, plan, name)?;
+            let server = cluster.place(template, name)?;
             cluster.servers.push(server);
         }
         cluster.start_primary()?;
@@ -106,7 +106,7 @@ impl Cluster {
 
     /// How clients prove to its servers who they are.
     pub const fn auth(&self) -> Auth {
-        self.auth
+        self.plan.auth
     }
 
     /// Waits until every standby that runs has replayed what the primary has written by now.
@@ -133,24 +133,31 @@ impl Cluster {
     }
 
     /// A server's files, from the template.
-    fn place(
-        &self,
-        template: &Template,
-        plan: &Plan,
-        name: String,
-    ) -> Result<Server, SandboxError> {
+    fn place(&self, template: &Template, name: String) -> Result<Server, SandboxError> {
         let account = template.postgres.account();
         let dir = self.scratch.path().join(&name);
         let data = dir.join("data");
         make_dir(&dir, account)?;
         copy_tree(&template.data(), &data, account)?;
-        write_file(&data.join("sandbox.conf"), &plan.configuration(&name), account)?;
-        write_file(&data.join("pg_hba.conf"), &plan.hba_file(), account)?;
-        for (file, text) in &plan.files {
-            write_file(&data.join(file), text, account)?;
-        }
         append(&data.join("postgresql.conf"), "include 'sandbox.conf'\n")?;
-        Ok(Server::new(name, dir, Port::free()?, template.postgres.clone()))
+        let server = Server::new(name, dir, Port::free()?, template.postgres.clone());
+        self.configure(&server)?;
+        Ok(server)
+    }
+
+    /// A server's own settings, as the plan has them.
+    pub(super) fn configure(&self, server: &Server) -> Result<(), SandboxError> {
+        let (plan, data) = (&self.plan, server.data());
+        let account = server.postgres().account();
+        write_file(&data.join("sandbox.conf"), &plan.configuration(server.name()), account)?;
+        write_file(&data.join("pg_hba.conf"), &plan.hba_file(), account)?;
+        let mut files = plan.files.iter();
+        files.try_for_each(|(file, text)| write_file(&data.join(file), text, account))
+    }
+
+    /// What it is like.
+    pub(super) const fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Starts the primary, and tells the standbys where it is.
@@ -158,12 +165,12 @@ impl Cluster {
         if let Some(primary) = self.servers.first_mut() {
             start_somewhere(primary)?;
         }
-        if self.auth == Auth::Password {
+        if self.plan.auth == Auth::Password {
             let password = quote_literal(SUPERUSER_PASSWORD);
             self.primary().rows(&format!("ALTER ROLE {SUPERUSER} PASSWORD {password}"))?;
         }
-        let (port, auth) = (self.primary().port(), self.auth);
-        self.standbys().iter().try_for_each(|standby| standby.follow(port, auth))
+        let port = self.primary().port();
+        self.standbys().iter().try_for_each(|standby| standby.follow(port, &self.plan))
     }
 
     /// Starts the standbys, side by side, and waits until all of them stream.

@@ -3,6 +3,7 @@
 use crate::sandbox::Account;
 use crate::sandbox::SandboxError;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -24,6 +25,47 @@ pub(super) fn copy_tree(from: &Path, to: &Path, account: Account) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The same for the directory of a server that runs: files come and go, and what `left_out` says
+/// of a path within it is not copied.
+pub(super) fn copy_live_tree(
+    from: &Path,
+    to: &Path,
+    account: Account,
+    left_out: &dyn Fn(&Path) -> bool,
+) -> Result<(), SandboxError> {
+    let mut open = vec![PathBuf::new()];
+    while let Some(within) = open.pop() {
+        make_dir(&to.join(&within), account)?;
+        let there = from.join(&within);
+        let entries = match fs::read_dir(&there) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(SandboxError::file("read", &there))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(SandboxError::file("read", &there))?;
+            let path = within.join(entry.file_name());
+            if left_out(&path) {
+                continue;
+            }
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(path),
+                Ok(_) => copy_live_file(&entry.path(), &to.join(&path), account)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(SandboxError::file("read", entry.path())(error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn copy_live_file(from: &Path, to: &Path, account: Account) -> Result<(), SandboxError> {
+    match fs::copy(from, to) {
+        Ok(_) => account.owns(to),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(SandboxError::file("copy to", to)(error)),
+    }
 }
 
 /// Makes a directory that only `account` can enter, as PostgreSQL asks of its data directory.

@@ -13,6 +13,9 @@ pub struct Plan {
     durability: Durability,
     log: StatementLog,
     settings: Vec<Setting>,
+    quorum: Quorum,
+    /// How long a link may be silent before the primary speaks up; `None`: as by default.
+    pub(super) sender_timeout: Option<String>,
     /// Lines of `pg_hba.conf` that go before ours.
     hba: Vec<String>,
     /// Files beside the configuration, such as a certificate: name and text.
@@ -38,6 +41,15 @@ pub enum Durability {
     Careless,
     /// It may not.
     Durable,
+}
+
+/// Whether a commit waits for a standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quorum {
+    /// It does not.
+    None,
+    /// For any one of them, whoever is the primary.
+    AnyOne,
 }
 
 /// Whether the servers log every statement: where one ran is then in their own words.
@@ -72,6 +84,8 @@ impl Plan {
             durability: Durability::Careless,
             log: StatementLog::Off,
             settings: Vec::new(),
+            quorum: Quorum::None,
+            sender_timeout: None,
             hba: Vec::new(),
             files: Vec::new(),
         }
@@ -120,6 +134,19 @@ impl Plan {
         self
     }
 
+    /// Whether commits wait for a standby.
+    #[must_use]
+    pub fn quorum(self, quorum: Quorum) -> Self {
+        Self { quorum, ..self }
+    }
+
+    /// Has every standby's link to its primary kept alive: the primary speaks twice within
+    /// `timeout` (`wal_sender_timeout` of that link).
+    #[must_use]
+    pub fn keepalive(self, timeout: &str) -> Self {
+        Self { sender_timeout: Some(timeout.to_owned()), ..self }
+    }
+
     /// A line of every server's `pg_hba.conf`, before the ones that are there anyway.
     #[must_use]
     pub fn hba(mut self, line: &str) -> Self {
@@ -156,6 +183,13 @@ impl Plan {
         }
         if self.log == StatementLog::All {
             set("log_statement", "all");
+        }
+        if self.quorum == Quorum::AnyOne {
+            // Of all others: whoever is the primary then waits for one of them.
+            let others: Vec<_> = self.names().into_iter().filter(|name| name != server).collect();
+            if !others.is_empty() {
+                set("synchronous_standby_names", &format!("ANY 1 ({})", others.join(", ")));
+            }
         }
         let applies =
             |setting: &&Setting| setting.server.as_deref().is_none_or(|its| its == server);
@@ -226,6 +260,9 @@ mod tests {
             "500ms",
         );
 
+        let quorum = plan.clone().standbys(2).quorum(Quorum::AnyOne);
+        let names = "synchronous_standby_names = 'ANY 1 (primary, standby2)'";
+        assert!(quorum.configuration("standby1").contains(names));
         assert_eq!(plan.names(), ["primary", "standby1"]);
         assert!(!plan.configuration("primary").contains("recovery_min_apply_delay"));
         let standby = plan.configuration("standby1");

@@ -5,6 +5,7 @@ use crate::pg::quote_identifier;
 use crate::pg::quote_literal;
 use crate::sandbox::Auth;
 use crate::sandbox::Found;
+use crate::sandbox::Plan;
 use crate::sandbox::Port;
 use crate::sandbox::Postgres;
 use crate::sandbox::Row;
@@ -103,14 +104,17 @@ impl Server {
     }
 
     /// Makes it a standby of the primary on this port, as of its next start.
-    pub(super) fn follow(&self, primary: u16, auth: Auth) -> Result<(), SandboxError> {
-        let password = match auth {
+    pub(super) fn follow(&self, primary: u16, plan: &Plan) -> Result<(), SandboxError> {
+        let password = match plan.auth {
             Auth::Trust | Auth::Listed => String::new(),
             Auth::Password => format!(" password={SUPERUSER_PASSWORD}"),
         };
+        let keepalive = plan.sender_timeout.as_ref().map_or_else(String::new, |timeout| {
+            format!(" options=''-c wal_sender_timeout={timeout}''")
+        });
         let line = format!(
             "primary_conninfo = 'host=127.0.0.1 port={primary} user={SUPERUSER} \
-             application_name={}{password}'\n",
+             application_name={}{password}{keepalive}'\n",
             self.name
         );
         let account = self.postgres.account();
@@ -290,6 +294,11 @@ impl Server {
     /// Its data directory.
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
+    }
+
+    /// The programs that it is made of.
+    pub(super) const fn postgres(&self) -> &Postgres {
+        &self.postgres
     }
 
     /// The directory of its unix socket.

@@ -5,10 +5,13 @@ use pgsteer::sandbox::Auth;
 use pgsteer::sandbox::Cluster;
 use pgsteer::sandbox::Durability;
 use pgsteer::sandbox::Plan;
+use pgsteer::sandbox::Postgres;
+use pgsteer::sandbox::Rejoined;
 use pgsteer::sandbox::Scratch;
 use pgsteer::sandbox::Server;
 use pgsteer::sandbox::Shutdown;
 use pgsteer::sandbox::StatementLog;
+use pgsteer::sandbox::Template;
 use pgsteer::sandbox::eventually;
 use pgsteer::sandbox::working_in;
 use rustix::process::Pid;
@@ -333,4 +336,54 @@ fn segment(server: &Server) -> Option<String> {
 /// The processes that work in a directory or beneath it.
 fn processes_in(dir: &Path) -> Vec<u32> {
     working_in(dir).into_iter().map(|found| found.pid).collect()
+}
+
+/// A directory of the same programs without this one.
+fn programs_without(program: &str, scratch: &Scratch) -> Postgres {
+    let all = Postgres::find(None).unwrap();
+    let dir = scratch.path().join("bin");
+    std::fs::create_dir(&dir).unwrap();
+    for entry in std::fs::read_dir(all.bin()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap();
+        if name != program {
+            std::os::unix::fs::symlink(&path, dir.join(name)).unwrap();
+        }
+    }
+    Postgres::find(Some(&dir)).unwrap()
+}
+
+/// A primary that died and was replaced becomes a standby of the new one, and what it had alone
+/// is gone: by `pg_rewind`, and without that program by a copy.
+#[test]
+fn a_replaced_primary_becomes_a_standby_again() {
+    let scratch = Scratch::new().unwrap();
+    let ways = [
+        (Postgres::find(None).unwrap(), Rejoined::Rewound),
+        (programs_without("pg_rewind", &scratch), Rejoined::Copied),
+    ];
+    for (postgres, expected) in ways {
+        let rewinds = postgres.bin().join("pg_rewind").is_file();
+        let template = Template::new(postgres).unwrap();
+        let plan = Plan::new().standbys(1).setting("wal_log_hints", "on");
+        let cluster = Cluster::start(&template, &plan).unwrap();
+        let (old, new) = (cluster.primary(), &cluster.standbys()[0]);
+        old.rows("CREATE TABLE t (x text); INSERT INTO t VALUES ('both')").unwrap();
+        cluster.await_replay().unwrap();
+        new.set("primary_conninfo", "").unwrap();
+        new.await_value("SELECT count(*) FROM pg_stat_wal_receiver", "0", "cut off").unwrap();
+        old.rows("INSERT INTO t VALUES ('lost')").unwrap();
+        old.kill9().unwrap();
+        new.promote().unwrap();
+        new.rows("INSERT INTO t VALUES ('new')").unwrap();
+
+        let rejoined = cluster.rejoin(old, new).unwrap();
+
+        // PostgreSQL from npm has no such program.
+        assert_eq!(rejoined, if rewinds { expected } else { Rejoined::Copied });
+        assert!(old.is_standby().unwrap());
+        let rows = "SELECT string_agg(x, ',' ORDER BY x) FROM t";
+        old.await_value(rows, "both,new", "level with the new primary").unwrap();
+        assert_eq!(old.value("SHOW cluster_name").unwrap(), "primary");
+    }
 }

@@ -11,7 +11,7 @@ const LONGEST: u64 = 4096;
 ///
 /// # Errors
 /// How the command ends if it was not typed.
-pub(super) fn by_name(name: &str) -> Result<(), Exit> {
+pub(in crate::cli) fn by_name(name: &str) -> Result<(), Exit> {
     let input = std::io::stdin();
     if !input.is_terminal() {
         say::talk("refused: there is no terminal to ask at; add --yes to do it without asking");

@@ -23,11 +23,7 @@ const SILENT_MAX: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// How the command ends if the proxy can't be asked any more; what it does then goes on.
-pub(in crate::cli) fn follow(
-    office: &Office,
-    number: &str,
-    output: Output,
-) -> Result<AccountReport, Exit> {
+pub(super) fn follow(office: &Office, number: &str, output: Output) -> Result<AccountReport, Exit> {
     let began = clock::now();
     let mut heard = began;
     let mut told = 0;

@@ -13,9 +13,11 @@ use crate::cli::args::{Globals, Output};
 use crate::cli::ask;
 use crate::cli::exit::Exit;
 use crate::cli::office::Office;
+use crate::cli::order::follow::follow;
 use crate::cli::say;
 use crate::failover::MaxLoss;
-pub(in crate::cli) use follow::follow;
+pub(in crate::cli) use confirm::by_name;
+pub(in crate::cli) use preview::objection;
 use serde_json::json;
 
 /// `pgsteer failover ...`
@@ -104,17 +106,26 @@ fn run(office: &Office, order: &Order, way: Way, globals: &Globals) -> Result<Ex
         // Standard output is for the account alone.
         (Output::Json, Way::Ask | Way::Do) => say::talk(&preview::text(&preview)),
     }
-    if let Some(objection) = preview::objection(&preview) {
+    if let Some(objection) = objection(&preview) {
         say::talk(&format!("refused: {objection}"));
         return Err(Exit::Refused);
     }
     match way {
         Way::Show => return Ok(Exit::Done),
-        Way::Ask => confirm::by_name(preview.to.as_deref().unwrap_or("yes"))?,
+        Way::Ask => by_name(preview.to.as_deref().unwrap_or("yes"))?,
         Way::Do => {}
     }
+    told(&carry_out(office, order, globals.output)?, globals)
+}
+
+/// Gives an order that was agreed to, and follows it to its end.
+pub(in crate::cli) fn carry_out(
+    office: &Office,
+    order: &Order,
+    output: Output,
+) -> Result<AccountReport, Exit> {
     let number = office.order(&format!("/{}", order.path), &order.body())?;
-    told(&follow(office, &number, globals.output)?, globals)
+    follow(office, &number, output)
 }
 
 /// Tells how it ended.

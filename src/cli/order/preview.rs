@@ -23,7 +23,7 @@ pub(super) fn text(preview: &PreviewReport) -> String {
 }
 
 /// What speaks against it, if anything does.
-pub(super) fn objection(preview: &PreviewReport) -> Option<String> {
+pub(in crate::cli) fn objection(preview: &PreviewReport) -> Option<String> {
     if let Some(refusal) = &preview.refusal {
         return Some(refusal.clone());
     }
