@@ -1,7 +1,7 @@
 //! A session and a backend come together: one is found, given the session's settings, and held.
 
-use crate::frontend::anew::Opening;
 use crate::frontend::attached::{Attached, Computed, Doomed, Reads, Segment, ShownData, Standing};
+use crate::frontend::block::Block;
 use crate::frontend::exchange::Exchange;
 use crate::frontend::obtain::{Obtained, Unobtained, obtain};
 use crate::frontend::plan::{Plan, Taint};
@@ -81,10 +81,12 @@ impl Serving {
             strays: Vec::new(),
             renamed: Vec::new(),
             pins: Pins::default(),
+            channels: Vec::new(),
+            resting: None,
+            block: Block::default(),
             doomed: Doomed::No,
             computed: Computed::No,
             shown: ShownData::No,
-            opening: Opening::default(),
         }));
     }
 

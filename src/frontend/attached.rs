@@ -1,6 +1,6 @@
 //! A session's hold on a backend, from the check-out to the release.
 
-use crate::frontend::anew::Opening;
+use crate::frontend::block::{Block, Repeats};
 use crate::frontend::exchange::Exchange;
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::probe::Pins;
@@ -11,8 +11,9 @@ use crate::pool::Checkout;
 use crate::route::Need;
 use crate::session::{End, Executes, Renamed, UnnamedThere};
 use crate::sql::Effects;
-use crate::topology::{Epoch, ServerId};
+use crate::topology::{Epoch, ServerId, Signals};
 use crate::wire::frame::TxStatus;
+use std::sync::Arc;
 
 /// The backend that a session holds, and what is under way on it.
 #[derive(Debug)]
@@ -54,14 +55,61 @@ pub struct Attached {
     pub renamed: Vec<Renamed>,
     /// Why the session stays on this backend.
     pub pins: Pins,
+    /// The channels that it listens to.
+    pub channels: Vec<String>,
+    /// By which it counts as idle, while it stays on this backend and asks nothing.
+    pub resting: Option<Resting>,
+    /// What was done in the open transaction.
+    pub(super) block: Block,
     /// Whether the transaction here stands in for one that was lost.
     pub doomed: Doomed,
     /// Whether a setting was set under a computed name.
     pub computed: Computed,
     /// Whether the session has seen data here.
     pub shown: ShownData,
-    /// Whether its transaction, on a standby, could begin anew at the primary.
-    pub opening: Opening,
+}
+
+/// What a backend may carry of its session's open transaction.
+#[derive(Debug)]
+pub struct Carried {
+    taint: Taint,
+    left: Taint,
+    reads: Reads,
+    resets: Resets,
+    computed: Computed,
+}
+
+/// Counts a session that stays on its backend and asks nothing, for as long as this lives.
+#[derive(Debug)]
+pub struct Resting {
+    signals: Arc<Signals>,
+    server: ServerId,
+}
+
+impl Default for Carried {
+    fn default() -> Self {
+        Self {
+            taint: Taint::None,
+            left: Taint::None,
+            reads: Reads::AsCarried,
+            resets: Resets::default(),
+            computed: Computed::No,
+        }
+    }
+}
+
+impl Resting {
+    /// It rests from now on.
+    pub fn new(signals: &Arc<Signals>, server: ServerId) -> Self {
+        signals.rests(server);
+        Self { signals: Arc::clone(signals), server }
+    }
+}
+
+impl Drop for Resting {
+    fn drop(&mut self) {
+        self.signals.rises(self.server);
+    }
 }
 
 /// Whether a backend was shown to hold all that its session knew.
@@ -120,6 +168,8 @@ pub struct Sent {
     pub before: TxStatus,
     /// Whether it is a pure read.
     pub read: PureRead,
+    /// What of it may be done again within its transaction.
+    pub(super) repeats: Repeats,
     /// What it counts as.
     pub kind: QueryKind,
 }
@@ -131,6 +181,7 @@ impl Sent {
         Self {
             kept: 0,
             again: Again::MustNot,
+            repeats: Repeats::No,
             commits: match (earlier.commits, self.commits) {
                 (MayCommit::No, MayCommit::No) => MayCommit::No,
                 (MayCommit::Maybe, _) | (_, MayCommit::Maybe) => MayCommit::Maybe,
@@ -261,18 +312,22 @@ impl Attached {
         }
     }
 
-    /// Whether a group was sent that is not answered to its end.
-    pub fn owed(&self) -> bool {
-        self.sent.is_some()
+    /// What the backend may carry, to be brought to another one with the open transaction.
+    pub fn carry(&mut self) -> Carried {
+        Carried {
+            taint: self.taint,
+            left: self.left,
+            reads: self.reads,
+            resets: std::mem::take(&mut self.resets),
+            computed: self.computed,
+        }
     }
 
-    /// Takes over what the transaction has left behind so far: on the backend before this one, or
-    /// nothing.
-    pub fn follow(&mut self, (taint, left, resets): (Taint, Taint, Resets)) {
-        self.taint = taint;
-        self.left = left;
-        self.resets = resets;
-        self.reads = if taint == Taint::None { Reads::AsCarried } else { Reads::Otherwise };
+    /// The open transaction goes on here; or this backend carries nothing any more.
+    pub fn take_over(&mut self, carried: Carried) {
+        let Carried { taint, left, reads, resets, computed } = carried;
+        (self.taint, self.left) = (taint, left);
+        (self.reads, self.resets, self.computed) = (reads, resets, computed);
     }
 
     /// Notes what a group may leave behind.

@@ -70,9 +70,11 @@ fn counts_as(no: &No) -> Admission {
         No::Checkout(_)
         | No::Refused(..)
         | No::ReadBroken
-        | No::InDoubt
-        | No::TransactionLost
-        | No::StateLost
+        | No::LoginBroken
+        | No::InDoubt(_)
+        | No::TransactionLost(_)
+        | No::TransactionFailed
+        | No::StateLost(_)
         | No::NotOnStandby(_)
         | No::Cancelled
         | No::OutOfStep

@@ -11,7 +11,7 @@ use crate::frontend::attached::Attached;
 use crate::frontend::client::Client;
 use crate::frontend::local;
 use crate::frontend::login::LoggedIn;
-use crate::frontend::outcome::LostTransaction;
+use crate::frontend::lost::{LostState, LostTransaction};
 use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint, Wishes};
@@ -102,6 +102,8 @@ pub(super) async fn greet(
         mentioned: Vec::new(),
         skipping: Skipping::No,
         lost_transaction: LostTransaction::No,
+        lost_state: LostState::default(),
+        held: None,
         pools: Vec::new(),
     };
     for (name, value) in &settings {
@@ -211,7 +213,7 @@ async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<s
         names.join(",")
     );
     let answer = own::run(conn, &sql, &mut Reported::default()).await;
-    for row in answer.map_err(|_| No::ReadBroken)?.rows {
+    for row in answer.map_err(|_| No::LoginBroken)?.rows {
         if let [Some(name), Some(value)] = row.as_slice() {
             base.insert(name.as_str().into(), value.as_str().into());
         }
@@ -225,7 +227,7 @@ async fn own_waker() -> Waker {
 }
 
 /// A plan of our own, which asks for a backend and nothing else.
-fn own_plan(need: Need) -> Plan {
+pub(super) fn own_plan(need: Need) -> Plan {
     Plan {
         need,
         consistency: Consistency::Eventual,

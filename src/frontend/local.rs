@@ -10,7 +10,7 @@
 
 use crate::frontend::attached::{Attached, Segment};
 use crate::frontend::client::Client;
-use crate::frontend::outcome::LostTransaction;
+use crate::frontend::lost::LostTransaction;
 use crate::frontend::plan;
 use crate::frontend::plan::Wishes;
 use crate::frontend::report::No;
@@ -56,7 +56,7 @@ pub(super) fn answer(
         return Answer::Elsewhere;
     }
     // In a failed transaction nothing counts, and of a lost one the client is to be told first.
-    if status == TxStatus::Failed || session.lost_transaction == LostTransaction::Yes {
+    if status == TxStatus::Failed || session.lost_transaction != LostTransaction::No {
         return Answer::Elsewhere;
     }
     match group.end {

@@ -7,20 +7,24 @@
 //! Invariants:
 //! - Only a session that holds a backend can send to one.
 //! - A group is sent at most once to a server that could have executed it.
+//! - What the primary answers is passed on only while its epoch lasts.
 //! - What a client did can't be felt by another, not even after an error.
 
 mod abandon;
 mod anew;
 mod attach;
 mod attached;
+mod block;
 pub mod cancel;
 mod client;
 mod door;
 mod exchange;
 mod glance;
 mod greet;
+mod hold;
 mod local;
 pub mod login;
+mod lost;
 mod obtain;
 mod outcome;
 mod own;

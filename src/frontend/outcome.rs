@@ -6,24 +6,19 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::abandon;
-use crate::frontend::attached::{Attached, Doomed, Proven, Segment, Sent, ShownData, Standing};
+use crate::frontend::attached::{Attached, Proven, Segment, ShownData, Standing};
 use crate::frontend::exchange::{Completed, Event, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::obtain::bit;
-use crate::frontend::plan::{MayCommit, Plan, PureRead, Taint};
-use crate::frontend::refuse::fail_transaction;
+use crate::frontend::plan::PureRead;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
-use crate::frontend::state::{NeedsPrimary, Retry, Serving, Skipping};
+use crate::frontend::state::{NeedsPrimary, Retry, Serving};
 use crate::metrics::ClientState;
 use crate::pg::SqlState;
-use crate::pool::Mode;
 use crate::route::Consistency;
-use crate::route::Need;
-use crate::session::{End, Undo};
-use crate::sql::Effects;
+use crate::session::Undo;
 use crate::wire::frame::TxStatus;
-use crate::wire::message;
 
 /// How often one group is sent: a read that five servers fail is not the servers' fault.
 const TRIES_MAX: u32 = 5;
@@ -34,12 +29,12 @@ impl Serving {
     /// Deals with what the exchange stopped for.
     pub(super) async fn on_event(&mut self, event: Event) -> Result<(), Stop> {
         self.undo();
-        self.reopen();
+        self.go_on();
         match event {
             Event::ClientBytes => self.settle_if_free().await,
             Event::Ready(status) => self.on_ready(status).await,
             Event::Withdrawn(code, status) => self.on_withdrawn(code, status).await,
-            Event::ServerGone(farewell) => self.on_server_gone(farewell).await,
+            Event::ServerGone(loss) => self.on_server_gone(loss).await,
             Event::OutOfStep => {
                 self.attached = None;
                 Err(Stop::Refuse(No::OutOfStep))
@@ -119,26 +114,6 @@ impl Serving {
         }
     }
 
-    /// A transaction on a server that is the primary no more must not go on: nothing more is sent
-    /// there, and it is rolled back with its connection.
-    pub(super) fn leave_cordoned(&mut self) -> Result<(), Stop> {
-        let Some(attached) = self.attached.as_deref() else { return Ok(()) };
-        let topology = self.client.shard.topology();
-        let same = !topology.has_ended(attached.epoch);
-        if same || attached.standing != Standing::Primary || attached.doomed == Doomed::Yes {
-            return Ok(());
-        }
-        let (pinned, status) = (!attached.pins.is_empty(), attached.status);
-        self.drop_backend();
-        if pinned || self.client.shard.shared.pools.policy().mode == Mode::Session {
-            return Err(Stop::Refuse(No::StateLost));
-        }
-        if status != TxStatus::Idle {
-            self.session.lost_transaction = LostTransaction::Yes;
-        }
-        Ok(())
-    }
-
     /// A read failed before the client saw anything of it, and may be run again.
     async fn on_withdrawn(&mut self, code: SqlState, status: TxStatus) -> Result<(), Stop> {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
@@ -156,7 +131,7 @@ impl Serving {
     }
 
     /// Notes that the group in the inbox is tried again, elsewhere.
-    fn plan_retry(&mut self, attached: &mut Attached, code: SqlState) {
+    pub(super) fn plan_retry(&mut self, attached: &mut Attached, code: SqlState) {
         self.session.rename_back(std::mem::take(&mut attached.renamed));
         let since = attached.sent.map_or_else(clock::now, |sent| sent.since);
         let before = self.retry.unwrap_or(Retry {
@@ -185,124 +160,6 @@ impl Serving {
         });
     }
 
-    /// The backend is gone.
-    async fn on_server_gone(&mut self, farewell: Option<SqlState>) -> Result<(), Stop> {
-        let Some(mut attached) = self.attached.take() else { return Ok(()) };
-        self.client.shard.shared.signals.lost_backend(attached.server);
-        if attached.standing == Standing::Primary {
-            // What was under way may have been committed: the floor must be above it.
-            self.session.floor.after_primary(clock::now(), attached.epoch);
-        } else {
-            self.session.floor.leave_anchor();
-        }
-        let mid_message = attached.exchange.is_mid_message();
-        let shown = matches!(attached.exchange.shown, Shown::Yes);
-        let stands_in = attached.exchange.replies.is_ours_next();
-        let sent = attached.sent.filter(|_| attached.owed() && !attached.has_only_prepared());
-        let exchange = &mut attached.exchange;
-        exchange.replies.abandon(&mut |undo| exchange.undone.push(undo));
-        if let Some(sent) = sent
-            && sent.kept > 0
-            && !shown
-        {
-            let code = farewell.unwrap_or(SqlState::CONNECTION_FAILURE);
-            self.plan_retry(&mut attached, code);
-            self.let_go_of(*attached);
-            return Ok(());
-        }
-        let status = attached.status;
-        let stays = !attached.pins.is_empty()
-            || self.client.shard.shared.pools.policy().mode == Mode::Session;
-        self.let_go_of(*attached);
-        if mid_message {
-            // An error would be read as the rest of the row.
-            return Err(Stop::Gone);
-        }
-        if stays {
-            return Err(Stop::Refuse(No::StateLost));
-        }
-        if stands_in {
-            // The transaction that was to stand in for a lost one is lost, too, and with it the
-            // answer that the client waits for.
-            return Err(Stop::Refuse(No::TransactionLost));
-        }
-        let Some(sent) = sent else {
-            return match status {
-                TxStatus::Idle => Ok(()),
-                TxStatus::Open | TxStatus::Failed => {
-                    self.session.lost_transaction = LostTransaction::Yes;
-                    Ok(())
-                }
-            };
-        };
-        let in_transaction = sent.before != TxStatus::Idle;
-        match (in_transaction, sent.commits, sent.read) {
-            (true, MayCommit::No, _) => {
-                self.client.take(sent.kept);
-                self.fail_lost_transaction(sent.end).await
-            }
-            (false, _, PureRead::Yes) => self.give_up(sent, &No::ReadBroken),
-            (true, MayCommit::Maybe, _) | (false, _, PureRead::No) => {
-                self.give_up(sent, &No::InDoubt)
-            }
-        }
-    }
-
-    /// Ends a group with an error of ours; no transaction is open any more.
-    fn give_up(&mut self, sent: Sent, no: &No) -> Result<(), Stop> {
-        self.retry = None;
-        local::end_transaction(&mut self.session);
-        self.client.take(sent.kept);
-        self.client.report(&no.report());
-        match sent.end {
-            End::Query | End::Sync => message::write_ready(self.client.out(), TxStatus::Idle),
-            End::Flush => self.session.skipping = Skipping::UntilSync,
-            // What is still to come of the message is passed over; then comes `Sync`.
-            End::Cut { .. } => return Err(Stop::Refuse(No::InDoubt)),
-        }
-        Ok(())
-    }
-
-    /// The client's transaction is gone with its server. The client is told, and gets a
-    /// transaction that has failed, as if the server had failed it: until it says `ROLLBACK`,
-    /// nothing that it still sends is executed.
-    pub(super) async fn fail_lost_transaction(&mut self, end: End) -> Result<(), Stop> {
-        self.session.lost_transaction = LostTransaction::No;
-        self.fail_transaction_of(end, No::TransactionLost).await
-    }
-
-    /// The client's transaction has no backend any more, for this reason.
-    pub(super) async fn fail_transaction_of(&mut self, end: End, no: No) -> Result<(), Stop> {
-        self.retry = None;
-        if !matches!(end, End::Query | End::Sync) {
-            return Err(Stop::Refuse(no));
-        }
-        self.client.report(&no.report());
-        let plan = Plan {
-            need: Need::Anywhere,
-            // A floor of the old primary's is reported, not forgotten.
-            consistency: self.session.wishes.consistency,
-            unfit: None,
-            forbidden: None,
-            effects: Effects::NONE,
-            taint: Taint::None,
-            again: crate::frontend::plan::Again::MustNot,
-            commits: MayCommit::No,
-            read: PureRead::No,
-            since: clock::now(),
-        };
-        if self.attach_or_no(&plan).await?.is_err() {
-            return Err(Stop::Refuse(No::TransactionLost));
-        }
-        if let Some(attached) = self.attached.as_deref_mut() {
-            attached.doomed = Doomed::Yes;
-            // Nothing comes of it, whoever is the primary.
-            attached.exchange.epoch = None;
-            fail_transaction(attached, "BEGIN; SELECT 1/0");
-        }
-        Ok(())
-    }
-
     /// The client has closed its side. What only reads for it is stopped; what may write is
     /// left to end as it would have without us.
     fn on_client_ended(&mut self) -> Result<(), Stop> {
@@ -329,7 +186,7 @@ impl Serving {
 
     /// A batch goes on whose `Sync` the server has passed over: before anything else is decided,
     /// for its backend is not free.
-    fn reopen(&mut self) {
+    fn go_on(&mut self) {
         if let Some(attached) = self.attached.as_deref_mut()
             && std::mem::take(&mut attached.exchange.reopened) == Reopened::Yes
         {
@@ -346,7 +203,7 @@ impl Serving {
     }
 
     /// The backend is closed; what was noted of it is undone.
-    fn let_go_of(&mut self, mut attached: Attached) {
+    pub(super) fn let_go_of(&mut self, mut attached: Attached) {
         let undone: Vec<Undo> = std::mem::take(&mut attached.exchange.undone);
         for undo in undone {
             self.session.undo(undo, &mut attached.checkout.held);
@@ -361,14 +218,4 @@ impl Serving {
             self.let_go_of(*attached);
         }
     }
-}
-
-/// Whether the session's transaction was lost between two of its statements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LostTransaction {
-    /// No.
-    #[default]
-    No,
-    /// Yes, and the client has not been told.
-    Yes,
 }

@@ -270,7 +270,7 @@ pub(super) fn consistency(text: &str) -> Option<Consistency> {
 }
 
 /// Whether nothing but settings is touched.
-fn only_settings(effects: Effects) -> bool {
+pub(super) fn only_settings(effects: Effects) -> bool {
     effects.any(Effects::SET | Effects::RESET | Effects::RESET_ALL | Effects::SET_LOCAL)
         && !effects.any(
             Effects::ROLE

@@ -18,6 +18,8 @@ pub(super) struct Found {
     pub settings: Settings,
     /// What pins it.
     pub pins: Pins,
+    /// The channels that it listens to.
+    pub channels: Vec<String>,
 }
 
 /// Why a session can't leave its backend.
@@ -41,11 +43,13 @@ pub enum Pin {
     SessionUser,
     /// It set something that no probe shows.
     Hidden,
+    /// It may have left something, and nobody could ask any more.
+    Unknown,
 }
 
 impl Pin {
     /// Every reason, with the word for it in the probe's answer and in `status`.
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Advisory, "advisory"),
         (Self::Temporary, "temporary"),
         (Self::Listen, "listen"),
@@ -53,7 +57,22 @@ impl Pin {
         (Self::Prepared, "prepared"),
         (Self::SessionUser, "session_user"),
         (Self::Hidden, "hidden"),
+        (Self::Unknown, "unknown"),
     ];
+
+    /// What a client calls it.
+    const fn told(self) -> &'static str {
+        match self {
+            Self::Advisory => "advisory locks",
+            Self::Temporary => "temporary objects",
+            Self::Listen => "LISTEN",
+            Self::Cursor => "cursors WITH HOLD",
+            Self::Prepared => "statements of PREPARE",
+            Self::SessionUser => "SET SESSION AUTHORIZATION",
+            Self::Hidden => "settings under a computed name",
+            Self::Unknown => "what the last statements may have set",
+        }
+    }
 
     const fn bit(self) -> u8 {
         match self {
@@ -64,6 +83,7 @@ impl Pin {
             Self::Prepared => 16,
             Self::SessionUser => 32,
             Self::Hidden => 64,
+            Self::Unknown => 128,
         }
     }
 }
@@ -72,6 +92,22 @@ impl Pins {
     /// Adds a reason.
     pub const fn add(&mut self, pin: Pin) {
         self.0 |= pin.bit();
+    }
+
+    /// One reason.
+    pub const fn of(pin: Pin) -> Self {
+        Self(pin.bit())
+    }
+
+    /// Adds others' reasons.
+    pub const fn add_all(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    /// What a client calls them.
+    pub fn told(self) -> String {
+        let each = Pin::ALL.into_iter().filter(|(pin, _)| self.0 & pin.bit() != 0);
+        each.map(|(pin, _)| pin.told()).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether there is none.
@@ -99,8 +135,8 @@ pub(super) fn sql(user: &str, custom: &BTreeSet<Box<str>>) -> String {
          WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR EXISTS (SELECT FROM \
          pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()) OR EXISTS \
          (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
-         UNION ALL SELECT 'pin', 'listen', NULL WHERE EXISTS (SELECT FROM \
-         pg_catalog.pg_listening_channels()) \
+         UNION ALL SELECT 'pin', 'listen', channel FROM \
+         pg_catalog.pg_listening_channels() AS channel \
          UNION ALL SELECT 'pin', 'cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors \
          WHERE is_holdable) \
          UNION ALL SELECT 'pin', 'prepared', NULL WHERE EXISTS (SELECT FROM \
@@ -129,7 +165,10 @@ pub(super) fn read(rows: &[Vec<Option<String>>]) -> Found {
             [Some(kind), Some(name), Some(value)] if kind == "set" => {
                 found.settings.set(name, value);
             }
-            [Some(kind), Some(name), _] if kind == "pin" => {
+            [Some(kind), Some(name), value] if kind == "pin" => {
+                if name == "listen" {
+                    found.channels.extend(value.clone());
+                }
                 if let Some((pin, _)) = Pin::ALL.iter().find(|(_, known)| known == name) {
                     found.pins.add(*pin);
                 }

@@ -2,6 +2,7 @@
 
 use crate::frontend::attached::{Attached, Segment};
 use crate::frontend::exchange::Shown;
+use crate::frontend::lost::Loss;
 use crate::frontend::own;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
@@ -15,16 +16,18 @@ impl Serving {
     /// Answers a group that found no backend.
     pub(super) fn refuse_group(&mut self, group: &Group, no: &No) {
         self.retry = None;
+        self.session.held = None;
         self.presence.turn(ClientState::Idle);
         self.client.report(&no.report());
         self.client.take(group.bytes);
+        let status = self.resting_status();
         match group.end {
-            End::Query | End::Sync => message::write_ready(self.client.out(), TxStatus::Idle),
+            End::Query | End::Sync => message::write_ready(self.client.out(), status),
             End::Flush => self.session.skipping = Skipping::UntilSync,
             End::Cut { rest, of } => {
                 self.client.take(rest);
                 match of {
-                    Cut::Query => message::write_ready(self.client.out(), TxStatus::Idle),
+                    Cut::Query => message::write_ready(self.client.out(), status),
                     Cut::Batch => self.session.skipping = Skipping::UntilSync,
                 }
             }
@@ -38,6 +41,7 @@ impl Serving {
         group: &Group,
         no: &No,
     ) -> Result<(), Stop> {
+        let thread = self.session.seat.thread();
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         self.client.report(&no.report());
         self.client.take(group.bytes);
@@ -45,14 +49,18 @@ impl Serving {
             End::Query | End::Sync => fail_transaction(attached, "SELECT 1/0"),
             End::Flush if attached.exchange.replies.is_settled() => {
                 let reported = &mut attached.exchange.reported;
-                let failed = own::run(&mut attached.checkout, "SELECT 1/0", reported).await;
-                failed.map_err(|_| Stop::Refuse(No::TransactionLost))?;
+                let failing = own::run(&mut attached.checkout, "SELECT 1/0", reported);
+                let failed = thread.unless_cut(failing).await;
+                self.session.skipping = Skipping::UntilSync;
+                if !matches!(failed, Ok(Ok(_))) {
+                    return self.on_server_gone(Loss::Broken(None)).await;
+                }
+                let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
                 if attached.status == TxStatus::Open {
                     attached.status = TxStatus::Failed;
                 }
                 attached.segment = Segment::Closed;
                 attached.unnamed_there = UnnamedThere::No;
-                self.session.skipping = Skipping::UntilSync;
             }
             End::Flush | End::Cut { .. } => {
                 return Err(Stop::Refuse(No::Protocol(
@@ -65,7 +73,7 @@ impl Serving {
 }
 
 /// Makes the server run something that fails, whose `ReadyForQuery` is the client's.
-pub(super) fn fail_transaction(attached: &mut Attached, sql: &str) {
+fn fail_transaction(attached: &mut Attached, sql: &str) {
     attached.exchange.replies.expect(Expect::OwnFailure);
     attached.exchange.shown = Shown::Yes;
     attached.unnamed_there = UnnamedThere::No;

@@ -1,6 +1,8 @@
 //! What a client sees when pgsteer itself has to say no: one table, so that drivers can rely on
 //! the codes and people find the remedy in the hint.
 
+use crate::frontend::lost::Loss;
+use crate::frontend::probe::Pins;
 use crate::pg::SqlState;
 use crate::pool::CheckoutError;
 use crate::route::Refusal;
@@ -18,12 +20,16 @@ pub enum No {
     Checkout(CheckoutError),
     /// A read broke off after the client had seen some of it.
     ReadBroken,
-    /// A statement that may have been executed lost its server.
-    InDoubt,
+    /// The connection by which a client's parameters were asked for broke.
+    LoginBroken,
+    /// Nobody knows whether a statement was executed, or will stay so.
+    InDoubt(Doubt),
     /// An open transaction lost its server: it was rolled back.
-    TransactionLost,
-    /// The session's own backend, which held state that can't be moved, is gone.
-    StateLost,
+    TransactionLost(Loss),
+    /// The same, and the client was told before.
+    TransactionFailed,
+    /// State that can't be moved was lost with its backend, and so was an open transaction.
+    StateLost(Pins),
     /// A statement that a standby would get wrong, in a transaction that runs on one.
     NotOnStandby(NeedsPrimary),
     /// The statement was cancelled while it was held.
@@ -56,31 +62,24 @@ impl No {
             Self::Refused(refusal, held) => refused(*refusal, *held),
             Self::Checkout(error) => checkout(error),
             Self::ReadBroken => ErrorReport::error(
-                SqlState::CONNECTION_FAILURE,
-                "the connection to the server broke while it answered",
-            )
-            .with_hint("The statement was a read; run it again."),
-            Self::InDoubt => ErrorReport::error(
-                SqlState::RESOLUTION_UNKNOWN,
-                "the connection to the server broke; the statement may have been executed",
-            )
-            .with_detail("It was sent and no answer arrived. It was not sent again.")
-            .with_hint("Check whether its effects are there before you run it again."),
-            Self::TransactionLost => ErrorReport::error(
                 SqlState::SERIALIZATION_FAILURE,
-                "the transaction was rolled back: the connection to its server broke",
+                "the server was lost while it answered",
             )
-            .with_detail("Nothing that was sent could have committed it.")
-            .with_hint("Run the whole transaction again."),
-            Self::StateLost => ErrorReport::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                "the server connection that held this session's state was lost",
-            )
-            .with_detail(
-                "Temporary tables, LISTEN, advisory locks, held cursors or prepared SQL statements \
-                 live in one server connection.",
+            .with_detail("The statement was a read: nothing was changed.")
+            .with_hint("Run it again."),
+            Self::LoginBroken => ErrorReport::error(
+                SqlState::CONNECTION_FAILURE,
+                "the connection to the server broke during the login",
             )
             .with_hint("Connect again."),
+            Self::InDoubt(doubt) => in_doubt(*doubt),
+            Self::TransactionLost(loss) => transaction_lost(*loss),
+            Self::TransactionFailed => ErrorReport::error(
+                SqlState::IN_FAILED_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            )
+            .with_detail("It was rolled back when its server was lost."),
+            Self::StateLost(what) => state_lost(*what),
             Self::NotOnStandby(why) => not_on_standby(*why),
             Self::Cancelled => ErrorReport::error(
                 SqlState::QUERY_CANCELED,
@@ -114,6 +113,49 @@ impl No {
             .with_hint("Close connections, or raise pool.max_clients."),
         }
     }
+}
+
+/// Why nobody knows what became of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Its server was lost before it had answered.
+    Lost(Loss),
+}
+
+fn in_doubt(doubt: Doubt) -> ErrorReport {
+    let message = match doubt {
+        Doubt::Lost(Loss::Broken(_)) => {
+            "the connection to the server broke; the statement may have been executed"
+        }
+        Doubt::Lost(Loss::Replaced) => {
+            "the primary was replaced meanwhile; the statement may have been executed"
+        }
+    };
+    ErrorReport::error(SqlState::RESOLUTION_UNKNOWN, message)
+        .with_detail("It was sent and no answer counts. It was not sent again.")
+        .with_hint("Check whether its effects are there before you run it again.")
+}
+
+fn transaction_lost(loss: Loss) -> ErrorReport {
+    let message = match loss {
+        Loss::Broken(_) => "the transaction was rolled back: the connection to its server broke",
+        Loss::Replaced => "the transaction was rolled back: the primary was replaced",
+    };
+    ErrorReport::error(SqlState::SERIALIZATION_FAILURE, message)
+        .with_detail("Nothing that was sent could have committed it.")
+        .with_hint("Run the whole transaction again.")
+}
+
+fn state_lost(what: Pins) -> ErrorReport {
+    ErrorReport::error(
+        SqlState::ADMIN_SHUTDOWN,
+        "the server connection that held this session's state was lost",
+    )
+    .with_detail(format!(
+        "Lost: {}. The statement was not executed; an open transaction was rolled back.",
+        what.told()
+    ))
+    .with_hint("Set it up again, or connect again; the session goes on without it.")
 }
 
 fn not_on_standby(why: NeedsPrimary) -> ErrorReport {

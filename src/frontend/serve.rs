@@ -7,11 +7,13 @@
 use crate::clock;
 use crate::frontend::attach::Found;
 use crate::frontend::attached::{Attached, GoesOn, Reads, Relies, Segment, Sent, Standing};
+use crate::frontend::block::{Repeats, Said};
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Appetite, Shown};
+use crate::frontend::exchange::{Appetite, OnError, Shown};
 use crate::frontend::local;
 use crate::frontend::local::Answer;
-use crate::frontend::outcome::{LostTransaction, TRIES_SHOWN};
+use crate::frontend::lost::LostTransaction;
+use crate::frontend::outcome::TRIES_SHOWN;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, Material, Plan, PureRead, plan};
@@ -24,7 +26,7 @@ use crate::route::{Need, PrimaryReason};
 use crate::session::{
     Builder, Cut, End, Executes, Group, Own, Reader, Reading, Scan, Violation, scan,
 };
-use crate::sql::{Chain, Dialect, Facts, Transaction};
+use crate::sql::{Dialect, Facts};
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
@@ -144,40 +146,6 @@ impl Serving {
         })
     }
 
-    /// The first statement after its transaction was lost: `ROLLBACK` gets what it wants, a
-    /// `COMMIT` ends in an error, and anything else begins to be refused.
-    async fn tell_of_lost_transaction(&mut self, group: &Group) -> Option<Result<(), Stop>> {
-        let ends = match self.session.mentioned.as_slice() {
-            [Some(facts)] => facts.transaction(),
-            _ => Transaction::None,
-        };
-        match ends {
-            Transaction::Rollback(Chain::Ends) => {
-                self.session.lost_transaction = LostTransaction::No;
-                local::end_transaction(&mut self.session);
-                None
-            }
-            Transaction::Commit(Chain::Ends) => {
-                self.session.lost_transaction = LostTransaction::No;
-                local::end_transaction(&mut self.session);
-                self.refuse_group(group, &No::TransactionLost);
-                Some(Ok(()))
-            }
-            Transaction::None
-            | Transaction::Begin { .. }
-            | Transaction::Commit(Chain::Continues)
-            | Transaction::Rollback(Chain::Continues)
-            | Transaction::Savepoint
-            | Transaction::Set { .. }
-            | Transaction::Prepare
-            | Transaction::FinishPrepared
-            | Transaction::Mixed => {
-                self.client.take(group.bytes);
-                Some(self.fail_lost_transaction(group.end).await)
-            }
-        }
-    }
-
     /// What the client believes of the servers' parameters.
     fn reported(&self) -> &Reported {
         match &self.attached {
@@ -194,7 +162,10 @@ impl Serving {
             b'S' => {
                 self.session.skipping = Skipping::No;
                 self.client.take(header.total);
-                let status = self.attached.as_ref().map_or(TxStatus::Idle, |held| held.status);
+                let status = self
+                    .attached
+                    .as_ref()
+                    .map_or_else(|| self.resting_status(), |held| held.status);
                 message::write_ready(self.client.out(), status);
             }
             _ => self.client.take(header.total),
@@ -204,6 +175,10 @@ impl Serving {
 
     /// Waits for whatever comes next.
     async fn wait(&mut self) -> Result<(), Stop> {
+        if self.is_to_listen() {
+            // More may have come from the client meanwhile.
+            return self.listen_again().await;
+        }
         let Some(attached) = &mut self.attached else {
             let drain = self.client.shard.shared.drain.clone();
             let mid_group = !self.client.inbox().is_empty();
@@ -244,21 +219,23 @@ impl Serving {
                 return Ok(());
             }
         }
-        self.leave_cordoned()?;
-        if self.session.lost_transaction == LostTransaction::Yes
-            && let Some(told) = self.tell_of_lost_transaction(&group).await
-        {
-            return told;
+        self.leave_replaced().await?;
+        if self.must_hold() {
+            return self.hold_here(&group).await;
+        }
+        if self.has_lost() && self.tell_of_loss(&group).await? {
+            return Ok(());
         }
         let plan = self.plan(&group);
         if self.must_leave(&plan) {
             self.leave().await?;
         }
         if self.must_begin_anew(&plan)
-            && let Err(no) = self.begin_anew(&plan).await?
+            && let Err(no) = self.move_to_primary(&plan).await?
         {
-            self.client.take(group.bytes);
-            return self.fail_transaction_of(group.end, no).await;
+            self.session.lost_transaction = LostTransaction::Told;
+            self.refuse_group(&group, &no);
+            return Ok(());
         }
         if self.attached.is_none() {
             self.presence.turn(ClientState::Waiting);
@@ -344,15 +321,15 @@ impl Serving {
         let goes_on = attached.goes_on();
         let skipped = attached.exchange.replies.is_skipping();
         let last = retry.is_some_and(|retry| retry.tries >= TRIES_SHOWN);
-        let tried_again = !last && may_run_again(group, plan, attached);
+        let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
+        let repeats = note_block(session, attached, (group, bytes), plan);
+        let again = may_run_again(group, plan, attached);
+        attached.exchange.on_error = if again { OnError::Withdraw } else { OnError::Show };
+        let tried_again = !last && (again || repeats != Repeats::No);
         attached.exchange.shown =
             if tried_again { Shown::NotYet(client.shard.take_buffer()) } else { Shown::Yes };
         for facts in session.mentioned.iter().flatten() {
             attached.resets.add(facts);
-        }
-        if attached.standing == Standing::Standby {
-            let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
-            attached.opening.note(attached.status, group, session, bytes);
         }
         attached.note(plan);
         let dialect = attached.exchange.reported.dialect();
@@ -386,6 +363,7 @@ impl Serving {
             executes: group.executes,
             before,
             read: pure_read(plan),
+            repeats,
             kind: kind(plan),
         };
         attached.sent = Some(match attached.sent.take() {
@@ -441,6 +419,33 @@ fn build(
     let mut examine = |sql: &[u8]| -> Arc<Facts> { shard.facts.borrow_mut().examine(sql, dialect) };
     let built = builder.build(bytes, &mut examine, &mut exchange.to_server);
     built.map_err(|error| Stop::Refuse(No::Protocol(error.to_string())))
+}
+
+/// Takes note of what the group does to the open transaction.
+fn note_block(
+    session: &Session,
+    attached: &mut Attached,
+    (group, bytes): (&Group, &[u8]),
+    plan: &Plan,
+) -> Repeats {
+    let replayable = plan.again == Again::May && pure_read(plan) == PureRead::Yes;
+    let goes_on = attached.goes_on();
+    let repeats = attached.block.note(
+        attached.status,
+        &Said {
+            group,
+            bytes,
+            mentioned: &session.mentioned,
+            read: if replayable { PureRead::Yes } else { PureRead::No },
+            need: plan.need,
+            names: &session.names,
+            unnamed: session.unnamed.as_ref(),
+            settings: &session.settings,
+            goes_on,
+        },
+    );
+    // What was prepared before it in the same segment could not be repeated with it.
+    if attached.segment == Segment::Open { Repeats::No } else { repeats }
 }
 
 /// Whether the group is kept to be sent again: it is whole, it only reads or runs nothing at all,

@@ -2,7 +2,7 @@
 //! was left behind is found out, and only then is it released.
 
 use crate::clock;
-use crate::frontend::attached::{Attached, Computed, Reads, Stale, Standing};
+use crate::frontend::attached::{Attached, Computed, Reads, Resting, Stale, Standing};
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
 use crate::frontend::obtain::Obtained;
@@ -11,7 +11,6 @@ use crate::frontend::params::Reported;
 use crate::frontend::plan::Taint;
 use crate::frontend::probe;
 use crate::frontend::probe::Pin;
-use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session};
 use crate::pg::{SqlState, quote_identifier};
@@ -71,15 +70,21 @@ impl Serving {
         let thread = self.session.seat.thread();
         let tidied = thread.unless_cut(self.tidy(&mut attached, &policy)).await;
         if !matches!(tidied, Ok(Ok(()))) {
-            // It is closed, and with it whatever the session has just left there.
+            // It is closed, and with it whatever the session has left there.
+            self.note_lost_state(&attached);
+            if tainted {
+                self.note_unknown_state();
+            }
             self.session.reported = attached.exchange.reported;
-            return if tainted { Err(Stop::Refuse(No::StateLost)) } else { Ok(()) };
+            return Ok(());
         }
         attached.reads = Reads::AsCarried;
         let stays = policy.mode == Mode::Session
             || !attached.pins.is_empty() && attached.standing == Standing::Primary;
         if stays {
             self.session.cancel.attach(Arc::clone(&attached.checkout.running));
+            let signals = &self.client.shard.shared.signals;
+            attached.resting.get_or_insert_with(|| Resting::new(signals, attached.server));
             self.attached = Some(attached);
             return Ok(());
         }
@@ -144,6 +149,7 @@ impl Serving {
         let (answer, found) = probed(conn, &sql, reported).await?;
         self.client.out().extend_from_slice(&answer.for_client);
         attached.pins = found.pins;
+        attached.channels = found.channels;
         if attached.computed == Computed::Yes {
             attached.pins.add(Pin::Hidden);
         }

@@ -1,12 +1,13 @@
 //! What a session keeps between its transactions.
 
+use crate::clock::Moment;
 use crate::frontend::attached::Attached;
 use crate::frontend::cancel::Registered;
 use crate::frontend::client::Client;
-use crate::frontend::outcome::LostTransaction;
+use crate::frontend::lost::{LostState, LostTransaction};
 use crate::frontend::params::Reported;
 use crate::frontend::plan::Wishes;
-use crate::frontend::seat::Seat;
+use crate::frontend::seat::{Seat, Ticket};
 use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
@@ -75,6 +76,10 @@ pub struct Session {
     pub skipping: Skipping,
     /// Whether its transaction was lost and it was not told yet.
     pub lost_transaction: LostTransaction,
+    /// What it lost with its backend and was not told of yet.
+    pub(super) lost_state: LostState,
+    /// Since when its statement is held although it has a backend, and its place in the queue.
+    pub(super) held: Option<(Moment, Ticket)>,
     /// Its pools, by server.
     pub pools: Vec<Option<Rc<ShardPool>>>,
 }
@@ -102,7 +107,7 @@ pub enum Skipping {
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {
     /// When it arrived first.
-    pub since: crate::clock::Moment,
+    pub since: Moment,
     /// Servers that failed it, as bits.
     pub failed: u64,
     /// How often it was sent.

@@ -17,6 +17,8 @@ macro_rules! codes {
 }
 
 codes! {
+    /// `warning`
+    WARNING = b"01000";
     /// `sqlclient_unable_to_establish_sqlconnection`
     UNABLE_TO_CONNECT = b"08001";
     /// `connection_failure`
@@ -33,6 +35,8 @@ codes! {
     NO_ACTIVE_TRANSACTION = b"25P01";
     /// `read_only_sql_transaction`
     READ_ONLY_TRANSACTION = b"25006";
+    /// `in_failed_sql_transaction`
+    IN_FAILED_TRANSACTION = b"25P02";
     /// `invalid_authorization_specification`
     INVALID_AUTHORIZATION = b"28000";
     /// `invalid_password`

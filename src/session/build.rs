@@ -23,6 +23,14 @@ pub struct Unnamed {
     pub facts: Arc<Facts>,
 }
 
+impl Unnamed {
+    /// Its text, if it was kept.
+    pub fn text(&self) -> Option<&[u8]> {
+        let mut parts = self.body.split(|byte| *byte == 0);
+        parts.next().filter(|_| !self.body.is_empty())
+    }
+}
+
 /// Whether the backend in hand still holds the client's unnamed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnnamedThere {

@@ -103,9 +103,9 @@ impl Prepared {
         library.intern(&self.body, &self.facts, reading)
     }
 
-    /// What follows the name in its `Parse`: the text, its zero, and the parameter types.
-    pub const fn body(&self) -> &[u8] {
-        &self.body
+    /// Its text.
+    pub fn text(&self) -> Option<&[u8]> {
+        self.body.split(|byte| *byte == 0).next()
     }
 
     /// What tells it from others on a backend.

@@ -3,11 +3,12 @@
 //! Rows and everything else that nobody needs to look into pass as they came; the run of bytes
 //! between two messages that need something is sent in one piece.
 
-use super::{Completed, Event, Exchange, LOOKED_AT_MAX, Leftover, Reopened, Shown};
+use super::{Completed, Event, Exchange, LOOKED_AT_MAX, Leftover, OnError, Reopened, Shown};
 use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::glance::{is_bulk, is_deallocation, is_stale, may_run_again};
+use crate::frontend::lost::Loss;
 use crate::frontend::params::Cause;
 use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
@@ -85,10 +86,10 @@ impl<'a, 'c> Chunk<'a, 'c> {
             }
             let rest = bytes.get(at..).unwrap_or(&[]);
             let Some(header) = frame::peek(rest).map_err(|_| Stop::OutOfStep)? else { break };
-            let short = header.total <= LOOKED_AT_MAX && !is_bulk(header.tag);
-            if short && rest.len() < header.total {
+            if header.total <= LOOKED_AT_MAX && rest.len() < header.total {
                 break;
             }
+            let short = header.total <= LOOKED_AT_MAX && !is_bulk(header.tag);
             if matches!(self.exchange.shown, Shown::NotYet(_)) || header.tag == b'A' {
                 // What came before is held back in its order, and may yet be withdrawn; and a
                 // notification may be replaced, behind what came before.
@@ -146,7 +147,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
             if let Some(fields) = fields.filter(message::ErrorFields::is_fatal) {
                 // The backend ends, not the client's session. It is not waited for: meanwhile a
                 // statement could be sent there.
-                let gone = Event::ServerGone(Some(fields.code));
+                let gone = Event::ServerGone(Loss::Broken(Some(fields.code)));
                 return Ok((Disposition::Swallow, Some(gone)));
             }
             return Ok((if ours { Disposition::Swallow } else { self.error(message) }, None));
@@ -227,6 +228,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
         let statements = &self.client.shard.shared.metrics.statements;
         statements.failed(ErrorOrigin::Server, code);
         if let Shown::NotYet(held) = &mut exchange.shown
+            && exchange.on_error == OnError::Withdraw
             && (may_run_again(code) || stale && exchange.relies == Relies::Yes)
         {
             held.clear();

@@ -2,9 +2,10 @@
 //! something happens that the session must decide about.
 //!
 //! One task waits on both sockets; there is no task per backend and no channel. The server's
-//! messages are told apart by their headers. Rows pass in the chunks in which they arrived; only
-//! short messages are looked at. What the client sends meanwhile stays in its inbox, except the
-//! data of a COPY.
+//! messages are told apart by their headers. Rows pass in the chunks in which they arrived, and,
+//! unless they are very long, only whole: a client that was given half a row can't be told that
+//! the server is gone. Only short messages are looked at. What the client sends meanwhile stays in
+//! its inbox, except the data of a COPY.
 //!
 //! Invariants:
 //! - The client never sees an answer to something that we sent.
@@ -17,6 +18,7 @@ mod chunk;
 use crate::clock::Moment;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
+use crate::frontend::lost::Loss;
 use crate::frontend::params::Reported;
 use crate::frontend::processes::Processes;
 use crate::frontend::seat::Seat;
@@ -52,6 +54,8 @@ pub struct Exchange {
     pass_as: Disposition,
     /// Whether the answer may still be withdrawn.
     pub shown: Shown,
+    /// What an error is to an answer that may still be withdrawn.
+    pub on_error: OnError,
     /// What the client sends now is COPY data.
     copy_in: Option<CopyIn>,
     /// Bytes of the client's present message that go to the server as they arrive.
@@ -122,6 +126,15 @@ pub enum Shown {
     Withdrawn(SqlState),
 }
 
+/// What an error is to an answer that may still be withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The answer: the client is to have it.
+    Show,
+    /// A reason to try another server, if it is the server's fault.
+    Withdraw,
+}
+
 /// What the exchange stopped for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -130,8 +143,8 @@ pub enum Event {
     /// The group failed before the client saw anything of it, with this code, and its backend is
     /// ready again.
     Withdrawn(SqlState, TxStatus),
-    /// The backend is gone, or has said that it goes, by an error with this code.
-    ServerGone(Option<SqlState>),
+    /// The backend is gone.
+    ServerGone(Loss),
     /// The server sent what it must not.
     OutOfStep,
     /// More has arrived from the client.
@@ -168,6 +181,7 @@ impl Exchange {
             pass: 0,
             pass_as: Disposition::Forward,
             shown: Shown::Yes,
+            on_error: OnError::Show,
             copy_in: None,
             client_pass: 0,
             reopened: Reopened::No,
@@ -205,7 +219,7 @@ impl Exchange {
     pub async fn next(&mut self, client: &mut Client, conn: &mut Conn, seat: &Seat) -> Event {
         poll_fn(|context| match self.poll_next(context, client, conn) {
             // Whatever the server had said by then was heard.
-            Poll::Pending if seat.is_cut() => Poll::Ready(Event::ServerGone(None)),
+            Poll::Pending if seat.is_cut() => Poll::Ready(Event::ServerGone(Loss::Replaced)),
             polled @ (Poll::Ready(_) | Poll::Pending) => polled,
         })
         .await
@@ -335,21 +349,31 @@ impl Exchange {
         }
         let shard = Rc::clone(&client.shard);
         let mut lent = shard.read_buffer.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut lent);
+        // What is left of a message that was cut off goes in front of what follows it, so that
+        // they are one piece.
+        let before = conn.partial.len();
+        let fits = before <= lent.len() / 2;
+        let place = lent.get_mut(if fits { before } else { 0 }..).unwrap_or_default();
+        let mut buffer = ReadBuf::new(place);
         let read = Pin::new(&mut conn.backend.stream).poll_read(context, &mut buffer);
         let arrived = match read {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(_)) => &[],
-            Poll::Ready(Ok(())) => buffer.filled(),
+            Poll::Ready(Err(_)) => 0,
+            Poll::Ready(Ok(())) => buffer.filled().len(),
         };
-        if arrived.is_empty() {
-            return Poll::Ready(Some(Event::ServerGone(None)));
+        if arrived == 0 {
+            return Poll::Ready(Some(Event::ServerGone(Loss::Broken(None))));
         }
-        if conn.partial.is_empty() {
-            return Poll::Ready(self.process(context, client, arrived, &mut conn.partial));
+        if fits {
+            if let Some(front) = lent.get_mut(..before) {
+                front.copy_from_slice(&conn.partial);
+            }
+            conn.partial.clear();
+            let bytes = lent.get(..before + arrived).unwrap_or_default();
+            return Poll::Ready(self.process(context, client, bytes, &mut conn.partial));
         }
         let mut whole = std::mem::take(&mut conn.partial);
-        whole.extend_from_slice(arrived);
+        whole.extend_from_slice(lent.get(..arrived).unwrap_or_default());
         Poll::Ready(self.process(context, client, &whole, &mut conn.partial))
     }
 
@@ -379,7 +403,7 @@ impl Exchange {
             }
             Err(Stop::ClientGone) => Some(Event::ClientGone),
             Err(Stop::OutOfStep) => Some(Event::OutOfStep),
-            Err(Stop::Ended) => Some(Event::ServerGone(None)),
+            Err(Stop::Ended) => Some(Event::ServerGone(Loss::Replaced)),
         }
     }
 

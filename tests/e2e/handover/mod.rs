@@ -5,6 +5,7 @@
 //! socket ever says that it is gone.
 
 mod rows;
+mod state;
 
 use crate::support::Blueprint;
 use crate::support::House;
@@ -34,20 +35,27 @@ pub const SOON: Duration = Duration::from_secs(4);
 
 impl Scene {
     /// A set that notices quickly; statements are held for as long as the test needs.
-    pub fn new(more: &str) -> Self {
+    pub fn new(more: &str, tables: &[&str]) -> Self {
         let toml = format!(
             "[servers]\ncheck_interval = \"50ms\"\ncheck_timeout = \"300ms\"\n\
              gone_after = \"100ms\"\nsilent_after = \"500ms\"\n{more}"
         );
         let house = Blueprint::new()
             .set("routing.hold_max", "50s")
+            .set("pool.size", "60")
             .servers(|plan| plan.setting("wal_retrieve_retry_interval", "100ms"))
             .toml(&toml)
             .build();
         // No unique index: what is done twice must be seen.
         house.server("primary").rows("CREATE TABLE ledger (id int)").unwrap();
         house.server("primary").rows("INSERT INTO ledger VALUES (0)").unwrap();
-        house.await_catalog();
+        for sql in tables {
+            house.server("primary").rows(sql).unwrap();
+        }
+        // In session mode nothing is read on a standby.
+        if !more.contains("session") {
+            house.await_catalog();
+        }
         Self { house }
     }
 
