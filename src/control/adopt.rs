@@ -63,6 +63,10 @@ pub(crate) struct Scene<'a> {
     pub histories: &'a [Option<History>],
     /// What the operator chose.
     pub policy: &'a Policy,
+    /// A change of primary of our own is under way: nobody is adopted, and writes are held.
+    pub changing: Option<NoPrimary>,
+    /// Epochs up to this one are taken, by attempts of ours that came to nothing.
+    pub epochs_used: Epoch,
 }
 
 /// What was decided, and what is wrong.
@@ -81,6 +85,23 @@ pub(crate) struct Verdict {
 /// Decides who the primary is.
 #[must_use]
 pub(crate) fn decide(standing: &Standing, scene: &Scene<'_>) -> Verdict {
+    match (standing, scene.changing) {
+        (Standing::Adopted(record), Some(why)) => changing(*record, why, scene),
+        (Standing::Fresh | Standing::Disputed(_), Some(_)) | (_, None) => settled(standing, scene),
+    }
+}
+
+/// Between two primaries: what becomes of it, the change itself says.
+fn changing(record: Record, why: NoPrimary, scene: &Scene<'_>) -> Verdict {
+    Verdict {
+        standing: Standing::Adopted(record),
+        primary: Primary::None { last: Some(record.server), why },
+        system: Some(record.system),
+        findings: scene.strangers(Some(record.system)),
+    }
+}
+
+fn settled(standing: &Standing, scene: &Scene<'_>) -> Verdict {
     match standing {
         Standing::Adopted(record) => keep_or_follow(*record, scene),
         Standing::Fresh => first_primary(&BTreeMap::new(), scene),
@@ -129,7 +150,8 @@ fn first_primary(earlier: &BTreeMap<ServerId, Timeline>, scene: &Scene<'_>) -> V
         findings.insert(Finding::LeftBehind { server, timeline, standby, newer });
         return none(NoPrimary::Disputed, Standing::Disputed(claims), findings);
     }
-    let record = Record { server, system: claimant.system, timeline, epoch: Epoch(1) };
+    let epoch = Epoch(scene.epochs_used.0 + 1);
+    let record = Record { server, system: claimant.system, timeline, epoch };
     open(record, findings)
 }
 
@@ -176,7 +198,7 @@ fn successor(record: &Record, scene: &Scene<'_>) -> Result<Record, Refusal> {
     if server != record.server {
         scene.vacant(record.server, record.timeline)?;
     }
-    let epoch = Epoch(record.epoch.0 + 1);
+    let epoch = Epoch(record.epoch.max(scene.epochs_used).0 + 1);
     Ok(Record { server, system: record.system, timeline: seen.timeline, epoch })
 }
 
@@ -446,7 +468,14 @@ mod tests {
             })
             .collect();
         let policy = Policy::default();
-        let scene = Scene { now: at(NOW), sightings, histories: &histories, policy: &policy };
+        let scene = Scene {
+            now: at(NOW),
+            sightings,
+            histories: &histories,
+            policy: &policy,
+            changing: None,
+            epochs_used: Epoch(0),
+        };
         decide(standing, &scene)
     }
 
@@ -583,6 +612,8 @@ mod tests {
             sightings: &sightings,
             histories: &[None, None],
             policy: &policy,
+            changing: None,
+            epochs_used: Epoch(0),
         };
         let verdict = decide(&adopted(A, 1, 1), &scene);
         assert_eq!(verdict.primary, none(NoPrimary::Unseen));

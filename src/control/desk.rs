@@ -7,7 +7,7 @@ use crate::board::Board;
 use crate::clock;
 use crate::control::Policy;
 use crate::control::finding::Finding;
-use crate::control::fold::{Fold, Report, Vacancy};
+use crate::control::fold::{Appointment, Fold, Report, Vacancy};
 use crate::control::tell::{tell_changes, tell_findings};
 use crate::metrics::Metrics;
 use crate::sql::Catalog;
@@ -16,6 +16,7 @@ use crate::topology::Topology;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, watch};
 
 /// The one place that builds and publishes the topology.
 pub(crate) struct Desk {
@@ -24,6 +25,8 @@ pub(crate) struct Desk {
     /// The whole memory of the control plane.
     state: Mutex<State>,
     names: Vec<Arc<str>>,
+    /// Rung when a server is to be looked at at once.
+    looks: Vec<Notify>,
 }
 
 struct State {
@@ -35,10 +38,11 @@ impl Desk {
     /// Publishes what `fold` knows: nothing yet.
     pub(crate) fn new(fold: Fold, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
         let first = fold.topology(clock::now());
-        let names = first.servers.iter().map(|server| Arc::clone(&server.name)).collect();
+        let names: Vec<_> = first.servers.iter().map(|server| Arc::clone(&server.name)).collect();
         board.publish(Arc::new(first));
         let state = Mutex::new(State { fold, findings: BTreeSet::new() });
-        Self { board, metrics, state, names }
+        let looks = names.iter().map(|_| Notify::new()).collect();
+        Self { board, metrics, state, names, looks }
     }
 
     /// What a server's task has to report.
@@ -64,6 +68,42 @@ impl Desk {
     /// The operator changed the limits or the weights.
     pub(crate) fn adjust(&self, policy: &Policy, weights: &[u32]) {
         self.change(|fold| fold.adjust(policy.clone(), weights, clock::now()));
+    }
+
+    /// Our own failover recorded something.
+    pub(crate) fn appoint(&self, appointment: Appointment) {
+        self.change(|fold| fold.appoint(appointment, clock::now()));
+    }
+
+    /// We were not awake: what was seen until now proves nobody's absence.
+    pub(crate) fn void_evidence(&self) {
+        self.change(|fold| fold.void_evidence(clock::now()));
+    }
+
+    /// Wakes whenever something new was published.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.board.subscribe()
+    }
+
+    /// Has a server looked at now.
+    pub(crate) fn look_at(&self, server: ServerId) {
+        if let Some(look) = self.looks.get(server.index()) {
+            look.notify_one();
+        }
+    }
+
+    /// Waits until a server is to be looked at at once.
+    pub(crate) async fn look_wanted(&self, server: ServerId) {
+        match self.looks.get(server.index()) {
+            Some(look) => look.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Reads what is remembered.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Fold) -> T) -> T {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        read(&state.fold)
     }
 
     /// What is published now.

@@ -63,6 +63,8 @@ pub(crate) struct Absence {
     pub since: Moment,
     /// How the last one failed.
     pub why: Unseen,
+    /// Since when the attempts count as evidence: the first of them, or the end of our own pause.
+    pub counts_from: Moment,
     /// When the last one had failed.
     last: Moment,
     /// Attempts that found nobody there, up to the last one without a gap.
@@ -99,6 +101,7 @@ impl Absence {
         let mut absence = Self {
             since: attempt.began,
             why: attempt.why,
+            counts_from: attempt.began,
             last: attempt.began,
             gone: None,
             silent: None,
@@ -113,8 +116,7 @@ impl Absence {
             || attempt.began.since(self.last)
                 > policy.check_interval + policy.check_timeout + OVERRUN;
         if paused {
-            self.gone = None;
-            self.silent = None;
+            self.void(attempt.began);
         }
         match sign(attempt.why) {
             Sign::Gone => {
@@ -132,6 +134,23 @@ impl Absence {
         }
         self.why = attempt.why;
         self.last = attempt.ended;
+    }
+
+    /// We were not awake before this moment: what was seen until then proves nothing.
+    pub(crate) fn void(&mut self, awake_since: Moment) {
+        self.gone = None;
+        self.silent = None;
+        self.counts_from = awake_since;
+    }
+
+    /// Attempts in a row, up to the last one, that found nobody there.
+    pub(crate) fn gone_attempts(&self) -> u32 {
+        self.gone.map_or(0, |run| run.attempts)
+    }
+
+    /// How long there has been no sign of life in spite of attempts; `None` if there was one.
+    pub(crate) fn silent_for(&self) -> Option<Duration> {
+        self.silent.map(|run| run.last.since(run.first))
     }
 
     /// Whether nobody was there for `gone_after`, in at least two attempts.

@@ -17,6 +17,7 @@
 
 mod adopt;
 mod bell;
+mod conductor;
 pub mod catalog;
 mod config;
 mod desk;

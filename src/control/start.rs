@@ -6,17 +6,21 @@ use crate::board::Board;
 use crate::clock::Moment;
 use crate::control::Bell;
 use crate::control::Policy;
+use crate::control::conductor;
+use crate::control::conductor::Conductor;
 use crate::control::config::{ControlConfig, LiveControl};
 use crate::control::desk::Desk;
 use crate::control::fold::{Fold, Spec};
 use crate::control::guard::Guard;
+use crate::control::hands::Hands;
 use crate::control::loader::Loader;
-use crate::control::steward::Steward;
+use crate::control::steward::{Bulletin, Steward};
 use crate::control::watch::{Question, Watch};
 use crate::failover;
 use crate::failover::Instance;
 use crate::metrics::Metrics;
 use crate::net::TlsError;
+use crate::store::Store;
 use crate::tasks;
 use crate::topology::MAX_SERVERS;
 use crate::topology::ServerId;
@@ -65,6 +69,9 @@ pub struct Control {
 /// Questions that wait for one server's connection: at most one a guard and a few to spare.
 const QUESTIONS_MAX: usize = MAX_SERVERS + 8;
 
+/// Orders and previews that may wait for the conductor.
+const ASKS_MAX: usize = 8;
+
 /// How often time alone is looked at: a silent server changes nothing else.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -88,11 +95,19 @@ impl Control {
             Arc::clone(&links.board),
             Arc::clone(&links.metrics),
         ));
+        let instance = instance();
         let failover = Arc::new(ArcSwap::from_pointee(config.live.failover.clone()));
-        let cause = config.store.as_ref().err().map_or("it is not built in yet", |why| why);
-        let metrics = Arc::clone(&links.metrics);
-        metrics.failover.set_mode(config.live.failover.mode);
-        let steward = Steward::unavailable(cause, Arc::clone(&failover), metrics);
+        links.metrics.failover.set_mode(config.live.failover.mode);
+        let steward = match &config.store {
+            Ok(store) => {
+                let told = (&*config, instance);
+                start_conductor(told, (store, &failover), (&desk, links), shutdown)?
+            }
+            Err(why) => {
+                let metrics = Arc::clone(&links.metrics);
+                Steward::unavailable(why, Arc::clone(&failover), metrics)
+            }
+        };
         let control = Self {
             desk,
             failover,
@@ -101,7 +116,6 @@ impl Control {
             policy: Arc::new(ArcSwap::from_pointee(config.live.policy.clone())),
             live: Arc::new(ArcSwap::from_pointee(config.live.clone())),
         };
-        let instance = instance();
         let targets = targets(&config)?;
         let pokes: Vec<Pokes> = targets.iter().map(|_| Pokes::default()).collect();
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -170,6 +184,34 @@ impl Control {
         self.desk.adjust(&live.policy, &live.weights);
         self.live.store(Arc::new(live));
     }
+}
+
+/// Starts whoever conducts changes of the primary.
+fn start_conductor(
+    (config, instance): (&ControlConfig, Instance),
+    (store, policy): (&Store, &Arc<ArcSwap<failover::Policy>>),
+    (desk, links): (&Arc<Desk>, &Links),
+    shutdown: &CancellationToken,
+) -> Result<Steward, StartError> {
+    let hands = Arc::new(Hands::of(config, instance, store)?);
+    hands.keep(shutdown);
+    let (sender, asks) = mpsc::channel(ASKS_MAX);
+    let bulletin = Arc::new(Bulletin::new(Arc::clone(&links.metrics)));
+    let steward = Steward::new(sender, Arc::clone(&bulletin), Arc::clone(policy));
+    let conductor = Conductor::new(conductor::Parts {
+        desk: Arc::clone(desk),
+        hands,
+        store: store.clone(),
+        signals: Arc::clone(&links.signals),
+        metrics: Arc::clone(&links.metrics),
+        policy: Arc::clone(policy),
+        names: config.servers.iter().map(|server| Arc::clone(&server.name)).collect(),
+        priorities: config.servers.iter().map(|server| server.priority).collect(),
+        asks,
+        bulletin,
+    });
+    until(shutdown, "conductor", conductor.run());
+    Ok(steward)
 }
 
 /// What wakes a server's tasks.

@@ -211,6 +211,7 @@ impl Watcher {
                         return;
                     }
                 }
+                () = self.watch.desk.look_wanted(self.watch.id) => return,
                 Some(question) = self.watch.questions.recv() => {
                     if self.answer(question).await.is_err() {
                         return;

@@ -48,6 +48,7 @@ pub use plan::SUPERUSER_PASSWORD;
 pub use plan::StatementLog;
 pub use ports::Port;
 pub use process::Found;
+pub use process::kill;
 pub use process::working_in;
 pub use proxy::Proxy;
 pub use rejoin::Rejoined;

@@ -30,6 +30,11 @@ pub fn working_in(dir: &Path) -> Vec<Found> {
     .collect()
 }
 
+/// Ends one process of a server with SIGKILL; one that is gone already needs none.
+pub fn kill(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
 /// Sends a signal; a process that is gone already needs none.
 pub(super) fn signal(pid: u32, signal: Signal) {
     let Ok(pid) = i32::try_from(pid) else { return };

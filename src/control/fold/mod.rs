@@ -8,8 +8,11 @@
 //!   that may be gone (a crash restart reopens lower and shows it in nothing else).
 //! - The positions of the primary are of one epoch and one timeline; a new epoch starts anew.
 
+mod sight;
+
 use crate::clock::Moment;
 use crate::control::Policy;
+use crate::control::adopt;
 use crate::control::adopt::{Scene, Standing, Verdict, decide};
 use crate::control::evidence::{Absence, Attempt, Sighting, Testimony};
 use crate::control::finding::Finding;
@@ -25,6 +28,7 @@ use crate::sql::Catalog;
 use crate::topology::Epoch;
 use crate::topology::History;
 use crate::topology::Lag;
+use crate::topology::NoPrimary;
 use crate::topology::Observation;
 use crate::topology::Primary;
 use crate::topology::PrimarySample;
@@ -105,12 +109,28 @@ pub(crate) struct Spec {
     pub weight: u32,
 }
 
+/// What our own failover recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appointment {
+    /// The primary of the last completed change; `None`: none was recorded, or it is not
+    /// configured any more.
+    pub record: Option<adopt::Record>,
+    /// A change is under way: writes are held, and nobody is adopted.
+    pub changing: Option<NoPrimary>,
+    /// The highest epoch that was ever claimed.
+    pub epochs_used: Epoch,
+}
+
 /// Everything that is remembered.
 #[derive(Debug)]
 pub(crate) struct Fold {
     policy: Policy,
     servers: Vec<Watched>,
     standing: Standing,
+    /// A change of primary of our own is under way.
+    changing: Option<NoPrimary>,
+    /// The highest epoch that was ever claimed.
+    epochs_used: Epoch,
     verdict: Option<Verdict>,
     history: History,
     ring: LagRing,
@@ -156,6 +176,8 @@ impl Fold {
             policy,
             servers,
             standing: Standing::Fresh,
+            changing: None,
+            epochs_used: Epoch(0),
             verdict: None,
             history: History::default(),
             ring: LagRing::default(),
@@ -205,25 +227,60 @@ impl Fold {
         self.reconsider(now);
     }
 
+    /// Takes over what our own failover recorded: who is the primary, whether a change is under
+    /// way, and which epochs are taken.
+    pub(crate) fn appoint(&mut self, appointment: Appointment, now: Moment) {
+        let before = self.epoch();
+        if let Some(record) = appointment.record {
+            self.standing = Standing::Adopted(record);
+        }
+        self.changing = appointment.changing;
+        self.epochs_used = self.epochs_used.max(appointment.epochs_used);
+        if self.epoch() != before {
+            self.begin_epoch();
+        }
+        self.reconsider(now);
+    }
+
+    /// What was seen before this moment proves nobody's absence: we were not awake.
+    pub(crate) fn void_evidence(&mut self, now: Moment) {
+        for server in &mut self.servers {
+            if let Sighting::Missing(absence) = &mut server.sighting {
+                absence.void(now);
+            }
+        }
+    }
+
     /// Decides anew who the primary is; time alone can change that.
     pub(crate) fn reconsider(&mut self, now: Moment) {
         let before = self.epoch();
         let sightings: Vec<_> = self.servers.iter().map(|s| s.sighting.clone()).collect();
         let histories: Vec<_> = self.servers.iter().map(Watched::history).collect();
-        let scene =
-            Scene { now, sightings: &sightings, histories: &histories, policy: &self.policy };
+        let scene = Scene {
+            now,
+            sightings: &sightings,
+            histories: &histories,
+            policy: &self.policy,
+            changing: self.changing,
+            epochs_used: self.epochs_used,
+        };
         let verdict = decide(&self.standing, &scene);
         self.standing = verdict.standing.clone();
         if self.epoch() != before {
-            self.ring.clear();
-            self.samples = PrimarySamples::default();
-            self.history = History::default();
-            self.servers.iter_mut().for_each(|server| server.visible = None);
+            self.begin_epoch();
         }
         if let Primary::Open { server, timeline } = verdict.primary {
             self.follow(server, timeline);
         }
         self.verdict = Some(verdict);
+    }
+
+    /// Positions of another epoch say nothing in this one.
+    fn begin_epoch(&mut self) {
+        self.ring.clear();
+        self.samples = PrimarySamples::default();
+        self.history = History::default();
+        self.servers.iter_mut().for_each(|server| server.visible = None);
     }
 
     /// Takes over what the adopted primary said of its history and its position.
@@ -277,6 +334,19 @@ impl Fold {
             catalogs: self.catalogs.clone(),
             vacated: self.vacated.clone(),
         }
+    }
+
+    /// The primary that was adopted last.
+    pub(crate) fn adopted(&self) -> Option<adopt::Record> {
+        match &self.standing {
+            Standing::Fresh | Standing::Disputed(_) => None,
+            Standing::Adopted(record) => Some(*record),
+        }
+    }
+
+    /// The newest position of the primary in this epoch.
+    pub(crate) fn newest_sample(&self) -> Option<PrimarySample> {
+        self.samples.newest()
     }
 
     /// What is wrong now.

@@ -1,0 +1,431 @@
+//! Carries out what `failover::decide` decides: situation, decision, acts, again.
+//!
+//! One task a proxy. It wakes whenever the topology changed, an act came to its end, an operator
+//! gave an order, or time went by; builds the situation anew from what was looked at and what is
+//! recorded; and begins the acts that are decided on and not under way. Acts run on their own,
+//! one at a time a server, each with a deadline; the record is written in between, and nothing
+//! that counts on it is begun before it lies on the disk.
+//!
+//! Invariants:
+//! - The record is changed by compare-and-swap only, and before what it announces.
+//! - After a pause of this process, what was seen before it proves nobody's absence.
+//! - What is published follows the record: while a change is under way nobody takes writes.
+//!
+//! Deliberately absent: any rule on what to do. Those are in `failover`.
+
+mod act;
+mod arming;
+mod memory;
+mod scene;
+
+use crate::clock;
+use crate::clock::Moment;
+use crate::control::conductor::act::Outcome;
+use crate::control::conductor::memory::Memory;
+use crate::control::desk::Desk;
+use crate::control::fold::Fold;
+use crate::control::hands::Hands;
+use crate::control::steward::{Ask, Bulletin, Progress};
+use crate::failover::{
+    Act, Arming, Gate, Order, Phase, Policy, Promise, Record, Refusal, ServerView, Situation, Why,
+    decide, preview,
+};
+use crate::metrics::{Metrics, SwapResult};
+use crate::store::{Revision, Store, SwapError};
+use crate::topology::{ServerId, Signals};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+/// How often time alone is looked at while nothing is under way, and while something is.
+const TICK_IDLE: Duration = Duration::from_millis(100);
+const TICK_BUSY: Duration = Duration::from_millis(10);
+/// A tick that is later than this was a pause of ours.
+const PAUSE: Duration = Duration::from_millis(150);
+/// Records that may be written in one round: a change takes four.
+const WRITES_MAX: usize = 8;
+
+/// What the conductor is built from.
+pub(crate) struct Parts {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) hands: Arc<Hands>,
+    pub(crate) store: Store,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
+    /// The servers' names, and how gladly each is promoted, by their ids.
+    pub(crate) names: Vec<Arc<str>>,
+    pub(crate) priorities: Vec<u32>,
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    pub(crate) bulletin: Arc<Bulletin>,
+}
+
+/// The conductor, and what it remembers from round to round.
+pub(crate) struct Conductor {
+    parts: Parts,
+    record: Option<(Record, Revision)>,
+    memory: Memory,
+    outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
+    order: Option<(Order, oneshot::Sender<Result<(), Refusal>>)>,
+    /// When the round before this one ended.
+    ended: Moment,
+    awake_since: Moment,
+    phase_since: Moment,
+    /// When the change under way was begun, as far as this process knows.
+    change_since: Moment,
+    proved: Option<Moment>,
+    promised: Option<(Promise, Moment)>,
+    last_automatic: Option<Moment>,
+    why: Option<Why>,
+}
+
+/// Acts whose outcome was not looked at yet: one a server, and a few to spare.
+const OUTCOMES_MAX: usize = 2 * crate::topology::MAX_SERVERS;
+
+impl Conductor {
+    /// A conductor that has done nothing yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let now = clock::now();
+        Self {
+            memory: Memory::new(parts.names.len()),
+            parts,
+            record: None,
+            outcomes: mpsc::channel(OUTCOMES_MAX),
+            order: None,
+            ended: now,
+            awake_since: now,
+            phase_since: now,
+            change_since: now,
+            proved: None,
+            promised: None,
+            last_automatic: None,
+            why: None,
+        }
+    }
+
+    /// Conducts for ever. A store that can't be read leaves everything as it is.
+    pub(crate) async fn run(mut self) {
+        match self.parts.store.load().await {
+            Ok(Some((record, revision))) => {
+                info!(event = "record_loaded", epoch = record.epoch.0, "found {}", told(&record));
+                self.take(record, revision);
+            }
+            Ok(None) => {}
+            Err(problem) => return self.broken(&problem.to_string()),
+        }
+        let mut changed = self.parts.desk.subscribe();
+        loop {
+            let wait = if self.is_changing() { TICK_BUSY } else { TICK_IDLE };
+            tokio::select! {
+                // A board that is gone ends this task, too.
+                _ = changed.changed() => {}
+                Some(outcome) = self.outcomes.1.recv() => self.note(outcome),
+                Some(ask) = self.parts.asks.recv() => self.answer(ask),
+                () = tokio::time::sleep(wait) => {}
+            }
+            while let Ok(outcome) = self.outcomes.1.try_recv() {
+                self.note(outcome);
+            }
+            let now = clock::now();
+            if now.since(self.ended) > wait + PAUSE {
+                warn!(event = "paused", "this process stood still for {:?}", now.since(self.ended));
+                self.parts.desk.void_evidence();
+                self.awake_since = now;
+            }
+            self.rounds().await;
+            self.ended = clock::now();
+        }
+    }
+
+    /// Decides and acts until nothing more is to be written.
+    async fn rounds(&mut self) {
+        for _ in 0..WRITES_MAX {
+            if let Some(found) = self.found()
+                && !self.write(found).await
+            {
+                return;
+            }
+            let Some((record, _)) = self.record.clone() else { return };
+            let views = self.views(&record);
+            let arming = self.arming(&record, &views);
+            self.promised(&record);
+            let policy = self.parts.policy.load();
+            let decision = decide(&self.situation(&record, &views, &arming), &policy, unix_now());
+            self.tell(&decision.why, &arming);
+            let mut written = false;
+            for act in decision.acts {
+                match act {
+                    Act::Write(next) => written = self.write(*next).await,
+                    Act::Answer(answer) => self.finish(answer),
+                    Act::Freeze(_)
+                    | Act::Unfreeze(_)
+                    | Act::Repoint { .. }
+                    | Act::Promote(_)
+                    | Act::Prove(_)
+                    | Act::Fence(_)
+                    | Act::Unfence(_)
+                    | Act::Demote { .. }
+                    | Act::Checkpoint(_) => self.begin(act),
+                }
+            }
+            if !written {
+                return;
+            }
+        }
+    }
+
+    /// A primary that is to be recorded because nothing was, or because somebody else made it.
+    fn found(&self) -> Option<Record> {
+        let found = self.parts.desk.read(Fold::adopted)?;
+        let name = self.parts.names.get(found.server.index())?;
+        let Some((record, _)) = &self.record else {
+            return Some(scene::recorded(None, found, name, unix_now()));
+        };
+        let newer = record.phase == Phase::Stable && found.epoch > record.primary.epoch;
+        newer.then(|| scene::recorded(Some(record), found, name, unix_now()))
+    }
+
+    fn views(&mut self, record: &Record) -> Vec<ServerView> {
+        let fresh = self.parts.policy.load().witness_fresh;
+        let ids = (0..).map(ServerId).take(self.parts.names.len());
+        let mut views: Vec<_> =
+            self.parts.desk.read(|fold| ids.filter_map(|id| fold.view(id)).collect());
+        for (view, priority) in views.iter_mut().zip(&self.parts.priorities) {
+            view.tags.priority = *priority;
+            self.memory.complete(view);
+            self.parts.hands.complete(view, &record.primary.server, fresh);
+        }
+        views
+    }
+
+    fn arming(&self, record: &Record, views: &[ServerView]) -> Arming {
+        arming::arming(record, views, |server| self.parts.hands.survey(server))
+    }
+
+    /// Takes in what the primary promises by its settings of now.
+    fn promised(&mut self, record: &Record) {
+        let seen = self.parts.hands.promise(&record.primary.server);
+        if self.promised.as_ref().map(|(promise, _)| promise) != seen.as_ref() {
+            self.promised = seen.map(|promise| (promise, clock::now()));
+        }
+    }
+
+    fn situation<'a>(
+        &'a self,
+        record: &'a Record,
+        servers: &'a [ServerView],
+        arming: &'a Arming,
+    ) -> Situation<'a> {
+        let now = clock::now();
+        let primary = servers.iter().find(|server| server.name == record.primary.server);
+        let last = self.parts.signals.last_acknowledged();
+        let newest = self.parts.desk.read(Fold::newest_sample);
+        Situation {
+            now,
+            record,
+            servers,
+            arming,
+            order: self.order.as_ref().map(|(order, _)| order),
+            acknowledged: scene::acknowledged(record, newest, last),
+            gate: Gate { busy: primary.map_or(0, |p| self.parts.signals.busy(p.id).working) },
+            promise: self.promised.as_ref().map(|(promise, since)| (promise, *since)),
+            proved: self.proved,
+            awake_since: self.awake_since,
+            phase_since: self.phase_since,
+            last_automatic: self.last_automatic,
+        }
+    }
+
+    /// Begins an act, unless one is under way there.
+    fn begin(&mut self, act: Act) {
+        let now = clock::now();
+        if !self.memory.may_begin(&act, now) {
+            return;
+        }
+        self.memory.begin(&act);
+        act::carry_out(act, &self.parts.hands, self.outcomes.0.clone());
+    }
+
+    /// Takes in what came of an act.
+    fn note(&mut self, outcome: Outcome) {
+        let Outcome { act, began, result } = outcome;
+        let now = clock::now();
+        let took = now.since(began);
+        let server = act.server();
+        let name = server.map_or("?", |id| self.parts.desk.name(id));
+        match &result {
+            Ok(_) => info!(event = "act", "{name}: {} after {took:?}", act::told(&act)),
+            Err(error) => {
+                warn!(event = "act_failed", "{name}: {} failed: {error}", act::told(&act));
+            }
+        }
+        if let (Act::Prove(_), Ok(_)) = (&act, &result) {
+            self.proved = Some(began);
+        }
+        self.memory.end(&act, result.ok(), now);
+        if let Some(server) = server {
+            self.parts.desk.look_at(server);
+        }
+    }
+
+    /// Puts a record in the place of the last one; whether that is done.
+    async fn write(&mut self, next: Record) -> bool {
+        let expected = self.record.as_ref().map(|(_, revision)| *revision);
+        let began = clock::now();
+        let swapped = self.parts.store.swap(expected, &next).await;
+        let took = clock::now().since(began);
+        let result = match &swapped {
+            Ok(_) => SwapResult::Ok,
+            Err(SwapError::Raced) => SwapResult::Raced,
+            Err(SwapError::Failed(_) | SwapError::Unsure(_)) => SwapResult::Failed,
+        };
+        self.parts.metrics.failover.swapped(result, took);
+        match swapped {
+            Ok(revision) => {
+                self.take(next, revision);
+                true
+            }
+            Err(problem) => {
+                // Somebody else wrote, or the disk is full: look at what is there.
+                error!(event = "record_not_written", "{problem}");
+                self.broken(&problem.to_string());
+                if let Ok(Some((record, revision))) = self.parts.store.load().await {
+                    self.take(record, revision);
+                }
+                false
+            }
+        }
+    }
+
+    /// This is the record from now on.
+    fn take(&mut self, record: Record, revision: Revision) {
+        let now = clock::now();
+        let before = self.record.as_ref().map(|(before, _)| before);
+        let began = record.operation().is_some()
+            && before.is_none_or(|before| before.operation().is_none());
+        if began {
+            self.change_since = now;
+        }
+        if before.is_none_or(|before| before.phase != record.phase) {
+            self.phase_since = now;
+            let since = now.since(self.change_since);
+            info!(event = "phase", epoch = record.epoch.0, "{} after {since:?}", told(&record));
+        }
+        let changed = before.is_some_and(|before| before.primary != record.primary);
+        if changed && let Some(change) = record.changes.last() {
+            if change.by == crate::failover::By::Evidence {
+                self.last_automatic = Some(now);
+            }
+            let at = self.parts.names.iter().position(|name| *name == record.primary.server);
+            if let Some(id) = at.and_then(|at| u16::try_from(at).ok()) {
+                self.memory.appointed(ServerId(id));
+            }
+        }
+        self.parts.desk.appoint(scene::appointment(&record, &self.parts.names));
+        self.record = Some((record, revision));
+        self.publish(None);
+    }
+
+    /// Answers an operator, or remembers his order.
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Preview(order, reply) => {
+                let record = self.record.as_ref().map(|(record, _)| record.clone());
+                let told = record.map(|record| {
+                    let views = self.views(&record);
+                    let arming = self.arming(&record, &views);
+                    let policy = self.parts.policy.load();
+                    preview(&self.situation(&record, &views, &arming), &order, &policy)
+                });
+                // Whoever asked may have given up.
+                reply.send(told).unwrap_or_default();
+            }
+            Ask::Carry(order, reply) => {
+                let busy = self.order.is_some() && order != Order::Abort;
+                if busy || self.record.is_none() {
+                    reply.send(Err(Refusal::Busy)).unwrap_or_default();
+                    return;
+                }
+                if let Some((_, earlier)) = self.order.replace((order, reply)) {
+                    earlier.send(Err(Refusal::CalledOff)).unwrap_or_default();
+                }
+            }
+        }
+    }
+
+    /// The order is done with.
+    fn finish(&mut self, answer: Result<(), Refusal>) {
+        if let Some((_, reply)) = self.order.take() {
+            reply.send(answer).unwrap_or_default();
+        }
+    }
+
+    fn is_changing(&self) -> bool {
+        self.record.as_ref().is_some_and(|(record, _)| record.phase != Phase::Stable)
+    }
+
+    /// Says why, once, when it changes.
+    fn tell(&mut self, why: &Why, arming: &Arming) {
+        if self.why.as_ref() != Some(why) {
+            info!(event = "decision", "{why}");
+            self.why = Some(why.clone());
+        }
+        let lacking = match arming {
+            Arming::Armed => Vec::new(),
+            Arming::Disarmed(lacking) => lacking.clone(),
+        };
+        if self.parts.bulletin.load().lacking != lacking {
+            for what in &lacking {
+                info!(event = "disarmed", "auto is not armed: {what}");
+            }
+        }
+        self.publish(Some(lacking));
+    }
+
+    fn publish(&self, lacking: Option<Vec<Arc<str>>>) {
+        let before = self.parts.bulletin.load();
+        let record = self.record.as_ref().map(|(record, _)| Arc::new(record.clone()));
+        let lacking = lacking.unwrap_or_else(|| before.lacking.clone());
+        let why = self.why.clone();
+        if before.record == record && before.why == why && before.lacking == lacking {
+            return;
+        }
+        self.parts.bulletin.store(Progress { record, why, lacking, broken: None });
+    }
+
+    /// Nothing can be recorded: so nothing is changed.
+    fn broken(&self, why: &str) {
+        error!(event = "failover_unavailable", "{why}");
+        let before = self.parts.bulletin.load();
+        let broken = Some(Arc::from(why));
+        self.parts.bulletin.store(Progress { broken, ..(*before).clone() });
+    }
+}
+
+/// A record in a line of the log.
+fn told(record: &Record) -> String {
+    let epoch = record.epoch;
+    let phase = match &record.phase {
+        Phase::Stable => {
+            let primary = &record.primary;
+            return format!(
+                "epoch {epoch}: {} is the primary on timeline {}",
+                primary.server, primary.timeline
+            );
+        }
+        Phase::Draining(_) => "draining".to_owned(),
+        Phase::Revoking(_) => "revoking".to_owned(),
+        Phase::Promoting(_, choice) => {
+            format!("promoting {} (loss: {})", choice.server, choice.loss)
+        }
+    };
+    let kind = record.operation().map_or("change", |operation| operation.kind.as_str());
+    format!("epoch {epoch}, {kind}: {phase}")
+}
+
+/// For people, in the record.
+fn unix_now() -> u64 {
+    Duration::try_from_secs_f64(clock::unix_seconds()).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,83 @@
+//! From what is remembered to the situation that `failover::decide` is given. Pure.
+
+use crate::clock::Moment;
+use crate::control::adopt;
+use crate::control::fold::Appointment;
+use crate::failover::{
+    Acknowledged, Appointed, By, Change, Kind, Loss, Phase, Promise, Record, WeakPromise,
+};
+use crate::topology::{NoPrimary, PrimarySample, ServerId};
+use std::sync::Arc;
+
+/// The primary that `control` found before anything was recorded, or that somebody else made.
+pub(super) fn recorded(
+    earlier: Option<&Record>,
+    found: adopt::Record,
+    server: &Arc<str>,
+    unix_now: u64,
+) -> Record {
+    let primary = Appointed {
+        server: Arc::clone(server),
+        epoch: found.epoch,
+        system: found.system,
+        timeline: found.timeline,
+        fork: None,
+    };
+    let promise = Promise::Asynchronous(WeakPromise::NotSeen);
+    let Some(earlier) = earlier else {
+        let phase = Phase::Stable;
+        return Record { epoch: found.epoch, phase, primary, promise, changes: Vec::new() };
+    };
+    let change = Change {
+        epoch: found.epoch,
+        kind: Kind::Failover,
+        by: By::Outside,
+        from: Some(Arc::clone(&earlier.primary.server)),
+        to: Arc::clone(server),
+        timeline: found.timeline,
+        fork: None,
+        loss: Loss::Unknown { at_least: 0 },
+        began: unix_now,
+        ended: unix_now,
+    };
+    Record { epoch: found.epoch, ..earlier.settled(primary, promise, change) }
+}
+
+/// What the rest of the control plane is to know of a record.
+pub(super) fn appointment(record: &Record, names: &[Arc<str>]) -> Appointment {
+    let at = names.iter().position(|name| *name == record.primary.server);
+    let server = at.and_then(|at| u16::try_from(at).ok()).map(ServerId);
+    let changing = record.operation().map(|operation| match operation.kind {
+        Kind::Failover => NoPrimary::Failover,
+        Kind::Switchover => NoPrimary::Switchover,
+    });
+    Appointment {
+        record: server.map(|server| adopt::Record {
+            server,
+            system: record.primary.system,
+            timeline: record.primary.timeline,
+            epoch: record.primary.epoch,
+        }),
+        changing,
+        epochs_used: record.epoch,
+    }
+}
+
+/// What the primary is known to have acknowledged: a position that was asked for after the last
+/// acknowledgement covers it.
+pub(super) fn acknowledged(
+    record: &Record,
+    newest: Option<PrimarySample>,
+    last: Moment,
+) -> Acknowledged {
+    let Some(sample) = newest else { return Acknowledged::Unknown };
+    let position = sample.position;
+    if position.timeline != record.primary.timeline || position.system != record.primary.system {
+        return Acknowledged::Unknown;
+    }
+    if sample.sent_at > last {
+        Acknowledged::UpTo(position.lsn)
+    } else {
+        Acknowledged::Beyond(position.lsn)
+    }
+}
