@@ -27,9 +27,9 @@ const HELP: &str = "\
 {usage-heading} {usage}
 
 Run      run (without a command)
-Look     status  route  history
+Look     status  route  history  doctor
 Act      failover  switchover  drill
-Set up   check-config  config  demo
+Set up   check-config  config  setup  demo
 
 Options
 {options}
@@ -70,6 +70,10 @@ pub enum Command {
     Drill(crate::cli::drill::Args),
     /// Start throw-away servers and a proxy to play with
     Demo(crate::cli::demo::Args),
+    /// Show what a failover lacks on the servers, why it matters, and what helps
+    Doctor,
+    /// Print, or run, the statements that doctor finds missing
+    Setup(crate::cli::doctor::SetupArgs),
     /// Check the configuration and report every mistake in it
     CheckConfig,
     /// Print the configuration's reference

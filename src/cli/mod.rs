@@ -11,8 +11,10 @@ pub mod args;
 pub mod ask;
 mod check_config;
 pub mod config_reference;
+mod confirm;
 pub mod crowd;
 pub mod demo;
+pub mod doctor;
 pub mod drill;
 pub mod exit;
 pub mod history;
@@ -56,6 +58,8 @@ fn dispatch(args: &Args) -> Result<Exit, Exit> {
         Some(Command::Failover(args)) => order::failover(args, globals),
         Some(Command::Switchover(args)) => order::switchover(args, globals),
         Some(Command::Drill(args)) => drill::run(args, globals),
+        Some(Command::Doctor) => doctor::run(globals),
+        Some(Command::Setup(args)) => doctor::setup(args, globals),
         Some(Command::CheckConfig) => check_config::run(globals),
         Some(Command::Config(args)) => config_reference::run(args),
     }

@@ -339,7 +339,7 @@ fn control_login(config: &Config, server: &ServerConfig) -> Login {
 }
 
 /// What the control plane is told.
-fn control_config(config: &Config, store: Result<Store, Arc<str>>) -> ControlConfig {
+pub(crate) fn control_config(config: &Config, store: Result<Store, Arc<str>>) -> ControlConfig {
     let watched = |server: &ServerConfig| WatchedServer {
         name: Arc::clone(&server.name),
         host: Arc::clone(&server.host),

@@ -14,6 +14,7 @@ mod state;
 use crate::config::{Config, Limits, Request};
 use build::Parts;
 pub use build::StartError;
+pub(crate) use build::control_config;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};

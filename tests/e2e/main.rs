@@ -28,6 +28,7 @@ mod cancel;
 mod catalogs;
 mod consistency;
 mod demo;
+mod doctor;
 mod drivers;
 mod fitness;
 mod handover;

@@ -1,28 +1,14 @@
-//! A question to whoever sits at the terminal.
+//! The question before a change of primary.
 
+use crate::cli::confirm;
 use crate::cli::exit::Exit;
-use crate::cli::say;
-use std::io::{BufRead as _, IsTerminal as _, Read as _};
 
-/// The longest answer that is read.
-const LONGEST: u64 = 4096;
-
-/// Has the name typed. Without a terminal there is nobody to ask.
+/// Has the server's name typed.
 ///
 /// # Errors
 /// How the command ends if it was not typed.
 pub(in crate::cli) fn by_name(name: &str) -> Result<(), Exit> {
-    let input = std::io::stdin();
-    if !input.is_terminal() {
-        say::talk("refused: there is no terminal to ask at; add --yes to do it without asking");
-        return Err(Exit::Refused);
-    }
-    say::talk(&format!("Type {name} to make it the primary, anything else to leave all as it is:"));
-    let mut typed = String::new();
-    let read = input.lock().take(LONGEST).read_line(&mut typed);
-    if read.is_ok() && typed.trim() == name {
-        return Ok(());
-    }
-    say::talk("nothing was changed");
-    Err(Exit::Refused)
+    let question =
+        format!("Type {name} to make it the primary, anything else to leave all as it is:");
+    confirm::typed(&question, name)
 }
