@@ -218,6 +218,7 @@ impl Attempt<'_> {
             demand @ (Demand::Nothing | Demand::Position(_) | Demand::Unresolved(_)) => demand,
             Demand::Lost => {
                 self.session.floor.accept_loss(now, topology.epoch);
+                self.client.shard.shared.metrics.statements.positions_lost.inc();
                 let warning = ErrorReport::warning(
                     SqlState::COMPLETION_UNKNOWN,
                     "the primary has changed; what this session wrote last may be lost",

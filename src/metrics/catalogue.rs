@@ -122,6 +122,8 @@ catalogue! {
         "Reads that a fit standby would have answered too old and that went elsewhere or waited";
     READ_RETRIES: Kind::Counter, "pgsteer_read_retries_total", [],
         "Reads that were run again elsewhere, unseen by the client; a rise means failing standbys or recovery conflicts";
+    POSITIONS_LOST: Kind::Counter, "pgsteer_positions_lost_total", [],
+        "Sessions that were warned after a change of primary: what they wrote last could not be shown to be kept";
     GUARDS: Kind::Counter, "pgsteer_visibility_guards_total", ["outcome"],
         "Moves of a session from a standby to the primary that had to be checked";
     PRIMARIES: Kind::Gauge, "pgsteer_primaries", [],

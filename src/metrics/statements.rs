@@ -22,6 +22,8 @@ pub struct Statements {
     guards: ByLabel<GuardOutcome, IntCounter>,
     /// Reads that would have been too old where they were first considered.
     pub stale_prevented: IntCounter,
+    /// Sessions that were warned that their last writes may be lost.
+    pub positions_lost: IntCounter,
     /// Reads that were run again elsewhere.
     pub retries: IntCounter,
 }
@@ -36,6 +38,7 @@ impl Statements {
             lsn_wait: by_label(&build.histograms(&catalogue::LSN_WAIT)?)?,
             guards: by_label(&build.int_counters(&catalogue::GUARDS)?)?,
             stale_prevented: build.int_counter(&catalogue::STALE_PREVENTED)?,
+            positions_lost: build.int_counter(&catalogue::POSITIONS_LOST)?,
             retries: build.int_counter(&catalogue::READ_RETRIES)?,
         })
     }

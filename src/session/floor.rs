@@ -7,7 +7,8 @@
 //! session wrote and for what it saw on a standby.
 //!
 //! Invariants:
-//! - A mark is resolved only within its own epoch; across a change of primary it is reported.
+//! - A mark is resolved only by samples of its own epoch; where none was taken before the primary
+//!   changed, that is reported, and never satisfied by a number of the new one.
 //! - A session that stays on one standby, by a backend that was already open at its last read
 //!   there, needs no floor: what that server shows only grows while it lives.
 
@@ -64,6 +65,16 @@ pub enum Demand {
     Lost,
 }
 
+/// What became of a mark.
+enum Resolved {
+    /// This position holds everything that was known at it.
+    To(Position),
+    /// A sample will tell.
+    NotYet(Mark),
+    /// Nobody will ever tell: its primary was replaced before it was asked.
+    Never,
+}
+
 impl Floor {
     /// The server that answered last.
     pub const fn anchor(&self) -> Anchor {
@@ -92,15 +103,16 @@ impl Floor {
     /// What a server other than the anchor must have replayed. Resolves the mark if it can be.
     pub fn demand(&mut self, topology: &Topology) -> Demand {
         if let Some(mark) = self.mark {
-            if mark.epoch != topology.epoch {
-                return Demand::Lost;
-            }
-            match topology.samples.resolve(mark.at) {
-                Some(position) => {
+            match self.resolved(mark, topology) {
+                Resolved::To(position) => {
                     self.position = Some(position);
                     self.mark = None;
                 }
-                None => return Demand::Unresolved(mark.at),
+                Resolved::NotYet(mark) => {
+                    self.mark = Some(mark);
+                    return Demand::Unresolved(mark.at);
+                }
+                Resolved::Never => return Demand::Lost,
             }
         }
         let Some(position) = self.position else { return Demand::Nothing };
@@ -109,6 +121,29 @@ impl Floor {
         match topology.history.covers(primary, position) {
             Coverage::Covers | Coverage::Behind => Demand::Position(position),
             Coverage::Lost | Coverage::Diverged | Coverage::Unrelated => Demand::Lost,
+        }
+    }
+
+    /// The position that holds everything the session knew at `mark`.
+    fn resolved(&self, mark: Mark, topology: &Topology) -> Resolved {
+        let of_now = |mark: Mark| match topology.samples.resolve(mark.at) {
+            Some(position) => Resolved::To(position),
+            None => Resolved::NotYet(mark),
+        };
+        if mark.epoch == topology.epoch {
+            return of_now(mark);
+        }
+        // The standby that showed the session all it knew has become the primary itself: then
+        // nothing of it is lost, and whatever it samples now lies above it.
+        if let Anchor::Standby(server, _) = self.anchor
+            && topology.writable() == Some(server)
+        {
+            return of_now(Mark { at: mark.at, epoch: topology.epoch });
+        }
+        // A position of the old primary, which the history then says to be kept, or lost.
+        match topology.former.resolve(mark.epoch, mark.at) {
+            Some(position) => Resolved::To(position),
+            None => Resolved::Never,
         }
     }
 
@@ -134,7 +169,7 @@ impl Floor {
 mod tests {
     use super::*;
     use crate::pg::{Lsn, SystemId, Timeline};
-    use crate::topology::{Fork, History, PrimarySample};
+    use crate::topology::{Fork, History, Primary, PrimarySample};
 
     fn moment(nanos: u64) -> Moment {
         Moment::from_nanos(nanos)
@@ -193,6 +228,43 @@ mod tests {
         assert_eq!(floor.demand(&next), Demand::Lost);
         floor.accept_loss(moment(31), Epoch(2));
         assert_eq!(floor.demand(&next), Demand::Unresolved(moment(31)));
+    }
+
+    #[test]
+    fn a_mark_of_an_epoch_that_has_ended_is_resolved_by_the_samples_of_that_epoch() {
+        let fork = |lsn| {
+            let forks = vec![Fork { timeline: Timeline(1), at: Lsn(lsn) }];
+            let mut next = topology(2, &[(90, at(2, 900))], History::new(Timeline(2), forks));
+            let old = topology(1, &[(10, at(1, 100)), (30, at(1, 150))], History::default());
+            next.former = next.former.with(Epoch(1), old.samples);
+            next
+        };
+        let marked = |nanos| {
+            let mut floor = Floor::default();
+            floor.after_primary(moment(nanos), Epoch(1));
+            floor
+        };
+        assert_eq!(marked(20).demand(&fork(150)), Demand::Position(at(1, 150)), "proved kept");
+        assert_eq!(marked(20).demand(&fork(149)), Demand::Lost, "it may lie behind the fork");
+        assert_eq!(marked(30).demand(&fork(200)), Demand::Lost, "nobody asked after it");
+    }
+
+    #[test]
+    fn what_the_promoted_standby_itself_has_shown_is_not_lost() {
+        let mut next = topology(2, &[(40, at(2, 900))], History::new(Timeline(2), vec![]));
+        let server = ServerId(1);
+        next.primary = Primary::Open { server, timeline: Timeline(2) };
+        let mut floor = Floor::default();
+        floor.after_primary(moment(20), Epoch(1));
+        floor.after_standby(server, moment(30), Epoch(1));
+        assert_eq!(floor.demand(&next), Demand::Position(at(2, 900)));
+
+        let mut another = Floor::default();
+        another.after_standby(ServerId(2), moment(30), Epoch(1));
+        assert_eq!(another.demand(&next), Demand::Lost);
+        let mut unproven = Floor::default();
+        unproven.after_unproven(server, moment(30), Epoch(1));
+        assert_eq!(unproven.demand(&next), Demand::Lost);
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod server;
 mod signals;
 
 pub use history::{Coverage, Fork, History};
-pub use samples::{PrimarySample, PrimarySamples};
+pub use samples::{FormerSamples, PrimarySample, PrimarySamples};
 pub use server::{Lag, Observation, Role, Seen, Server, ServerId, StandbySample, Unfit, Unseen};
 pub use signals::{Busy, MAX_SERVERS, Signals};
 
@@ -49,6 +49,8 @@ pub struct Topology {
     pub history: History,
     /// The primary's recent positions, of this epoch only.
     pub samples: PrimarySamples,
+    /// Those of epochs that have ended.
+    pub former: FormerSamples,
     /// What each database's functions and views do, by database name; absent until loaded.
     pub catalogs: BTreeMap<Arc<str>, Arc<Catalog>>,
     /// Databases that somebody waits to have for himself, to drop or to rename them: idle backends
@@ -118,6 +120,7 @@ impl Topology {
             servers,
             history: History::default(),
             samples: PrimarySamples::default(),
+            former: FormerSamples::default(),
             catalogs: BTreeMap::new(),
             vacated: BTreeSet::new(),
         }

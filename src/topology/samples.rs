@@ -2,6 +2,7 @@
 
 use crate::clock::Moment;
 use crate::pg::Position;
+use crate::topology::Epoch;
 use std::sync::Arc;
 
 /// One position of the primary.
@@ -22,6 +23,17 @@ pub struct PrimarySample {
 pub struct PrimarySamples {
     ring: Arc<[PrimarySample]>,
 }
+
+/// The samples of the last epochs that have ended, oldest first: a session that was idle while
+/// the primary changed may learn from them where its last write lies, and so whether the new
+/// primary has it.
+#[derive(Debug, Clone, Default)]
+pub struct FormerSamples {
+    epochs: Arc<[(Epoch, PrimarySamples)]>,
+}
+
+/// How many epochs are remembered.
+const EPOCHS_KEPT: usize = 8;
 
 /// How many samples are kept. At the fastest pace of one in 5 ms this is 2.5 s; older ones are
 /// thinned out first, so the ring reaches back much further at a coarser grain.
@@ -57,6 +69,22 @@ impl PrimarySamples {
         let kept = self.ring.iter().enumerate();
         let kept = kept.filter(|(at, _)| !thin || *at >= half || at % 2 == 1).map(|(_, s)| *s);
         Self { ring: kept.chain(std::iter::once(sample)).collect() }
+    }
+}
+
+impl FormerSamples {
+    /// The first position of that epoch's primary that was sampled after `mark`, if one was.
+    pub fn resolve(&self, epoch: Epoch, mark: Moment) -> Option<Position> {
+        let of_epoch = self.epochs.iter().find(|(known, _)| *known == epoch);
+        of_epoch.and_then(|(_, samples)| samples.resolve(mark))
+    }
+
+    /// These, and those of an epoch that has just ended.
+    #[must_use]
+    pub fn with(&self, epoch: Epoch, samples: PrimarySamples) -> Self {
+        let surplus = (self.epochs.len() + 1).saturating_sub(EPOCHS_KEPT);
+        let kept = self.epochs.iter().skip(surplus).cloned();
+        Self { epochs: kept.chain(std::iter::once((epoch, samples))).collect() }
     }
 }
 
@@ -101,5 +129,19 @@ mod tests {
         let newest = samples.newest().map(|s| s.sent_at);
         assert_eq!(newest, Some(Moment::from_nanos(19_999)));
         assert!(samples.resolve(Moment::from_nanos(1)).is_some(), "a later sample is sound");
+    }
+
+    #[test]
+    fn an_epoch_that_has_ended_still_tells_where_a_mark_lies() {
+        let mut former = FormerSamples::default();
+        for epoch in 1..=10 {
+            let at = 100 * epoch;
+            former =
+                former.with(Epoch(epoch), PrimarySamples::default().with(sample(at, 1, at + 5)));
+        }
+        let at = |epoch, mark| former.resolve(Epoch(epoch), Moment::from_nanos(mark));
+        assert_eq!(at(9, 899).map(|p| p.lsn.0), Some(905));
+        assert_eq!(at(9, 900), None, "it was not sampled after that");
+        assert_eq!((at(2, 0), at(11, 0)), (None, None), "forgotten, and not yet");
     }
 }

@@ -26,6 +26,7 @@ use crate::pg::Timeline;
 use crate::pg::Version;
 use crate::sql::Catalog;
 use crate::topology::Epoch;
+use crate::topology::FormerSamples;
 use crate::topology::History;
 use crate::topology::Lag;
 use crate::topology::NoPrimary;
@@ -135,6 +136,7 @@ pub(crate) struct Fold {
     history: History,
     ring: LagRing,
     samples: PrimarySamples,
+    former: FormerSamples,
     catalogs: BTreeMap<Arc<str>, Arc<Catalog>>,
     vacated: BTreeSet<Arc<str>>,
 }
@@ -182,6 +184,7 @@ impl Fold {
             history: History::default(),
             ring: LagRing::default(),
             samples: PrimarySamples::default(),
+            former: FormerSamples::default(),
             catalogs: BTreeMap::new(),
             vacated: BTreeSet::new(),
         }
@@ -237,7 +240,7 @@ impl Fold {
         self.changing = appointment.changing;
         self.epochs_used = self.epochs_used.max(appointment.epochs_used);
         if self.epoch() != before {
-            self.begin_epoch();
+            self.begin_epoch(before);
         }
         self.reconsider(now);
     }
@@ -267,7 +270,7 @@ impl Fold {
         let verdict = decide(&self.standing, &scene);
         self.standing = verdict.standing.clone();
         if self.epoch() != before {
-            self.begin_epoch();
+            self.begin_epoch(before);
         }
         if let Primary::Open { server, timeline } = verdict.primary {
             self.follow(server, timeline);
@@ -275,10 +278,11 @@ impl Fold {
         self.verdict = Some(verdict);
     }
 
-    /// Positions of another epoch say nothing in this one.
-    fn begin_epoch(&mut self) {
+    /// Positions of the epoch before say nothing in this one; only what they say of that epoch
+    /// stays known.
+    fn begin_epoch(&mut self, before: Epoch) {
         self.ring.clear();
-        self.samples = PrimarySamples::default();
+        self.former = self.former.with(before, std::mem::take(&mut self.samples));
         self.history = History::default();
         self.servers.iter_mut().for_each(|server| server.visible = None);
     }
@@ -331,6 +335,7 @@ impl Fold {
             servers: servers.map(|(server, id)| server.show(ServerId(id), &yardstick)).collect(),
             history: self.history.clone(),
             samples: self.samples.clone(),
+            former: self.former.clone(),
             catalogs: self.catalogs.clone(),
             vacated: self.vacated.clone(),
         }

@@ -4,6 +4,7 @@
 //! follows. Each row is lived through twice: the old primary is killed, and it hangs, so that no
 //! socket ever says that it is gone.
 
+mod floors;
 mod rows;
 mod state;
 
@@ -67,24 +68,32 @@ impl Scene {
         }
     }
 
-    /// The first standby takes over, and the second one follows it. Returns when pgsteer has
-    /// followed, too: a new session's write goes through.
-    pub fn take_over(&self) -> Moment {
-        let (first, second) = (self.house.server("standby1"), self.house.server("standby2"));
-        for standby in [first, second] {
+    /// The standbys receive nothing more.
+    pub fn freeze(&self) {
+        for standby in self.house.cluster.standbys().iter().filter(|server| server.is_running()) {
             // A receiver that may still get something from the old primary vetoes.
             standby.set("primary_conninfo", "").unwrap();
             let sql = "SELECT count(*) FROM pg_stat_wal_receiver";
             standby.await_value(sql, "0", "cut off").unwrap();
         }
+    }
+
+    /// The first standby takes over, and the second one follows it. Returns when pgsteer has
+    /// followed, too: a new session's write goes through.
+    pub fn take_over(&self) -> Moment {
+        self.freeze();
+        let (first, second) = (self.house.server("standby1"), self.house.server("standby2"));
         first.rows("SELECT pg_promote(false)").unwrap();
         await_that("the promotion", || {
             first.rows("SELECT pg_reload_conf()").unwrap();
             first.value("SELECT pg_is_in_recovery()").unwrap() == "f"
         });
-        let (host, port) =
-            first.address().rsplit_once(':').map(|(h, p)| (h.to_owned(), p.to_owned())).unwrap();
-        second.set("primary_conninfo", &format!("host={host} port={port} user=postgres")).unwrap();
+        if second.is_running() {
+            let address = first.address();
+            let (host, port) = address.rsplit_once(':').unwrap();
+            let upstream = format!("host={host} port={port} user=postgres");
+            second.set("primary_conninfo", &upstream).unwrap();
+        }
         let mut wire = self.house.wire();
         wire.run("INSERT INTO ledger VALUES (0) /* the first one */");
         clock::now()
