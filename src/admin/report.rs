@@ -132,7 +132,9 @@ pub struct StepReport {
     pub after_ms: f64,
     /// The phase.
     pub phase: String,
-    /// What was done or waited for.
+    /// What was done or waited for, in a word; absent: the same as before.
+    pub reason: Option<String>,
+    /// In words.
     pub why: Option<String>,
 }
 
@@ -150,7 +152,9 @@ pub struct PastStepReport {
     pub ago_ms: f64,
     /// The phase.
     pub phase: String,
-    /// What was done or waited for, if that was new.
+    /// What was done or waited for, in a word; absent: the same as before.
+    pub reason: Option<String>,
+    /// In words.
     pub why: Option<String>,
 }
 
@@ -268,6 +272,7 @@ impl StepsReport {
         let report = |step: &Step| PastStepReport {
             ago_ms: now.since(step.at).as_secs_f64() * 1000.0,
             phase: step.phase.to_owned(),
+            reason: step.why.as_ref().map(|why| why.as_str().to_owned()),
             why: step.why.as_ref().map(ToString::to_string),
         };
         Self { steps: steps.iter().map(report).collect() }
@@ -278,6 +283,7 @@ fn step_report(step: &Step, began: Moment) -> StepReport {
     StepReport {
         after_ms: step.at.since(began).as_secs_f64() * 1000.0,
         phase: step.phase.to_owned(),
+        reason: step.why.as_ref().map(|why| why.as_str().to_owned()),
         why: step.why.as_ref().map(ToString::to_string),
     }
 }

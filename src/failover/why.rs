@@ -128,6 +128,39 @@ pub enum Refusal {
     StepTimedOut,
 }
 
+impl Why {
+    /// The word for logs and machines.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::AllWell => "all_well",
+            Self::PromiseChanged => "promise_changed",
+            Self::Repairing => "repairing",
+            Self::Fencing => "fencing",
+            Self::Manual(_) => "manual",
+            Self::Off(_) => "off",
+            Self::Disarmed(_) => "disarmed",
+            Self::Evidence(_) => "evidence",
+            Self::Grace => "grace",
+            Self::TooSoon => "too_soon",
+            Self::Claiming(_) => "claiming",
+            Self::Freezing => "freezing",
+            Self::NotRevoked { .. } => "not_revoked",
+            Self::NoCandidate => "no_candidate",
+            Self::TooMuchLoss { .. } => "too_much_loss",
+            Self::CatchingUp { .. } => "catching_up",
+            Self::Chosen(_) => "chosen",
+            Self::Promoting(_) => "promoting",
+            Self::ChosenLost(_) => "chosen_lost",
+            Self::Proving(_) => "proving",
+            Self::Admitting(_) => "admitting",
+            Self::Draining { .. } => "draining",
+            Self::Handing => "handing",
+            Self::Tail(_) => "tail",
+            Self::Aborting(_) => "aborting",
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,6 +9,7 @@ use crate::sandbox::Cluster;
 use crate::sandbox::Plan;
 use crate::sandbox::Postgres;
 use crate::sandbox::Proxy;
+use crate::sandbox::Quorum;
 use crate::sandbox::SUPERUSER;
 use crate::sandbox::SandboxError;
 use crate::sandbox::Server;
@@ -56,7 +57,7 @@ impl Stage {
         let plural = if standbys == 1 { "standby" } else { "standbys" };
         say::talk(&format!("starting PostgreSQL {version}: a primary and {standbys} {plural}"));
         let template = Template::new(postgres.clone())?;
-        let cluster = Cluster::start(&template, &Plan::new().standbys(standbys.into()))?;
+        let cluster = Cluster::start(&template, &plan(standbys.into()))?;
         let mut proxy = Proxy::new(program.to_owned(), cluster.workshop("pgsteer")?)?;
         for server in cluster.servers() {
             proxy = proxy.args(["--server", &server.address()]);
@@ -70,7 +71,7 @@ impl Stage {
                 let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
                 proxy.args(["-c", &file.to_string_lossy()])
             }
-            None => proxy.toml("")?,
+            None => proxy.toml(TOML)?,
         };
         Ok(Self { proxy, cluster, postgres })
     }
@@ -129,6 +130,25 @@ impl Stage {
     fn uri(&self) -> String {
         format!("postgresql://{SUPERUSER}@{}/postgres", self.proxy.address())
     }
+}
+
+/// What pgsteer is told: it may act by itself, and is the superuser of all servers.
+const TOML: &str = "\
+[failover]
+mode = \"auto\"
+demote = \"crash_restart\"
+";
+
+/// Servers as `auto` wants them. With a single standby no commit waits for it: if it did, writes
+/// would stand still while either of the two is away.
+fn plan(standbys: usize) -> Plan {
+    let quorum = if standbys > 1 { Quorum::AnyOne } else { Quorum::None };
+    Plan::new()
+        .standbys(standbys)
+        .quorum(quorum)
+        .keepalive("2s")
+        .setting("wal_retrieve_retry_interval", "100ms")
+        .setting("wal_log_hints", "on")
 }
 
 /// Where something is to listen.

@@ -63,7 +63,7 @@ fn known(answer: &Answer) -> Result<AccountReport, Exit> {
 }
 
 fn tell(step: &StepReport, output: Output) {
-    let StepReport { after_ms, phase, why } = step;
+    let StepReport { after_ms, phase, why, .. } = step;
     let why = why.as_deref().map_or_else(String::new, |why| format!("  {why}"));
     if output == Output::Table {
         say::talk(&format!("{after_ms:>7.0} ms  {phase:<9}{why}"));
