@@ -247,3 +247,51 @@ fn kill(pid: u64, signal: Signal) {
 fn working_in(dir: &Path) -> Vec<u32> {
     pgsteer::sandbox::working_in(dir).into_iter().map(|found| found.pid).collect()
 }
+
+/// The report of a scene, which must have passed.
+fn scene(args: &[&str]) -> Value {
+    let done = command()
+        .args(["demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "-o", "json"])
+        .args(args)
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{out}{err}");
+    serde_json::from_str(out.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn the_demo_of_a_failover_loses_nothing_and_makes_the_set_whole() {
+    let report = scene(&["failover"]);
+
+    assert!(report["acknowledged"].as_u64().unwrap() > 100, "{report}");
+    assert_eq!((&report["lost"], &report["twice"]), (&0.into(), &0.into()), "{report}");
+    let [detected, promoted, first] =
+        ["detected_ms", "promoted_ms", "first_write_ms"].map(|name| report[name].as_f64().unwrap());
+    assert!(detected < promoted && promoted < first, "{report}");
+    assert!(report["longest_write_ms"].as_f64().unwrap() >= first - detected, "{report}");
+}
+
+#[test]
+fn the_demo_of_a_switchover_fails_no_statement() {
+    let report = scene(&["switchover"]);
+
+    assert!(report["acknowledged"].as_u64().unwrap() > 100, "{report}");
+    assert_eq!(report["clients"]["failed"], 0, "{report}");
+    assert_eq!(report["in_doubt"], 0, "{report}");
+}
+
+/// The opposite arm: told to leave it to an operator, pgsteer replaces nobody, and the scene says
+/// so.
+#[test]
+fn without_leave_to_act_the_demo_of_a_failover_says_why_not() {
+    let done = command()
+        .args(["demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+        .args(["--set", "failover.mode=manual", "failover"])
+        .output()
+        .unwrap();
+
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("failover.mode is \"manual\""), "{said}");
+}

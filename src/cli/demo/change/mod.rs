@@ -100,13 +100,14 @@ impl<'a> Play<'a> {
     /// Waits until pgsteer may act by itself.
     fn armed(self) -> Result<Office, Exit> {
         let mut last = None;
-        let armed = self.until(ARMED_MAX, || {
-            let status = status(self.stage)?;
-            let armed = status.failover.armed.then_some(());
-            last = Some(status.failover);
-            armed
+        let settled = self.until(ARMED_MAX, || {
+            let failover = status(self.stage)?.failover;
+            // In another mode it never will.
+            let settled = (failover.armed || failover.mode != "auto").then_some(failover.armed);
+            last = Some(failover);
+            settled
         })?;
-        if armed.is_none() {
+        if settled != Some(true) {
             say::talk("error: pgsteer would not act by itself:");
             if let Some(failover) = last {
                 say::talk(&format!("  failover.mode is \"{}\"", failover.mode));

@@ -91,8 +91,12 @@ impl Story {
         };
         let Judgement { lost, twice, doubts_kept } = self.judgement;
         let doubts = self.ledger.in_doubt.len();
+        let begun = match self.event {
+            Event::Killed => "detected",
+            Event::HandsOver => "begun",
+        };
         vec![
-            ("detected", at(self.detected())),
+            (begun, at(self.detected())),
             ("promoted", at(self.promoted())),
             ("first write accepted", at(Some(self.first.1))),
             ("longest wait", at(Some(self.seen.writes.longest.max(self.seen.reads.longest)))),
@@ -137,16 +141,12 @@ impl Story {
             checks.push(("no statement was in doubt".to_owned(), seen.in_doubt == 0));
         }
         let Whole { server, how, took } = whole;
-        checks.push(match took {
-            Some(took) => {
-                let text = format!(
-                    "{server} follows the new primary, by {how}, after {:.1} s",
-                    took.as_secs_f64()
-                );
-                (text, true)
-            }
-            None => (format!("{server} follows the new primary, by {how}"), false),
-        });
+        let after = match (self.event, took) {
+            (Event::Killed, Some(took)) => format!(", after {:.1} s", took.as_secs_f64()),
+            // It did so at once, while the load went on.
+            (Event::HandsOver, Some(_)) | (_, None) => String::new(),
+        };
+        checks.push((format!("{server} follows the new primary, by {how}{after}"), took.is_some()));
         checks
     }
 
