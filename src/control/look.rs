@@ -16,6 +16,7 @@ use crate::pg::WalLayout;
 use crate::topology::History;
 use crate::topology::Role;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One row of an answer, as text.
 pub(crate) type Row = Vec<Option<String>>;
@@ -59,6 +60,8 @@ pub(crate) struct Look {
     pub received: Option<Lsn>,
     /// A standby: whether a walreceiver streams now.
     pub streaming: Option<bool>,
+    /// A standby that streams: the age of the last message, by its own clock.
+    pub heard: Option<Duration>,
     /// A standby: the host and port of the server it follows.
     pub upstream: Option<(Arc<str>, u16)>,
     /// A primary: the history of its timeline, where it could be read.
@@ -93,7 +96,8 @@ pub(crate) const LOOK: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
           pg_catalog.pg_current_wal_insert_lsn()) END, \
      CASE WHEN w.pid IS NULL THEN false ELSE w.status = 'streaming' END, \
      w.sender_host, w.sender_port, w.received_tli, \
-     pg_catalog.pg_is_in_recovery() \
+     pg_catalog.pg_is_in_recovery(), \
+     (extract(epoch FROM pg_catalog.clock_timestamp() - w.last_msg_receipt_time) * 1000)::bigint \
      FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_stat_wal_receiver AS w ON true";
 
 /// Asks a standby, where `pg_monitor` allows it, for the timeline that its control file knows
@@ -157,6 +161,9 @@ pub(crate) fn read_look(rows: &[Row], sent_at: Moment, layout: WalLayout) -> Opt
         lsn: if recovering { lsn(row, 2).unwrap_or_default() } else { lsn(row, 2)? },
         received,
         streaming: if recovering { flag(row, 5) } else { None },
+        // By two readings of one clock; what came a moment after the first is new.
+        heard: number::<i64>(row, 10)
+            .map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
         upstream: host.zip(number(row, 7)),
         history: None,
     })
@@ -253,17 +260,19 @@ mod tests {
             "-",
             "-",
             "f",
+            "-",
         ]);
         let primary = primary.unwrap();
         assert_eq!((primary.role, primary.timeline), (Role::Primary, Some(Timeline(2))));
         assert_eq!(primary.insert, Some(primary.lsn), "an empty page header is no write");
 
         let standby =
-            look(&["t", "-", "0/5000000", "0/5000060", "-", "t", "db1", "5432", "2", "t"]);
+            look(&["t", "-", "0/5000000", "0/5000060", "-", "t", "db1", "5432", "2", "t", "7"]);
         let standby = standby.unwrap();
         assert_eq!((standby.role, standby.timeline), (Role::Standby, Some(Timeline(2))));
         assert_eq!(standby.received, Some(Lsn(0x500_0060)));
         assert_eq!(standby.streaming, Some(true));
+        assert_eq!(standby.heard, Some(Duration::from_millis(7)));
         assert_eq!(standby.upstream, Some((Arc::from("db1"), 5432)));
     }
 

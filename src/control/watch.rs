@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 const PACE: Duration = Duration::from_millis(5);
 
 /// The first pause after a failed look; doubled up to the interval between looks.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_FIRST: Duration = Duration::from_millis(20);
 
 /// How long the primary's unflushed log may keep sessions from standbys before it is kicked: long
 /// enough for a group of commits to be flushed by themselves.

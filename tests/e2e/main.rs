@@ -30,6 +30,7 @@ mod consistency;
 mod demo;
 mod doctor;
 mod drivers;
+mod failover;
 mod fitness;
 mod handover;
 mod logins;

@@ -1,6 +1,7 @@
 //! What the tests on real servers share: a house with servers and a proxy in it.
 
 mod house;
+pub mod ledger;
 mod proxy;
 mod seed;
 mod template;

@@ -27,8 +27,8 @@ use crate::control::fold::Fold;
 use crate::control::hands::Hands;
 use crate::control::steward::{Ask, Bulletin, Progress};
 use crate::failover::{
-    Act, Arming, Gate, Order, Phase, Policy, Promise, Record, Refusal, ServerView, Situation, Why,
-    decide, preview,
+    Act, Arming, Gate, Order, Phase, Policy, Promise, Record, Refusal, ServerView, Sight,
+    Situation, Why, decide, preview,
 };
 use crate::metrics::{Metrics, SwapResult};
 use crate::store::{Revision, Store, SwapError};
@@ -42,6 +42,10 @@ use tracing::{error, info, warn};
 /// How often time alone is looked at while nothing is under way, and while something is.
 const TICK_IDLE: Duration = Duration::from_millis(100);
 const TICK_BUSY: Duration = Duration::from_millis(10);
+/// How often the witnesses are asked while the primary does not answer, and for how long: they
+/// notice its end within some 150 ms.
+const WITNESS_PACE: Duration = Duration::from_millis(20);
+const WITNESSES_FOR: Duration = Duration::from_secs(2);
 /// A tick that is later than this was a pause of ours.
 const PAUSE: Duration = Duration::from_millis(150);
 /// Records that may be written in one round: a change takes four.
@@ -79,6 +83,8 @@ pub(crate) struct Conductor {
     promised: Option<(Promise, Moment)>,
     last_automatic: Option<Moment>,
     why: Option<Why>,
+    /// The primary does not answer, and the witnesses are asked.
+    asking: bool,
 }
 
 /// Acts whose outcome was not looked at yet: one a server, and a few to spare.
@@ -102,6 +108,7 @@ impl Conductor {
             promised: None,
             last_automatic: None,
             why: None,
+            asking: false,
         }
     }
 
@@ -117,7 +124,8 @@ impl Conductor {
         }
         let mut changed = self.parts.desk.subscribe();
         loop {
-            let wait = if self.is_changing() { TICK_BUSY } else { TICK_IDLE };
+            let busy = self.is_changing() || self.asking;
+            let wait = if busy { TICK_BUSY } else { TICK_IDLE };
             tokio::select! {
                 // A board that is gone ends this task, too.
                 _ = changed.changed() => {}
@@ -149,6 +157,7 @@ impl Conductor {
             }
             let Some((record, _)) = self.record.clone() else { return };
             let views = self.views(&record);
+            self.asking = self.ask_witnesses(&record, &views);
             let arming = self.arming(&record, &views);
             self.promised(&record);
             let policy = self.parts.policy.load();
@@ -198,6 +207,24 @@ impl Conductor {
             self.parts.hands.complete(view, &record.primary.server, fresh);
         }
         views
+    }
+
+    /// Has the standbys looked at while the primary was lost a moment ago: whether it was.
+    fn ask_witnesses(&self, record: &Record, views: &[ServerView]) -> bool {
+        let now = clock::now();
+        let primary = views.iter().find(|view| view.name == record.primary.server);
+        let Some(Sight::Missing(missing)) = primary.map(|primary| primary.sight) else {
+            return false;
+        };
+        if now.since(missing.since) > WITNESSES_FOR {
+            return false;
+        }
+        for view in views {
+            if view.answer().is_some_and(|seen| now.since(seen.at) >= WITNESS_PACE) {
+                self.parts.desk.look_at(view.id);
+            }
+        }
+        true
     }
 
     fn arming(&self, record: &Record, views: &[ServerView]) -> Arming {

@@ -65,7 +65,8 @@ impl Watched {
                         None => Receiver::Hidden,
                         Some(false) => Receiver::Idle,
                         Some(true) => {
-                            Receiver::Streams { from: seen.upstream, heard: Duration::ZERO }
+                            let heard = look.heard.unwrap_or(Duration::ZERO);
+                            Receiver::Streams { from: seen.upstream, heard }
                         }
                     },
                 }

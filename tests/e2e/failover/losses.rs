@@ -1,0 +1,91 @@
+//! What may be lost is known before, and is what is lost.
+
+use super::asynchronous;
+use super::new_primary;
+use super::writing;
+use super::{await_armed, epoch, ordered, quorum, settle};
+use crate::support::House;
+use crate::support::await_that;
+use crate::support::ledger::Book;
+use pgsteer::pg::Lsn;
+use std::time::Duration;
+
+/// Writes that reach no standby are acknowledged; then the primary dies. What the writers were
+/// told, and where its log ended.
+fn dies_ahead_of_all(house: &House) -> (Book, Lsn) {
+    let ledger = writing(house);
+    for server in house.cluster.standbys() {
+        server.sigstop_process("walreceiver");
+    }
+    ledger.await_more(200);
+    let book = ledger.close();
+    let primary = house.server("primary");
+    let end = || primary.value("SELECT pg_current_wal_insert_lsn()").unwrap();
+    // A look at it after the last acknowledgement covers that one as well.
+    await_that("the end of the log is known", || {
+        let (seen, end) = (house.status_of("primary")["lsn"].clone(), end());
+        std::thread::sleep(Duration::from_secs(1));
+        seen == *end && house.status_of("primary")["lsn"] == *end
+    });
+    let end = end();
+    primary.kill9().unwrap();
+    (book, end.parse().unwrap())
+}
+
+#[test]
+fn an_asynchronous_loss_is_refused_then_accepted_and_is_what_was_told() {
+    let house = asynchronous().build();
+    await_armed(&house, "asynchronous");
+    let before = epoch(&house);
+    let (book, end) = dies_ahead_of_all(&house);
+    // Told to end, a receiver that wakes up reads nothing more.
+    await_that("the standbys are told to stop receiving", || {
+        house.status()["failover"]["phase"] == "revoking"
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    house.cluster.standbys().iter().for_each(pgsteer::sandbox::Server::sigcont);
+    await_that("the loss is told", || {
+        house.status()["failover"]["why"].as_str().is_some_and(|why| why.contains("at a loss"))
+    });
+    assert_eq!(epoch(&house), before, "nobody was promoted");
+
+    let (code, _) = ordered(&house, &["failover", "--yes"]);
+    assert_ne!(code, Some(0), "nobody accepted the loss");
+    let (code, said) = ordered(&house, &["failover", "--accept-loss", "any", "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    await_that("the change is over", || house.status()["failover"]["last_change"].is_object());
+
+    let change = house.status()["failover"]["last_change"].clone();
+    let fork: Lsn = change["fork_lsn"].as_str().unwrap().parse().unwrap();
+    let told = change["loss"]["at_most_bytes"].as_u64().unwrap();
+    let rows = new_primary(&house).rows("SELECT writer, number FROM ledger").unwrap();
+    let verdict = book.judge(&rows);
+    assert!(!verdict.lost.is_empty(), "nothing was at stake");
+    assert_eq!((verdict.twice.len(), verdict.undead.len()), (0, 0));
+    assert_eq!(told, end.bytes_since(fork), "the report is what is missing, to the byte");
+}
+
+#[test]
+fn nobody_is_promoted_while_one_that_may_hold_the_write_is_cut_off() {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    let before = epoch(&house);
+    // Only the second standby confirms commits.
+    house.server("standby1").sigstop_process("walreceiver");
+    let ledger = writing(&house);
+    house.server("standby2").sigstop();
+    house.server("primary").kill9().unwrap();
+    house.server("standby1").sigcont();
+    await_that("the missing one is named", || {
+        let status = house.status();
+        let why = status["failover"]["why"].as_str().unwrap_or("").to_owned();
+        why.contains("1 of the 2 standbys") && why.contains(&house.server("standby2").address())
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(epoch(&house), before, "nobody was promoted");
+    assert!(house.server("standby1").is_standby().unwrap());
+
+    house.server("standby2").sigcont();
+    ledger.await_more(300);
+    settle(ledger, new_primary(&house));
+}

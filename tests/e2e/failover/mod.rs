@@ -1,0 +1,102 @@
+//! The primary is lost, and clients carry on: each promise judged by a ledger that is kept outside
+//! pgsteer, and by what the servers themselves say.
+
+mod kills;
+mod losses;
+mod pauses;
+mod vetoes;
+
+use crate::support::Blueprint;
+use crate::support::House;
+use crate::support::await_that;
+use crate::support::command;
+use crate::support::ledger;
+use crate::support::ledger::Ledger;
+use pgsteer::sandbox::Server;
+use pgsteer::sandbox::StatementLog;
+
+/// Writers that are at work when something happens.
+const WRITERS: usize = 16;
+
+/// A primary and two standbys, one of which must confirm every commit; pgsteer may act by itself.
+fn quorum() -> Blueprint {
+    armed(&[("synchronous_standby_names", "ANY 1 (standby1, standby2)")])
+}
+
+/// A primary and two standbys that need not confirm anything; pgsteer may act by itself.
+fn asynchronous() -> Blueprint {
+    armed(&[])
+}
+
+fn armed(settings: &[(&str, &str)]) -> Blueprint {
+    let blueprint = Blueprint::new().servers(|plan| {
+        let plan = plan
+            .log(StatementLog::Off)
+            .setting("wal_retrieve_retry_interval", "100ms")
+            .setting("wal_receiver_status_interval", "1s")
+            // The links are kept alive often enough for silence on them to mean something.
+            .setting("wal_sender_timeout", "1s");
+        settings.iter().fold(plan, |plan, (name, value)| plan.setting(name, value))
+    });
+    blueprint.set("failover.mode", "auto").set("failover.demote", "crash_restart")
+}
+
+/// Waits until pgsteer may act by itself, and promises what the settings say.
+fn await_armed(house: &House, promise: &str) {
+    await_that("pgsteer is armed", || {
+        let failover = &house.status()["failover"];
+        failover["armed"] == true && failover["promise"] == *promise
+    });
+}
+
+/// The names of the servers that take themselves for the primary now.
+fn primaries(house: &House) -> Vec<&str> {
+    let servers = house.cluster.servers().iter();
+    let claims = |server: &&Server| server.is_running() && server.is_standby().is_ok_and(|is| !is);
+    servers.filter(claims).map(Server::name).collect()
+}
+
+/// The server that writes go to now.
+fn new_primary(house: &House) -> &Server {
+    await_that("a primary is there", || house.status()["primary"].is_string());
+    let status = house.status();
+    let address = status["primary"].as_str().unwrap().to_owned();
+    let mut servers = house.cluster.servers().iter();
+    servers.find(|server| server.address() == address).unwrap()
+}
+
+/// Writers at work through the proxy, and enough done that something is at stake.
+fn writing(house: &House) -> Ledger {
+    house.wire().run(ledger::TABLE);
+    let ledger = Ledger::open(house.proxy.address(), WRITERS);
+    ledger.await_more(500);
+    await_that("commits are in flight", || ledger.in_flight() > WRITERS / 2);
+    ledger
+}
+
+/// The books are closed, and agree with what the server holds.
+fn settle(ledger: Ledger, server: &Server) -> ledger::Book {
+    let book = ledger.close();
+    let rows = server.rows("SELECT writer, number FROM ledger").unwrap();
+    assert_eq!(book.judge(&rows), ledger::Verdict::default(), "{book:?}");
+    assert_eq!(book.disconnected, 0, "clients keep their connection");
+    book
+}
+
+/// Runs a command of the program that asks the running proxy: its exit code, and what it said.
+fn ordered(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
+    let done = command()
+        .arg("-c")
+        .arg(house.proxy.file())
+        .args(["--http", &house.proxy.http_address().to_string()])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (done.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// How often the primary changed.
+fn epoch(house: &House) -> u64 {
+    house.status()["epoch"].as_u64().unwrap()
+}

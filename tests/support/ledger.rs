@@ -1,0 +1,178 @@
+//! What writers were told, kept outside pgsteer: the judge of every promise about lost writes.
+//!
+//! Each writer numbers its statements and never writes a number twice, so that a row that is
+//! there twice was executed twice. What a statement was answered decides what must be true of its
+//! row afterwards: acknowledged, it is there once; told 40001 or 57P03, it is not; in doubt
+//! (08007), it is there once or not at all.
+
+use crate::support::Ended;
+use crate::support::Reply;
+use crate::support::Wire;
+use crate::support::await_that;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What the writers write to.
+pub const TABLE: &str = "CREATE TABLE IF NOT EXISTS ledger (writer int, number bigint)";
+
+/// The writer and the number of a row.
+pub type Entry = (usize, u64);
+
+/// Writers at work.
+#[derive(Debug)]
+pub struct Ledger {
+    writers: Vec<JoinHandle<Book>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    acknowledged: AtomicUsize,
+    in_flight: AtomicUsize,
+}
+
+/// What the writers were told.
+#[derive(Debug, Default)]
+pub struct Book {
+    pub acknowledged: BTreeSet<Entry>,
+    /// Told 08007: it may or may not have happened.
+    pub in_doubt: BTreeSet<Entry>,
+    /// Told anything else: it has not happened.
+    pub refused: BTreeMap<Entry, String>,
+    /// Connections that ended.
+    pub disconnected: usize,
+    /// The longest time from a statement to its acknowledgement.
+    pub longest: Duration,
+}
+
+/// What the table says of it.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// Acknowledged, and not there.
+    pub lost: BTreeSet<Entry>,
+    /// There more than once.
+    pub twice: BTreeSet<Entry>,
+    /// Said not to have happened, and there.
+    pub undead: BTreeSet<Entry>,
+}
+
+impl Ledger {
+    /// Lets so many writers write through this address, each on one connection of its own.
+    pub fn open(address: SocketAddr, writers: usize) -> Self {
+        let shared = Arc::new(Shared::default());
+        let write = |writer| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || Book::keep(writer, address, &shared))
+        };
+        Self { writers: (0..writers).map(write).collect(), shared }
+    }
+
+    /// How many writes were acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.shared.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// How many are sent and not answered now.
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Waits for so many more acknowledgements.
+    pub fn await_more(&self, more: usize) {
+        let goal = self.acknowledged() + more;
+        await_that("writes are acknowledged", || self.acknowledged() >= goal);
+    }
+
+    /// Lets each writer finish its statement, and closes the books.
+    pub fn close(self) -> Book {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let mut all = Book::default();
+        for writer in self.writers {
+            let book = writer.join().unwrap();
+            all.acknowledged.extend(book.acknowledged);
+            all.in_doubt.extend(book.in_doubt);
+            all.refused.extend(book.refused);
+            all.disconnected += book.disconnected;
+            all.longest = all.longest.max(book.longest);
+        }
+        all
+    }
+}
+
+impl Book {
+    fn keep(writer: usize, address: SocketAddr, shared: &Shared) -> Self {
+        let mut book = Self::default();
+        let mut wire = Wire::log_in(address, "postgres").unwrap_or_else(|why| panic!("{why:?}"));
+        for number in 0.. {
+            if shared.stop.load(Ordering::SeqCst) {
+                return book;
+            }
+            let began = pgsteer::clock::now();
+            shared.in_flight.fetch_add(1, Ordering::SeqCst);
+            let reply = write(&mut wire, writer, number);
+            shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+            let entry = (writer, number);
+            if reply.ended == Ended::Closed {
+                book.disconnected += 1;
+                book.in_doubt.insert(entry);
+                return book;
+            }
+            match reply.code() {
+                "" => {
+                    book.acknowledged.insert(entry);
+                    book.longest = book.longest.max(pgsteer::clock::now().since(began));
+                    shared.acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+                "08007" => drop(book.in_doubt.insert(entry)),
+                code => drop(book.refused.insert(entry, code.to_owned())),
+            }
+            if reply.ended != Ended::Ready('I') {
+                wire.query("ROLLBACK");
+            }
+        }
+        book
+    }
+
+    /// Compares with the rows of the table: `SELECT writer, number FROM ledger`.
+    pub fn judge(&self, rows: &[Vec<Option<String>>]) -> Verdict {
+        let mut times: BTreeMap<Entry, usize> = BTreeMap::new();
+        for row in rows {
+            let number = |at: usize| row[at].as_deref().unwrap().parse::<u64>().unwrap();
+            let writer = usize::try_from(number(0)).unwrap();
+            *times.entry((writer, number(1))).or_default() += 1;
+        }
+        let there = |entry: &Entry| times.contains_key(entry);
+        Verdict {
+            lost: self.acknowledged.iter().filter(|entry| !there(entry)).copied().collect(),
+            twice: times.iter().filter(|(_, times)| **times > 1).map(|(entry, _)| *entry).collect(),
+            undead: self.refused.keys().filter(|entry| there(entry)).copied().collect(),
+        }
+    }
+}
+
+/// One write, by each of the ways in turn in which a client may ask for it.
+fn write(wire: &mut Wire, writer: usize, number: u64) -> Reply {
+    let insert = format!("INSERT INTO ledger VALUES ({writer}, {number})");
+    match number % 4 {
+        0 => wire.query(&insert),
+        1 => wire.extended(&insert),
+        2 => wire.query(&format!("BEGIN; {insert}; COMMIT")),
+        _ => {
+            for sql in ["BEGIN", &insert] {
+                let reply = wire.query(sql);
+                if !reply.is_good() {
+                    return reply;
+                }
+            }
+            wire.query("COMMIT")
+        }
+    }
+}
