@@ -2,7 +2,7 @@
 
 use crate::config::key::Counts;
 use crate::config::keys;
-use crate::config::types::Config;
+use crate::config::types::{Config, Limits, ServerConfig};
 use std::fmt;
 use std::sync::Arc;
 
@@ -76,6 +76,33 @@ impl Config {
                 needs_restart: needs_restart(is.key),
             })
             .collect()
+    }
+
+    /// This configuration as it counts in a process that was started with another one: what needs
+    /// a restart stays as it was, whatever the file says by now. So servers keep their places,
+    /// and what was said of one is never taken for another.
+    #[must_use]
+    pub fn in_process_of(self, started: &Self) -> Self {
+        let server = |was: &ServerConfig| {
+            let now = self.servers.iter().find(|now| now.name == was.name);
+            ServerConfig { weight: now.map_or(was.weight, |now| now.weight), ..was.clone() }
+        };
+        let keys = self.sources.iter().zip(&started.sources);
+        let kept = |(is, was): (&Shown, &Shown)| {
+            if needs_restart(is.key) { was.clone() } else { is.clone() }
+        };
+        Self {
+            servers: started.servers.iter().map(server).collect(),
+            sources: keys.map(kept).collect(),
+            listen: started.listen.clone(),
+            http: started.http,
+            server_tls: started.server_tls.clone(),
+            control_login: started.control_login.clone(),
+            state_dir: started.state_dir.clone(),
+            limits: Limits { shards: started.limits.shards, ..self.limits },
+            observability: started.observability,
+            ..self
+        }
     }
 
     /// The keys that differ and count only after a restart.

@@ -184,11 +184,11 @@ keys! {
     /// What differs for one server: `weight`, its share of the reads relative to the others' (1;
     /// with 0 it gets none); `priority`, how gladly it is promoted among equals (1; with 0 it
     /// never is); `replication_address`, where other servers reach it, if that is not its address
-    /// here.
+    /// here. Of these `weight` alone counts after a reload; the others need a restart.
     OVERRIDES: Overrides = "servers.overrides" {
         default: Overrides(Vec::new()),
         example: "{ \"db2:5432\" = { weight = 0, priority = 0 } }",
-        counts: OnRestart,
+        counts: OnReload,
     }
 
     /// How clients prove who they are. `trust` believes them, and is allowed on loopback and

@@ -5,7 +5,7 @@
 //! Invariants:
 //! - A backend returns to its pool once, through [`Checkout::release`]; dropped, it is closed.
 //! - There are never more backends of a pool than its limit, counting those that are being
-//!   opened, over all shards.
+//!   opened, over all shards. When the limit is lowered, none is opened until enough were closed.
 //! - Those who wait are served in the order in which they came, and not for ever.
 
 mod conn;
@@ -105,9 +105,13 @@ impl Pools {
         self.policy.load_full()
     }
 
-    /// What the operator chose anew. The size of pools that exist stays.
+    /// What the operator chose anew.
     pub fn set_policy(&self, policy: Policy) {
+        let size = policy.size;
         self.policy.store(Arc::new(policy));
+        for pool in self.all() {
+            pool.set_limit(size);
+        }
     }
 
     /// How a server is reached.

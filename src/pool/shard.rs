@@ -6,7 +6,7 @@
 
 use super::conn::Conn;
 use super::shared::{Grant, PoolKey, Shared, Slot, Waiter};
-use super::{CheckoutError, Pools};
+use super::{CheckoutError, Policy, Pools};
 use crate::clock;
 use crate::clock::Moment;
 use crate::metrics::DisconnectReason;
@@ -82,8 +82,9 @@ impl ShardPools {
         }
     }
 
-    /// Closes what has rested or lived too long or was closed by its server, and serves waiters
-    /// that a full mailbox has kept waiting. To be called every second or so.
+    /// Closes what has rested or lived too long, was closed by its server, or is more than there
+    /// may be by now, and serves waiters that a full mailbox has kept waiting. To be called every
+    /// second or so.
     pub fn sweep(&self, now: Moment) {
         let policy = self.pools.policy();
         let mut pools: Vec<_> = self.known.borrow().values().map(Rc::clone).collect();
@@ -92,16 +93,18 @@ impl ShardPools {
             pool.shared.sweep();
             let mut closed = Vec::new();
             pool.idle.borrow_mut().retain_mut(|conn| {
-                let keep = now.since(conn.rested_at) < policy.idle_timeout
-                    && now.since(conn.backend.opened_at) < policy.max_lifetime
-                    && conn.is_quiet();
-                if !keep {
-                    closed.push(conn.backend.server);
-                }
-                keep
+                let why = pool.time_is_up(conn, now, &policy).or_else(|| {
+                    if now.since(conn.rested_at) >= policy.idle_timeout {
+                        Some(DisconnectReason::Idle)
+                    } else {
+                        (!conn.is_quiet()).then_some(DisconnectReason::Error)
+                    }
+                });
+                closed.extend(why);
+                why.is_none()
             });
-            for server in closed {
-                self.pools.closed(server, DisconnectReason::Idle);
+            for why in closed {
+                self.pools.closed(pool.server(), why);
             }
             if pool.shared.has_waiters() {
                 pool.donate();
@@ -216,6 +219,17 @@ impl ShardPool {
         Ok(self.lend(Conn::new(backend, target, slot)))
     }
 
+    /// Why a backend that is free goes, however warm it is; `None`: it may stay.
+    fn time_is_up(&self, conn: &Conn, now: Moment, policy: &Policy) -> Option<DisconnectReason> {
+        if self.shared.is_over() {
+            Some(DisconnectReason::Reload)
+        } else if now.since(conn.backend.opened_at) >= policy.max_lifetime {
+            Some(DisconnectReason::Lifetime)
+        } else {
+            None
+        }
+    }
+
     fn lend(self: &Rc<Self>, conn: Conn) -> Checkout {
         self.pools.signals.checked_out(self.shared.key.server);
         Checkout { conn: Some(conn), home: Rc::clone(self) }
@@ -239,6 +253,10 @@ impl Checkout {
         let Some(mut conn) = self.conn.take() else { return };
         self.home.pools.signals.given_back(self.home.server());
         conn.rested_at = now;
+        if let Some(why) = self.home.time_is_up(&conn, now, &self.home.pools.policy.load()) {
+            self.home.pools.closed(conn.backend.server, why);
+            return;
+        }
         if self.home.shared.has_waiters() {
             let Some(kept) = self.home.shared.offer(conn, self.home.shard) else { return };
             conn = kept;

@@ -28,7 +28,7 @@ pub struct PoolKey {
 pub struct Shared {
     /// Whose backends these are.
     pub key: PoolKey,
-    limit: u32,
+    limit: AtomicU32,
     open: AtomicU32,
     /// How many wait, so that a release needs no lock while nobody does.
     waiting: AtomicU32,
@@ -67,7 +67,7 @@ impl Shared {
     pub fn new(key: PoolKey, limit: u32) -> Arc<Self> {
         Arc::new(Self {
             key,
-            limit,
+            limit: AtomicU32::new(limit),
             open: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             queue: Mutex::default(),
@@ -76,7 +76,7 @@ impl Shared {
 
     /// The right to open a backend, if the limit allows one more.
     pub fn try_slot(self: &Arc<Self>) -> Option<Slot> {
-        let more = |open| (open < self.limit).then_some(open + 1);
+        let more = |open| (open < self.limit()).then_some(open + 1);
         let taken = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         taken.is_ok().then(|| Slot { shared: Some(Arc::clone(self)) })
     }
@@ -97,8 +97,20 @@ impl Shared {
     }
 
     /// How many there may be.
-    pub const fn limit(&self) -> u32 {
-        self.limit
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Allows more, which those who wait are told at once, or fewer: then some are closed as they
+    /// come free.
+    pub fn set_limit(self: &Arc<Self>, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+        self.offer_slots();
+    }
+
+    /// Whether there are more than there may be, since the limit was lowered.
+    pub fn is_over(&self) -> bool {
+        self.open() > self.limit()
     }
 
     /// Joins the end of the queue.

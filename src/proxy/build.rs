@@ -245,6 +245,7 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
 fn show_pools(shared: &Arc<frontend::Shared>) {
     let pools = Arc::clone(&shared.pools);
     shared.metrics.before_exposition(Box::new(move |metrics| {
+        metrics.clients.limit.set(i64::from(pools.policy().max_clients));
         for (server, load) in (0_u16..).zip(pools.loads()) {
             let server = ServerId(server);
             let all = pools.all();

@@ -19,8 +19,8 @@ pub(super) fn reload(parts: &Parts, old: Config, request: &Request) -> Config {
     for warning in loaded.warnings.problems() {
         warn!(problem = %warning.one_line(), "configuration");
     }
-    let new = loaded.config;
-    tell(&old, &new);
+    tell(&old, &loaded.config);
+    let new = loaded.config.in_process_of(&old);
     if let Err(error) = parts.apply(&new) {
         error!(%error, "the configuration was not reloaded");
         parts.reload_failed();

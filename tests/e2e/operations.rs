@@ -5,7 +5,10 @@ use crate::support::Ended;
 use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
+use crate::support::cluster;
 use crate::support::command;
+use crate::support::proxy;
+use pgsteer::sandbox::Plan;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -128,6 +131,40 @@ fn reloads(house: &House) {
     await_that("the defaults", || house.wire().value(READ).starts_with("standby"));
 }
 
+/// What needs a restart stays as it was, and what was said of a server is taken for no other:
+/// servers are numbered in the order in which the process was told of them.
+#[test]
+fn a_reload_takes_no_server_for_another() {
+    let cluster = cluster(&Plan::new());
+    let [primary, first, second] =
+        ["primary", "standby1", "standby2"].map(|name| cluster.server(name).unwrap().address());
+    let told = |hosts: [&String; 3], weight: u32| {
+        let hosts = hosts.map(|host| format!("{host:?}")).join(", ");
+        format!(
+            "[servers]\nhosts = [{hosts}]\n[servers.overrides]\n{first:?} = {{ weight = {weight} }}\n"
+        )
+    };
+    let proxy = proxy(&cluster, &told([&primary, &first, &second], 1));
+    proxy.start().unwrap();
+    proxy.await_ready().unwrap();
+    let house = House { proxy, cluster };
+    house.await_catalog();
+    let readers = || (0..20).map(|_| house.wire().value(READ)).collect::<BTreeSet<_>>();
+    let both = || readers() == ["standby1", "standby2"].map(str::to_owned).into();
+    await_that("both standbys serve", both);
+
+    house.reload(&told([&first, &second, &primary], 0));
+
+    await_that("standby1 serves no reads", || readers() == ["standby2".to_owned()].into());
+    assert!(house.wire().query("CREATE TABLE written ()").is_good(), "writes go on");
+    let order = |line: &str| line.contains("after a restart") && line.contains("servers.hosts");
+    assert_eq!(house.proxy.log().lines().filter(|line| order(line)).count(), 1);
+    house.reload(&told([&first, &second, &primary], 1));
+    await_that("both standbys serve", both);
+    let warned = house.proxy.log().lines().filter(|line| order(line)).count();
+    assert_eq!(warned, 2, "it is said at each reload until the restart");
+}
+
 /// Prometheus's own checker; Debian's package prometheus has it.
 fn metrics_are_well_formed(house: &House) {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/promtool");
@@ -217,6 +254,7 @@ fn sessions_are_counted(house: &House) {
         house.metric(&format!("pgsteer_client_connections{{state=\"{state}\"}}")).unwrap()
     };
     await_that("nobody is here", || house.status()["clients"]["connected"] == 0);
+    assert_eq!(house.metric("pgsteer_client_limit_connections"), Some(10_000.0));
     let before = house.metric("pgsteer_client_connections_total{result=\"accepted\"}").unwrap();
     let mut clients: Vec<Wire> = (0..7).map(|_| house.wire()).collect();
     for wire in clients.iter_mut().take(3) {

@@ -230,10 +230,68 @@ async fn in_session_mode_a_client_keeps_its_backend_and_leaves_it_clean() {
     assert_eq!(three.value("SELECT pg_backend_pid()").await, mine, "it serves the next");
     let left = "SELECT coalesce(current_setting('app.x', true), '') || current_setting('search_path') \
                 || (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()) \
-                || (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') \
+                || (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' \
+                    AND pid = pg_backend_pid()) \
                 || (SELECT count(*) FROM pg_listening_channels()) \
                 || (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)";
     assert_eq!(three.value(left).await, "\"$user\", public0000");
+}
+
+/// Those who wait have more at once; what is too many is closed as it comes free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_changes_how_many_backends_there_are() {
+    let size = |size| format!("[pool]\nsize = {size}\nwait_timeout = \"1m\"\n");
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0).log(StatementLog::Off))
+        .toml(&size(1))
+        .build();
+    house.server("primary").rows("CREATE ROLE app LOGIN SUPERUSER").unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(enter(&house).await);
+    }
+    assert_eq!(clients[0].query("BEGIN").await.status(), 'T');
+    for (number, client) in clients.iter_mut().skip(1).enumerate() {
+        client.send(&crate::raw::query("BEGIN")).await;
+        await_waiting(&house, number + 1);
+    }
+
+    house.reload(&size(3));
+
+    for client in clients.iter_mut().skip(1) {
+        assert_eq!(client.ready().await.status(), 'T');
+    }
+    assert_eq!(house.server("primary").value(COUNT).unwrap(), "3");
+
+    house.reload(&size(1));
+    for client in &mut clients {
+        assert_eq!(client.value("SELECT 1").await, "1", "nobody loses what he holds");
+        assert_eq!(client.query("COMMIT").await.status(), 'I');
+    }
+    house.server("primary").await_value(COUNT, "1", "left with one backend").unwrap();
+    for client in &mut clients {
+        assert_eq!(client.value("SELECT 2").await, "2");
+    }
+    assert_eq!(house.server("primary").value(COUNT).unwrap(), "1");
+}
+
+/// However busy it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_lived_long_enough_is_replaced() {
+    let house = house(&[("pool.size", "1"), ("pool.max_lifetime", "1s")]);
+    let mut client = enter(&house).await;
+    let mut pids = BTreeSet::new();
+    let began = pgsteer::clock::now();
+    while pgsteer::clock::now().since(began) < Duration::from_secs(4) {
+        pids.insert(client.value("SELECT pg_backend_pid()").await);
+    }
+    assert!(pids.len() >= 3, "{} backends in 4 s", pids.len());
+    let address = house.server("primary").address();
+    let series = |reason: &str| {
+        format!("pgsteer_server_disconnects_total{{reason=\"{reason}\",server=\"{address}\"}}")
+    };
+    assert!(house.metric(&series("lifetime")).unwrap() >= 2.0);
+    assert_eq!(house.metric(&series("idle")), Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
