@@ -76,7 +76,7 @@ pub enum ConnectError {
         answer: String,
     },
     /// TLS was demanded, and the server has none.
-    #[error("the server does not support TLS, but ssl_mode demands it")]
+    #[error("the server does not support TLS, but servers.sslmode demands it")]
     NoTls,
     /// The TLS handshake failed: its certificate was refused, or no version was in common.
     #[error("TLS handshake failed: {source}")]
@@ -225,10 +225,10 @@ impl ConnectError {
                 Some("Is the server running, and is there a firewall in between?")
             }
             Self::NotPostgres { .. } => Some("Check the server's host and port."),
-            Self::NoTls => Some("Turn on ssl at the server, or lower ssl_mode."),
-            Self::Tls { .. } => {
-                Some("Check root_cert, and the name that the server's certificate is for.")
-            }
+            Self::NoTls => Some("Turn on ssl at the server, or lower servers.sslmode."),
+            Self::Tls { .. } => Some(
+                "Check servers.sslrootcert, and the name that the server's certificate is for.",
+            ),
             Self::NoSecret { .. } => Some(
                 "Store the password in auth.file, or let the user log in to pgsteer with SCRAM \
                  against the verifier that the servers have.",

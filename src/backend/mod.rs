@@ -6,7 +6,7 @@
 //! cure.
 //!
 //! Invariants:
-//! - A backend is given out only after its server proved itself as far as `ssl_mode` and the
+//! - A backend is given out only after its server proved itself as far as `servers.sslmode` and the
 //!   login method let it: after SCRAM, never without the server's own signature.
 //! - Every wait is inside the time that the caller gives.
 //! - A login is bounded in messages and in bytes, whatever listens there.

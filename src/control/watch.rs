@@ -81,6 +81,8 @@ struct Watcher {
     kicked: Moment,
     /// What the operator was told about our privileges.
     told: Option<(Dialect, Statistics)>,
+    /// What the operator was told about the looks that fail.
+    complaint: Option<String>,
 }
 
 impl Watch {
@@ -96,6 +98,7 @@ impl Watch {
             unflushed: None,
             kicked: Moment::ORIGIN,
             told: None,
+            complaint: None,
         };
         loop {
             let due = match watcher.look().await {
@@ -127,6 +130,7 @@ impl Watcher {
         let ended = clock::now();
         let error = match looked {
             Ok(()) => {
+                self.complaint = None;
                 self.watch.metrics.servers.checked(
                     self.watch.id,
                     CheckResult::Ok,
@@ -141,8 +145,7 @@ impl Watcher {
         if !error.leaves_usable() {
             self.hang_up();
         }
-        let name = self.watch.desk.name(self.watch.id);
-        debug!(server = name, error = %error, "look failed");
+        self.complain(why, &error);
         if gone && matches!(why, Unseen::Broken | Unseen::NotReady) {
             return Err(Missed::Broken);
         }
@@ -346,6 +349,36 @@ impl Watcher {
 
     fn report(&self, report: Report) {
         self.watch.desk.report(self.watch.id, report);
+    }
+
+    /// Tells the operator, once, in whose words a look fails, if those say what to mend; that a
+    /// server is away is told with the topology.
+    fn complain(&mut self, why: Unseen, error: &LinkError) {
+        let server = self.watch.desk.name(self.watch.id);
+        let text = error.to_string();
+        match why {
+            Unseen::LoginRefused
+            | Unseen::Tls
+            | Unseen::Unresolved
+            | Unseen::NotPostgres
+            | Unseen::QueryFailed
+                if self.complaint.as_deref() != Some(&text) =>
+            {
+                warn!(event = "look_failed", "{server}: {text}");
+                self.complaint = Some(text);
+            }
+            Unseen::LoginRefused
+            | Unseen::Tls
+            | Unseen::Unresolved
+            | Unseen::NotPostgres
+            | Unseen::QueryFailed
+            | Unseen::NotYet
+            | Unseen::Refused
+            | Unseen::Silent
+            | Unseen::Broken
+            | Unseen::NotReady
+            | Unseen::Full => debug!(server, error = text, "look failed"),
+        }
     }
 
     /// Tells the operator, once, what a missing privilege costs.

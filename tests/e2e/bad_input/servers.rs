@@ -65,6 +65,10 @@ fn a_wrong_password_of_the_control_user_is_named() {
         .args(["--server", &address]);
     proxy.start().unwrap();
     await_that("the log says why", || proxy.log().contains("login refused"));
+    let words = "password authentication failed for user \"postgres\"";
+    await_that("in the server's words", || proxy.log().contains(words));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(proxy.log().matches(words).count(), 1, "once, not at each look");
     assert_eq!(proxy.get("/readyz").unwrap().status, 503);
     let status = proxy.get("/status").unwrap().body;
     assert!(status.contains("login refused"), "{status}");
