@@ -50,7 +50,7 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody listens there: most likely no proxy runs.
-    #[error("no pgsteer answers on http://{address}")]
+    #[error("no pgsteer answers on http://{address} (--http names another address)")]
     Unreachable {
         /// Where.
         address: SocketAddr,

@@ -34,6 +34,10 @@ pub struct Args {
 
 /// Asks, and prints the answer.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
+    if args.sql.trim().is_empty() {
+        say::talk("error: there is no statement: try pgsteer route 'SELECT 1'");
+        return Err(Exit::Usage);
+    }
     let request = load::request(globals)?;
     let path = format!("/route?database={}", ask::escaped(&args.database));
     let question = Question { path, body: Some(args.sql.clone()), token: None };

@@ -63,7 +63,7 @@ async fn session(shard: Rc<Shard>, login: login::LoggedIn) {
 /// What a client that proved who it is, and is not served, is in the metrics.
 fn counts_as(no: &No) -> Admission {
     match no {
-        No::BadWish { .. } | No::Protocol(_) => Admission::ProtocolError,
+        No::BadWish { .. } | No::UnknownWish { .. } | No::Protocol(_) => Admission::ProtocolError,
         No::Settings(_) => Admission::Refused,
         No::Checkout(CheckoutError::Connect { error, .. }) if is_final(error) => Admission::Refused,
         No::TooManyClients(_) => Admission::Limit,

@@ -265,7 +265,7 @@ fn with(wishes: Wishes, first: Wishes, wish: &Wish) -> Result<Wishes, No> {
                 plan::consistency(value).ok_or_else(|| bad(value, "eventual, session, primary"))?;
             Wishes { consistency, ..wishes }
         }
-        (_, value) => return Err(bad(value.unwrap_or(""), "pgsteer.role, pgsteer.consistency")),
+        (name, _) => return Err(No::UnknownWish { name: name.to_owned() }),
     })
 }
 

@@ -42,7 +42,7 @@ mod state;
 
 pub use cancel::Cancels;
 pub use door::admit;
-pub use plan::{Material, Plan, Taint, Wishes, plan};
+pub use plan::{Material, Plan, Taint, Wishes, idle_hints, plan};
 pub use report::No;
 pub use serve::serve;
 pub use shard::{Live, Shard, Shared};

@@ -249,6 +249,17 @@ fn hinted(wishes: Wishes, facts: &Arc<Facts>) -> Wishes {
     wishes
 }
 
+/// The comment hints that say nothing to pgsteer: a name or a value that there is not.
+pub fn idle_hints(facts: &Facts) -> Vec<String> {
+    let wishes = facts.hints().into_iter().flat_map(|hints| &hints.wishes);
+    let idle = wishes.filter(|(name, value)| match &**name {
+        "role" => role(value).is_none(),
+        "consistency" => consistency(value).is_none(),
+        _ => true,
+    });
+    idle.map(|(name, value)| format!("{name}={value}")).collect()
+}
+
 /// `pgsteer.role` as text.
 pub(super) fn role(text: &str) -> Option<RoleWish> {
     match text.to_ascii_lowercase().as_str() {

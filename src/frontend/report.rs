@@ -45,6 +45,11 @@ pub enum No {
         /// What it takes.
         takes: &'static str,
     },
+    /// There is no such setting of pgsteer.
+    UnknownWish {
+        /// The setting.
+        name: String,
+    },
     /// The server sent what it must not.
     OutOfStep,
     /// The client broke the protocol.
@@ -96,6 +101,11 @@ impl No {
                 format!("invalid value for parameter \"pgsteer.{name}\": \"{value}\""),
             )
             .with_hint(format!("Available values: {takes}.")),
+            Self::UnknownWish { name } => ErrorReport::error(
+                SqlState::UNDEFINED_OBJECT,
+                format!("unrecognized configuration parameter \"pgsteer.{name}\""),
+            )
+            .with_hint("There are pgsteer.role and pgsteer.consistency."),
             Self::OutOfStep => ErrorReport::fatal(
                 SqlState::PROTOCOL_VIOLATION,
                 "the server sent a message that nothing asked for; the connection was closed",

@@ -49,6 +49,8 @@ codes! {
     COMPLETION_UNKNOWN = b"40003";
     /// `insufficient_privilege`
     INSUFFICIENT_PRIVILEGE = b"42501";
+    /// `undefined_object`: no such setting.
+    UNDEFINED_OBJECT = b"42704";
     /// `duplicate_prepared_statement`
     DUPLICATE_PREPARED_STATEMENT = b"42P05";
     /// `too_many_connections`

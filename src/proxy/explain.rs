@@ -5,7 +5,7 @@
 
 use crate::admin::Explain;
 use crate::clock;
-use crate::frontend::{Live, Material, Shared, Wishes, plan};
+use crate::frontend::{Live, Material, Shared, Wishes, idle_hints, plan};
 use crate::route::{Patience, Refusal, Request, RoleWish, Route, decide};
 use crate::session::{Anchor, Demand, End, Executes};
 use crate::sql::{Dialect, examine, explain};
@@ -54,6 +54,7 @@ fn answer(shared: &Shared, live: &Live, database: &str, sql: &str) -> Value {
         &live.routing,
     );
     let mut why = explain(&facts, facts.judge(catalog), catalog);
+    why.extend(idle_hints(&facts).iter().map(|hint| format!("not known, so ignored: {hint}")));
     let (target, server) = match route {
         Route::Go { server, why: reason, .. } => {
             why.push(format!("routed as: {}", reason.as_str()));

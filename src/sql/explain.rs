@@ -22,7 +22,12 @@ pub fn explain(facts: &Facts, judgement: Judgement, catalog: Option<&Catalog>) -
         Count::One => "one statement",
         Count::Many => "several statements",
     };
-    lines.push(format!("{statements}, {}", class_in_words(facts.class)));
+    lines.push(match facts.class {
+        Class::Unknown => "not understood, so it may be anything".to_owned(),
+        Class::Read | Class::Session | Class::Transaction | Class::Write | Class::Utility => {
+            format!("{statements}, {}", class_in_words(facts.class))
+        }
+    });
     lines.extend(names("functions", &facts.functions));
     lines.extend(names("relations", &facts.relations));
     let effects: Vec<_> = facts.effects.names().collect();

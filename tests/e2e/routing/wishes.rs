@@ -39,6 +39,11 @@ fn hints_in_comments(house: &House) {
     assert!(on_standby(&mut wire, quoted));
     let middle = "SELECT pg_is_in_recovery() /* pgsteer: role=primary */ FROM items LIMIT 1";
     assert!(on_standby(&mut wire, middle));
+    // One with a mistake in it counts for nothing, and `pgsteer route` says so.
+    let mistaken = format!("/* pgsteer: role=master */ {WHERE}");
+    assert!(on_standby(&mut house.wire(), &mistaken));
+    let body = house.http(&format!("/route?sql={}", mistaken.replace(' ', "%20"))).body;
+    assert!(body.contains("not known, so ignored: role=master"), "{body}");
     // By the extended protocol as well.
     let reply = house.wire().extended(&format!("/* pgsteer: role=primary */ {WHERE}"));
     assert_eq!(reply.value().as_deref(), Some("f"), "{reply:?}");
@@ -62,7 +67,8 @@ fn settings_of_pgsteer(house: &House) {
     assert_eq!(wrong.error().hint, "Available values: auto, primary, standby.");
     assert_eq!(wire.value("SHOW pgsteer.role"), "auto", "a wrong value changes nothing");
     let wrong = wire.query("SET pgsteer.rool = 'primary'");
-    assert_eq!(wrong.code(), "22023", "{wrong:?}");
+    assert_eq!(wrong.code(), "42704", "{wrong:?}");
+    assert!(wrong.error().hint.contains("pgsteer.role"), "{wrong:?}");
 
     // From the startup message, where drivers can set them.
     let address = house.proxy.address();
