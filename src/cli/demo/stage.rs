@@ -14,16 +14,20 @@ use crate::sandbox::SUPERUSER;
 use crate::sandbox::SandboxError;
 use crate::sandbox::Server;
 use crate::sandbox::Template;
+use crate::sandbox::eventually;
 use serde_json::Value;
 use serde_json::json;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 /// The usual ports: PgBouncer's for clients, ours for HTTP.
 const CLIENTS_PORT: u16 = 6432;
 const HTTP_PORT: u16 = 9632;
+/// Longest wait for the first read on a standby: the catalog's functions are read before it.
+const WARM_MAX: Duration = Duration::from_secs(2);
 
 /// The servers and the proxy; both end with it.
 #[derive(Debug)]
@@ -48,7 +52,22 @@ impl Stage {
         let stage = stage.at(listen, http);
         let started = stage.proxy.start().and_then(|()| stage.proxy.await_ready());
         started.map_err(|error| fail(&error))?;
+        stage.warm_up();
         Ok(stage)
+    }
+
+    /// Waits until reads go to standbys, so that the newcomer's first one goes where the welcome
+    /// says. Where the flags keep them from it the demo goes on after a moment.
+    fn warm_up(&self) {
+        if self.cluster.standbys().is_empty() {
+            return;
+        }
+        let warm = || {
+            let answer = self.proxy.get("/route?sql=SELECT%20inet_server_port()").ok()?;
+            let route: Value = serde_json::from_str(&answer.body).ok()?;
+            (route.get("target")?.as_str()? == "standby").then_some(())
+        };
+        eventually(WARM_MAX, warm).unwrap_or_default();
     }
 
     fn build(args: &Args, globals: &Globals, program: &Path) -> Result<Self, SandboxError> {
