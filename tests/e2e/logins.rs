@@ -308,6 +308,78 @@ fn a_standby_that_is_behind_turns_nobody_away() {
     standby.resume_replay().unwrap();
 }
 
+/// The control user need not be a superuser: a function of the operator's shows it verifiers.
+#[test]
+fn a_function_that_shows_verifiers_makes_a_superuser_needless() {
+    const SECRET: &str = "only-pgsteer-knows";
+    let grants = [
+        "CREATE ROLE pgsteer LOGIN REPLICATION PASSWORD 'only-pgsteer-knows'",
+        "GRANT pg_monitor TO pgsteer",
+    ];
+    let page = include_str!("../../docs/privileges.md");
+    let (_, rest) = page.split_once("CREATE SCHEMA").unwrap();
+    let (function, _) = rest.split_once("```").unwrap();
+    let function = format!("CREATE SCHEMA{function}");
+    let (_, rest) = page.split_once("\nquery = ").unwrap();
+    let (query, _) = rest.split_once('\n').unwrap();
+    let files = Scratch::new().unwrap();
+    certificates(files.path());
+    let at = |name: &str| files.path().join(name).display().to_string();
+    let (cert, key) = (at("server.crt"), at("server.key"));
+    let toml = |query: &str| {
+        format!(
+            "[tls]\ncert = {cert:?}\nkey = {key:?}\n\
+             [servers]\nuser = \"pgsteer\"\npassword = \"{SECRET}\"\n\
+             [auth]\nmethod = \"scram-sha-256\"\n{query}\n"
+        )
+    };
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(1).auth(Auth::Password))
+        .toml(&toml(""))
+        .build_after(|cluster| {
+            for sql in grants {
+                cluster.primary().rows(sql).unwrap();
+            }
+            cluster.await_replay().unwrap();
+        });
+    let login = Login { house, files }.with_users();
+    let alice = ALICE.concat();
+    // The default query needs what it has not got, and that is said.
+    let refused = login.psql("alice", &alice, WHO).unwrap_err();
+    assert!(refused.contains("cannot check the password"), "{refused}");
+    let log = login.house.proxy.log();
+    assert!(log.contains("permission denied for table pg_authid"), "{log}");
+
+    login.house.server("primary").rows(&function).unwrap();
+    login.house.cluster.await_replay().unwrap();
+    login.house.reload(&toml(&format!("query = {query}")));
+    assert_eq!(login.psql("alice", &alice, WHO).as_deref(), Ok("alice alice"));
+    assert!(login.psql("alice", "wrong", WHO).is_err());
+    assert!(login.psql("nobody", &alice, WHO).is_err());
+}
+
+/// A certificate that is renewed is shown from the next reload on; one that is no certificate
+/// leaves the old one in place.
+#[test]
+fn a_renewed_certificate_counts_from_the_reload_on() {
+    let login = Login::build("").with_users();
+    let config = std::fs::read_to_string(login.house.proxy.file()).unwrap();
+    let alice = ALICE.concat();
+    let trusts = |login: &Login| login.psql("alice", &alice, WHO);
+    assert!(trusts(&login).is_ok());
+
+    // Another authority: the client trusts the new certificate alone.
+    certificates(login.files.path());
+    assert!(trusts(&login).unwrap_err().contains("certificate"), "the old one is still shown");
+    login.house.reload(&config);
+    assert_eq!(trusts(&login).as_deref(), Ok("alice alice"));
+
+    std::fs::write(login.files.path().join("server.crt"), "no certificate").unwrap();
+    login.house.reload(&config);
+    assert!(login.house.proxy.log().contains("holds no certificate"));
+    assert_eq!(trusts(&login).as_deref(), Ok("alice alice"), "the one before is still shown");
+}
+
 #[test]
 fn logins_work_while_the_primary_is_down() {
     let login = Login::build("").with_users();
