@@ -146,6 +146,11 @@ impl Backend {
 }
 
 impl Detached {
+    /// Whether nothing has arrived since it rested, so that it was not closed either.
+    pub fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
+    }
+
     /// Puts it on the current runtime.
     pub fn attach(self) -> io::Result<Backend> {
         let Self { stream, server, pid, key, params, opened_at } = self;

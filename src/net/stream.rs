@@ -1,7 +1,9 @@
 //! One connection, whatever carries it.
 
 use super::tls::{client_stream, server_stream};
+use socket2::SockRef;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -84,6 +86,17 @@ impl Stream {
 }
 
 impl Detached {
+    /// Whether nothing has arrived: no byte, and no end.
+    pub fn is_quiet(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(tcp) => SockRef::from(tcp),
+            Self::Unix(unix) => SockRef::from(unix),
+        };
+        // It does not block: it comes off a runtime.
+        let peeked = socket.peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Puts the connection on the current runtime.
     pub fn attach(self) -> io::Result<Stream> {
         match self {
@@ -208,6 +221,24 @@ mod tests {
         thread.join().unwrap();
 
         assert_eq!(&bytes, b"hello");
+    }
+
+    /// One that was closed on its way must not be lent.
+    #[tokio::test]
+    async fn a_detached_connection_is_quiet_until_something_arrives() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let closed = Stream::Unix(here).detach().unwrap();
+        assert!(closed.is_quiet());
+        drop(there);
+        assert!(!closed.is_quiet());
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut there, _) = listener.accept().await.unwrap();
+        let told = Stream::Tcp(here).detach().unwrap();
+        assert!(told.is_quiet());
+        there.write_all(b"E").await.unwrap();
+        assert!(!told.is_quiet());
     }
 
     #[test]

@@ -86,9 +86,13 @@ impl Conn {
 }
 
 impl Moved {
-    /// Puts it on this shard's runtime; only its slot is left if that fails.
+    /// Puts it on this shard's runtime; only its slot is left if that fails, or if its server has
+    /// closed it. A shard that is busy may not know that of a backend that it gives away.
     pub fn attach(self) -> Result<Conn, Slot> {
         let Self { backend, running, carried, held, rested_at, slot } = self;
+        if !backend.is_quiet() {
+            return Err(slot);
+        }
         match backend.attach() {
             Ok(backend) => {
                 Ok(Conn { backend, carried, held, running, partial: Vec::new(), rested_at, slot })

@@ -237,7 +237,12 @@ impl ShardPool {
 
     fn donate(&self) {
         while self.shared.has_waiters() {
-            let Some(conn) = self.idle.borrow_mut().pop() else { return };
+            let Some(mut conn) = self.idle.borrow_mut().pop() else { return };
+            if !conn.is_quiet() {
+                // Its slot goes to the first waiter.
+                self.pools.closed(conn.backend.server, DisconnectReason::Error);
+                continue;
+            }
             if let Some(conn) = self.shared.offer(conn, self.shard) {
                 self.idle.borrow_mut().push(conn);
                 return;

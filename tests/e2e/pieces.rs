@@ -3,7 +3,7 @@
 
 use crate::abandoned::await_known_reads;
 use crate::raw::{Raw, bind, describe, execute, flush, parse, query, sync};
-use crate::support::{Blueprint, House, await_that, cluster, proxy};
+use crate::support::{Blueprint, House, await_that, cluster, end_backends, proxy};
 use pgsteer::sandbox::{Plan, SUPERUSER, eventually};
 use pgsteer::tasks;
 use std::net::SocketAddr;
@@ -109,10 +109,8 @@ async fn a_session_that_has_only_prepared_outlives_its_backend() {
     let server = house.server("primary");
     for write in [false, true] {
         let mut client = prepared(&house).await;
-        server.rows(END_OF_CLIENTS).unwrap();
-        // It ends when it looks at the signal. It says so before it is off the list, and what it
-        // has said is known before anything that a client says later.
-        server.await_value(CLIENTS, "0", "the backend has ended").unwrap();
+        // What it says of its end is known before anything that a client says later.
+        assert_eq!(end_backends(server, CLIENTS), 1);
         let sql = if write { "CREATE TABLE t ()" } else { "SELECT 2" };
         assert_eq!(client.query(sql).await.code(), None, "{sql}");
         assert_eq!(client.batch(&[bind("s", &[]), execute()]).await.value(), "3");
@@ -134,8 +132,7 @@ async fn a_backend_that_has_said_goodbye_is_sent_nothing_more() {
     let prepare = [parse("s", "SELECT 3"), describe("s"), flush()];
     client.send(&prepare.concat()).await;
     client.until('T').await;
-    server.rows(END_OF_CLIENTS).unwrap();
-    server.await_value(CLIENTS, "0", "the backend has ended").unwrap();
+    assert_eq!(end_backends(server, CLIENTS), 1);
     // The relay may still have the news in its hands.
     let closed = |line: &str| {
         line.starts_with("pgsteer_server_disconnects_total")
@@ -184,10 +181,10 @@ async fn a_read_behind_a_flush_is_run_again_when_its_backend_ends() {
         holder.rows("BEGIN").unwrap();
         holder.rows("LOCK TABLE t").unwrap();
         client.send(&sent).await;
-        let waits = format!("{CLIENTS} AND wait_event_type = 'Lock' AND query LIKE '%behind%'");
-        server.await_value(&waits, "1", "waiting for the lock").unwrap();
-        server.rows(END_OF_CLIENTS).unwrap();
-        server.await_value(CLIENTS, "0", "the backend has ended").unwrap();
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND query LIKE '%behind%'";
+        server.await_value(waits, "1", "waiting for the lock").unwrap();
+        assert_eq!(end_backends(server, CLIENTS), 1);
         holder.rows("COMMIT").unwrap();
         let answer = client.ready().await;
         assert_eq!(answer.value(), "0", "{answer:?}");
@@ -204,11 +201,7 @@ async fn a_read_behind_a_flush_is_run_again_when_its_backend_ends() {
 }
 
 /// The backends of the proxy's clients.
-const CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = '' \
-     AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
-/// Ends them.
-const END_OF_CLIENTS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-     WHERE application_name = '' AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+const CLIENTS: &str = "application_name = ''";
 
 /// `eventual` takes what any standby shows. What is read next, without it, must not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

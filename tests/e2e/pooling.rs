@@ -4,7 +4,7 @@
 //! A primary alone, so that every statement needs the same pool.
 
 use crate::raw::{Message, Raw};
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, House, end_backends};
 use pgsteer::sandbox::{StatementLog, eventually};
 use pgsteer::tasks;
 use std::collections::BTreeSet;
@@ -340,9 +340,7 @@ async fn backends_that_die_at_rest_are_noticed_and_nobody_sees_an_error() {
             let answer = client.query(&format!("INSERT INTO t VALUES ({round})")).await;
             assert_eq!(answer.code(), None, "{answer:?}");
         }
-        let sql = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
-                   WHERE usename = 'app'";
-        let count: usize = house.server("primary").value(sql).unwrap().parse().unwrap();
+        let count = end_backends(house.server("primary"), "usename = 'app'");
         killed.fetch_add(count, Ordering::Relaxed);
     }
     assert!(killed.load(Ordering::Relaxed) >= 15, "backends were there to be killed");

@@ -235,6 +235,22 @@ pub fn await_that(what: &str, holds: impl FnMut() -> bool) {
     assert!(waited.is_some(), "not within {PATIENCE:?}: {what}");
 }
 
+/// Ends the backends of a server that fit this condition on `pg_stat_activity`, and waits until
+/// they have ended: each has said so to its client before it is off that list. How many they were.
+pub fn end_backends(server: &Server, which: &str) -> usize {
+    let these = format!(
+        "FROM pg_stat_activity WHERE backend_type = 'client backend' \
+         AND pid <> pg_backend_pid() AND {which}"
+    );
+    let ended = server.rows(&format!("SELECT pid, pg_terminate_backend(pid) {these}")).unwrap();
+    let pids: Vec<String> = ended.into_iter().filter_map(|mut row| row.swap_remove(0)).collect();
+    if !pids.is_empty() {
+        let left = format!("SELECT count(*) {these} AND pid IN ({})", pids.join(", "));
+        server.await_value(&left, "0", "rid of the backends that were ended").unwrap();
+    }
+    pids.len()
+}
+
 /// A client of whatever listens there.
 pub async fn connect(uri: &str) -> tokio_postgres::Client {
     let (client, connection) =

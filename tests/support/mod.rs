@@ -11,6 +11,7 @@ pub use house::Blueprint;
 pub use house::House;
 pub use house::await_that;
 pub use house::connect;
+pub use house::end_backends;
 pub use house::proxy;
 pub use proxy::command;
 pub use proxy::program;
