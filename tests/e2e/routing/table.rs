@@ -39,9 +39,10 @@ struct Sent {
 fn every_statement_runs_where_the_table_says() {
     let house = House::build();
     furnished(&house);
-    // Those that change tables come last: each change makes the catalog unknown for a moment.
+    // Those that change tables come last: each change makes the catalog unknown for a moment, and
+    // what is not known goes to the primary.
     let (fit, unfit): (Vec<&'static Case>, Vec<&'static Case>) =
-        CASES.iter().partition(|case| case.primary.is_none());
+        CASES.iter().partition(|case| wanted(case, How::Simple) != ["primary"]);
     let told = |case: &&Case| {
         // An empty text is no question.
         if case.sql.is_empty() { "standby".to_owned() } else { told(&route(&house, case.sql)) }
