@@ -1,6 +1,9 @@
 //! Who is promoted: the one that holds most of the log, among those that may.
 
-use crate::failover::{Frozen, Loss, MaxLoss, Promise, Record, ServerView, Situation, Why};
+use crate::failover::{
+    Frozen, Loss, MaxLoss, Promise, Receiver, ServerView, Sight, Situation, Why,
+};
+use crate::pg::Lsn;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -12,18 +15,9 @@ pub(super) enum Chosen {
         /// Its name.
         server: Arc<str>,
         /// Up to where it holds the log.
-        at: crate::pg::Lsn,
+        at: Lsn,
         /// What is lost with the rest.
         loss: Loss,
-    },
-    /// This one, after it took over what the other holds more.
-    CatchUp {
-        /// Who is to be promoted.
-        server: crate::topology::ServerId,
-        /// Who holds more, and may not be.
-        from: crate::topology::ServerId,
-        /// For people.
-        why: Why,
     },
     /// Nobody.
     Nobody(Why),
@@ -32,29 +26,67 @@ pub(super) enum Chosen {
 /// Chooses among the frozen standbys. Call it only when enough of them are.
 pub(super) fn choose(situation: &Situation<'_>, to: Option<&str>, accepted: MaxLoss) -> Chosen {
     let frozen: Vec<_> = frozen(situation).collect();
-    let Some(farthest) = frozen.iter().map(|(_, at)| rank(*at)).max() else {
+    let Some((source, farthest)) = frozen.iter().max_by_key(|(_, held)| held.at) else {
         return Chosen::Nobody(Why::NoCandidate);
     };
     let best = frozen
         .iter()
-        .filter(|(server, _)| server.tags.may_lead())
-        .filter(|(server, _)| to.is_none_or(|wanted| *server.name == *wanted))
-        .max_by_key(|(server, at)| (rank(*at), server.tags.priority, Reverse(server.id)));
-    let Some((server, at)) = best else { return Chosen::Nobody(Why::NoCandidate) };
-    if rank(*at) < farthest {
-        // It takes over what one that may not lead, or was not wanted, holds more.
-        let source = frozen.iter().find(|(_, at)| rank(*at) == farthest);
-        let Some((source, _)) = source else { return Chosen::Nobody(Why::NoCandidate) };
-        let (name, from) = (Arc::clone(&server.name), Arc::clone(&source.name));
-        let why = Why::CatchingUp { server: name, from };
-        return Chosen::CatchUp { server: server.id, from: source.id, why };
+        .filter(|(server, _)| may_be_chosen(server, to))
+        .max_by_key(|(server, held)| (held.at, server.tags.priority, Reverse(server.id)));
+    let Some((server, held)) = best else { return Chosen::Nobody(Why::NoCandidate) };
+    if held.at < farthest.at {
+        // It takes over first what one that may not be promoted holds more.
+        return Chosen::Nobody(Why::CatchingUp {
+            server: Arc::clone(&server.name),
+            from: Arc::clone(&source.name),
+        });
     }
-    let loss = loss(situation, *at);
+    let loss = loss(situation, *held);
     if !accepted.allows(loss) {
         let candidate = Arc::clone(&server.name);
         return Chosen::Nobody(Why::TooMuchLoss { candidate, loss });
     }
-    Chosen::Server { server: Arc::clone(&server.name), at: at.at, loss }
+    Chosen::Server { server: Arc::clone(&server.name), at: held.at, loss }
+}
+
+/// Whether it may become the primary: by its tags, and by the operator's wish.
+pub(super) fn may_be_chosen(server: &ServerView, to: Option<&str>) -> bool {
+    server.tags.may_lead() && to.is_none_or(|wanted| *server.name == *wanted)
+}
+
+/// The one that would be chosen, and the frozen one from which it must take over more before.
+///
+/// It is told by what is seen alone: while it catches up it is not frozen, and must not be.
+pub(super) fn behind<'a>(
+    situation: &'a Situation<'_>,
+    to: Option<&str>,
+) -> Option<(&'a ServerView, &'a ServerView)> {
+    let (source, farthest) = frozen(situation).max_by_key(|(_, held)| held.at)?;
+    let held = |server: &ServerView| {
+        let frozen = server.frozen.map(|frozen| frozen.at);
+        frozen.or_else(|| server.as_standby().map(|(received, _, _)| received))
+    };
+    let (best, at) = standbys(situation)
+        .filter(|server| may_be_chosen(server, to) && is_on_branch(situation, server))
+        .filter_map(|server| held(server).map(|at| (server, at)))
+        .max_by_key(|(server, at)| (*at, server.tags.priority, Reverse(server.id)))?;
+    (at < farthest.at && best.id != source.id).then_some((best, source))
+}
+
+/// Whether it is not known to be on another branch than the recorded one.
+fn is_on_branch(situation: &Situation<'_>, server: &ServerView) -> bool {
+    let seen = server.answer().and_then(|answer| answer.timeline);
+    let timeline = server.frozen.map(|frozen| frozen.timeline).or(seen);
+    timeline.is_none_or(|timeline| timeline == situation.record.primary.timeline)
+}
+
+/// Every server that answers as a standby of this system; the recorded primary, too, once it is
+/// in recovery.
+pub(super) fn standbys<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = &'a ServerView> {
+    let system = situation.record.primary.system;
+    situation.servers.iter().filter(move |server| {
+        server.as_standby().is_some() && server.answer().is_some_and(|seen| seen.system == system)
+    })
 }
 
 /// The standbys that are frozen for certain, and hold this set's log.
@@ -62,20 +94,16 @@ pub(super) fn frozen<'a>(
     situation: &'a Situation<'_>,
 ) -> impl Iterator<Item = (&'a ServerView, Frozen)> {
     let timeline = situation.record.primary.timeline;
-    situation.others().filter_map(move |server| {
-        let at = server.frozen?;
+    standbys(situation).filter_map(move |server| {
+        let held = server.frozen?;
         // On a newer branch it follows somebody else; on an older one it may be behind a fork.
-        (at.timeline == timeline && server.as_standby().is_some()).then_some((server, at))
+        (held.timeline == timeline).then_some((server, held))
     })
-}
-
-const fn rank(frozen: Frozen) -> u64 {
-    frozen.at.0
 }
 
 /// How many of those that must be frozen are, how many must be, and who is missing.
 pub(super) fn revocation(situation: &Situation<'_>) -> Result<(), Why> {
-    let frozen: Vec<_> = frozen(situation).map(|(server, _)| Arc::clone(&server.name)).collect();
+    let closed: Vec<_> = closed(situation).map(|server| Arc::clone(&server.name)).collect();
     let (needed, counting) = match &situation.record.promise {
         Promise::Quorum { cohort, .. } => {
             (situation.record.promise.revocation().unwrap_or(1), Some(cohort))
@@ -84,28 +112,50 @@ pub(super) fn revocation(situation: &Situation<'_>) -> Result<(), Why> {
         Promise::Asynchronous(_) => (1, None),
     };
     let counts = |name: &Arc<str>| counting.is_none_or(|cohort| cohort.contains(name));
-    let reached = frozen.iter().filter(|name| counts(name)).count();
+    let reached = closed.iter().filter(|name| counts(name)).count();
     if reached >= needed {
         return Ok(());
     }
     let missing = match counting {
-        Some(cohort) => cohort.iter().filter(|name| !frozen.contains(name)).cloned().collect(),
+        Some(cohort) => cohort.iter().filter(|name| !closed.contains(name)).cloned().collect(),
         None => situation.others().map(|server| Arc::clone(&server.name)).collect(),
     };
     Err(Why::NotRevoked { frozen: reached, needed, missing })
 }
 
+/// The standbys that can acknowledge nothing more for the old primary: frozen ones, and one that
+/// takes over what a frozen one holds.
+fn closed<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = &'a ServerView> {
+    let is_frozen = move |id| frozen(situation).any(|(server, _)| server.id == id);
+    standbys(situation).filter(move |server| {
+        is_frozen(server.id)
+            || match server.as_standby() {
+                Some((_, _, Receiver::Streams { from: Some(from), .. })) => is_frozen(from),
+                Some((_, _, _)) | None => false,
+            }
+    })
+}
+
 /// What is lost with a server that holds the log up to there.
-pub(super) fn loss(situation: &Situation<'_>, at: Frozen) -> Loss {
+fn loss(situation: &Situation<'_>, held: Frozen) -> Loss {
     match &situation.record.promise {
         // Enough are frozen, and none holds more: whatever was acknowledged is among it.
-        Promise::Quorum { .. } if is_revoked(situation.record, situation) => Loss::None,
+        Promise::Quorum { .. } if revocation(situation).is_ok() => Loss::None,
         Promise::Quorum { .. } | Promise::Asynchronous(_) => {
-            Loss::of(situation.acknowledged, at.at)
+            Loss::of(situation.acknowledged, held.at)
         }
     }
 }
 
-fn is_revoked(record: &Record, situation: &Situation<'_>) -> bool {
-    record.promise.revocation().is_some() && revocation(situation).is_ok()
+/// Another server that says that it is the primary, on a branch that is newer than the recorded
+/// one: somebody else promoted it. To promote another beside it would make two of that number.
+pub(super) fn outsider<'a>(situation: &'a Situation<'_>) -> Option<&'a ServerView> {
+    let recorded = &situation.record.primary;
+    situation.others().find(|server| match &server.sight {
+        Sight::Answers(seen) => {
+            let newer = seen.timeline.is_some_and(|timeline| timeline > recorded.timeline);
+            server.as_primary().is_some() && seen.system == recorded.system && newer
+        }
+        Sight::Awaited | Sight::Missing(_) => false,
+    })
 }

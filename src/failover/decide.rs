@@ -1,11 +1,11 @@
 //! The decision: from a situation to the next acts.
 
-use crate::failover::choose::{Chosen, choose, frozen, revocation};
-use crate::failover::situation::Standing;
+use crate::failover::choose::{Chosen, behind, choose, outsider, revocation, standbys};
+use crate::failover::promote::promoting;
+use crate::failover::repair::former_primaries;
 use crate::failover::{
-    Act, Appointed, Arming, By, Change, Choice, Decision, Kind, Mode, Operation, Order, Phase,
-    Policy, Promise, Refusal, ServerView, Sight, Situation, Verdict, WeakPromise, Why, planned,
-    repair, verdict,
+    Act, Arming, By, Choice, Decision, Kind, MaxLoss, Mode, Operation, Order, Phase, Policy,
+    Refusal, ServerView, Sight, Situation, Verdict, Why, planned, repair, verdict,
 };
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub fn decide(situation: &Situation<'_>, policy: &Policy, unix_now: u64) -> Deci
             Kind::Switchover => planned::handing_over(situation, policy, operation),
         },
         Phase::Promoting(operation, choice) => {
-            promoting(situation, policy, operation, choice, unix_now)
+            promoting(situation, policy, (operation, choice), unix_now)
         }
     }
 }
@@ -77,11 +77,21 @@ fn automatic(situation: &Situation<'_>, policy: &Policy, verdict: Verdict) -> Re
         | Verdict::Stranger
         | Verdict::NoWitness => return Err(Why::Evidence(verdict)),
     }
+    if let Some(outsider) = outsider(situation) {
+        return Err(Why::PromotedElsewhere(Arc::clone(&outsider.name)));
+    }
     if let Arming::Disarmed(reasons) = situation.arming {
         return Err(Why::Disarmed(reasons.clone()));
     }
-    let soon = situation.last_automatic.is_some_and(|last| situation.now.since(last) < policy.gap);
-    if soon { Err(Why::TooSoon) } else { Ok(()) }
+    if is_soon(situation, policy) { Err(Why::TooSoon) } else { Ok(()) }
+}
+
+/// Whether the last automatic failover was a moment ago. A process that has not seen one knows
+/// from the record that there was one, and not when: it counts from where it came in.
+fn is_soon(situation: &Situation<'_>, policy: &Policy) -> bool {
+    let recorded = situation.record.changes.iter().any(|change| change.by == By::Evidence);
+    let known = situation.last_automatic.or(recorded.then_some(situation.phase_since));
+    known.is_some_and(|last| situation.now.since(last) < policy.gap)
 }
 
 /// An operator's order, while nothing is under way.
@@ -97,8 +107,8 @@ fn ordered(
     }
     match order {
         Order::Abort => Err(Refusal::Idle),
-        Order::Failover { .. } if verdict == Verdict::Lives => Err(Refusal::PrimaryLives),
         Order::Failover { to, accept } => {
+            lost(situation, verdict)?;
             if let Some(to) = to {
                 wanted(situation, to)?;
             }
@@ -112,14 +122,25 @@ fn ordered(
             Ok(claim(situation, operation, verdict))
         }
         Order::Switchover { .. } if verdict != Verdict::Lives => Err(Refusal::PrimaryLost),
-        Order::Switchover { to } => planned::begin(situation, to.as_ref(), unix_now),
+        Order::Switchover { to } => planned::begin(situation, policy, to.as_ref(), unix_now),
+    }
+}
+
+/// Whether an operator may have the primary replaced.
+pub(super) fn lost(situation: &Situation<'_>, verdict: Verdict) -> Result<(), Refusal> {
+    if verdict == Verdict::Lives {
+        return Err(Refusal::PrimaryLives);
+    }
+    match outsider(situation) {
+        Some(outsider) => Err(Refusal::PromotedElsewhere(Arc::clone(&outsider.name))),
+        None => Ok(()),
     }
 }
 
 /// Whether a server that an operator named may be promoted at all.
 pub(super) fn wanted(situation: &Situation<'_>, name: &Arc<str>) -> Result<(), Refusal> {
     let server = situation.named(name).ok_or_else(|| Refusal::NoSuchServer(Arc::clone(name)))?;
-    if server.name == situation.record.primary.server {
+    if server.name == situation.record.primary.server && server.as_standby().is_none() {
         return Err(Refusal::IsPrimary(Arc::clone(name)));
     }
     if !server.tags.may_lead() {
@@ -135,163 +156,119 @@ fn claim(situation: &Situation<'_>, operation: Operation, verdict: Verdict) -> D
 
 /// Claimed: freeze, then choose.
 fn revoking(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -> Decision {
+    if let Some(refusal) = not_this(situation, operation) {
+        return Decision::act(Why::Freezing, vec![Act::Answer(Err(refusal))]);
+    }
     if situation.order == Some(&Order::Abort) {
-        return abort(situation, Refusal::CalledOff);
+        return abort(situation, policy, Refusal::CalledOff);
     }
     // It may be well after all, and nobody was named in its place yet.
-    if operation.by == By::Evidence && verdict(situation, policy) == Verdict::Lives {
-        return abort(situation, Refusal::PrimaryBack);
+    if verdict(situation, policy) == Verdict::Lives {
+        return abort(situation, policy, Refusal::PrimaryBack);
     }
-    let mut acts = freeze(situation);
-    acts.extend(fence_old(situation));
-    let pending = acts.iter().any(|act| matches!(act, Act::Freeze(_)));
-    if let Err(why) = revocation(situation) {
-        return Decision::act(why, acts);
+    if let Some(outsider) = outsider(situation) {
+        let refusal = Refusal::PromotedElsewhere(Arc::clone(&outsider.name));
+        return abort(situation, policy, refusal);
     }
-    if pending && situation.now.since(situation.phase_since) < policy.freeze_patience {
+    let wished = with_order(situation, operation);
+    if wished != *operation {
+        let record = situation.record.in_phase(Phase::Revoking(wished));
+        return Decision::act(Why::Freezing, vec![Act::Write(Box::new(record))]);
+    }
+    let to = operation.to.as_deref();
+    let behind = behind(situation, to);
+    let catching = behind.map(|(server, _)| server.id);
+    let mut acts = freeze(standbys(situation).filter(|server| Some(server.id) != catching));
+    let pending = !acts.is_empty();
+    acts.extend(behind.map(|(server, from)| Act::Repoint { server: server.id, to: from.id }));
+    acts.extend(former_primaries(situation));
+    let patient = situation.now.since(situation.phase_since) < policy.freeze_patience;
+    if let Err(why) = revocation(situation)
+        && !is_overridden(operation)
+    {
+        return if patient { Decision::act(why, acts) } else { waits(situation, why, acts) };
+    }
+    if pending && patient {
         // One that answers may hold more than those that are frozen.
         return Decision::act(Why::Freezing, acts);
     }
-    // An order that came later may accept more.
-    let (to, accepted) = match situation.order {
-        Some(Order::Failover { to, accept }) => {
-            (to.as_ref().or(operation.to.as_ref()), accept.or(operation.accepted))
-        }
-        Some(Order::Switchover { .. } | Order::Abort) | None => {
-            (operation.to.as_ref(), operation.accepted)
-        }
-    };
-    match choose(situation, to.map(|name| &**name), accepted) {
+    if let Some((server, from)) = behind {
+        let (server, from) = (Arc::clone(&server.name), Arc::clone(&from.name));
+        return Decision::act(Why::CatchingUp { server, from }, acts);
+    }
+    match choose(situation, to, operation.accepted) {
         Chosen::Server { server, at, loss } => {
             let why = Why::Chosen(Arc::clone(&server));
-            let operation = Operation { accepted, ..operation.clone() };
-            let phase = Phase::Promoting(operation, Choice { server, at, loss });
+            let phase = Phase::Promoting(operation.clone(), Choice { server, at, loss });
             let record = situation.record.in_phase(phase);
             Decision::act(why, vec![Act::Write(Box::new(record))])
         }
-        Chosen::CatchUp { server, from, why } => {
-            acts.retain(|act| act.server() != Some(server));
-            acts.push(Act::Repoint { server, to: from });
-            Decision::act(why, acts)
-        }
-        Chosen::Nobody(why) => Decision::act(why, acts),
+        Chosen::Nobody(why) => waits(situation, why, acts),
     }
 }
 
-/// Every standby that answers and is not frozen.
-pub(super) fn freeze(situation: &Situation<'_>) -> Vec<Act> {
-    let loose = situation.others().filter(|server| {
-        server.as_standby().is_some()
-            && server.frozen.is_none()
-            && server.answer().is_some_and(|seen| seen.system == situation.record.primary.system)
-    });
+/// It can't go on by itself: whoever ordered it is told what it waits for, and does not wait too.
+pub(super) fn waits(situation: &Situation<'_>, why: Why, mut acts: Vec<Act>) -> Decision {
+    if situation.order.is_some() {
+        acts.push(Act::Answer(Err(Refusal::Waits(Box::new(why.clone())))));
+    }
+    Decision::act(why, acts)
+}
+
+/// The failover as it was begun, and what an order that came later changes of it.
+pub(super) fn with_order(situation: &Situation<'_>, operation: &Operation) -> Operation {
+    match situation.order {
+        Some(Order::Failover { to, accept }) => Operation {
+            by: By::Operator,
+            to: to.clone(),
+            accepted: accept.or(operation.accepted),
+            ..operation.clone()
+        },
+        Some(Order::Switchover { .. } | Order::Abort) | None => operation.clone(),
+    }
+}
+
+/// An operator takes whatever loss there is: then nobody has to be frozen but the one that is
+/// promoted. What is configured for automatic failovers never means that.
+pub(super) fn is_overridden(operation: &Operation) -> bool {
+    operation.by == By::Operator && operation.accepted == MaxLoss::Any
+}
+
+/// Why the order that waits is not what the failover under way could fulfil.
+fn not_this(situation: &Situation<'_>, operation: &Operation) -> Option<Refusal> {
+    match (situation.order?, operation.kind) {
+        (Order::Abort, _) | (Order::Switchover { .. }, Kind::Switchover) => None,
+        (Order::Failover { to, .. }, Kind::Failover) => {
+            to.as_ref().and_then(|to| wanted(situation, to).err())
+        }
+        (Order::Failover { .. }, Kind::Switchover) | (Order::Switchover { .. }, Kind::Failover) => {
+            Some(Refusal::Busy)
+        }
+    }
+}
+
+/// Every one of these that is not frozen.
+pub(super) fn freeze<'a>(servers: impl Iterator<Item = &'a ServerView>) -> Vec<Act> {
+    let loose = servers.filter(|server| server.frozen.is_none());
     loose.map(|server| Act::Freeze(server.id)).collect()
 }
 
-/// The old primary, if it answers as one in the middle of a failover.
-fn fence_old(situation: &Situation<'_>) -> Option<Act> {
-    let old = situation.primary()?;
-    (old.as_primary().is_some() && old.fenced.is_none()).then_some(Act::Fence(old.id))
-}
-
 /// Back to the primary of before: possible until one was chosen.
-pub(super) fn abort(situation: &Situation<'_>, refusal: Refusal) -> Decision {
-    let undo: Vec<_> = situation
-        .primary()
-        .filter(|old| old.fenced.is_some())
-        .map(|old| Act::Unfence(old.id))
-        .into_iter()
-        .chain(
-            situation
-                .others()
-                .filter(|server| server.frozen.is_some())
-                .map(|server| Act::Unfreeze(server.id)),
-        )
-        .collect();
+///
+/// Only what would stop the primary from taking writes is waited for. A standby that does not
+/// answer stays as it is, and is put in order when it comes back.
+pub(super) fn abort(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decision {
     let why = Why::Aborting(refusal.clone());
-    if !undo.is_empty() {
-        return Decision::act(why, undo);
+    let fenced = situation.primary().filter(|old| old.fenced.is_some());
+    if let Some(old) = fenced.filter(|old| old.as_primary().is_some()) {
+        return Decision::act(why, vec![Act::Unfence(old.id)]);
     }
-    let record = situation.record.in_phase(Phase::Stable);
-    Decision::act(why, vec![Act::Write(Box::new(record)), Act::Answer(Err(refusal))])
-}
-
-/// One was chosen: promote it, have the others follow it, prove it, admit it.
-fn promoting(
-    situation: &Situation<'_>,
-    policy: &Policy,
-    operation: &Operation,
-    choice: &Choice,
-    unix_now: u64,
-) -> Decision {
-    if situation.order == Some(&Order::Abort) {
-        return Decision::act(
-            Why::Promoting(Arc::clone(&choice.server)),
-            vec![Act::Answer(Err(Refusal::TooLate))],
-        );
+    if fenced.is_some() && verdict(situation, policy) == Verdict::Unsure {
+        return Decision::wait(why);
     }
-    let Some(chosen) = situation.named(&choice.server) else {
-        return Decision::wait(Why::ChosenLost(Arc::clone(&choice.server)));
-    };
-    let mut acts: Vec<_> = followers(situation, chosen).collect();
-    if operation.kind == Kind::Failover {
-        acts.extend(fence_old(situation));
-    }
-    let name = Arc::clone(&chosen.name);
-    let Some(answer) = chosen.answer() else {
-        return Decision::act(Why::ChosenLost(name), acts);
-    };
-    let Standing::Primary { .. } = answer.role else {
-        acts.push(Act::Promote(chosen.id));
-        return Decision::act(Why::Promoting(name), acts);
-    };
-    let Some(timeline) = answer.timeline.filter(|new| *new > situation.record.primary.timeline)
-    else {
-        // A primary on the old branch is not the one that was promoted.
-        return Decision::act(Why::ChosenLost(name), acts);
-    };
-    let unproved = situation.proved.is_none_or(|proved| proved < situation.phase_since);
-    let patient = situation.now.since(situation.phase_since) < policy.prove_patience;
-    let quorum = situation.record.promise.revocation().is_some();
-    if quorum && unproved && patient {
-        acts.push(Act::Prove(chosen.id));
-        return Decision::act(Why::Proving(name), acts);
-    }
-    let fork = chosen
-        .history
-        .as_ref()
-        .and_then(|history| history.end_of(situation.record.primary.timeline));
-    let change = Change {
-        epoch: situation.record.epoch,
-        kind: operation.kind,
-        by: operation.by,
-        from: Some(Arc::clone(&situation.record.primary.server)),
-        to: Arc::clone(&name),
-        timeline,
-        fork,
-        loss: choice.loss,
-        began: operation.began,
-        ended: unix_now,
-    };
-    let system = situation.record.primary.system;
-    let epoch = situation.record.epoch;
-    let primary = Appointed { server: Arc::clone(&name), epoch, system, timeline, fork };
-    // What it promises is not known until its settings were seen.
-    let promise = Promise::Asynchronous(WeakPromise::NotSeen);
-    let record = situation.record.settled(primary, promise, change);
-    Decision::act(Why::Admitting(name), vec![Act::Write(Box::new(record)), Act::Answer(Ok(()))])
-}
-
-/// The frozen standbys that are not the chosen one follow it, as long as they can.
-fn followers<'a>(
-    situation: &'a Situation<'_>,
-    chosen: &'a ServerView,
-) -> impl Iterator<Item = Act> + 'a {
-    let holds = chosen.frozen.map(|frozen| frozen.at);
-    frozen(situation)
-        .filter(move |(server, at)| {
-            // One that holds more than the chosen one can never follow it.
-            server.id != chosen.id && holds.is_none_or(|holds| at.at <= holds)
-        })
-        .map(|(server, _)| Act::Repoint { server: server.id, to: chosen.id })
+    let frozen = standbys(situation).filter(|server| server.frozen.is_some());
+    let mut acts: Vec<_> = frozen.map(|server| Act::Unfreeze(server.id)).collect();
+    acts.push(Act::Write(Box::new(situation.record.in_phase(Phase::Stable))));
+    acts.push(Act::Answer(Err(refusal)));
+    Decision::act(why, acts)
 }

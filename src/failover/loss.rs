@@ -53,6 +53,21 @@ impl Loss {
     }
 }
 
+impl Loss {
+    /// The same, with so many bytes more.
+    #[must_use]
+    pub const fn plus(self, bytes: u64) -> Self {
+        match self {
+            Self::None if bytes == 0 => Self::None,
+            Self::None => Self::AtMost(bytes),
+            Self::AtMost(known) => Self::AtMost(known.saturating_add(bytes)),
+            Self::Unknown { at_least } => {
+                Self::Unknown { at_least: at_least.saturating_add(bytes) }
+            }
+        }
+    }
+}
+
 impl MaxLoss {
     /// Whether this loss may be taken.
     pub const fn allows(self, loss: Loss) -> bool {

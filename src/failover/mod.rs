@@ -26,11 +26,14 @@ mod policy;
 mod prerequisites;
 mod preview;
 mod promise;
+mod promote;
 mod record;
 mod repair;
 mod situation;
 mod survey;
 mod sync_names;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod why;
 

@@ -1,12 +1,15 @@
 //! The switchover: the primary is well, and hands over without losing or failing a statement.
 //!
-//! Until a server was chosen everything can be undone, and is undone rather than waited for.
+//! Until a server was chosen everything can be undone, and is undone rather than waited for. That
+//! it is being undone is recorded first, so that no round in between goes on: a switchover that
+//! names nobody any more is one that is called off. Once the old primary was made to restart as a
+//! standby, "undone" means that it is promoted again.
 
-use crate::failover::choose::{Chosen, choose, revocation};
+use crate::failover::choose::{Chosen, behind, choose, outsider, revocation};
 use crate::failover::decide::{abort, freeze, wanted};
 use crate::failover::{
-    Act, By, Choice, Decision, Demotion, Kind, MaxLoss, Operation, Order, Phase, Policy, Refusal,
-    ServerView, Situation, Verdict, Why, verdict,
+    Act, By, Choice, Decision, Demotion, Kind, Loss, MaxLoss, Operation, Order, Phase, Policy,
+    Receiver, Refusal, ServerView, Sight, Situation, Standing, Verdict, Why, verdict,
 };
 use crate::pg::Lsn;
 use std::cmp::Reverse;
@@ -16,16 +19,22 @@ use std::time::Duration;
 /// Farther behind than this, a standby is not handed over to: the tail would take too long.
 const BEHIND_MAX: u64 = 16 * 1024 * 1024;
 
-/// Longest that the steps between the drain and the choice may take together.
-const HANDING_MAX: Duration = Duration::from_secs(10);
+/// Longest that the steps between the drain and the choice may take together. With the drain it
+/// stays below what a statement is held for, so that even then none fails.
+const HANDING_MAX: Duration = Duration::from_secs(4);
+
+/// A primary that was told to restart as a standby is back after a second at most; one that is
+/// away for longer than this will not come.
+const DEMOTION_MAX: Duration = Duration::from_secs(2);
 
 /// Checks an order for a switchover and begins it.
 pub(super) fn begin(
     situation: &Situation<'_>,
+    policy: &Policy,
     to: Option<&Arc<str>>,
     unix_now: u64,
 ) -> Result<Decision, Refusal> {
-    let to = fit(situation, to)?;
+    let to = fit(situation, policy, to)?;
     let operation = Operation {
         kind: Kind::Switchover,
         by: By::Operator,
@@ -43,48 +52,90 @@ pub(super) fn begin(
 /// The standby to hand over to: the one that was named, else the best.
 pub(super) fn fit<'a>(
     situation: &'a Situation<'_>,
+    policy: &Policy,
     to: Option<&Arc<str>>,
 ) -> Result<&'a ServerView, Refusal> {
     let Some((_, flushed)) = situation.primary().and_then(ServerView::as_primary) else {
         return Err(Refusal::PrimaryLost);
     };
-    let behind = |server: &ServerView| {
-        let (received, replayed, _) = server.as_standby()?;
-        Some(flushed.bytes_since(received.min(replayed)))
+    let server = match to {
+        Some(name) => named(situation, name, flushed)?,
+        None => best(situation, flushed).ok_or(Refusal::NoCandidate)?,
     };
-    if let Some(name) = to {
-        wanted(situation, name)?;
-        let server = situation.named(name).filter(|server| follows(situation, server));
-        let server = server.ok_or_else(|| Refusal::NotAStandby(Arc::clone(name)))?;
-        let bytes = behind(server).ok_or_else(|| Refusal::NotAStandby(Arc::clone(name)))?;
-        if bytes > BEHIND_MAX {
-            return Err(Refusal::TooFarBehind { server: Arc::clone(name), bytes });
-        }
-        return Ok(server);
+    if let Some(outsider) = outsider(situation) {
+        return Err(Refusal::PromotedElsewhere(Arc::clone(&outsider.name)));
     }
+    enough_answer(situation, policy)?;
+    Ok(server)
+}
+
+fn named<'a>(
+    situation: &'a Situation<'_>,
+    name: &Arc<str>,
+    flushed: Lsn,
+) -> Result<&'a ServerView, Refusal> {
+    wanted(situation, name)?;
+    let server = situation.named(name).filter(|server| follows(situation, server));
+    let found =
+        server.and_then(|server| bytes_behind(server, flushed).map(|bytes| (server, bytes)));
+    let (server, bytes) = found.ok_or_else(|| Refusal::NotAStandby(Arc::clone(name)))?;
+    if bytes > BEHIND_MAX {
+        return Err(Refusal::TooFarBehind { server: Arc::clone(name), bytes });
+    }
+    Ok(server)
+}
+
+fn best<'a>(situation: &'a Situation<'_>, flushed: Lsn) -> Option<&'a ServerView> {
     let fit = situation
         .others()
         .filter(|server| server.tags.may_lead() && follows(situation, server))
-        .filter_map(|server| behind(server).map(|bytes| (server, bytes)))
+        .filter_map(|server| bytes_behind(server, flushed).map(|bytes| (server, bytes)))
         .filter(|(_, bytes)| *bytes <= BEHIND_MAX);
     // Bytes change from look to look: only a whole page decides among equals.
-    fit.min_by_key(|(server, bytes)| (Reverse(server.tags.priority), bytes / 8192, server.id))
-        .map(|(server, _)| server)
-        .ok_or(Refusal::NoCandidate)
+    let rank = |(server, bytes): &(&ServerView, u64)| {
+        (Reverse(server.tags.priority), bytes / 8192, server.id)
+    };
+    fit.min_by_key(rank).map(|(server, _)| server)
+}
+
+fn bytes_behind(server: &ServerView, flushed: Lsn) -> Option<u64> {
+    let (received, replayed, _) = server.as_standby()?;
+    Some(flushed.bytes_since(received.min(replayed)))
 }
 
 /// Whether it is a standby that streams this primary's log.
 fn follows(situation: &Situation<'_>, server: &ServerView) -> bool {
     let Some(answer) = server.answer() else { return false };
-    let streams = server.as_standby().is_some_and(|(_, _, receiver)| {
-        matches!(
-            receiver,
-            crate::failover::Receiver::Streams { .. } | crate::failover::Receiver::Hidden
-        )
+    let streams = server.as_standby().is_some_and(|(_, _, receiver)| match receiver {
+        Receiver::Streams { .. } | Receiver::Hidden => true,
+        Receiver::Idle => false,
     });
     streams
         && answer.system == situation.record.primary.system
         && answer.timeline.is_none_or(|timeline| timeline == situation.record.primary.timeline)
+}
+
+/// Whether enough standbys answer that the old primary can be revoked: better to know before the
+/// first statement waits. One that restarts as a standby needs no revocation.
+fn enough_answer(situation: &Situation<'_>, policy: &Policy) -> Result<(), Refusal> {
+    let promise = &situation.record.promise;
+    let (Demotion::Fence, Some(needed)) = (policy.demotion, promise.revocation()) else {
+        return Ok(());
+    };
+    let answers = situation.others().filter(|server| server.as_standby().is_some());
+    let reached = answers.filter(|server| promise.counts(&server.name)).count();
+    if reached < needed { Err(Refusal::TooFewStandbys { reached, needed }) } else { Ok(()) }
+}
+
+/// Why the order that waits is not what the switchover under way could fulfil.
+fn not_this(situation: &Situation<'_>, operation: &Operation) -> Option<Decision> {
+    let this = match situation.order? {
+        Order::Abort => true,
+        Order::Failover { .. } => false,
+        Order::Switchover { to } => operation.to.is_some() && (to.is_none() || *to == operation.to),
+    };
+    let answer = vec![Act::Answer(Err(Refusal::Busy))];
+    (!this).then(|| Decision::act(Why::Handing, answer))
 }
 
 /// New transactions wait; those that run may end.
@@ -93,15 +144,24 @@ pub(super) fn draining(
     policy: &Policy,
     operation: &Operation,
 ) -> Decision {
+    if let Some(decision) = not_this(situation, operation) {
+        return decision;
+    }
     if situation.order == Some(&Order::Abort) {
-        return abort(situation, Refusal::CalledOff);
+        return abort(situation, policy, Refusal::CalledOff);
+    }
+    if is_awaited(situation) {
+        return Decision::wait(Why::Draining { busy: situation.gate.busy });
+    }
+    if operation.to.is_none() {
+        return undo(situation, policy, Refusal::CalledOff);
     }
     if verdict(situation, policy) != Verdict::Lives {
         // Nothing was done to any server: if it is lost for good, that is a failover.
-        return abort(situation, Refusal::LostInBetween);
+        return abort(situation, policy, Refusal::LostInBetween);
     }
-    if let Err(refusal) = fit(situation, operation.to.as_ref()) {
-        return abort(situation, refusal);
+    if let Err(refusal) = fit(situation, policy, operation.to.as_ref()) {
+        return abort(situation, policy, refusal);
     }
     let busy = situation.gate.busy;
     if busy == 0 {
@@ -109,9 +169,15 @@ pub(super) fn draining(
         return Decision::act(Why::Handing, vec![Act::Write(Box::new(record))]);
     }
     if situation.now.since(situation.phase_since) >= policy.drain_timeout {
-        return abort(situation, Refusal::DrainTimedOut { busy });
+        return abort(situation, policy, Refusal::DrainTimedOut { busy });
     }
     Decision::wait(Why::Draining { busy })
+}
+
+/// Whether this process has just started, and has not yet seen every server.
+fn is_awaited(situation: &Situation<'_>) -> bool {
+    let awaited = situation.servers.iter().any(|server| server.sight == Sight::Awaited);
+    awaited && situation.now.since(situation.phase_since) < HANDING_MAX
 }
 
 /// Nobody works on the primary any more: fence it, wait for the tail, freeze, choose.
@@ -120,86 +186,147 @@ pub(super) fn handing_over(
     policy: &Policy,
     operation: &Operation,
 ) -> Decision {
-    if situation.order == Some(&Order::Abort) {
-        return abort(situation, Refusal::CalledOff);
+    if let Some(decision) = not_this(situation, operation) {
+        return decision;
     }
-    let late = situation.now.since(situation.phase_since) >= HANDING_MAX;
-    if late {
-        return abort(situation, Refusal::StepTimedOut);
+    if is_awaited(situation) {
+        return Decision::wait(Why::Handing);
     }
-    let Some(old) = situation.primary() else {
-        return abort(situation, Refusal::LostInBetween);
-    };
-    let Some(to) = operation.to.as_ref().and_then(|to| situation.named(to)) else {
-        return abort(situation, Refusal::NoCandidate);
-    };
-    let end = match end_of_old(old, to, policy) {
-        Ok(end) => end,
-        Err(Step::Do(act)) => return Decision::act(Why::Handing, vec![act]),
-        Err(Step::Wait) => return Decision::wait(Why::Handing),
-        Err(Step::Abort(refusal)) => return abort(situation, refusal),
-    };
-    let held = to.frozen.map(|frozen| frozen.at);
-    let received = held.or_else(|| to.as_standby().map(|(received, _, _)| received));
-    match received {
-        Some(received) if received >= end => {}
-        Some(_) if to.frozen.is_none() => return Decision::wait(Why::Tail(Arc::clone(&to.name))),
-        Some(_) => return abort(situation, Refusal::StepTimedOut),
-        None => return abort(situation, Refusal::NotAStandby(Arc::clone(&to.name))),
-    }
-    let acts = freeze(situation);
-    if !acts.is_empty() {
-        return Decision::act(Why::Freezing, acts);
-    }
-    // As a standby it acknowledges nothing; fenced by settings alone, it might be freed again.
-    let demoted = old.as_standby().is_some();
-    if let Err(why) = revocation(situation)
-        && !demoted
-    {
-        return Decision::wait(why);
-    }
-    match choose(situation, Some(&to.name), MaxLoss::Bytes(0)) {
-        Chosen::Server { server, at, .. } if at >= end => {
-            let why = Why::Chosen(Arc::clone(&server));
-            // Nobody was busy, and it holds the fenced primary's log to its end.
-            let loss = crate::failover::Loss::None;
-            let phase = Phase::Promoting(operation.clone(), Choice { server, at, loss });
+    let step = next_step(situation, policy, operation);
+    match step {
+        _ if situation.order == Some(&Order::Abort) => undo(situation, policy, Refusal::CalledOff),
+        Step::Abort(refusal) => undo(situation, policy, refusal),
+        Step::Choose(choice) => {
+            let why = Why::Chosen(Arc::clone(&choice.server));
+            let phase = Phase::Promoting(operation.clone(), choice);
             let record = situation.record.in_phase(phase);
             Decision::act(why, vec![Act::Write(Box::new(record))])
         }
-        Chosen::Server { .. } => abort(situation, Refusal::StepTimedOut),
-        Chosen::CatchUp { .. } | Chosen::Nobody(_) => abort(situation, Refusal::NoCandidate),
+        Step::Do(..) | Step::Wait(_)
+            if situation.now.since(situation.phase_since) >= HANDING_MAX =>
+        {
+            undo(situation, policy, Refusal::StepTimedOut)
+        }
+        Step::Do(why, acts) => Decision::act(why, acts),
+        Step::Wait(why) => Decision::wait(why),
     }
 }
 
-/// What is to be done before the old primary's end is known.
+/// What comes next in handing over.
 enum Step {
-    Do(Act),
-    Wait,
+    Do(Why, Vec<Act>),
+    Wait(Why),
+    Choose(Choice),
     Abort(Refusal),
 }
 
-/// Where the log of the old primary ends, once nobody can write there.
-fn end_of_old(old: &ServerView, to: &ServerView, policy: &Policy) -> Result<Lsn, Step> {
-    let demoted = old.as_standby();
-    match (policy.demotion, old.fenced, demoted) {
-        // It restarted as a standby: what it replayed is all there is.
-        (Demotion::CrashRestart, Some(_), Some((received, replayed, _))) => {
-            Ok(received.max(replayed))
-        }
-        (_, None, _) if old.as_primary().is_some() => Err(Step::Do(Act::Fence(old.id))),
-        (_, None, _) => Err(Step::Abort(Refusal::LostInBetween)),
-        (_, Some(fenced), None) if fenced.foreign > 0 => {
-            Err(Step::Abort(Refusal::ForeignWriters(fenced.foreign)))
-        }
-        (Demotion::CrashRestart, Some(_), None) => {
-            // It is away for a moment while it restarts.
-            if old.as_primary().is_some() {
-                Err(Step::Do(Act::Demote { server: old.id, to: to.id }))
-            } else {
-                Err(Step::Wait)
-            }
-        }
-        (Demotion::Fence, Some(fenced), _) => Ok(fenced.end),
+fn next_step(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -> Step {
+    let Some(old) = situation.primary() else { return Step::Abort(Refusal::LostInBetween) };
+    let Some(to) = operation.to.as_ref().and_then(|to| situation.named(to)) else {
+        return Step::Abort(Refusal::NoCandidate);
+    };
+    if let Some(outsider) = outsider(situation) {
+        return Step::Abort(Refusal::PromotedElsewhere(Arc::clone(&outsider.name)));
     }
+    let end = match end_of_old(situation, policy, (old, to)) {
+        Ok(end) => end,
+        Err(step) => return step,
+    };
+    match to.frozen.map(|frozen| frozen.at).or(to.as_standby().map(|(received, _, _)| received)) {
+        Some(held) if held >= end => {}
+        // It was frozen before it had the tail, by a process that was restarted.
+        Some(_) if to.frozen.is_some() => {
+            return Step::Do(Why::Tail(Arc::clone(&to.name)), vec![Act::Unfreeze(to.id)]);
+        }
+        Some(_) => return Step::Wait(Why::Tail(Arc::clone(&to.name))),
+        None => return Step::Abort(Refusal::NotAStandby(Arc::clone(&to.name))),
+    }
+    let behind = behind(situation, Some(&to.name));
+    let catching = behind.map(|(server, _)| server.id);
+    let others = situation.others().filter(|server| server.as_standby().is_some());
+    let mut acts = freeze(others.filter(|server| Some(server.id) != catching));
+    if let Some((_, from)) = behind {
+        acts.push(Act::Repoint { server: to.id, to: from.id });
+        let (server, from) = (Arc::clone(&to.name), Arc::clone(&from.name));
+        return Step::Do(Why::CatchingUp { server, from }, acts);
+    }
+    if !acts.is_empty() {
+        return Step::Do(Why::Freezing, acts);
+    }
+    // As a standby it acknowledges nothing; fenced by settings alone, it might be freed again.
+    if let Err(Why::NotRevoked { frozen, needed, .. }) = revocation(situation)
+        && old.as_standby().is_none()
+    {
+        return Step::Abort(Refusal::TooFewStandbys { reached: frozen, needed });
+    }
+    // Nobody was busy, and it holds the fenced primary's log to its end: nothing is lost.
+    match choose(situation, Some(&to.name), MaxLoss::Any) {
+        Chosen::Server { server, at, .. } if at >= end => {
+            Step::Choose(Choice { server, at, loss: Loss::None })
+        }
+        Chosen::Server { .. } | Chosen::Nobody(_) => Step::Abort(Refusal::NoCandidate),
+    }
+}
+
+/// Where the log of the old primary ends, once nobody can write there.
+fn end_of_old(
+    situation: &Situation<'_>,
+    policy: &Policy,
+    (old, to): (&ServerView, &ServerView),
+) -> Result<Lsn, Step> {
+    let gone_for = match &old.sight {
+        // What answers in its place is another.
+        _ if verdict(situation, policy) == Verdict::Stranger => {
+            return Err(Step::Abort(Refusal::LostInBetween));
+        }
+        Sight::Answers(seen) => match seen.role {
+            // It restarted as a standby: what it replayed is all there is.
+            Standing::Standby { received, replayed, .. } => return Ok(received.max(replayed)),
+            Standing::Primary { .. } => None,
+        },
+        Sight::Missing(missing) => Some(situation.now.since(missing.since)),
+        Sight::Awaited => Some(Duration::ZERO),
+    };
+    let restarts = policy.demotion == Demotion::CrashRestart
+        && gone_for.is_some_and(|gone| gone < DEMOTION_MAX);
+    let Some(fenced) = old.fenced else {
+        return Err(match gone_for {
+            None => Step::Do(Why::Handing, vec![Act::Fence(old.id)]),
+            // A process before this one may have told it to.
+            Some(_) if restarts => Step::Wait(Why::Handing),
+            Some(_) => Step::Abort(Refusal::LostInBetween),
+        });
+    };
+    if fenced.foreign > 0 {
+        return Err(Step::Abort(Refusal::ForeignWriters(fenced.foreign)));
+    }
+    match (policy.demotion, gone_for) {
+        (Demotion::CrashRestart, None) => {
+            let demote = Act::Demote { server: old.id, to: to.id };
+            Err(Step::Do(Why::Handing, vec![demote]))
+        }
+        // It is away for a moment while it restarts.
+        (Demotion::CrashRestart, Some(_)) if restarts => Err(Step::Wait(Why::Handing)),
+        (Demotion::Fence, _) | (Demotion::CrashRestart, Some(_)) => Ok(fenced.end),
+    }
+}
+
+/// Back to the old primary: as it was, or promoted again if it is a standby by now.
+fn undo(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decision {
+    let (Some(old), Some(operation)) = (situation.primary(), situation.record.operation()) else {
+        return abort(situation, policy, refusal);
+    };
+    let phase = match old.as_standby() {
+        Some((received, replayed, _)) if verdict(situation, policy) == Verdict::Demoted => {
+            let server = Arc::clone(&old.name);
+            let at = received.max(replayed);
+            let operation = Operation { to: Some(Arc::clone(&server)), ..operation.clone() };
+            Phase::Promoting(operation, Choice { server, at, loss: Loss::None })
+        }
+        Some(_) | None if operation.to.is_none() => return abort(situation, policy, refusal),
+        Some(_) | None => Phase::Draining(Operation { to: None, ..operation.clone() }),
+    };
+    let record = situation.record.in_phase(phase);
+    let acts = vec![Act::Write(Box::new(record)), Act::Answer(Err(refusal.clone()))];
+    Decision::act(Why::Aborting(refusal), acts)
 }

@@ -1,7 +1,10 @@
 //! What an order would do, told before it is given.
 
+use crate::failover::choose::{may_be_chosen, standbys};
+use crate::failover::decide::{lost, wanted};
 use crate::failover::{
-    Kind, Loss, Order, Policy, Refusal, ServerView, Situation, Verdict, planned, verdict,
+    Kind, Loss, Mode, Order, Phase, Policy, Refusal, ServerView, Situation, Verdict, planned,
+    verdict,
 };
 use crate::pg::Lsn;
 use std::cmp::Reverse;
@@ -37,43 +40,56 @@ pub fn preview(situation: &Situation<'_>, order: &Order, policy: &Policy) -> Pre
         to: None,
         loss: Loss::None,
         busy: situation.gate.busy,
-        refusal: None,
+        refusal: (policy.mode == Mode::Off).then_some(Refusal::ModeOff),
     };
+    let under_way = situation.record.operation().map(|operation| operation.kind);
     match order {
         Order::Switchover { to } => {
-            let refusal = (verdict != Verdict::Lives).then_some(Refusal::PrimaryLost);
-            match planned::fit(situation, to.as_ref()) {
-                Ok(server) => Preview {
-                    to: Some(Arc::clone(&server.name)),
-                    refusal,
-                    ..base(Kind::Switchover)
-                },
-                Err(unfit) => {
-                    Preview { refusal: refusal.or(Some(unfit)), ..base(Kind::Switchover) }
-                }
+            let refusal = match under_way {
+                Some(_) => Some(Refusal::Busy),
+                None => (verdict != Verdict::Lives).then_some(Refusal::PrimaryLost),
+            };
+            let base = base(Kind::Switchover).refused(refusal);
+            match planned::fit(situation, policy, to.as_ref()) {
+                Ok(server) => Preview { to: Some(Arc::clone(&server.name)), ..base },
+                Err(unfit) => base.refused(Some(unfit)),
             }
         }
         Order::Failover { to, .. } => {
-            let refusal = (verdict == Verdict::Lives).then_some(Refusal::PrimaryLives);
-            failover(situation, to.as_ref(), base(Kind::Failover)).refused(refusal)
+            let refusal = match under_way {
+                // An order adds its wishes to a failover that waits for them.
+                Some(Kind::Failover) | None => lost(situation, verdict).err(),
+                Some(Kind::Switchover) => Some(Refusal::Busy),
+            };
+            let unfit = to.as_ref().and_then(|to| wanted(situation, to).err());
+            let base = base(Kind::Failover).refused(refusal).refused(unfit);
+            failover(situation, to.as_deref(), base)
         }
-        Order::Abort => base(Kind::Failover).refused(Some(Refusal::Idle)),
+        Order::Abort => {
+            let refusal = match &situation.record.phase {
+                Phase::Stable => Some(Refusal::Idle),
+                Phase::Promoting(..) => Some(Refusal::TooLate),
+                Phase::Draining(_) | Phase::Revoking(_) => None,
+            };
+            base(under_way.unwrap_or(Kind::Failover)).refused(refusal)
+        }
     }
 }
 
-fn failover(situation: &Situation<'_>, to: Option<&Arc<str>>, base: Preview) -> Preview {
+fn failover(situation: &Situation<'_>, to: Option<&str>, base: Preview) -> Preview {
     let held = |server: &ServerView| {
         let (received, replayed, _) = server.as_standby()?;
         Some(received.max(replayed))
     };
-    let best = situation
-        .others()
-        .filter(|server| server.tags.may_lead() && to.is_none_or(|to| *to == server.name))
-        .filter_map(|server| held(server).map(|at| (server, at)))
+    let seen = || standbys(situation).filter_map(|server| held(server).map(|at| (server, at)));
+    let best = seen()
+        .filter(|(server, _)| may_be_chosen(server, to))
         .max_by_key(|(server, at)| (*at, server.tags.priority, Reverse(server.id)));
-    let Some((server, at)) = best else {
+    // Whoever is promoted takes over first what another one holds more.
+    let farthest = seen().map(|(_, at)| at).max();
+    let (Some((server, _)), Some(at)) = (best, farthest) else {
         let refusal = match to {
-            Some(name) => Refusal::NotAStandby(Arc::clone(name)),
+            Some(name) => Refusal::NotAStandby(Arc::from(name)),
             None => Refusal::NoCandidate,
         };
         return Preview { loss: Loss::Unknown { at_least: 0 }, ..base }.refused(Some(refusal));
@@ -85,8 +101,7 @@ fn failover(situation: &Situation<'_>, to: Option<&Arc<str>>, base: Preview) -> 
 /// What would be lost, if every standby that answers now can be frozen.
 fn expected_loss(situation: &Situation<'_>, at: Lsn) -> Loss {
     let promise = &situation.record.promise;
-    let answers = situation.others().filter(|server| server.as_standby().is_some());
-    let reached = answers.filter(|server| promise.counts(&server.name)).count();
+    let reached = standbys(situation).filter(|server| promise.counts(&server.name)).count();
     match promise.revocation() {
         Some(needed) if reached >= needed => Loss::None,
         Some(_) | None => Loss::of(situation.acknowledged, at),

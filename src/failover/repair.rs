@@ -1,101 +1,157 @@
 //! What is put in order while the primary is well: nothing here is urgent, and nothing here
 //! changes who the primary is.
 
+use crate::failover::choose::standbys;
+use crate::failover::promote::can_follow;
 use crate::failover::{
-    Act, By, Decision, Mode, Policy, Promise, Receiver, Record, ServerView, Situation, Why,
+    Act, By, Decision, Mode, Policy, Promise, Receiver, Record, ServerView, Situation, WeakPromise,
+    Why,
 };
-use crate::topology::ServerId;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Puts in order what is out of it.
 pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
-    if let Some(decision) = promise(situation) {
-        return decision;
-    }
+    let proof = match promise(situation) {
+        Some(Step::Record(promise)) => {
+            let record = Record { promise, ..situation.record.clone() };
+            return Decision::act(Why::PromiseChanged, vec![Act::Write(Box::new(record))]);
+        }
+        Some(Step::Prove(act)) => Some(act),
+        None => None,
+    };
+    let mut why = if proof.is_some() { Why::PromiseChanged } else { Why::AllWell };
+    let mut acts: Vec<_> = proof.into_iter().collect();
     if policy.mode == Mode::Off {
-        return Decision::wait(Why::AllWell);
+        return Decision::act(why, acts);
     }
-    let fences: Vec<_> =
-        situation.others().filter_map(|server| former_primary(situation, server)).collect();
+    // Whoever is missing may be the very one who is to confirm the proof.
+    let repairs: Vec<_> = repairs(situation, policy).collect();
+    let fences: Vec<_> = former_primaries(situation).collect();
+    if !repairs.is_empty() {
+        why = Why::Repairing;
+    }
     if !fences.is_empty() {
-        return Decision::act(Why::Fencing, fences);
+        why = Why::Fencing;
     }
-    let primary = situation.primary();
-    let unfence = primary.filter(|p| p.fenced.is_some()).map(|p| Act::Unfence(p.id));
-    let repairs: Vec<_> = primary
-        .into_iter()
-        .flat_map(|primary| {
-            situation
-                .others()
-                .filter_map(move |server| lost_standby(situation, policy, server, primary.id))
-        })
-        .chain(unfence)
-        .collect();
-    if repairs.is_empty() {
-        Decision::wait(Why::AllWell)
-    } else {
-        Decision::act(Why::Repairing, repairs)
-    }
+    acts.extend(fences);
+    acts.extend(repairs);
+    Decision::act(why, acts)
 }
 
-/// The record always demands at least what the primary may be using: a weaker promise is taken
-/// down at once, a stronger one once a commit proved it.
-fn promise(situation: &Situation<'_>) -> Option<Decision> {
+fn repairs<'a>(situation: &'a Situation<'_>, policy: &'a Policy) -> impl Iterator<Item = Act> + 'a {
+    let primary = situation.primary();
+    let unfenced = primary.filter(|p| p.fenced.is_some()).map(|p| Act::Unfence(p.id));
+    let followed = primary.into_iter().flat_map(move |primary| {
+        let others = standbys(situation).filter(|server| server.id != primary.id);
+        others.filter_map(move |server| lost_standby(situation, policy, (server, primary)))
+    });
+    unfenced.into_iter().chain(followed)
+}
+
+/// What is to be done about a promise that changed.
+enum Step {
+    Prove(Act),
+    Record(Promise),
+}
+
+/// The record always demands at least what the primary may be using: as long as it does, a new
+/// promise is recorded once a commit proved it. As soon as it does not, none is counted on.
+fn promise(situation: &Situation<'_>) -> Option<Step> {
     let (seen, since) = situation.promise?;
     let recorded = &situation.record.promise;
     if seen == recorded {
         return None;
     }
-    let weaker = matches!(seen, Promise::Asynchronous(_));
-    if !weaker && situation.proved.is_none_or(|proved| proved < since) {
-        let primary = situation.primary()?;
-        return Some(Decision::act(Why::PromiseChanged, vec![Act::Prove(primary.id)]));
+    if matches!(seen, Promise::Asynchronous(_)) {
+        return Some(Step::Record(seen.clone()));
     }
-    let record = Record { promise: seen.clone(), ..situation.record.clone() };
-    Some(Decision::act(Why::PromiseChanged, vec![Act::Write(Box::new(record))]))
+    if !still_covers(recorded, seen) {
+        return Some(Step::Record(Promise::Asynchronous(WeakPromise::NotSeen)));
+    }
+    if situation.proved.is_some_and(|proved| proved >= since) {
+        return Some(Step::Record(seen.clone()));
+    }
+    // Fenced, it confirms nothing.
+    let primary = situation.primary().filter(|primary| primary.fenced.is_none())?;
+    Some(Step::Prove(Act::Prove(primary.id)))
 }
 
-/// A server that still takes itself for the primary on a branch that was left by our doing; what
-/// another tool changed, it puts in order itself.
+/// Whether freezing what the recorded promise demands leaves too few to confirm a commit as it
+/// is promised now.
+fn still_covers(recorded: &Promise, seen: &Promise) -> bool {
+    let (Promise::Quorum { cohort, .. }, Promise::Quorum { w, cohort: now }) = (recorded, seen)
+    else {
+        // Nothing is counted on already.
+        return true;
+    };
+    let strangers = |of: &BTreeSet<Arc<str>>, to: &BTreeSet<Arc<str>>| of.difference(to).count();
+    let needed = recorded.revocation().unwrap_or(0);
+    let frozen = needed.saturating_sub(strangers(cohort, now));
+    now.len().saturating_sub(frozen) < usize::from(*w)
+}
+
+/// What keeps former primaries from taking writes; the recorded one is not among them.
+pub(super) fn former_primaries<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = Act> + 'a {
+    situation.others().filter_map(|server| former_primary(situation, server))
+}
+
+/// A server that still takes itself for the primary on a branch that was left by our doing, or
+/// that was chosen once and lost; what another tool changed, it puts in order itself.
 fn former_primary(situation: &Situation<'_>, server: &ServerView) -> Option<Act> {
     let (timeline, _) = server.as_primary()?;
-    situation.record.changes.last().filter(|change| change.by != By::Outside)?;
+    let last = situation.record.changes.last().filter(|change| change.by != By::Outside)?;
     let answer = server.answer()?;
     let ours = answer.system == situation.record.primary.system;
-    let older = timeline.is_some_and(|timeline| timeline < situation.record.primary.timeline);
-    (ours && older && server.fenced.is_none()).then_some(Act::Fence(server.id))
+    let older = timeline.is_some_and(|timeline| timeline <= situation.record.primary.timeline);
+    let former = older || last.from.as_ref() == Some(&server.name);
+    (ours && former && server.fenced.is_none()).then_some(Act::Fence(server.id))
 }
 
-/// A standby that hears from nobody, and can follow the primary.
+/// A standby that does not follow the primary, and can.
 fn lost_standby(
     situation: &Situation<'_>,
     policy: &Policy,
-    server: &ServerView,
-    primary: ServerId,
+    (server, primary): (&ServerView, &ServerView),
 ) -> Option<Act> {
-    let (holds, _, receiver) = server.as_standby()?;
-    let answer = server.answer()?;
-    if answer.system != situation.record.primary.system {
-        return None;
-    }
-    if policy.mode != Mode::Auto && server.frozen.is_none() {
-        // Whom it follows is the operator's business.
-        return None;
-    }
-    let stays = match receiver {
-        Receiver::Idle => false,
-        Receiver::Streams { from, .. } => from.is_none_or(|from| from == primary),
-        Receiver::Hidden => true,
-    };
-    if stays && server.frozen.is_none() {
+    if server.frozen.is_none()
+        && (stays(situation, server, primary) || !is_ours(situation, policy, server))
+    {
         return None;
     }
     let current = situation.record.primary.timeline;
-    let timeline = answer.timeline?;
-    if timeline == current {
-        return Some(Act::Repoint { server: server.id, to: primary });
+    let timeline = server.frozen.map(|frozen| frozen.timeline).or(server.answer()?.timeline)?;
+    let history = primary.history.as_ref();
+    let follows =
+        timeline == current || history.is_some_and(|history| can_follow(server, current, history));
+    follows.then_some(Act::Repoint { server: server.id, to: primary.id })
+}
+
+/// Whether its upstream is what it should be, as far as can be seen.
+fn stays(situation: &Situation<'_>, server: &ServerView, primary: &ServerView) -> bool {
+    let Some((_, _, receiver)) = server.as_standby() else { return true };
+    match receiver {
+        Receiver::Idle => false,
+        Receiver::Streams { from: Some(from), .. } if from != primary.id => {
+            // Behind another standby it is as good as behind the primary, unless its word counts
+            // for the quorum.
+            let relayed = standbys(situation).any(|other| other.id == from);
+            relayed && !situation.record.promise.counts(&server.name)
+        }
+        Receiver::Streams { .. } | Receiver::Hidden => true,
     }
-    // It may still follow if it holds nothing beyond the point where its branch was left.
-    let history = situation.primary()?.history.as_ref()?;
-    let end = history.end_of(timeline)?;
-    (holds <= end).then_some(Act::Repoint { server: server.id, to: primary })
+}
+
+/// Whether its upstream is our business: in `manual` only where a change of ours left it behind.
+fn is_ours(situation: &Situation<'_>, policy: &Policy, server: &ServerView) -> bool {
+    match policy.mode {
+        Mode::Off => false,
+        Mode::Auto => true,
+        Mode::Manual => {
+            let recorded = &situation.record.primary;
+            let changed = situation.record.changes.last().is_some_and(|c| c.by != By::Outside);
+            let seen = server.answer().and_then(|answer| answer.timeline);
+            changed && seen.is_some_and(|timeline| timeline < recorded.timeline)
+        }
+    }
 }

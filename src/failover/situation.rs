@@ -84,9 +84,13 @@ pub struct ServerView {
     pub sight: Sight,
     /// Its history, where it is a primary and that could be read in full.
     pub history: Option<History>,
-    /// It is a standby without an upstream now, by our doing.
+    /// It is a standby without an upstream now, by our doing; also where a process before this
+    /// one did it, and it was found so. Not any more from the moment on at which an act is begun
+    /// that would undo it, whatever comes of that.
     pub frozen: Option<Frozen>,
-    /// It is a primary that takes no writes now, by our doing.
+    /// It is a primary that takes no writes now, by our doing, or a standby that would take none
+    /// if it were promoted; also where a process before this one did it, and it was found so. Not
+    /// any more from the moment on at which it is begun to undo that.
     pub fenced: Option<Fenced>,
     /// What the operator, or its settings, say of it.
     pub tags: Tags,

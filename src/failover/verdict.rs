@@ -48,17 +48,25 @@ impl Verdict {
 #[must_use]
 pub fn verdict(situation: &Situation<'_>, policy: &Policy) -> Verdict {
     let Some(primary) = situation.primary() else { return Verdict::Stranger };
-    match &primary.sight {
+    fate(situation, policy, primary)
+}
+
+/// Judges a server that is the primary, or may have become it.
+pub(super) fn fate(situation: &Situation<'_>, policy: &Policy, server: &ServerView) -> Verdict {
+    let recorded = &situation.record.primary;
+    match &server.sight {
         Sight::Awaited => Verdict::Unsure,
-        Sight::Answers(answer) if answer.system != situation.record.primary.system => {
-            Verdict::Stranger
-        }
+        Sight::Answers(answer) if answer.system != recorded.system => Verdict::Stranger,
         Sight::Answers(answer) => match answer.role {
-            // On a branch that is not the recorded one: others promoted it, and it is followed.
+            // It lost the branch that it wrote: somebody restored it from before.
+            Standing::Primary { .. } if answer.timeline.is_some_and(|t| t < recorded.timeline) => {
+                Verdict::Stranger
+            }
+            // On a newer branch than the recorded one: others promoted it, and it is followed.
             Standing::Primary { .. } => Verdict::Lives,
             Standing::Standby { .. } => Verdict::Demoted,
         },
-        Sight::Missing(missing) => of_missing(situation, policy, primary, *missing),
+        Sight::Missing(missing) => of_missing(situation, policy, server, *missing),
     }
 }
 
@@ -72,8 +80,9 @@ fn of_missing(
     if missing.since < situation.awake_since {
         return Verdict::Unsure;
     }
+    let others = situation.servers.iter().filter(|other| other.id != primary.id);
     let witnesses: Vec<Witness> =
-        situation.others().filter_map(|other| witness(other, primary, policy)).collect();
+        others.filter_map(|other| witness(situation, other, primary, policy)).collect();
     if witnesses.is_empty() {
         return Verdict::NoWitness;
     }
@@ -93,6 +102,29 @@ fn of_missing(
     let silent = missing.silent.is_some_and(|silent| silent >= policy.silent_after);
     let all_silent = witnesses.iter().all(|w| matches!(w.says, Says::Cut | Says::Silent));
     if silent && all_silent { Verdict::Hung } else { Verdict::Unsure }
+}
+
+/// Whether a server that was chosen is gone. Where there is nobody who could follow it, the old
+/// primary, if it answers, shows that it is not us who are cut off.
+pub(super) fn is_gone(situation: &Situation<'_>, policy: &Policy, chosen: &ServerView) -> bool {
+    match (fate(situation, policy, chosen), &chosen.sight) {
+        (Verdict::Dead | Verdict::Hung, _) => true,
+        (Verdict::NoWitness, Sight::Missing(missing)) => {
+            let silent = missing.silent.is_some_and(|silent| silent >= policy.silent_after);
+            let answers = situation.primary().is_some_and(|old| old.answer().is_some());
+            answers && !missing.restarting && (missing.gone >= ATTEMPTS || silent)
+        }
+        (
+            Verdict::Lives
+            | Verdict::Demoted
+            | Verdict::Restarting
+            | Verdict::Isolated(_)
+            | Verdict::Unsure
+            | Verdict::Stranger
+            | Verdict::NoWitness,
+            _,
+        ) => false,
+    }
 }
 
 /// One refusal may be a full queue; two are not.
@@ -118,9 +150,17 @@ enum Says {
 }
 
 /// What a server that answers has to say of the primary, if it is a standby of that system.
-fn witness(other: &ServerView, primary: &ServerView, policy: &Policy) -> Option<Witness> {
+fn witness(
+    situation: &Situation<'_>,
+    other: &ServerView,
+    primary: &ServerView,
+    policy: &Policy,
+) -> Option<Witness> {
     let answer = other.answer()?;
     let Standing::Standby { receiver, .. } = answer.role else { return None };
+    if answer.system != situation.record.primary.system {
+        return None;
+    }
     let says = match receiver {
         Receiver::Idle => Says::Cut,
         // It follows another standby: it is as alive as that one, which speaks for itself.

@@ -27,6 +27,8 @@ pub enum Why {
     Grace,
     /// The last automatic failover was a moment ago.
     TooSoon,
+    /// The primary is lost, and another tool promoted this one: it is followed, not rivalled.
+    PromotedElsewhere(Arc<str>),
     /// The primary is lost: its place is claimed.
     Claiming(Verdict),
     /// Standbys are being frozen.
@@ -126,6 +128,20 @@ pub enum Refusal {
     CalledOff,
     /// A step did not come to its end in time.
     StepTimedOut,
+    /// Another tool promoted this one.
+    PromotedElsewhere(Arc<str>),
+    /// Too few of those who can acknowledge for the primary could be frozen.
+    TooFewStandbys {
+        /// How many could be.
+        reached: usize,
+        /// How many must be.
+        needed: usize,
+    },
+    /// The chosen server was lost before it took over.
+    ChosenLost(Arc<str>),
+    /// It is begun, and waits for this: for a server that comes back, or for an order that allows
+    /// more.
+    Waits(Box<Why>),
 }
 
 impl Why {
@@ -142,6 +158,7 @@ impl Why {
             Self::Evidence(_) => "evidence",
             Self::Grace => "grace",
             Self::TooSoon => "too_soon",
+            Self::PromotedElsewhere(_) => "promoted_elsewhere",
             Self::Claiming(_) => "claiming",
             Self::Freezing => "freezing",
             Self::NotRevoked { .. } => "not_revoked",
@@ -201,6 +218,18 @@ impl fmt::Display for Refusal {
             Self::LostInBetween => out.write_str("the primary was lost in the middle of it"),
             Self::CalledOff => out.write_str("an operator called it off"),
             Self::StepTimedOut => out.write_str("a step took too long; nothing was changed"),
+            Self::PromotedElsewhere(server) => write!(
+                out,
+                "another tool promoted {server}: it is followed once the primary is gone for \
+                 certain; if it is not wanted, stop it"
+            ),
+            Self::TooFewStandbys { reached, needed } => write!(
+                out,
+                "only {reached} of the {needed} standbys that could hold an acknowledged write \
+                 answer; nothing was changed"
+            ),
+            Self::ChosenLost(server) => write!(out, "{server} was lost before it took over"),
+            Self::Waits(why) => write!(out, "it is begun, and waits: {why}"),
         }
     }
 }
@@ -231,6 +260,9 @@ impl fmt::Display for Why {
             Self::TooSoon => out.write_str(
                 "no second automatic failover within 30 s of the last: run `pgsteer failover`",
             ),
+            Self::PromotedElsewhere(server) => {
+                write!(out, "no failover: another tool promoted {server}")
+            }
             Self::Claiming(verdict) => write!(out, "the primary {verdict}: taking over"),
             Self::Freezing => out.write_str("standbys are being cut off from the old primary"),
             Self::NotRevoked { frozen, needed, missing } => {

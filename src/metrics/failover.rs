@@ -174,6 +174,7 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         Why::Evidence(_) => Blocked::Evidence,
         Why::Grace => Blocked::Grace,
         Why::TooSoon => Blocked::TooSoon,
+        Why::PromotedElsewhere(_) => Blocked::PromotedElsewhere,
         Why::NotRevoked { .. } => Blocked::NotRevoked,
         Why::NoCandidate => Blocked::NoCandidate,
         Why::TooMuchLoss { .. } => Blocked::TooMuchLoss,

@@ -221,6 +221,8 @@ labels! {
         Grace = "grace",
         /// The last automatic failover was a moment ago.
         TooSoon = "too_soon",
+        /// Another tool promoted a server: it is followed, not rivalled.
+        PromotedElsewhere = "promoted_elsewhere",
         /// Too few standbys are frozen.
         NotRevoked = "not_revoked",
         /// Nobody may be promoted.

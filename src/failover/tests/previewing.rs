@@ -1,0 +1,88 @@
+//! What an order would do, told before it is given.
+
+use super::*;
+
+/// `a` is dead, and both standbys are there.
+fn dead() -> Scene {
+    scene().see(A, gone(5)).see(B, idle(900)).see(C, idle(950))
+}
+
+fn any(to: Option<&str>) -> Order {
+    failover_order(to, MaxLoss::Any)
+}
+
+#[test]
+fn a_failover_names_its_candidate_and_its_loss() {
+    let told = dead().preview(&any(None));
+    let expected = Preview {
+        kind: Kind::Failover,
+        verdict: Verdict::Dead,
+        from: Arc::from("a"),
+        to: Some(Arc::from("c")),
+        loss: Loss::None,
+        busy: 0,
+        refusal: None,
+    };
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn without_enough_standbys_the_loss_is_what_is_known() {
+    let loss = |scene: Scene| scene.preview(&any(None)).loss;
+    assert_eq!(loss(dead().see(B, gone(5))), Loss::AtMost(50));
+    assert_eq!(loss(dead().promise(asynchronous())), Loss::AtMost(50));
+    let unknown = dead().promise(asynchronous()).with(|s| s.acknowledged = Acknowledged::Unknown);
+    assert_eq!(loss(unknown), Loss::Unknown { at_least: 0 });
+}
+
+/// What another one holds more is taken over before.
+#[test]
+fn whoever_is_named_loses_no_more_than_the_most_advanced() {
+    let told = dead().promise(asynchronous()).preview(&any(Some("b")));
+    assert_eq!((told.to.as_deref(), told.loss), (Some("b"), Loss::AtMost(50)));
+}
+
+#[test]
+fn a_failover_that_would_be_refused_says_so() {
+    let off = |scene: Scene| scene.with(|scene| scene.policy.mode = Mode::Off);
+    let name = Arc::from;
+    let never = dead().with(|scene| scene.at(B).tags.priority = 0);
+    let cases = [
+        (off(dead()), None, Refusal::ModeOff),
+        (scene(), None, Refusal::PrimaryLives),
+        (dead(), Some("z"), Refusal::NoSuchServer(name("z"))),
+        (dead(), Some("a"), Refusal::IsPrimary(name("a"))),
+        (never, Some("b"), Refusal::MayNotLead(name("b"))),
+        (dead().see(B, gone(5)), Some("b"), Refusal::NotAStandby(name("b"))),
+        (dead().see(B, gone(5)).see(C, gone(5)), None, Refusal::NoCandidate),
+        (dead().see(C, primary_on(2)), None, Refusal::PromotedElsewhere(name("c"))),
+        (dead().phase(Phase::Draining(switchover())), None, Refusal::Busy),
+    ];
+    for (scene, to, refusal) in cases {
+        assert_eq!(scene.preview(&any(to)).refusal, Some(refusal));
+    }
+    let waiting = dead().phase(Phase::Revoking(failover()));
+    assert_eq!(waiting.preview(&any(None)).refusal, None, "it adds to the one under way");
+}
+
+#[test]
+fn a_switchover_names_its_candidate_or_why_not() {
+    let told = scene().with(|scene| scene.busy = 3).preview(&switchover_order(Some("c")));
+    assert_eq!((told.to.as_deref(), told.loss, told.busy), (Some("c"), Loss::None, 3));
+    assert_eq!((told.kind, told.refusal), (Kind::Switchover, None));
+    let refused = |scene: Scene, to| scene.preview(&switchover_order(to)).refusal;
+    assert_eq!(refused(dead(), None), Some(Refusal::PrimaryLost));
+    let far = scene().see(B, gone(1));
+    assert_eq!(refused(far, Some("b")), Some(Refusal::NotAStandby(Arc::from("b"))));
+    let busy = scene().phase(Phase::Draining(switchover()));
+    assert_eq!(refused(busy, None), Some(Refusal::Busy));
+}
+
+#[test]
+fn to_call_it_off_is_possible_until_somebody_was_chosen() {
+    let refused = |scene: Scene| scene.preview(&Order::Abort).refusal;
+    assert_eq!(refused(scene()), Some(Refusal::Idle));
+    assert_eq!(refused(revoking()), None);
+    assert_eq!(refused(handing()), None);
+    assert_eq!(refused(promoting()), Some(Refusal::TooLate));
+}

@@ -1,0 +1,200 @@
+//! While the primary is well: promises, lost standbys, former primaries.
+
+use super::*;
+use crate::failover::WeakPromise;
+
+const MANUAL: fn(&mut Scene) = |scene| scene.policy.mode = Mode::Manual;
+
+/// Its settings have promised this for five seconds.
+fn promises(promise: Promise) -> Scene {
+    scene().with(|scene| scene.promise = Some((promise, ms(NOW - 5_000))))
+}
+
+fn recorded(scene: &Scene) -> Option<Promise> {
+    scene.written().map(|record| record.promise)
+}
+
+/// `b` is the primary on timeline 2, which left timeline 1 at [`END`] by our doing.
+fn changed() -> Scene {
+    let role =
+        Standing::Standby { received: lsn(END), replayed: lsn(END), receiver: streams(B, 1) };
+    let mut scene = scene().see(B, primary_on(2)).see(A, gone(5)).see(C, answers(2, role));
+    scene.at(B).history = Some(left_at(END));
+    scene.record.primary.server = Arc::from("b");
+    scene.record.primary.timeline = Timeline(2);
+    scene.record.promise = quorum(1, &["a", "c"]);
+    scene.record.changes.push(change(By::Evidence, "a", "b"));
+    scene
+}
+
+#[test]
+fn nothing_is_done_while_all_is_well() {
+    assert_eq!(scene().decide(), Decision::wait(Why::AllWell));
+    assert_eq!(changed().decide(), Decision::wait(Why::AllWell));
+    assert_eq!(promises(quorum(1, &["b", "c"])).decide(), Decision::wait(Why::AllWell));
+}
+
+#[test]
+fn a_weaker_promise_is_recorded_at_once() {
+    let weak = Promise::Asynchronous(WeakPromise::Anyone);
+    let scene = promises(weak.clone());
+    assert_eq!(recorded(&scene), Some(weak));
+    assert_eq!(scene.written().unwrap().epoch, scene.record.epoch);
+}
+
+#[test]
+fn a_stronger_promise_is_recorded_once_a_commit_proved_it() {
+    let strong = quorum(1, &["b", "c"]);
+    let scene = promises(strong.clone()).promise(asynchronous());
+    assert_eq!(scene.acts(), [Act::Prove(A)]);
+    let proved = |at| scene.clone().with(|scene| scene.proved = Some(ms(at)));
+    assert_eq!(recorded(&proved(NOW - 5_001)), None, "before it was seen");
+    assert_eq!(recorded(&proved(NOW - 5_000)), Some(strong));
+}
+
+/// What is frozen by the recorded promise must be enough for the one in use.
+#[test]
+fn a_quorum_that_the_recorded_one_does_not_cover_is_not_counted_on() {
+    let unproved = Promise::Asynchronous(WeakPromise::NotSeen);
+    let cases = [
+        ((2, &["b", "c", "d"][..]), (1, &["b", "c", "d"][..]), true),
+        ((1, &["b", "c"][..]), (1, &["b", "c", "d"][..]), true),
+        ((1, &["b", "c"][..]), (1, &["c", "d"][..]), true),
+        ((1, &["b", "c", "d"][..]), (2, &["b", "c", "d"][..]), false),
+        ((1, &["b", "c"][..]), (1, &["b"][..]), false),
+        ((1, &["b", "c", "d"][..]), (2, &["b", "c"][..]), false),
+        ((2, &["b", "c", "d"][..]), (2, &["b", "c"][..]), false),
+        ((2, &["b", "c", "d"][..]), (1, &["b", "c"][..]), true),
+    ];
+    for ((w, cohort), (next, now), uncovered) in cases {
+        let scene = promises(quorum(next, now)).promise(quorum(w, cohort));
+        let expected = uncovered.then(|| unproved.clone());
+        assert_eq!(recorded(&scene), expected, "{w} of {cohort:?}, then {next} of {now:?}");
+    }
+}
+
+/// Whoever is missing may be the very one who is to confirm it.
+#[test]
+fn a_proof_that_does_not_come_holds_up_no_repair() {
+    let scene = promises(quorum(1, &["b", "c"])).promise(asynchronous()).see(C, idle(END));
+    assert_eq!(scene.acts(), [Act::Prove(A), Act::Repoint { server: C, to: A }]);
+}
+
+#[test]
+fn a_fenced_primary_is_freed_and_not_asked_for_a_proof() {
+    assert_eq!(scene().fence(A, 0).acts(), [Act::Unfence(A)]);
+    let scene = promises(quorum(1, &["b", "c"])).promise(asynchronous()).fence(A, 0);
+    assert_eq!(scene.acts(), [Act::Unfence(A)]);
+}
+
+#[test]
+fn in_off_only_the_promise_is_followed() {
+    let off = |scene: Scene| scene.with(|scene| scene.policy.mode = Mode::Off);
+    let weak = Promise::Asynchronous(WeakPromise::Anyone);
+    assert_eq!(recorded(&off(promises(weak.clone()))), Some(weak));
+    assert_eq!(off(scene().freeze(C, END)).acts(), []);
+    assert_eq!(off(changed().see(A, primary_on(1))).acts(), []);
+}
+
+#[test]
+fn a_standby_that_hears_from_nobody_follows_the_primary_again() {
+    let repoint = [Act::Repoint { server: C, to: A }];
+    assert_eq!(scene().see(C, idle(END)).acts(), repoint);
+    assert_eq!(scene().freeze(C, END).acts(), repoint, "one that we froze");
+    assert_eq!(scene().see(C, standby(END, Receiver::Hidden)).acts(), []);
+    let unknown = Receiver::Streams { from: None, heard: Duration::ZERO };
+    assert_eq!(scene().see(C, standby(END, unknown)).acts(), [], "from whom can't be told");
+}
+
+#[test]
+fn in_manual_only_what_we_did_ourselves_is_put_in_order() {
+    assert_eq!(scene().see(C, idle(END)).with(MANUAL).acts(), [], "an operator's business");
+    let repoint = |to| [Act::Repoint { server: C, to }];
+    assert_eq!(scene().freeze(C, END).with(MANUAL).acts(), repoint(A));
+    let missed = changed().see(C, idle(END)).with(MANUAL);
+    assert_eq!(missed.acts(), repoint(B), "it missed our change");
+    let theirs = missed.with(|scene| scene.record.changes = vec![change(By::Outside, "a", "b")]);
+    assert_eq!(theirs.acts(), []);
+    let role =
+        Standing::Standby { received: lsn(END), replayed: lsn(END), receiver: Receiver::Idle };
+    let followed = changed().see(C, answers(2, role)).with(MANUAL);
+    assert_eq!(followed.acts(), [], "it had followed");
+}
+
+#[test]
+fn a_standby_follows_only_if_it_holds_nothing_that_the_primary_lacks() {
+    let held = |received, replayed| {
+        let role = Standing::Standby {
+            received: lsn(received),
+            replayed: lsn(replayed),
+            receiver: Receiver::Idle,
+        };
+        changed().see(C, answers(1, role)).acts()
+    };
+    let repoint = [Act::Repoint { server: C, to: B }];
+    assert_eq!(held(END, END), repoint);
+    assert_eq!(held(END + 30, END), repoint, "a record that never arrived whole");
+    assert_eq!(held(END + 1, END + 1), []);
+    let unknown = changed().see(C, idle(END)).with(|scene| scene.at(B).history = None);
+    assert_eq!(unknown.acts(), [], "where the branch was left is not known");
+}
+
+#[test]
+fn a_standby_behind_a_standby_stays_unless_its_word_counts() {
+    let behind = scene().see(C, follows(B));
+    assert_eq!(behind.acts(), [Act::Repoint { server: C, to: A }]);
+    assert_eq!(behind.promise(quorum(1, &["b"])).acts(), []);
+}
+
+#[test]
+fn a_standby_of_a_former_primary_is_taken_from_it() {
+    let scene = changed().see(A, primary_on(1)).see(C, standby(END, streams(A, 1)));
+    assert!(scene.acts().contains(&Act::Repoint { server: C, to: B }));
+}
+
+#[test]
+fn a_standby_of_another_system_is_left_alone() {
+    let stranger = match idle(END) {
+        Sight::Answers(answer) => Sight::Answers(Testimony { system: THEIRS, ..answer }),
+        Sight::Awaited | Sight::Missing(_) => Sight::Awaited,
+    };
+    assert_eq!(scene().see(C, stranger).acts(), []);
+}
+
+#[test]
+fn a_former_primary_is_fenced_if_we_made_the_change() {
+    let scene = changed().see(A, primary_on(1));
+    assert_eq!(scene.acts(), [Act::Fence(A)]);
+    assert_eq!(scene.clone().fence(A, 0).acts(), [], "it is already");
+    assert_eq!(scene.clone().with(MANUAL).acts(), [Act::Fence(A)]);
+    let theirs = scene.with(|scene| scene.record.changes = vec![change(By::Outside, "a", "b")]);
+    assert_eq!(theirs.acts(), [], "another tool puts its own changes in order");
+}
+
+/// Two that were promoted from one branch give the next one the same number.
+#[test]
+fn a_rival_on_a_branch_of_the_same_number_is_fenced() {
+    assert_eq!(changed().see(C, primary_on(2)).acts(), [Act::Fence(C)]);
+}
+
+#[test]
+fn one_that_another_tool_promoted_is_not_fenced() {
+    assert_eq!(changed().see(C, primary_on(3)).acts(), []);
+}
+
+/// It may have been promoted when it was taken for gone, and the old primary went on.
+#[test]
+fn one_that_was_chosen_and_dropped_is_fenced_whatever_its_branch() {
+    let back = scene().see(B, primary_on(2)).with(|scene| {
+        scene.record.changes.push(change(By::Evidence, "b", "a"));
+    });
+    assert_eq!(back.acts(), [Act::Fence(B)]);
+}
+
+#[test]
+fn a_primary_of_another_system_is_left_alone() {
+    let role = Standing::Primary { flushed: lsn(END) };
+    let timeline = Some(Timeline(1));
+    let other = Sight::Answers(Testimony { at: ms(NOW), system: THEIRS, timeline, role });
+    assert_eq!(changed().see(A, other).acts(), []);
+}

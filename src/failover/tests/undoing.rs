@@ -1,0 +1,78 @@
+//! Back to the primary of before.
+
+use super::*;
+
+fn settles(scene: &Scene) -> bool {
+    let before = &scene.record;
+    scene.written().is_some_and(|record| {
+        assert_eq!((&record.primary, record.epoch), (&before.primary, before.epoch));
+        assert_eq!((&record.promise, &record.changes), (&before.promise, &before.changes));
+        record.phase == Phase::Stable
+    })
+}
+
+/// Both standbys are frozen, and `a` answers again.
+fn back() -> Scene {
+    revoking().freeze(B, END).freeze(C, END).see(A, primary_on(1))
+}
+
+#[test]
+fn a_primary_that_comes_back_before_the_choice_stays() {
+    for by in [By::Evidence, By::Operator] {
+        let scene = back().phase(Phase::Revoking(Operation { by, ..failover() }));
+        assert_eq!(scene.why(), Why::Aborting(Refusal::PrimaryBack));
+        assert!(settles(&scene));
+        assert_eq!(scene.answer(), Some(Err(Refusal::PrimaryBack)));
+    }
+}
+
+#[test]
+fn an_operator_calls_it_off_before_the_choice() {
+    let scene = revoking().freeze(B, END).freeze(C, END).order(Order::Abort);
+    assert!(settles(&scene));
+    assert_eq!(scene.answer(), Some(Err(Refusal::CalledOff)));
+}
+
+#[test]
+fn everybody_gets_back_what_he_had() {
+    let unfrozen = |scene: &Scene| {
+        let undo = scene.acts().into_iter().filter(|act| matches!(act, Act::Unfreeze(_)));
+        undo.collect::<Vec<_>>()
+    };
+    assert_eq!(unfrozen(&back()), [Act::Unfreeze(B), Act::Unfreeze(C)]);
+    assert_eq!(
+        unfrozen(&back().see(C, follows(A)).with(|s| s.at(C).frozen = None)),
+        [Act::Unfreeze(B)]
+    );
+}
+
+#[test]
+fn a_standby_that_does_not_answer_holds_up_nothing() {
+    let scene = back().see(C, gone(5));
+    assert!(settles(&scene));
+    assert!(!scene.acts().contains(&Act::Unfreeze(C)));
+}
+
+/// Recorded as stable, clients would be let through to it.
+#[test]
+fn a_primary_that_takes_no_writes_is_freed_before_it_is_recorded_as_stable() {
+    let scene = back().fence(A, 0);
+    assert_eq!(scene.acts(), [Act::Unfence(A)]);
+    assert!(settles(&scene.with(|scene| scene.at(A).fenced = None)));
+}
+
+#[test]
+fn a_fenced_primary_of_which_nothing_is_known_yet_is_waited_for() {
+    let order =
+        |scene: Scene| scene.order(Order::Abort).fence(A, 0).see(B, idle(END)).see(C, idle(END));
+    let unsure = order(revoking()).see(A, gone(1));
+    assert_eq!(unsure.acts(), []);
+    assert!(settles(&order(revoking()).see(A, gone(2))), "it is dead, and frees nobody");
+}
+
+#[test]
+fn what_another_tool_promoted_meanwhile_ends_it() {
+    let scene = revoking().freeze(B, END).see(C, primary_on(2));
+    assert_eq!(scene.why(), Why::Aborting(Refusal::PromotedElsewhere(Arc::from("c"))));
+    assert!(settles(&scene));
+}
