@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build     a C compiler, libclang (for PostgreSQL's grammar), Rust
 #   scripts/setup.sh demo      ... and PostgreSQL
-#   scripts/setup.sh test      ... and psql, promtool
+#   scripts/setup.sh test      ... and psql, openssl, Prometheus
 #   scripts/setup.sh bench     ... and PgBouncer
 #   scripts/setup.sh all       ... and Python, Node.js (drivers, other PostgreSQL versions)
 #
@@ -148,12 +148,13 @@ check_rust() {
     esac
 }
 
-# promtool checks our metrics. It comes in Debian's package of Prometheus, which would start a
-# service; so the package is only unpacked, into target/tools.
-fetch_promtool() {
-    if has promtool || [ -x target/tools/promtool ]; then return 0; fi
-    has apt-get || die "missing: promtool (part of Prometheus). Put it on the PATH."
-    say "unpacking promtool from Debian's package of Prometheus into target/tools"
+# Prometheus scrapes us, and promtool checks our metrics and alerts. Debian's package would start a
+# service; so it is only unpacked, into target/tools.
+fetch_prometheus() {
+    if has prometheus && has promtool; then return 0; fi
+    if [ -x target/tools/prometheus ] && [ -x target/tools/promtool ]; then return 0; fi
+    has apt-get || die "missing: prometheus and promtool. Put them on the PATH."
+    say "unpacking Debian's package of Prometheus into target/tools"
     local dir
     dir=$(mktemp -d)
     # apt-get downloads into the working directory, as another user when we are root.
@@ -161,7 +162,7 @@ fetch_promtool() {
     (cd "$dir" && { apt-get download -qq prometheus || { as_root apt-get update -qq && apt-get download -qq prometheus; }; } &&
         dpkg -x prometheus_*.deb unpacked) >&2
     mkdir -p target/tools
-    cp "$dir/unpacked/usr/bin/promtool" target/tools/
+    cp "$dir/unpacked/usr/bin/prometheus" "$dir/unpacked/usr/bin/promtool" target/tools/
     rm -rf "$dir"
 }
 
@@ -174,4 +175,4 @@ if [ "${#words[@]}" -gt 0 ]; then
     [ "${#words[@]}" -eq 0 ] || die "still missing after the installation: ${words[*]}"
 fi
 check_rust
-case $what in test | all) fetch_promtool ;; esac
+case $what in test | all) fetch_prometheus ;; esac

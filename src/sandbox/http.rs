@@ -24,7 +24,10 @@ pub struct Answer {
 }
 
 /// `GET path`.
-pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+///
+/// # Errors
+/// Nobody listens there, what came is no HTTP, or it stopped in the middle.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, SILENCE_MAX)?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;

@@ -39,6 +39,7 @@ pub use cluster::Template;
 pub use error::SandboxError;
 pub use find::Postgres;
 pub use http::Answer;
+pub use http::get;
 pub use plan::Auth;
 pub use plan::Durability;
 pub use plan::Plan;

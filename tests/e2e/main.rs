@@ -27,6 +27,7 @@ mod bad_input;
 mod cancel;
 mod catalogs;
 mod consistency;
+mod dashboards;
 mod demo;
 mod doctor;
 mod drivers;

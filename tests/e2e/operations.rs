@@ -8,6 +8,7 @@ use crate::support::await_that;
 use crate::support::cluster;
 use crate::support::command;
 use crate::support::proxy;
+use crate::support::tool;
 use pgsteer::sandbox::Plan;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -167,9 +168,7 @@ fn a_reload_takes_no_server_for_another() {
 
 /// Prometheus's own checker; Debian's package prometheus has it.
 fn metrics_are_well_formed(house: &House) {
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/promtool");
-    let program = if fetched.exists() { fetched } else { "promtool".into() };
-    let mut checker = std::process::Command::new(program)
+    let mut checker = std::process::Command::new(tool("promtool"))
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

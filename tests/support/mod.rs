@@ -2,6 +2,7 @@
 
 mod house;
 pub mod ledger;
+mod prometheus;
 mod proxy;
 mod seed;
 mod template;
@@ -13,6 +14,8 @@ pub use house::await_that;
 pub use house::connect;
 pub use house::end_backends;
 pub use house::proxy;
+pub use prometheus::Prometheus;
+pub use prometheus::tool;
 pub use proxy::command;
 pub use proxy::program;
 pub use seed::Dice;

@@ -1,0 +1,209 @@
+//! The dashboards and the alerts that we ship, asked of a real Prometheus that scrapes a proxy
+//! under load: each query of each panel has an answer.
+
+use crate::support::Blueprint;
+use crate::support::House;
+use crate::support::Prometheus;
+use crate::support::await_that;
+use crate::support::tool;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+/// More clients than a pool has backends, so that some wait.
+const CLIENTS: usize = 12;
+
+fn dashboards() -> Vec<(String, Value)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards");
+    let mut found: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap())
+        })
+        .collect();
+    found.sort_by(|one, two| one.0.cmp(&two.0));
+    assert!(!found.is_empty(), "no dashboards");
+    found
+}
+
+fn panels(dashboard: &Value) -> Vec<&Value> {
+    let all = dashboard["panels"].as_array().unwrap().iter();
+    all.filter(|panel| panel["type"] != "row").collect()
+}
+
+/// Every query, as Grafana would send it with all variables on "All".
+fn queries(dashboard: &Value) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for panel in panels(dashboard) {
+        for target in panel["targets"].as_array().unwrap() {
+            let text = target["expr"].as_str().unwrap();
+            let text = text
+                .replace("$__rate_interval", "10s")
+                .replace("$__interval", "10s")
+                .replace("$__range", "60s");
+            let text = ["$job", "$instance", "$server"]
+                .iter()
+                .fold(text, |text, variable| text.replace(variable, ".*"));
+            assert!(!text.contains('$'), "an unknown variable: {text}");
+            found.push((panel["title"].as_str().unwrap().to_owned(), text));
+        }
+    }
+    found
+}
+
+#[test]
+fn dashboards_are_well_formed() {
+    const KINDS: [&str; 4] = ["row", "stat", "timeseries", "state-timeline"];
+    for (name, dashboard) in dashboards() {
+        assert!(dashboard["id"].is_null(), "{name}: an id belongs to one Grafana");
+        assert!(dashboard["uid"].as_str().unwrap().starts_with("pgsteer-"), "{name}");
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        let kinds: Vec<_> = variables.iter().map(|v| v["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds[0], "datasource", "{name}: the datasource can be chosen");
+        let mut ids = BTreeSet::new();
+        let mut cells = BTreeSet::new();
+        for panel in dashboard["panels"].as_array().unwrap() {
+            let title = format!("{name}: {}", panel["title"]);
+            assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: the id is taken");
+            assert!(KINDS.contains(&panel["type"].as_str().unwrap()), "{title}");
+            let place = |side: &str| panel["gridPos"][side].as_u64().unwrap();
+            for x in place("x")..place("x") + place("w") {
+                assert!(x < 24, "{title}: outside of the grid");
+                for y in place("y")..place("y") + place("h") {
+                    assert!(cells.insert((x, y)), "{title}: lies on another panel");
+                }
+            }
+            if panel["type"] == "row" {
+                continue;
+            }
+            assert!(panel["description"].as_str().is_some_and(|text| text.len() > 20), "{title}");
+            assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}: no unit");
+            for target in panel["targets"].as_array().unwrap() {
+                let text = target["expr"].as_str().unwrap();
+                assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
+                assert!(text.contains("$job") && text.contains("$instance"), "{title}: {text}");
+                assert!(!text.contains("rate(") || text.contains("$__rate_interval"), "{title}");
+                assert!(!text.contains("[5m]"), "{title}: a range of its own");
+            }
+        }
+    }
+}
+
+#[test]
+fn alerts_fire_on_what_they_are_for_and_on_nothing_else() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
+    for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]] {
+        let done = Command::new(tool("promtool")).args(arguments).current_dir(&dir).output();
+        let done = done.expect("promtool is missing: scripts/setup.sh test fetches it");
+        let said = [done.stdout, done.stderr].concat();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&said));
+    }
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let (rules, tests) = (read("alerts.yml"), read("alerts.test.yml"));
+    for name in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        for arm in ["fires", "keeps silent"] {
+            assert!(tests.contains(&format!("- name: {name} {arm}\n")), "{name} {arm}: no test");
+        }
+    }
+}
+
+/// Clients that read, write and err until they are told to stop.
+fn load(house: &House, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    house.wire().run("CREATE TABLE IF NOT EXISTS orders (client int, number int)");
+    let client = |client: usize| {
+        let mut wire = house.wire();
+        let stop = Arc::clone(stop);
+        std::thread::spawn(move || {
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                wire.query(&format!("INSERT INTO orders VALUES ({client}, {number})"));
+                wire.query("SELECT count(*) FROM orders");
+                if number % 16 == 0 {
+                    wire.query("SELECT 1/0");
+                    wire.extended("SELECT * FROM nowhere");
+                }
+            }
+        })
+    };
+    (0..CLIENTS).map(client).collect()
+}
+
+/// Waits until each query of a dashboard has a value, and returns them.
+fn answers(prometheus: &Prometheus, name: &str) -> Vec<(String, Vec<f64>)> {
+    let (_, dashboard) = dashboards().into_iter().find(|(own, _)| own == name).unwrap();
+    let mut found = Vec::new();
+    for (title, query) in queries(&dashboard) {
+        let mut values = Vec::new();
+        await_that(&format!("{name}, {title}: {query}"), || {
+            let last = prometheus.query(&query);
+            values = last.unwrap_or_else(|why| panic!("{title}: {query}: {why}"));
+            values.iter().any(|value| value.is_finite())
+        });
+        found.push((title, values));
+    }
+    found
+}
+
+fn alerts(prometheus: &Prometheus) -> Vec<Value> {
+    let answer = prometheus.get("/api/v1/rules").unwrap().body;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    answer["data"]["groups"][0]["rules"].as_array().unwrap().clone()
+}
+
+#[test]
+fn every_panel_has_an_answer_while_clients_are_at_work_and_moves_in_a_failover() {
+    let house = Blueprint::new()
+        .servers(|plan| {
+            plan.log(pgsteer::sandbox::StatementLog::Off)
+                .setting("synchronous_standby_names", "ANY 1 (standby1, standby2)")
+                .setting("wal_retrieve_retry_interval", "100ms")
+        })
+        .set("pool.size", "4")
+        .set("failover.mode", "auto")
+        .build();
+    let prometheus = Prometheus::start(house.proxy.http_address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = load(&house, &stop);
+    answers(&prometheus, "overview.json");
+    for rule in alerts(&prometheus) {
+        assert_eq!(rule["health"], "ok", "{rule}");
+        assert!(rule["state"] != "firing", "all is well, and yet: {rule}");
+    }
+    await_that("pgsteer is armed", || house.status()["failover"]["armed"] == true);
+    let query = |text: &str| prometheus.query(text).unwrap();
+    let epoch = query("max(pgsteer_epoch)")[0];
+    let primary =
+        r#"pgsteer_server_role{role="primary"} == 1 and on (server) pgsteer_server_up == 1"#;
+    assert_eq!(query(primary).len(), 1);
+
+    house.server("primary").kill9().unwrap();
+
+    await_that("the epoch is seen to rise", || query("max(pgsteer_epoch)")[0] > epoch);
+    let moved = answers(&prometheus, "failover.json");
+    let value = |title: &str| {
+        let found = moved.iter().find(|(own, _)| own == title);
+        found.unwrap_or_else(|| panic!("no panel {title}")).1.clone()
+    };
+    assert!(value("Time of a change")[0] > 0.0, "{moved:?}");
+    assert!(value("Timeline of each server").iter().any(|timeline| *timeline >= 2.0));
+    assert_eq!(value("Lost by the last"), [0.0]);
+    await_that("the alert on the change fires", || {
+        let fires =
+            |rule: &Value| rule["name"] == "PgsteerPrimaryChanged" && rule["state"] == "firing";
+        alerts(&prometheus).iter().any(fires)
+    });
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().unwrap();
+    }
+}
