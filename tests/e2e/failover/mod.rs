@@ -4,6 +4,7 @@
 mod kills;
 mod losses;
 mod pauses;
+mod switchovers;
 mod vetoes;
 
 use crate::support::Blueprint;

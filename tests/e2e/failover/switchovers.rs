@@ -1,0 +1,78 @@
+//! The primary hands over while clients are at work: no statement fails.
+
+use super::{await_armed, epoch, new_primary, ordered, primaries, quorum, settle, writing};
+use crate::support::House;
+use crate::support::await_that;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// How many times; `make test-all` sets more.
+fn rounds() -> usize {
+    let wished = std::env::var("PGSTEER_SWITCHOVERS").ok();
+    wished.map_or(4, |wished| wished.parse().unwrap())
+}
+
+/// Somebody who reads, with a statement that he prepared, and must never see an error.
+fn reader(
+    house: &House,
+    stop: &Arc<AtomicBool>,
+) -> (std::thread::JoinHandle<()>, Arc<AtomicUsize>) {
+    let answered = Arc::new(AtomicUsize::new(0));
+    let (stop, count, mut wire) = (Arc::clone(stop), Arc::clone(&answered), house.wire());
+    let thread = std::thread::spawn(move || {
+        while !stop.load(Ordering::SeqCst) {
+            let reply = wire.extended("SELECT count(*) FROM ledger");
+            assert!(reply.is_good(), "{reply:?}");
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (thread, answered)
+}
+
+#[test]
+fn switchovers_there_and_back_fail_no_statement() {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    let ledger = writing(&house);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (thread, answered) = reader(&house, &stop);
+    for round in 0..rounds() {
+        let (before, from) = (epoch(&house), new_primary(&house).name().to_owned());
+        let (code, said) = ordered(&house, &["switchover", "--yes"]);
+        assert_eq!(code, Some(0), "round {round}: {said}\n{}", house.proxy.log());
+        assert_eq!(epoch(&house), before + 1);
+        assert_ne!(new_primary(&house).name(), from, "round {round}");
+        ledger.await_more(200);
+        let read = answered.load(Ordering::SeqCst);
+        await_that("reads go on", || answered.load(Ordering::SeqCst) > read + 10);
+        await_that("the old primary follows", || {
+            let servers = house.status()["servers"].as_array().unwrap().clone();
+            servers.iter().filter(|server| server["state"] == "streaming").count() == 2
+        });
+        assert_eq!(primaries(&house).len(), 1);
+    }
+    stop.store(true, Ordering::SeqCst);
+    thread.join().unwrap();
+    let book = settle(ledger, new_primary(&house));
+    assert!(book.refused.is_empty() && book.in_doubt.is_empty(), "{:?}", book.refused);
+    eprintln!("{} acknowledged, longest wait {:?}", book.acknowledged.len(), book.longest);
+}
+
+#[test]
+fn a_transaction_that_does_not_end_calls_the_switchover_off_and_feels_nothing() {
+    let house = quorum().set("failover.drain_timeout", "1s").build();
+    await_armed(&house, "quorum");
+    let mut inside = house.wire();
+    inside.run("CREATE TABLE kept (i int)");
+    inside.run("BEGIN");
+    inside.run("INSERT INTO kept VALUES (1)");
+
+    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("still had a transaction open"), "{said}");
+    assert_eq!(new_primary(&house).name(), "primary");
+    inside.run("INSERT INTO kept VALUES (2)");
+    inside.run("COMMIT");
+    assert_eq!(house.server("primary").value("SELECT count(*) FROM kept").unwrap(), "2");
+}
