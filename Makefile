@@ -7,7 +7,7 @@ MAJORS ?= 13 14 16 17 18
 # How long `make soak` goes on, in minutes.
 MINUTES ?= 60
 
-.PHONY: help demo test test-all soak bench lint docs clean
+.PHONY: help demo test test-all soak bench bench-failover lint docs clean
 
 help:
 	@echo "make demo       a throw-away primary, two standbys and pgsteer in front; ARGS=\"lag 30s\""
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all   test, then on other PostgreSQL versions ($(MAJORS)) and other drivers"
 	@echo "make soak       the tests on real servers, over and over with new seeds; MINUTES=60"
 	@echo "make bench      what a proxy costs: pgbench direct, through PgBouncer and through pgsteer"
+	@echo "make bench-failover  how long a failover takes, as a distribution"
 	@echo "make lint       format and lints only"
 	@echo "make docs       the configuration's reference, and the documentation of the code"
 	@echo "make clean      removes what was built and fetched"
@@ -32,6 +33,7 @@ test-all: test
 	@scripts/setup.sh all
 	@scripts/test-versions.sh $(MAJORS)
 	@scripts/test-drivers.sh
+	PGSTEER_KILLS=10 PGSTEER_SWITCHOVERS=50 cargo test --locked --test e2e -- failover::
 
 soak:
 	@scripts/setup.sh test
@@ -40,6 +42,10 @@ soak:
 bench:
 	@scripts/setup.sh bench
 	cargo bench --locked --bench proxies -- $(ARGS)
+
+bench-failover:
+	@scripts/setup.sh demo
+	cargo bench --locked --bench failover -- $(ARGS)
 
 lint:
 	@scripts/setup.sh test
