@@ -42,7 +42,7 @@ pub use decide::decide;
 pub use gap::{Gap, Lack, Remedy, Statement, Weight};
 pub use loss::{Acknowledged, Loss, MaxLoss};
 pub use policy::{Demotion, Mode, Policy, Profile};
-pub use prerequisites::{FENCE, Onlooker, prerequisites};
+pub use prerequisites::{Onlooker, prerequisites};
 pub use preview::{Preview, preview};
 pub use promise::{Known, promise};
 pub use record::{
@@ -53,8 +53,8 @@ pub use situation::{
     Tags, Testimony,
 };
 pub use survey::{
-    Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole, Switch,
-    Upstream,
+    FENCE, Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole,
+    Switch, Upstream,
 };
 pub use sync_names::{InvalidSyncNames, SyncMethod, SyncNames};
 pub use verdict::{Verdict, verdict};

@@ -234,7 +234,7 @@ impl<'a> Set<'a> {
 
     fn of_primary(&self, name: &Arc<str>, survey: &Survey) -> Vec<Gap> {
         let mut gaps = Vec::new();
-        if is_fenced(survey) {
+        if survey.settings.is_fenced() {
             let reset = "ALTER SYSTEM RESET synchronous_standby_names; \
                          ALTER SYSTEM RESET default_transaction_read_only; \
                          SELECT pg_reload_conf()";
@@ -357,15 +357,6 @@ impl<'a> Set<'a> {
         Some(SyncNames::Listed { method: SyncMethod::Any, count, names })
     }
 }
-
-/// Whether it is fenced by us.
-fn is_fenced(survey: &Survey) -> bool {
-    let names = survey.settings.synchronous_names.as_ref();
-    names.is_ok_and(|names| names.names().iter().any(|name| &**name == FENCE))
-}
-
-/// The standby that does not exist, for which a fenced primary waits.
-pub const FENCE: &str = "pgsteer_fence";
 
 /// What our user needs, and how badly.
 const NEEDED: [(Right, Weight); 12] = [
@@ -638,7 +629,7 @@ mod tests {
         let mut alone = Set3::new();
         alone.0.truncate(1);
         assert!(alone.lacks(&Lack::NoStandby));
-        let fence = SyncNames::parse(FENCE).unwrap();
+        let fence = SyncNames::parse(crate::failover::FENCE).unwrap();
         let fenced = Set3::new().but(0, |s| s.settings.synchronous_names = Ok(fence));
         lacks(&fenced, Weight::Warns, "db0: it is fenced by an earlier change of primary", "RESET");
         let role = SurveyedRole::Standby { paused: false, receiving: Some(false) };

@@ -93,6 +93,17 @@ pub struct Settings {
     pub on: BTreeSet<Switch>,
 }
 
+/// The standby that does not exist, for which a fenced primary waits.
+pub const FENCE: &str = "pgsteer_fence";
+
+impl Settings {
+    /// Whether it carries our fence.
+    pub fn is_fenced(&self) -> bool {
+        let names = self.synchronous_names.as_ref();
+        names.is_ok_and(|names| names.names().iter().any(|name| &**name == FENCE))
+    }
+}
+
 /// A setting that is on or off, and matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Switch {

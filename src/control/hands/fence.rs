@@ -94,6 +94,24 @@ pub(super) async fn unfence(line: &mut Line<'_>, before: &Unfenced) -> Result<()
     setting::set(line, &settings).await
 }
 
+/// Whether a server, whatever it is, carries the fence.
+const CARRIES: &str = "SELECT s.reset_val FROM pg_catalog.pg_settings AS s \
+     WHERE s.name = 'synchronous_standby_names'";
+
+/// Takes the fence off a server that was fenced as a primary and is a standby now: made the
+/// primary again, it would wait for ever for a standby that does not exist. What it was set to
+/// before is given back, else what its own files say.
+pub(super) async fn lift(line: &mut Line<'_>, before: Option<&Unfenced>) -> Result<(), HandError> {
+    if first(&line.ask(CARRIES).await?) != Some(FENCE) {
+        return Ok(());
+    }
+    let settings = [
+        ("default_transaction_read_only", before.map(|before| before.read_only.as_str())),
+        ("synchronous_standby_names", before.map(|before| before.names.as_str())),
+    ];
+    setting::set(line, &settings).await
+}
+
 /// Where the log of a primary ends that takes no writes: with everything that was acknowledged.
 pub(super) async fn end_of_log(line: &mut Line<'_>) -> Result<Lsn, HandError> {
     let answers = line.all(&[FLUSH, END]).await?;

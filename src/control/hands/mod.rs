@@ -167,9 +167,19 @@ impl Hands {
         }
     }
 
-    /// Gives a server the archive back that a freeze took from it, once it can't mislead it: it
-    /// is the primary, or streams from one on the very same branch.
+    /// Puts back what our acts changed and what is of no use any more: the fence of a primary that
+    /// is a standby now; the archive that a freeze took, once it can't mislead: the server is the
+    /// primary, or streams from one on the very same branch.
     async fn mend(&self, hand: &Hand) -> Result<(), HandError> {
+        let fenced = hand
+            .surveyed()
+            .filter(|survey| survey.locked && !survey.is_primary() && survey.settings.is_fenced());
+        if fenced.is_some() {
+            let before = hand.notes.unfenced().await?;
+            let mut line = hand.acting(FENCE_MAX).await?;
+            fence::lift(&mut line, before.as_ref()).await?;
+            hand.survey_soon();
+        }
         let Some(before) = hand.notes.cut().await? else { return Ok(()) };
         let Some(survey) = hand.surveyed().filter(|survey| survey.locked) else { return Ok(()) };
         let follows = match survey.role {
@@ -302,7 +312,9 @@ impl Hands {
     /// Makes a standby the primary.
     pub async fn promote(&self, server: ServerId) -> Result<Promoted, HandError> {
         let hand = self.hand(server)?;
+        let before = hand.notes.unfenced().await?;
         let mut line = hand.acting(PROMOTE_MAX).await?;
+        fence::lift(&mut line, before.as_ref()).await?;
         let promoted = promote::promote(&mut line).await;
         hand.survey_soon();
         promoted

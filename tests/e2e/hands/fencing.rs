@@ -103,4 +103,10 @@ fn a_live_primary_restarts_as_a_standby_and_follows() {
     let name = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'primary'";
     assert_eq!(grip.server(FIRST).value(name).unwrap(), "1", "under its own name");
     grip.wait(grip.hands.unfence(PRIMARY)).unwrap_err();
+    // As a standby it carries no fence: the primary again one day, it would wait for nobody.
+    let names = "SHOW synchronous_standby_names";
+    let before = "ANY 1 (primary, standby1, standby2)";
+    grip.server(PRIMARY).await_value(names, before, "without its fence").unwrap();
+    let read_only = "SHOW default_transaction_read_only";
+    grip.server(PRIMARY).await_value(read_only, "off", "without its fence").unwrap();
 }

@@ -79,3 +79,19 @@ fn a_query_that_a_lock_conflicts_with_is_ended() {
     assert!(took < AWAKE, "{took:?}");
     assert_eq!(standby.value("SELECT count(*) FROM pg_class WHERE relname = 't'").unwrap(), "0");
 }
+
+/// A standby that still carries the fence of its time as a primary takes writes once promoted.
+#[test]
+fn a_promoted_standby_carries_no_fence() {
+    let grip = Grip::on(&Plan::new());
+    let standby = grip.server(FIRST);
+    standby.set("default_transaction_read_only", "on").unwrap();
+    standby.set("synchronous_standby_names", "pgsteer_fence").unwrap();
+    standby.await_value("SHOW synchronous_standby_names", "pgsteer_fence", "fenced").unwrap();
+
+    grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    grip.wait(grip.hands.promote(FIRST)).unwrap();
+
+    assert_eq!(standby.value("SHOW synchronous_standby_names").unwrap(), "");
+    assert!(Writer::of(standby).is_acknowledged());
+}
