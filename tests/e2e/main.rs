@@ -46,6 +46,7 @@ mod prepared;
 mod raw;
 mod read_only;
 mod operations;
+mod orders;
 mod roles;
 mod settings;
 mod routing;

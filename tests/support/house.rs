@@ -224,7 +224,12 @@ impl Drop for House {
 
 /// A proxy in front of nothing yet, with a configuration file of this text.
 pub fn proxy(cluster: &Cluster, toml: &str) -> Proxy {
-    let dir = cluster.workshop("pgsteer").unwrap();
+    proxy_at(cluster, "pgsteer", toml)
+}
+
+/// The same, one of several, in a directory of this name.
+pub fn proxy_at(cluster: &Cluster, name: &str, toml: &str) -> Proxy {
+    let dir = cluster.workshop(name).unwrap();
     Proxy::new(program(), dir).unwrap().toml(toml).unwrap()
 }
 

@@ -14,6 +14,7 @@ pub use house::await_that;
 pub use house::connect;
 pub use house::end_backends;
 pub use house::proxy;
+pub use house::proxy_at;
 pub use prometheus::Prometheus;
 pub use prometheus::tool;
 pub use proxy::command;
