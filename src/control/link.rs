@@ -248,6 +248,11 @@ impl Link {
         in_time(within, self.ask(look::kick(self.facts.version))).await.map(|_| ())
     }
 
+    /// Waits until the server says something unasked, or is gone. Cancel-safe.
+    pub(crate) async fn stirs(&self) {
+        self.backend.stream.stirs().await;
+    }
+
     /// Asks any one question.
     pub(crate) async fn ask_within(
         &mut self,

@@ -215,6 +215,8 @@ impl Watcher {
                     }
                 }
                 () = self.watch.desk.look_wanted(self.watch.id) => return,
+                // Most likely it is gone; a look finds out.
+                () = stirs(self.link.as_ref()) => return,
                 Some(question) = self.watch.questions.recv() => {
                     if self.answer(question).await.is_err() {
                         return;
@@ -391,6 +393,14 @@ impl Watcher {
         if let Some(text) = cost(privileges) {
             warn!(event = "privileges", "{server}: {text}");
         }
+    }
+}
+
+/// Waits until something comes over a connection on which nothing was asked: its end, mostly.
+async fn stirs(link: Option<&Link>) {
+    match link {
+        Some(link) => link.stirs().await,
+        None => std::future::pending().await,
     }
 }
 

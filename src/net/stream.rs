@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connection to a client or to a server.
@@ -73,6 +73,19 @@ impl Stream {
         }
     }
 
+    /// Waits until there is something to read, or the other side is gone; takes nothing off.
+    /// What a TLS connection has decrypted already is not seen. Cancel-safe.
+    pub async fn stirs(&self) {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Unix(unix) => return unix_stirs(unix).await,
+            Self::TlsServer(tls) => tls.get_ref().0,
+            Self::TlsClient(tls) => tls.get_ref().0,
+        };
+        // An error is news, too.
+        drop(tcp.peek(&mut [0]).await);
+    }
+
     /// Who is on the other side.
     pub fn peer(&self) -> Peer {
         let tcp = match self {
@@ -82,6 +95,17 @@ impl Stream {
             Self::TlsClient(tls) => tls.get_ref().0,
         };
         tcp.peer_addr().map_or(Peer::Unknown, Peer::Ip)
+    }
+}
+
+async fn unix_stirs(unix: &UnixStream) {
+    while unix.readable().await.is_ok() {
+        let peeked = unix
+            .try_io(Interest::READABLE, || SockRef::from(unix).peek(&mut [MaybeUninit::uninit()]));
+        let nothing = matches!(&peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        if !nothing {
+            return;
+        }
     }
 }
 
@@ -239,6 +263,28 @@ mod tests {
         assert!(told.is_quiet());
         there.write_all(b"E").await.unwrap();
         assert!(!told.is_quiet());
+    }
+
+    /// A standing connection that is not read must be known to be gone at once.
+    #[tokio::test]
+    async fn what_comes_and_an_end_stir_and_silence_does_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let (unix, other) = UnixStream::pair().unwrap();
+        for (mut here, mut there) in
+            [(Stream::Tcp(tcp), Stream::Tcp(server)), (Stream::Unix(unix), Stream::Unix(other))]
+        {
+            let soon = std::time::Duration::from_millis(20);
+            tokio::time::timeout(soon, here.stirs()).await.expect_err("nothing came");
+            there.write_all(b"hello").await.unwrap();
+            here.stirs().await;
+            here.stirs().await;
+            here.read_exact(&mut [0; 5]).await.unwrap();
+            tokio::time::timeout(soon, here.stirs()).await.expect_err("all was read");
+            drop(there);
+            here.stirs().await;
+        }
     }
 
     #[test]

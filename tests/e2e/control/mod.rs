@@ -1,6 +1,7 @@
 //! The control plane on a real primary and two standbys, without a data plane.
 
 mod adoption;
+mod eyes;
 mod lag;
 mod privileges;
 mod wishes;
@@ -19,6 +20,7 @@ use pgsteer::sandbox::Server;
 use pgsteer::sandbox::StatementLog;
 use pgsteer::sandbox::eventually;
 use pgsteer::sql::FunctionLists;
+use pgsteer::store::Store;
 use pgsteer::topology::Primary;
 use pgsteer::topology::Role;
 use pgsteer::topology::ServerId;
@@ -69,6 +71,17 @@ impl Watched {
     }
 
     fn servers(cluster: Cluster, servers: Vec<WatchedServer>, user: &str, policy: Policy) -> Self {
+        // What is tested here changes nothing about any server.
+        let store = Err("no state is kept".into());
+        Self::built(cluster, servers, (user, policy), (store, failover::Policy::default()))
+    }
+
+    fn built(
+        cluster: Cluster,
+        servers: Vec<WatchedServer>,
+        (user, policy): (&str, Policy),
+        (store, failover): (Result<Store, Arc<str>>, failover::Policy),
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -84,14 +97,12 @@ impl Watched {
         };
         let live = LiveControl {
             policy,
-            failover: failover::Policy::default(),
+            failover,
             weights: vec![1; servers.len()],
             lists: FunctionLists::default(),
         };
         let (user, database) = (user.to_owned(), "postgres".to_owned());
         let tls = TlsPolicy::default();
-        // What is tested here changes nothing about any server.
-        let store = Err("no state is kept".into());
         let config = ControlConfig { servers, tls, user, database, store, live };
         let shutdown = CancellationToken::new();
         let entered = runtime.enter();

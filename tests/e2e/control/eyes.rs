@@ -1,0 +1,120 @@
+//! How soon the loss of the primary is known: by two refusals, and by no standby that receives.
+
+use super::*;
+use pgsteer::failover::{Profile, Promise, Verdict, WeakPromise, Why};
+use pgsteer::store::MemoryStore;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A primary and two standbys whose conductor tells what it sees, and changes nothing.
+fn conducted(plan: &Plan, profile: Profile) -> Watched {
+    let cluster = cluster(plan);
+    let servers = cluster.servers().iter().map(watched_server).collect();
+    let store = Store::Memory(MemoryStore::default());
+    let failover = failover::Policy::of(profile);
+    Watched::built(cluster, servers, (SUPERUSER, Policy::default()), (Ok(store), failover))
+}
+
+/// Waits until the conductor says this; how long it took.
+fn says(watched: &Watched, what: &Why) -> Duration {
+    let began = pgsteer::clock::now();
+    let steward = watched.control.steward();
+    let said =
+        eventually(PATIENCE, || (steward.progress().why.as_ref() == Some(what)).then_some(()));
+    assert!(said.is_some(), "never {what:?}: {:?}", steward.progress().why);
+    pgsteer::clock::now().since(began)
+}
+
+/// How the primary dies.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    /// The postmaster alone: its children notice by and by.
+    Postmaster,
+    /// All processes at once.
+    All,
+}
+
+/// The median of `rounds` deaths, each until it is known for certain.
+fn median(death: Death, rounds: usize) -> Duration {
+    let watched = conducted(&plan(), Profile::Calm);
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        says(&watched, &Why::AllWell);
+        std::thread::sleep(Duration::from_millis(300));
+        let server = watched.server(PRIMARY);
+        let began = pgsteer::clock::now();
+        match death {
+            Death::Postmaster => {
+                let pid = Pid::from_raw(i32::try_from(server.pid().unwrap()).unwrap()).unwrap();
+                kill_process(pid, Signal::KILL).unwrap();
+            }
+            Death::All => server.kill9().unwrap(),
+        }
+        says(&watched, &Why::Manual(Verdict::Dead));
+        times.push(pgsteer::clock::now().since(began));
+        // Its children end by themselves; it can't be started before.
+        assert!(eventually(PATIENCE, || server.processes().is_empty().then_some(())).is_some());
+        server.start().unwrap();
+    }
+    times.sort_unstable();
+    eprintln!("{death:?}: {times:?}");
+    times[rounds / 2]
+}
+
+/// On a quiet machine it takes about a tenth of a second; a look every 250 ms would take longer
+/// than what is allowed here.
+#[test]
+fn a_death_is_known_before_the_next_look_would_be_due() {
+    for death in [Death::All, Death::Postmaster] {
+        let took = median(death, 5);
+        assert!(took < Duration::from_millis(500), "{death:?}: {took:?}");
+    }
+}
+
+/// Nothing asks over the standing connection just then.
+#[test]
+fn a_connection_that_is_cut_is_noticed_at_once() {
+    let policy = Policy { check_interval: Duration::from_secs(10), ..Policy::default() };
+    let watched = Watched::over(cluster(&plan()), SUPERUSER, policy);
+    watched.wait("all are seen", |topology| topology.writable() == Some(PRIMARY));
+    std::thread::sleep(Duration::from_millis(100));
+
+    watched.server(FIRST).kill9().unwrap();
+    let (_, took) = watched.wait("it is gone", |topology| role(topology, FIRST).is_none());
+
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// A hung primary is found out by the silence on links that are known to be kept alive, and not
+/// by that on others.
+#[test]
+fn silence_is_evidence_only_on_links_that_are_kept_alive() {
+    for (plan, found_out) in [(plan(), false), (plan().keepalive("400ms"), true)] {
+        let watched = conducted(&plan, Profile::Aggressive);
+        says(&watched, &Why::AllWell);
+        await_surveys(&watched);
+        watched.server(PRIMARY).sigstop();
+        let hung = Why::Manual(Verdict::Hung);
+        if found_out {
+            let took = says(&watched, &hung);
+            assert!(took < Duration::from_secs(4), "{took:?}");
+        } else {
+            std::thread::sleep(Duration::from_secs(4));
+            let why = watched.control.steward().progress().why.clone();
+            assert!(matches!(why, Some(Why::Manual(Verdict::Isolated(_)))), "{why:?}");
+        }
+        watched.server(PRIMARY).sigcont();
+        says(&watched, &Why::AllWell);
+    }
+}
+
+/// Whether a link is kept alive is known by a survey; the first ones are taken side by side.
+fn await_surveys(watched: &Watched) {
+    let known = Promise::Asynchronous(WeakPromise::NoNames);
+    let steward = watched.control.steward();
+    let surveyed = eventually(PATIENCE, || {
+        let record = steward.progress().record.clone()?;
+        (record.promise == known).then_some(())
+    });
+    assert!(surveyed.is_some(), "{:?}", steward.progress());
+    std::thread::sleep(Duration::from_millis(500));
+}
