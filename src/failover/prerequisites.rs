@@ -54,7 +54,11 @@ pub fn prerequisites(
             Some(survey) => {
                 gaps.extend(set.of_any(name, survey));
                 match &survey.role {
-                    SurveyedRole::Primary { .. } => gaps.extend(set.of_primary(name, survey)),
+                    SurveyedRole::Primary { .. } if set.is_current(name) => {
+                        gaps.extend(set.of_primary(name, survey));
+                    }
+                    // What became of it since then is not known.
+                    SurveyedRole::Primary { .. } => {}
                     SurveyedRole::Standby { paused, .. } => {
                         gaps.extend(set.of_standby(name, survey));
                         if *paused {
@@ -83,8 +87,15 @@ impl<'a> Set<'a> {
         servers.iter().filter_map(|(name, survey)| survey.map(|survey| (*name, survey)))
     }
 
+    /// The last that was seen to be the primary: one that died may have been one when it was
+    /// surveyed last.
     fn primary(&self) -> Option<(&'a Arc<str>, &'a Survey)> {
-        self.surveys().find(|(_, survey)| survey.is_primary())
+        let primaries = self.surveys().filter(|(_, survey)| survey.is_primary());
+        primaries.max_by_key(|(_, survey)| survey.answered)
+    }
+
+    fn is_current(&self, name: &str) -> bool {
+        self.primary().is_some_and(|(primary, _)| **primary == *name)
     }
 
     fn standbys(&self) -> impl Iterator<Item = (&'a Arc<str>, &'a Survey)> + use<'a> {
@@ -103,7 +114,7 @@ impl<'a> Set<'a> {
         let first =
             self.servers.first().map_or_else(|| Arc::from("servers"), |(name, _)| Arc::clone(name));
         let somewhere = self.primary().map_or(&first, |(name, _)| name);
-        if self.primary().is_none() && self.servers.iter().all(|(_, survey)| survey.is_some()) {
+        if self.primary().is_none() {
             gaps.push(blocks(somewhere, Lack::NoPrimary, advice("see `pgsteer status`")));
         }
         if self.standbys().next().is_none() {

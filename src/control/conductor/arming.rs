@@ -4,39 +4,22 @@ use crate::failover::{Arming, Record, ServerView, Survey};
 use crate::topology::ServerId;
 use std::sync::Arc;
 
-/// What `auto` lacks. `survey` is the last that was read of a server, however long ago.
+/// What `auto` lacks. `survey` is the last that was read of a server, however long ago;
+/// `prerequisites` is what those surveys miss, in words.
 ///
 /// Two proxies with a store each must never both decide: so this one must hold its lock on every
 /// server that answers and on the recorded primary, on which it must have been until it was lost,
-/// and must have seen no other there.
+/// and must have seen no other there. Locks and others are among the prerequisites.
 pub(super) fn arming(
     record: &Record,
     views: &[ServerView],
     survey: impl Fn(ServerId) -> Option<Arc<Survey>>,
+    prerequisites: Vec<Arc<str>>,
 ) -> Arming {
-    let mut lacking: Vec<Arc<str>> = Vec::new();
-    for view in views {
-        let counts = view.answer().is_some() || view.name == record.primary.server;
-        if !counts {
-            continue;
-        }
-        match survey(view.id) {
-            None => lacking.push(format!("{} was not surveyed yet", view.name).into()),
-            Some(survey) if !survey.locked => {
-                lacking.push(format!("the lock on {} is another's", view.name).into());
-            }
-            Some(survey) if !survey.others.is_empty() => {
-                lacking.push(
-                    format!(
-                        "{} other pgsteer is connected to {}: only one may decide",
-                        survey.others.len(),
-                        view.name
-                    )
-                    .into(),
-                );
-            }
-            Some(_) => {}
-        }
-    }
+    let counts = |view: &&ServerView| view.answer().is_some() || view.name == record.primary.server;
+    let unknown = views.iter().filter(counts).filter(|view| survey(view.id).is_none());
+    let mut lacking: Vec<Arc<str>> =
+        unknown.map(|view| format!("{} was not surveyed yet", view.name).into()).collect();
+    lacking.extend(prerequisites);
     if lacking.is_empty() { Arming::Armed } else { Arming::Disarmed(lacking) }
 }

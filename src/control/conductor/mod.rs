@@ -228,7 +228,8 @@ impl Conductor {
     }
 
     fn arming(&self, record: &Record, views: &[ServerView]) -> Arming {
-        arming::arming(record, views, |server| self.parts.hands.survey(server))
+        let prerequisites = self.parts.hands.lacking(&self.parts.policy.load());
+        arming::arming(record, views, |server| self.parts.hands.survey(server), prerequisites)
     }
 
     /// Takes in what the primary promises by its settings of now.
