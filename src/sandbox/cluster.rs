@@ -167,7 +167,10 @@ impl Cluster {
         }
         if self.plan.auth == Auth::Password {
             let password = quote_literal(SUPERUSER_PASSWORD);
-            self.primary().rows(&format!("ALTER ROLE {SUPERUSER} PASSWORD {password}"))?;
+            // No standby is there yet that could confirm it.
+            let local = "SET synchronous_commit = local";
+            let alter = format!("{local}; ALTER ROLE {SUPERUSER} PASSWORD {password}");
+            self.primary().rows(&alter)?;
         }
         let port = self.primary().port();
         self.standbys().iter().try_for_each(|standby| standby.follow(port, &self.plan))

@@ -295,3 +295,35 @@ fn without_leave_to_act_the_demo_of_a_failover_says_why_not() {
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.contains("failover.mode is \"manual\""), "{said}");
 }
+
+/// Whoever plays with a demo may end its servers: the primary is replaced, and what ended is
+/// brought back as a standby.
+#[test]
+fn the_demo_brings_back_what_somebody_ended() {
+    let demo = Demo::start(command());
+    let http = demo.line["http"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+    let status = || -> Value {
+        let output = command().args(["--http", &http, "-o", "json", "status"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    };
+    let armed = eventually(END_MAX, || (status()["failover"]["armed"] == true).then_some(()));
+    assert!(armed.is_some(), "{}", status());
+    let old = status()["primary"].as_str().unwrap().to_owned();
+    let primary = demo.servers().iter().find(|server| server["role"] == "primary").unwrap();
+
+    for pid in working_in(Path::new(primary["data"].as_str().unwrap())) {
+        kill(pid.into(), Signal::KILL);
+    }
+
+    let replaced = eventually(END_MAX, || {
+        status()["primary"].as_str().filter(|primary| *primary != old).map(str::to_owned)
+    });
+    assert!(replaced.is_some(), "{}", status());
+    let back = eventually(END_MAX, || {
+        let status = status();
+        let mut servers = status["servers"].as_array().into_iter().flatten();
+        let server = servers.find(|server| server["name"] == *old)?;
+        (server["role"] == "standby" && server["reads"] == true).then_some(())
+    });
+    assert!(back.is_some(), "{}", status());
+}

@@ -83,7 +83,7 @@ async fn play(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
                 Output::Json => say::data(&format!("{}\n", stage.as_json()))?,
                 Output::Table => say::data(&stage.welcome())?,
             }
-            watch::until_stopped(&stage, &mut stop, globals).await
+            watch::until_stopped(stage, &mut stop, globals).await
         }
         Some(Scene::Lag { duration }) => lag::play(&stage, &mut stop, *duration, globals).await,
         Some(Scene::Failover { clients }) => {

@@ -110,12 +110,19 @@ impl Stage {
     pub(super) fn welcome(&self) -> String {
         let address = self.proxy.address();
         let (host, port) = (address.ip(), address.port());
+        let http = self.proxy.http_address();
+        let at = match http.port() {
+            HTTP_PORT => String::new(),
+            _ => format!(" --http {http}"),
+        };
         format!(
             "\n  connect   psql -h {host} -p {port} -U {SUPERUSER}\n  \
              or        {}\n  \
              metrics   http://{}/metrics\n  \
              files     {}\n\n  \
              Writes go to the primary, reads to the standbys: try SELECT inet_server_port();\n  \
+             In another terminal: pgsteer{at} switchover, or kill -9 a server and look here;\n  \
+             what ended is brought back after a few seconds.\n  \
              Ctrl-C stops everything and leaves nothing behind.\n\n",
             self.uri(),
             self.proxy.http_address(),

@@ -9,7 +9,9 @@ use crate::cli::demo::stop::Stop;
 use crate::cli::exit::Exit;
 use crate::cli::say;
 use crate::cli::status;
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Pause between two glances.
@@ -17,18 +19,22 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Shows the set until somebody asks to stop, or the proxy has ended.
 pub(super) async fn until_stopped(
-    stage: &Stage,
+    stage: Stage,
     stop: &mut Stop,
     globals: &Globals,
 ) -> Result<Exit, Exit> {
+    let stage = Arc::new(stage);
     let mut screen = Screen::default();
+    let mut nurse = Nurse::default();
     while stage.proxy.is_running() {
         // A proxy that does not answer now may do so in a second; that it ended is seen above.
-        if globals.output == Output::Table
-            && let Some(report) = report(stage)
+        let report = report(&stage);
+        if let Some(report) = &report
+            && globals.output == Output::Table
         {
-            screen.show(&report, &status::text(&report, globals))?;
+            screen.show(report, &status::text(report, globals))?;
         }
+        nurse.look(&stage, report.as_ref());
         if stop.within(PAUSE).await == Asked::Yes {
             say::talk("stopping");
             return Ok(Exit::Done);
@@ -36,6 +42,52 @@ pub(super) async fn until_stopped(
     }
     say::talk(&format!("error: pgsteer ended; its log says:\n{}", stage.proxy.log()));
     Err(Exit::Failed)
+}
+
+/// Brings servers back that somebody ended, as an operator would; only while another one is the
+/// primary, so that their end can be watched first.
+#[derive(Debug, Default)]
+struct Nurse {
+    /// How many looks in a row found a server ended, by its place.
+    ended: BTreeMap<usize, u32>,
+    patient: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Looks before a server is brought back.
+const WATCHED: u32 = 5;
+
+impl Nurse {
+    fn look(&mut self, stage: &Arc<Stage>, report: Option<&StatusReport>) {
+        let primary = report.and_then(|report| report.primary.as_deref());
+        let mut servers = stage.cluster.servers().iter();
+        let primary = servers.position(|server| Some(server.address().as_str()) == primary);
+        for (at, server) in stage.cluster.servers().iter().enumerate() {
+            if server.is_running() {
+                self.ended.remove(&at);
+                continue;
+            }
+            let looks = self.ended.entry(at).or_default();
+            *looks = looks.saturating_add(1);
+            let busy = self.patient.as_ref().is_some_and(|patient| !patient.is_finished());
+            if *looks >= WATCHED
+                && !busy
+                && let Some(primary) = primary.filter(|primary| *primary != at)
+            {
+                let stage = Arc::clone(stage);
+                self.patient =
+                    Some(tokio::task::spawn_blocking(move || bring_back(&stage, at, primary)));
+                return;
+            }
+        }
+    }
+}
+
+fn bring_back(stage: &Stage, at: usize, primary: usize) {
+    let servers = stage.cluster.servers();
+    let (Some(server), Some(primary)) = (servers.get(at), servers.get(primary)) else { return };
+    if let Err(error) = stage.cluster.rejoin(server, primary) {
+        say::talk(&format!("{} could not be brought back: {error}", server.address()));
+    }
 }
 
 /// What the proxy says of the set now.
