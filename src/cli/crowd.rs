@@ -65,7 +65,7 @@ pub struct Tally {
     pub failed: u64,
     /// Connections that were lost, or could not be opened.
     pub disconnected: u64,
-    /// The first errors, in words.
+    /// The first errors, in words, each once.
     pub errors: Vec<String>,
 }
 
@@ -208,8 +208,7 @@ impl Tally {
         self.in_doubt += later.in_doubt;
         self.failed += later.failed;
         self.disconnected += later.disconnected;
-        let room = ERRORS_MAX.saturating_sub(self.errors.len());
-        self.errors.extend(later.errors.iter().take(room).cloned());
+        later.errors.iter().for_each(|error| self.remember(error.clone()));
         self
     }
 }
@@ -382,7 +381,7 @@ impl Tally {
     }
 
     fn remember(&mut self, error: String) {
-        if self.errors.len() < ERRORS_MAX {
+        if self.errors.len() < ERRORS_MAX && !self.errors.contains(&error) {
             self.errors.push(error);
         }
     }

@@ -296,6 +296,24 @@ fn without_leave_to_act_the_demo_of_a_failover_says_why_not() {
     assert!(said.contains("failover.mode is \"manual\""), "{said}");
 }
 
+/// With one standby nobody but the primary holds a write for certain: the scene says so, or tells
+/// the loss that was allowed.
+#[test]
+fn a_demo_of_a_failover_with_one_standby_says_what_it_may_lose() {
+    let done = command()
+        .args(["demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--standbys", "1"])
+        .arg("failover")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!((done.status.code(), said.contains("--standbys 2")), (Some(2), true), "{said}");
+
+    let any = "failover.max_data_loss=any";
+    let report = scene(&["--standbys", "1", "--set", any, "failover"]);
+    assert_eq!(report["promise"], "asynchronous", "{report}");
+    assert!(report["lost"] == 0 || report["loss"] != "none", "{report}");
+}
+
 /// Whoever plays with a demo may end its servers: the primary is replaced, and what ended is
 /// brought back as a standby.
 #[test]

@@ -21,7 +21,7 @@ use crate::clock::Moment;
 use crate::sandbox::{Rejoined, SUPERUSER, SandboxError, Server};
 use crate::topology::ServerId;
 use std::time::Duration;
-use tell::{Story, Whole, steps_since};
+use tell::{Story, Terms, Whole, steps_since};
 
 /// What happens to the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub(super) fn play(
     }
     let play = Play { stage, rest, globals };
     let office = play.armed()?;
+    play.can_be_shown(event, &office)?;
     stage.cluster.primary().rows(TABLE).map_err(|error| fail(&error))?;
     let crowd = play.crowd(clients)?;
     play.say(&format!("\n{clients} clients write and {clients} read, through pgsteer"));
@@ -82,7 +83,11 @@ pub(super) fn play(
     let held = held(new).map_err(|error| fail(&error))?;
     let judgement = ledger.judge(&held);
     let first = (new.address(), first.since(began));
-    let story = Story { event, steps, first, before, seen, ledger, judgement };
+    let promise = office.status.failover.promise.clone().unwrap_or_default();
+    let told = status(stage).and_then(|status| status.failover.last_change);
+    let loss = told.map_or_else(String::new, |change| change.loss.text);
+    let terms = Terms { promise, loss };
+    let story = Story { event, terms, steps, first, before, seen, ledger, judgement };
     play.say(&story.text());
     let whole = play.make_whole(event, (old, new))?;
     play.end(&story, &whole)
@@ -102,8 +107,12 @@ impl<'a> Play<'a> {
         let mut last = None;
         let settled = self.until(ARMED_MAX, || {
             let failover = status(self.stage)?.failover;
+            // With two standbys commits wait for one, and that is proved first.
+            let one = self.stage.cluster.standbys().len() < 2;
+            let promised = one || failover.promise.as_deref() == Some("quorum");
+            let armed = failover.armed && promised;
             // In another mode it never will.
-            let settled = (failover.armed || failover.mode != "auto").then_some(failover.armed);
+            let settled = (armed || failover.mode != "auto").then_some(armed);
             last = Some(failover);
             settled
         })?;
@@ -117,6 +126,21 @@ impl<'a> Play<'a> {
             return Err(Exit::Failed);
         }
         Office::at(self.stage.proxy.http_address(), self.globals.color.for_stderr())
+    }
+
+    /// Without a quorum a failover under load loses what is not known beforehand, and pgsteer does
+    /// not do that by itself unless it is told that it may.
+    fn can_be_shown(self, event: Event, office: &Office) -> Result<(), Exit> {
+        let quorum = office.status.failover.promise.as_deref() == Some("quorum");
+        let may_lose = self.globals.set.iter().any(|set| set.contains("max_data_loss"));
+        if event == Event::HandsOver || quorum || may_lose {
+            return Ok(());
+        }
+        say::talk(
+            "error: a failover that loses nothing needs two standbys (--standbys 2); to see one \
+             that may lose something: --set failover.max_data_loss=any",
+        );
+        Err(Exit::Usage)
     }
 
     fn crowd(self, clients: u8) -> Result<Crowd, Exit> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Story {
     pub event: Event,
+    pub terms: Terms,
     pub steps: Vec<Step>,
     /// Who took the first write after it, and when.
     pub first: (String, Duration),
@@ -19,6 +20,15 @@ pub(super) struct Story {
     pub seen: Tally,
     pub ledger: Ledger,
     pub judgement: Judgement,
+}
+
+/// What pgsteer promised, and told of the loss.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// `quorum`, `asynchronous`.
+    pub promise: String,
+    /// In words.
+    pub loss: String,
 }
 
 /// One step of the change.
@@ -125,13 +135,9 @@ impl Story {
 
     /// What must be true, and whether it is.
     pub(super) fn checks(&self, whole: &Whole) -> Vec<(String, bool)> {
-        let Self { seen, judgement, ledger, .. } = self;
-        let acknowledged = ledger.acknowledged.len();
+        let Self { seen, judgement, .. } = self;
         let mut checks = vec![
-            (
-                format!("none of {acknowledged} acknowledged writes was lost"),
-                judgement.lost == 0 && acknowledged > 0,
-            ),
+            self.of_loss(),
             ("no write was done twice".to_owned(), judgement.twice == 0),
             ("no client was disconnected".to_owned(), seen.disconnected == 0),
             ("no statement failed".to_owned(), seen.failed == 0),
@@ -148,6 +154,20 @@ impl Story {
         };
         checks.push((format!("{server} follows the new primary, by {how}{after}"), took.is_some()));
         checks
+    }
+
+    /// With a quorum nothing may be lost; without one, nothing that was not told.
+    fn of_loss(&self) -> (String, bool) {
+        let (lost, acknowledged) = (self.judgement.lost, self.ledger.acknowledged.len());
+        let at_stake = acknowledged > 0;
+        if lost == 0 || self.terms.promise == "quorum" {
+            let text = format!("none of {acknowledged} acknowledged writes was lost");
+            return (text, lost == 0 && at_stake);
+        }
+        let told = &self.terms.loss;
+        let text =
+            format!("{lost} of {acknowledged} acknowledged writes were lost, and told: {told}");
+        (text, told != "none")
     }
 
     fn reads_went_on(&self) -> bool {
@@ -178,6 +198,8 @@ impl Story {
             "first_write_ms": millis(self.first.1),
             "longest_write_ms": millis(self.seen.writes.longest),
             "longest_read_ms": millis(self.seen.reads.longest),
+            "promise": self.terms.promise,
+            "loss": self.terms.loss,
             "acknowledged": self.ledger.acknowledged.len(),
             "lost": self.judgement.lost,
             "twice": self.judgement.twice,
@@ -209,6 +231,7 @@ mod tests {
         seen.reads.done = 9;
         Story {
             event: Event::Killed,
+            terms: Terms { promise: "quorum".to_owned(), loss: "none".to_owned() },
             steps: vec![
                 step(20, "stable", "evidence"),
                 step(38, "revoking", "claiming"),
@@ -265,6 +288,12 @@ mod tests {
             checks.into_iter().filter(|(_, ok)| !ok).map(|(what, _)| what).collect::<Vec<_>>()
         };
         assert_eq!(failing(&|story| story.judgement.lost = 1).len(), 1);
+        let told = |story: &mut Story, loss: &str| {
+            story.judgement.lost = 1;
+            story.terms = Terms { promise: "asynchronous".to_owned(), loss: loss.to_owned() };
+        };
+        assert_eq!(failing(&|story| told(story, "none")).len(), 1, "a loss that was not told");
+        assert_eq!(failing(&|story| told(story, "unknown")).len(), 0);
         assert_eq!(failing(&|story| story.judgement.twice = 1).len(), 1);
         assert_eq!(failing(&|story| story.seen.disconnected = 1).len(), 1);
         assert_eq!(failing(&|story| story.seen.failed = 1).len(), 1);
