@@ -268,3 +268,32 @@ fn a_drill_that_could_not_go_back_is_refused() {
     assert_eq!((code, err.contains("failover.demote")), (4, true), "{err}");
     assert_eq!(primary(&house), server);
 }
+
+/// Mode and limits change while it runs; where the record lies does not.
+#[test]
+fn what_an_operator_chooses_counts_after_a_reload() {
+    let house = quorum().build();
+    await_promise(&house, "quorum");
+    let server = house.server("primary").address();
+    let mode = |mode: &str| format!(r#"pgsteer_failover_mode{{mode="{mode}"}}"#);
+    assert_eq!(house.metric(&mode("manual")), Some(1.0));
+
+    house.reload("[failover]\nmode = \"off\"\nstate_dir = \"/nowhere\"\n");
+    assert_eq!(house.status()["failover"]["mode"], "off");
+    assert_eq!((house.metric(&mode("off")), house.metric(&mode("manual"))), (Some(1.0), Some(0.0)));
+    let (code, _, err) = pgsteer(&house, &["switchover", "--yes"]);
+    assert_eq!((code, err.contains("failover.mode is \"off\"")), (4, true), "{err}");
+    let restart = "takes effect after a restart";
+    assert!(
+        house
+            .proxy
+            .log()
+            .lines()
+            .any(|line| { line.contains("failover.state_dir") && line.contains(restart) })
+    );
+
+    house.reload("[failover]\nmode = \"auto\"\n");
+    await_that("it is armed", || house.status()["failover"]["armed"] == true);
+    assert_eq!(house.metric("pgsteer_failover_armed"), Some(1.0));
+    assert_eq!(primary(&house), server);
+}
