@@ -1,7 +1,7 @@
 //! A cancel hits the statement that its own client is running, or nothing.
 
 use crate::raw::{Raw, bind, cancel, execute, parse, query};
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, House, await_that};
 use pgsteer::sandbox::StatementLog;
 use pgsteer::tasks;
 use std::sync::Arc;
@@ -72,7 +72,8 @@ async fn a_statement_that_is_held_is_cancelled_where_it_waits() {
     holder.query("CREATE TABLE t (i int)").await;
     holder.query("BEGIN").await;
     waiter.send(&query("INSERT INTO t VALUES (1)")).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waiting = "pgsteer_client_connections{state=\"waiting\"}";
+    await_that("it is held", || house.metric(waiting) == Some(1.0));
     waiter.cancel().await;
     let answer = waiter.ready().await;
     assert_eq!(answer.code().as_deref(), Some("57014"));

@@ -386,7 +386,7 @@ async fn mix(house: &House, rounds: u64, chance: &mut Dice) -> Seen {
         let active = |line: &&str| {
             line.starts_with("pgsteer_pool_connections{") && line.contains("state=\"active\"")
         };
-        let free = eventually(Duration::from_secs(30), || {
+        let free = eventually(Duration::from_mins(1), || {
             let metrics = house.http("/metrics").body;
             let mut lines = metrics.lines().filter(active).peekable();
             lines.peek().expect("the metric is there");
@@ -434,7 +434,7 @@ async fn what_pins_a_session_holds_it_and_its_end_lets_go() {
         assert_eq!(raw.value("SELECT 1").await, "1");
         assert!(is_held(&house), "{pin}");
         assert_eq!(raw.query(end).await.code(), None, "{end}");
-        let free = eventually(Duration::from_secs(10), || (!is_held(&house)).then_some(()));
+        let free = eventually(Duration::from_mins(1), || (!is_held(&house)).then_some(()));
         assert!(free.is_some(), "still held after {end}");
     }
 }

@@ -37,8 +37,11 @@ fn sigterm_lets_transactions_finish_and_closes_the_others() {
     let mut inside = house.wire();
     inside.run("BEGIN");
     inside.run("INSERT INTO notes VALUES (1)");
+    let mut holder = house.server("primary").connect("postgres").unwrap();
+    holder.rows("SELECT pg_advisory_lock(1)").unwrap();
     let mut busy = house.wire();
-    let statement = std::thread::spawn(move || (busy.query("SELECT pg_sleep(1)"), busy));
+    let sql = "SELECT pg_advisory_xact_lock(1)";
+    let statement = std::thread::spawn(move || (busy.query(sql), busy));
     await_that("a statement runs", || {
         house.metric(r#"pgsteer_client_connections{state="active"}"#) == Some(1.0)
     });
@@ -56,8 +59,9 @@ fn sigterm_lets_transactions_finish_and_closes_the_others() {
     await_that("nobody new is let in", || Wire::connect(house.proxy.address()).is_err());
     inside.run("INSERT INTO notes VALUES (2)");
     assert_eq!(inside.run("COMMIT").tags, ["COMMIT"]);
-    let (slept, mut busy) = statement.join().unwrap();
-    assert!(slept.is_good(), "what was running was answered: {slept:?}");
+    drop(holder);
+    let (waited, mut busy) = statement.join().unwrap();
+    assert!(waited.is_good(), "what was running was answered: {waited:?}");
     for wire in [&mut inside, &mut busy] {
         let told = wire.reply();
         assert_eq!((told.codes(), told.ended), (vec!["57P01"], Ended::Closed), "{told:?}");

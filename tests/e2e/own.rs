@@ -11,7 +11,7 @@ const SHOW: &str = "SHOW pgsteer.role";
 const WHERE: &str = "SELECT pg_is_in_recovery() FROM pg_class LIMIT 1";
 
 fn house() -> House {
-    let house = Blueprint::new().servers(|plan| plan.standbys(1)).build();
+    let house = Blueprint::new().servers(|plan| plan.standbys(1)).unhurried().any_lag().build();
     house.await_catalog();
     house
 }

@@ -206,7 +206,7 @@ const CLIENTS: &str = "application_name = ''";
 /// `eventual` takes what any standby shows. What is read next, without it, must not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_eventual_read_leaves_the_next_one_as_fresh_as_ever() {
-    let house = Blueprint::new().servers(|plan| plan.standbys(1)).build();
+    let house = Blueprint::new().servers(|plan| plan.standbys(1)).unhurried().any_lag().build();
     let mut client = Raw::enter(&house).await;
     client.value("CREATE TABLE t (i int)").await;
     house.cluster.await_replay().unwrap();

@@ -11,6 +11,8 @@ fn house() -> House {
     let house = Blueprint::new()
         .servers(|plan| plan.standbys(1))
         .toml("[routing]\nhold_max = \"1s\"")
+        .unhurried()
+        .any_lag()
         .build();
     let sql = "CREATE TABLE items AS SELECT 1 AS id; CREATE SEQUENCE ids; \
                CREATE FUNCTION volatile() RETURNS text LANGUAGE sql VOLATILE AS \

@@ -30,7 +30,8 @@ fn furnished(house: House) -> House {
 }
 
 fn house() -> House {
-    furnished(Blueprint::new().toml("[routing]\nhold_max = \"50s\"").build())
+    let blueprint = Blueprint::new().toml("[routing]\nhold_max = \"50s\"");
+    furnished(blueprint.unhurried().any_lag().build())
 }
 
 /// Makes it a standby of another, as of its next start.

@@ -70,6 +70,18 @@ impl Blueprint {
         self
     }
 
+    /// A proxy to which no server is silent for too long, for tests of something else: on a
+    /// crowded machine one may well be for longer than the second or two that it has by default,
+    /// and then its reads go elsewhere.
+    pub fn unhurried(self) -> Self {
+        self.set("servers.check_timeout", "1m").set("routing.observation_age_max", "10m")
+    }
+
+    /// And to which no standby is too far behind.
+    pub fn any_lag(self) -> Self {
+        self.set("routing.max_lag.time", "off").set("routing.max_lag.bytes", "off")
+    }
+
     /// The proxy is told of this server as well, which is none of the cluster's.
     pub fn stranger(mut self, address: &str) -> Self {
         self.strangers.push(address.to_owned());

@@ -259,6 +259,13 @@ impl fmt::Debug for Said {
     }
 }
 
+/// For how many seconds a statement was held before it was refused, in the error's own words.
+pub fn held_for(reply: &Reply) -> f64 {
+    let (_, rest) = reply.error().detail.split_once("was held for ").expect("it was not held");
+    let (seconds, _) = rest.split_once(' ').expect("a number and its unit");
+    seconds.parse().unwrap_or_else(|error| panic!("{seconds}: {error}"))
+}
+
 fn row(message: &[u8]) -> Vec<Option<String>> {
     let columns = message::read_data_row(message).unwrap();
     let text = |column: &[u8]| String::from_utf8_lossy(column).into_owned();

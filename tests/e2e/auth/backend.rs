@@ -150,7 +150,11 @@ async fn a_backend_answers_questions_and_can_be_cancelled() {
     let (pid, key) = (second.pid, second.key.clone());
     let sleeps =
         pgsteer::tasks::spawn("sleeper", async move { second.query("SELECT pg_sleep(30)").await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // One that comes before the statement has begun would find nothing to cancel.
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    while server.sql(asleep) != "1" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     cancel(&target, pid, &key, WITHIN).await.unwrap();
     let error = tokio::time::timeout(WITHIN, sleeps).await.unwrap().unwrap().unwrap_err();
     assert!(error.to_string().contains("57014"), "{error}");
@@ -197,8 +201,14 @@ impl Secured {
         for setting in settings {
             self.server.sql(&format!("ALTER SYSTEM SET {setting}"));
         }
+        // New connections have what the postmaster has read, which it does in one go.
+        let next = "SELECT current_setting('vacuum_cost_limit')::int + 1";
+        let generation = self.server.sql(next);
+        self.server.sql(&format!("ALTER SYSTEM SET vacuum_cost_limit = {generation}"));
         self.server.sql("SELECT pg_reload_conf()");
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        while self.server.sql("SHOW vacuum_cost_limit") != generation {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Connects as `user` to `host` in this mode, trusting the named certificate.

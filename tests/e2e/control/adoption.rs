@@ -29,25 +29,33 @@ fn roles_timelines_and_positions_are_seen() {
 /// and the old primary, started again, is cordoned.
 #[test]
 fn a_promotion_after_the_primarys_death_is_followed() {
+    quickly_enough("noticed within 1 s, followed within 1.5 s", || {
+        let (noticed, followed) = followed();
+        let quick = noticed < Duration::from_secs(1) && followed < Duration::from_millis(1500);
+        if quick { Ok(()) } else { Err(format!("{noticed:?} and {followed:?}")) }
+    });
+}
+
+/// How long it took to notice the death, and to adopt the promoted one.
+fn followed() -> (Duration, Duration) {
     let watched = Watched::new();
     let epoch = watched.now().epoch;
 
     watched.server(PRIMARY).kill9().unwrap();
     let (lost, noticed) = watched.wait("the loss is noticed", |topology| !is_open(topology));
-    assert!(noticed < Duration::from_secs(1), "{noticed:?}");
     assert!(matches!(lost.primary, Primary::None { why: NoPrimary::Unseen, .. }));
     watched.wait("reads go on", |topology| reads(topology) == [FIRST, SECOND]);
 
     watched.server(FIRST).promote().unwrap();
     let (adopted, followed) =
         watched.wait("it is adopted", |topology| topology.writable() == Some(FIRST));
-    assert!(followed < Duration::from_millis(1500), "{followed:?}");
     assert_eq!(adopted.epoch.0, epoch.0 + 1);
     assert_eq!(adopted.history.forks().len(), 1);
 
     watched.server(PRIMARY).start().unwrap();
     watched.wait("it is cordoned", |topology| topology.servers[0].reads == Err(Unfit::Cordoned));
     assert_eq!(watched.now().writable(), Some(FIRST));
+    (noticed, followed)
 }
 
 #[test]
@@ -86,15 +94,19 @@ fn a_restart_of_the_primary_keeps_the_epoch() {
 fn a_hanging_primary_is_not_replaced_while_standbys_stream() {
     let watched = Watched::new();
 
-    watched.server(PRIMARY).sigstop();
-    let (_, noticed) = watched.wait("it is missed", |topology| !is_open(topology));
+    quickly("its silence is noticed", Duration::from_secs(4), || {
+        watched.server(PRIMARY).sigcont();
+        watched.wait("it is there", is_open);
+        watched.server(PRIMARY).sigstop();
+        let (_, noticed) = watched.wait("it is missed", |topology| !is_open(topology));
+        noticed
+    });
     watched.server(FIRST).promote().unwrap();
     watched.wait("the newcomer is seen", |topology| role(topology, FIRST) == Some(Role::Primary));
     watched.always("the newcomer is not adopted", |topology| topology.writable() != Some(FIRST));
 
     watched.server(PRIMARY).sigcont();
     watched.wait("it is back", |topology| topology.writable() == Some(PRIMARY));
-    assert!(noticed < Duration::from_secs(4), "{noticed:?}");
 }
 
 #[test]
@@ -139,14 +151,21 @@ fn a_hanging_server_delays_no_look_at_the_others() {
     watched.server(FIRST).sigstop();
     watched.wait("it is missed", |topology| role(topology, FIRST).is_none());
 
-    watched.always("the others are fresh", |topology| {
-        let fresh = |server: ServerId| {
-            let seen = topology.servers[server.index()].observation();
-            seen.is_some_and(|seen| {
-                pgsteer::clock::now().since(seen.sent_at) < Duration::from_millis(800)
-            })
-        };
-        fresh(PRIMARY) && fresh(SECOND)
+    let fresh = |server: ServerId| {
+        let topology = watched.now();
+        let seen = topology.servers[server.index()].observation();
+        seen.is_some_and(|seen| {
+            pgsteer::clock::now().since(seen.sent_at) < Duration::from_millis(800)
+        })
+    };
+    quickly_enough("the others are looked at", || {
+        for _ in 0..100 {
+            if !fresh(PRIMARY) || !fresh(SECOND) {
+                return Err("one of them was not, for 800 ms".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     });
     watched.server(FIRST).sigcont();
     watched.wait("it returns", |topology| reads(topology) == [FIRST, SECOND]);

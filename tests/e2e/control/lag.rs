@@ -32,7 +32,10 @@ fn a_paused_standby_falls_out_and_returns_by_itself() {
 /// without a record, behind a switch of segments, is none.
 #[test]
 fn an_idle_primary_shows_no_lag() {
-    let watched = Watched::new();
+    // Idle in earnest: these would write something of their own now and then.
+    let plan = plan().setting("bgwriter_delay", "10s").setting("autovacuum", "off");
+    let watched = Watched::over(cluster(&plan), SUPERUSER, calm());
+    watched.wait("all serve", |topology| reads(topology) == [FIRST, SECOND]);
 
     watched.server(PRIMARY).rows("SELECT pg_switch_wal()").unwrap();
     watched.cluster.await_replay().unwrap();
@@ -64,7 +67,8 @@ fn a_cut_off_standby_shows_a_growing_lag() {
 
 #[test]
 fn reads_go_on_without_a_primary_and_lag_is_unknown() {
-    let watched = Watched::new();
+    let watched = Watched::over(cluster(&plan()), SUPERUSER, calm());
+    watched.wait("all serve", |topology| reads(topology) == [FIRST, SECOND]);
 
     watched.server(PRIMARY).kill9().unwrap();
     watched.wait("it is missed", |topology| !is_open(topology));

@@ -5,17 +5,15 @@ use pgsteer::clock::now;
 use pgsteer::topology::Coverage;
 
 /// Waits for the floor of a mark that is set now.
-fn floor(watched: &Watched) -> (pgsteer::pg::Position, Duration) {
+fn floor(watched: &Watched) -> pgsteer::pg::Position {
     let mark = now();
     watched.signals.want_position(mark);
     watched.wait("the mark is resolved", |topology| topology.samples.resolve(mark).is_some());
-    let took = now().since(mark);
-    (watched.now().samples.resolve(mark).unwrap(), took)
+    watched.now().samples.resolve(mark).unwrap()
 }
 
 /// Waits until a standby is known to cover a floor.
-fn covered(watched: &Watched, standby: ServerId, floor: pgsteer::pg::Position) -> Duration {
-    let began = now();
+fn covered(watched: &Watched, standby: ServerId, floor: pgsteer::pg::Position) {
     watched.wait("the standby covers it", |topology| {
         let sample = topology.server(standby).and_then(|server| server.sample);
         let covers = sample.is_some_and(|sample| {
@@ -26,7 +24,6 @@ fn covered(watched: &Watched, standby: ServerId, floor: pgsteer::pg::Position) -
         }
         covers
     });
-    now().since(began)
 }
 
 /// How often the primary was made to flush.
@@ -39,19 +36,18 @@ fn kicks(watched: &Watched) -> u64 {
 
 #[test]
 fn a_mark_is_resolved_by_a_sample_that_a_standby_reaches() {
-    let watched = Watched::new();
+    // The next look by itself would come when all patience is at its end: it was the wish that
+    // was answered.
+    let policy = Policy { check_interval: 2 * PATIENCE, ..calm() };
+    let watched = Watched::over(cluster(&plan()), SUPERUSER, policy);
+    watched.wait("all serve", |topology| reads(topology) == [FIRST, SECOND]);
     watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
 
-    let mut slowest = Duration::ZERO;
     for _ in 0..20 {
         watched.server(PRIMARY).rows("INSERT INTO notes VALUES ('x')").unwrap();
-        let (floor, took) = floor(&watched);
-        slowest = slowest.max(took);
+        let floor = floor(&watched);
         covered(&watched, FIRST, floor);
     }
-
-    // Much less than the interval between looks: the wish was what was answered.
-    assert!(slowest < Duration::from_millis(200), "{slowest:?}");
 }
 
 /// The header of an empty page is no log that anybody has to wait for; nor to flush.
@@ -66,7 +62,7 @@ fn an_idle_primary_behind_a_switch_of_segments_stalls_no_reader() {
         watched.server(PRIMARY).rows("INSERT INTO notes VALUES ('x')").unwrap();
         watched.server(PRIMARY).rows("SELECT pg_switch_wal()").unwrap();
         watched.cluster.await_replay().unwrap();
-        let (floor, _) = floor(&watched);
+        let floor = floor(&watched);
         covered(&watched, FIRST, floor);
         covered(&watched, SECOND, floor);
     }
@@ -86,10 +82,9 @@ fn an_idle_open_transaction_stalls_no_reader() {
 
     open.rows("BEGIN").unwrap();
     open.rows("INSERT INTO notes VALUES ('x')").unwrap();
-    let (floor, _) = floor(&watched);
-    let took = covered(&watched, FIRST, floor);
+    let floor = floor(&watched);
+    covered(&watched, FIRST, floor);
 
-    assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(kicks(&watched) > 0);
 }
 
@@ -102,7 +97,7 @@ fn an_asynchronous_commit_stalls_no_reader() {
     let mut client = watched.server(PRIMARY).connect("postgres").unwrap();
 
     client.rows("INSERT INTO notes VALUES ('x')").unwrap();
-    let (floor, _) = floor(&watched);
+    let floor = floor(&watched);
     covered(&watched, FIRST, floor);
 
     let seen = watched.server(FIRST).value("SELECT count(*) FROM notes").unwrap();
@@ -114,15 +109,15 @@ fn what_a_standby_showed_is_known_to_be_visible_on_the_primary() {
     let watched = Watched::new();
     watched.server(PRIMARY).rows("CREATE TABLE notes (text text)").unwrap();
 
-    for _ in 0..5 {
+    quickly("it is known to be visible", Duration::from_secs(1), || {
         watched.server(PRIMARY).rows("INSERT INTO notes VALUES ('x')").unwrap();
         let seen = now();
         watched.signals.want_visibility(FIRST, seen);
         let (_, took) = watched.wait("it is visible", |topology| {
             topology.servers[1].visible_on_primary.is_some_and(|up_to| up_to >= seen)
         });
-        assert!(took < Duration::from_secs(1), "{took:?}");
-    }
+        took
+    });
 }
 
 /// A commit that waits for its synchronous standby shows on standbys and not on the primary: the
@@ -168,12 +163,11 @@ fn a_lost_connection_drops_what_vouched() {
     watched.server(FIRST).kill9().unwrap();
     watched.signals.lost_backend(FIRST);
 
-    let (lost, took) = watched.wait("both are gone", |topology| {
+    let (lost, _) = watched.wait("both are gone", |topology| {
         let server = &topology.servers[1];
         server.sample.is_none() && server.visible_on_primary.is_none()
     });
     assert!(lost.servers[1].reads.is_err());
-    assert!(took < Duration::from_millis(500), "{took:?}");
 }
 
 /// A catalog comes when it is asked for, goes when it changes, and comes anew.

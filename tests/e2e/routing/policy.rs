@@ -3,10 +3,12 @@
 //! One house; each step gives the proxy another configuration and a reload, so this is also a
 //! test of what a reload takes over.
 
+use crate::support::Blueprint;
 use crate::support::Ended;
 use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
+use crate::support::held_for;
 use pgsteer::clock;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +19,7 @@ const LONG: Duration = Duration::from_millis(900);
 
 #[test]
 fn lag_and_weights_decide_who_serves() {
-    let house = House::build();
+    let house = Blueprint::new().unhurried().build();
     house.await_catalog();
     house.server("primary").rows("CREATE TABLE filling (i int, t text)").unwrap();
     house.cluster.await_replay().unwrap();
@@ -117,7 +119,7 @@ fn when_none_qualifies(house: &House) {
     let held = clock::now().since(began);
     assert_eq!(refused.codes(), ["57P03"]);
     assert!(held >= Duration::from_millis(500), "it was held: {held:?}");
-    assert!(refused.error().detail.contains("was held for 0."), "{refused:?}");
+    assert!(held_for(&refused) >= 0.5, "{refused:?}");
     house.server("standby1").resume_replay().unwrap();
     house.server("standby2").resume_replay().unwrap();
 }

@@ -37,8 +37,7 @@ struct Sent {
 /// `pgsteer route` said that it would.
 #[test]
 fn every_statement_runs_where_the_table_says() {
-    let house = House::build();
-    furnished(&house);
+    let house = furnished();
     // Those that change tables come last: each change makes the catalog unknown for a moment, and
     // what is not known goes to the primary.
     let (fit, unfit): (Vec<&'static Case>, Vec<&'static Case>) =
@@ -90,8 +89,7 @@ fn every_statement_runs_where_the_table_says() {
 /// The command asks the running proxy.
 #[test]
 fn the_command_route_says_where_and_why() {
-    let house = House::build();
-    furnished(&house);
+    let house = furnished();
     let ask = |sql: &str| {
         let http = house.proxy.http_address().to_string();
         let said = command().args(["--http", &http, "-o", "json", "route", sql]).output().unwrap();

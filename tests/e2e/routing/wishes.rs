@@ -11,8 +11,7 @@ const WHERE: &str = "SELECT pg_is_in_recovery() FROM items LIMIT 1";
 /// One house for all that does not disturb each other.
 #[test]
 fn wishes_and_transactions_are_followed() {
-    let house = House::build();
-    furnished(&house);
+    let house = furnished();
     hints_in_comments(&house);
     settings_of_pgsteer(&house);
     read_only_transactions(&house);
