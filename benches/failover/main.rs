@@ -92,7 +92,9 @@ fn main() {
 fn round(template: &Template, writers: usize) -> Round {
     let plan = Plan::new()
         .setting("synchronous_standby_names", "ANY 1 (standby1, standby2)")
-        .setting("wal_retrieve_retry_interval", "100ms");
+        .setting("wal_retrieve_retry_interval", "100ms")
+        .setting("wal_receiver_status_interval", "1s")
+        .setting("wal_sender_timeout", "1s");
     let cluster = Cluster::start(template, &plan).unwrap();
     let program = PathBuf::from(env!("CARGO_BIN_EXE_pgsteer"));
     let mut proxy = Proxy::new(program, cluster.workshop("pgsteer").unwrap())
