@@ -64,7 +64,7 @@ impl ControlConfig {
             None => LoginSecret::None,
         };
         let mut login = Login::new(&self.user, &self.database, secret);
-        login.params.push(("application_name".to_owned(), instance.application_name()));
+        login.params.push(("application_name".to_owned(), instance.watching_name()));
         login
     }
 }

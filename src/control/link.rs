@@ -22,6 +22,8 @@ use crate::pg::Timeline;
 use crate::topology::History;
 use crate::topology::Role;
 use crate::topology::Unseen;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 /// A standing connection.
@@ -246,6 +248,12 @@ impl Link {
     /// Makes a primary flush its log.
     pub(crate) async fn kick(&mut self, within: Duration) -> Result<(), LinkError> {
         in_time(within, self.ask(look::kick(self.facts.version))).await.map(|_| ())
+    }
+
+    /// Whether nothing has come unasked, and the server is there as far as is known.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let stirs = pin!(self.stirs());
+        stirs.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Waits until the server says something unasked, or is gone. Cancel-safe.

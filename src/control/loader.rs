@@ -270,7 +270,7 @@ impl Keeper {
             .port(server.port)
             .username(&self.config.user)
             .database(&self.database)
-            .application_name(&self.instance.application_name())
+            .application_name(&self.instance.watching_name())
             .ssl_mode(ssl_mode(&self.config.tls))
             .statement_cache_capacity(0)
             .options([("statement_timeout", "30s"), ("lock_timeout", "5s")])

@@ -194,7 +194,7 @@ fn start_conductor(
     shutdown: &CancellationToken,
 ) -> Result<Steward, StartError> {
     let hands = Arc::new(Hands::of(config, instance, store)?);
-    hands.keep(shutdown);
+    hands.keep(policy, shutdown);
     let (sender, asks) = mpsc::channel(ASKS_MAX);
     let bulletin = Arc::new(Bulletin::new(Arc::clone(&links.metrics)));
     let steward = Steward::new(sender, Arc::clone(&bulletin), Arc::clone(policy));

@@ -35,7 +35,7 @@ pub struct Survey {
     pub slots: Option<Vec<Slot>>,
     /// What it is, and what goes with that.
     pub role: SurveyedRole,
-    /// The other instances of pgsteer that are connected to it.
+    /// The other instances of pgsteer that may act on it.
     pub others: BTreeSet<Instance>,
     /// Whether this one holds the lock by which it may act there.
     pub locked: bool,
@@ -261,12 +261,17 @@ impl Survey {
 }
 
 impl Instance {
-    /// What `pg_stat_activity` says of this process's connections.
+    /// What `pg_stat_activity` says of the connection by which this process may act.
     pub fn application_name(self) -> String {
         format!("{APPLICATION} {self}")
     }
 
-    /// The process whose connection calls itself so, if it is one of ours.
+    /// What it says of those by which it only looks.
+    pub fn watching_name(self) -> String {
+        format!("{WATCHING} {self}")
+    }
+
+    /// The process that may act by a connection which calls itself so.
     pub fn of_application(name: &str) -> Option<Self> {
         let id = name.strip_prefix(APPLICATION)?.strip_prefix(' ')?;
         let plain = id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -280,8 +285,9 @@ impl fmt::Display for Instance {
     }
 }
 
-/// What every control connection's name begins with.
+/// What the names of connections begin with.
 const APPLICATION: &str = "pgsteer control";
+const WATCHING: &str = "pgsteer watch";
 
 /// What a walreceiver is called that nobody gave a name.
 const DEFAULT_NAME: &str = "walreceiver";

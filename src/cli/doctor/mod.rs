@@ -14,7 +14,7 @@ use crate::cli::say;
 use crate::config::Config;
 use crate::control::ControlConfig;
 use crate::control::hands::Hands;
-use crate::failover::{Gap, Onlooker, Promise, WeakPromise};
+use crate::failover::{Gap, Instance, Onlooker, Promise, WeakPromise};
 use crate::proxy::control_config;
 use crate::store::{MemoryStore, Store};
 use crate::topology::ServerId;
@@ -94,7 +94,8 @@ impl Findings {
 
 fn hands(config: &ControlConfig) -> Result<Arc<Hands>, Exit> {
     let nowhere = Store::Memory(MemoryStore::default());
-    let hands = Hands::visiting(config, &nowhere);
+    // It is no instance that acts, and tells of none.
+    let hands = Hands::of(config, Instance(std::process::id()), &nowhere);
     hands.map(Arc::new).map_err(|error| failed(&error.to_string()))
 }
 

@@ -44,11 +44,13 @@ const NOW: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
 const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgsteer', '')";
 const END: &str = "SELECT pg_catalog.pg_current_wal_flush_lsn()";
 
-/// Sessions that can write, and are no control connections. A subscription's workers write, too.
+/// Sessions that can write, and are no control connections; their name alone would be no proof. A
+/// subscription's workers write, too.
 const SESSIONS: &str = "SELECT a.pid FROM pg_catalog.pg_stat_activity AS a \
      WHERE (a.backend_type = 'client backend' OR a.backend_type LIKE 'logical replication%worker') \
      AND a.pid <> pg_catalog.pg_backend_pid() \
-     AND coalesce(a.application_name, '') NOT LIKE 'pgsteer control %'";
+     AND NOT (a.usename = CURRENT_USER \
+              AND a.application_name ~ '^pgsteer (control|watch|visit)')";
 
 const AND_WROTE: &str = " AND a.backend_xid IS NOT NULL";
 

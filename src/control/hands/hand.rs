@@ -5,10 +5,9 @@
 
 use crate::backend::{Login, Target};
 use crate::clock;
-use crate::control::hands::HandError;
-use crate::control::hands::line::{Line, Standing};
+use crate::control::hands::line::{Line, Stance, Standing};
 use crate::control::hands::notes::Notes;
-use crate::control::hands::{lock, questions, setting};
+use crate::control::hands::{HandError, Reach, lock, questions, setting};
 use crate::control::link::Link;
 use crate::failover::{Instance, Survey};
 use crate::pg::quote_literal;
@@ -27,6 +26,15 @@ pub struct Address {
     pub port: u16,
 }
 
+/// Whether a hand may come to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bearing {
+    /// It may.
+    Acts,
+    /// It only looks.
+    Watches,
+}
+
 /// One server's hand.
 #[derive(Debug)]
 pub(super) struct Hand {
@@ -36,16 +44,11 @@ pub(super) struct Hand {
     pub(super) notes: Notes,
     login: Login,
     instance: Instance,
-    /// It takes no lock.
-    visits: bool,
     home: Mutex<Option<Standing>>,
     survey: ArcSwapOption<Survey>,
     /// Rung when a survey is wanted now.
     wanted: Notify,
 }
-
-/// What a command is called that looks in.
-const VISITOR: &str = "pgsteer visit";
 
 /// Between two surveys.
 const SURVEY_EVERY: Duration = Duration::from_secs(2);
@@ -67,27 +70,19 @@ const HAS_SLOT: &str = "SELECT count(*) FROM pg_catalog.pg_replication_slots AS 
      WHERE s.slot_type = 'physical' AND s.slot_name = ";
 
 impl Hand {
-    pub(super) fn new(target: Target, login: Login, address: Address, notes: Notes) -> Self {
-        let instance = login.params.iter().find_map(|(_, value)| Instance::of_application(value));
+    pub(super) fn new(reach: Reach, instance: Instance, notes: Notes) -> Self {
+        let Reach { target, login, address } = reach;
         Self {
             name: Arc::clone(&target.name),
             target,
             address,
             notes,
             login,
-            instance: instance.unwrap_or(Instance(0)),
-            visits: false,
+            instance,
             home: Mutex::new(None),
             survey: ArcSwapOption::empty(),
             wanted: Notify::new(),
         }
-    }
-
-    /// It looks in for a moment, and is no instance that acts.
-    pub(super) fn visit(&mut self) {
-        self.login.params.retain(|(name, _)| name != "application_name");
-        self.login.params.push(("application_name".to_owned(), VISITOR.to_owned()));
-        self.visits = true;
     }
 
     /// As whom it logs in.
@@ -108,7 +103,7 @@ impl Hand {
     /// The connection, for an act that may take so long. It holds the lock by which we may act.
     pub(super) async fn acting(&self, within: Duration) -> Result<Line<'_>, HandError> {
         let mut line = self.line(within).await?;
-        lock::take(&mut line, &self.name).await?;
+        lock::take(&mut line, self.instance, &self.name).await?;
         Ok(line)
     }
 
@@ -118,12 +113,13 @@ impl Hand {
         let until = began + within;
         let late = || HandError::Late(within);
         let mut home = tokio::time::timeout(within, self.home.lock()).await.map_err(|_| late())?;
-        if let Some(standing) = home.take() {
+        // One that was closed meanwhile, as by a restart, costs an act its first attempt.
+        if let Some(standing) = home.take().filter(|standing| standing.link.is_quiet()) {
             return Ok(Line::new(home, standing, (began, until)));
         }
         let left = until.since(clock::now());
         let opened = Link::open(&self.target, &self.login, left).await?;
-        let standing = Standing { link: opened, locked: false };
+        let standing = Standing { link: opened, stance: Stance::Watching };
         let mut line = Line::new(home, standing, (began, until));
         line.ask(UNLOGGED).await?;
         Ok(line)
@@ -147,11 +143,16 @@ impl Hand {
         }
     }
 
-    /// Surveys the server, and notes what would undo a freeze of it.
-    pub(super) async fn survey_now(&self) -> Result<(), HandError> {
+    /// Surveys the server; where we may act, takes the lock, and notes what would undo a freeze.
+    pub(super) async fn survey_now(&self, bearing: Bearing) -> Result<(), HandError> {
         let mut line = self.line(SURVEY_MAX).await?;
-        let name = self.instance.application_name();
-        let locked = !self.visits && lock::take_if_free(&mut line, &name).await?;
+        let locked = match bearing {
+            Bearing::Acts => lock::take_if_free(&mut line, self.instance).await?,
+            Bearing::Watches => {
+                lock::give_back(&mut line, self.instance).await?;
+                false
+            }
+        };
         let asked = clock::now();
         let version = line.version();
         let answers = line.all(&questions::questions(version)).await?;
@@ -161,8 +162,11 @@ impl Hand {
         drop(line);
         let upstream = survey.upstream.clone();
         self.survey.store(Some(Arc::new(survey)));
-        // Ahead of time, so that a freeze need not wait for a disk.
-        if self.visits { Ok(()) } else { self.notes.of_upstream(&upstream).await }
+        match bearing {
+            // Ahead of time, so that a freeze need not wait for a disk.
+            Bearing::Acts => self.notes.of_upstream(&upstream).await,
+            Bearing::Watches => Ok(()),
+        }
     }
 
     /// Runs one statement on a connection of its own, which keeps no act waiting.

@@ -18,8 +18,18 @@ use tokio::sync::MutexGuard;
 #[derive(Debug)]
 pub(super) struct Standing {
     pub(super) link: Link,
-    /// Whether it holds the lock by which instances of pgsteer know of each other.
-    pub(super) locked: bool,
+    pub(super) stance: Stance,
+}
+
+/// How a connection shows itself to other instances of pgsteer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stance {
+    /// As one that only looks.
+    Watching,
+    /// As one that may act.
+    Ready,
+    /// As the one that acts: it holds the lock.
+    Locked,
 }
 
 /// A connection while one act has it.
@@ -121,15 +131,15 @@ impl<'h> Line<'h> {
         self.standing.as_ref().map_or(Version(0), |standing| standing.link.facts.version)
     }
 
-    /// Whether it holds the lock.
-    pub(super) fn is_locked(&self) -> bool {
-        self.standing.as_ref().is_some_and(|standing| standing.locked)
+    /// How it shows itself.
+    pub(super) fn stance(&self) -> Stance {
+        self.standing.as_ref().map_or(Stance::Watching, |standing| standing.stance)
     }
 
-    /// It holds the lock now.
-    pub(super) fn locked(&mut self) {
+    /// It shows itself so now.
+    pub(super) fn stands(&mut self, stance: Stance) {
         if let Some(standing) = &mut self.standing {
-            standing.locked = true;
+            standing.stance = stance;
         }
     }
 }

@@ -5,17 +5,24 @@
 //! session, with whatever that was about to do. Servers in recovery take such locks, too; they
 //! are not in the log.
 //!
+//! Whoever may act shows that by the name of his connection, too: so each sees the others, whatever
+//! database they look at. One whose `failover.mode` is `off` does neither.
+//!
 //! Source: PostgreSQL manual, 13.3.5 "Advisory Locks", 9.28.10 "Advisory Lock Functions".
 
 use crate::control::hands::HandError;
-use crate::control::hands::line::Line;
+use crate::control::hands::line::{Line, Stance};
 use crate::control::look::Row;
+use crate::failover::Instance;
+use crate::pg::quote_literal;
 use std::time::Duration;
 use tracing::warn;
 
 /// Asks for the lock: two numbers of 32 bits, `pgst` and the kind. Such a lock belongs to one
 /// database, so all instances must look at the same one; `others` in a survey sees the rest.
 const TRY: &str = "SELECT pg_catalog.pg_try_advisory_lock(1885827956, 1)";
+
+const UNLOCK: &str = "SELECT pg_catalog.pg_advisory_unlock_all()";
 
 /// Asks who holds it.
 const HOLDER: &str = "SELECT l.pid, a.application_name FROM pg_catalog.pg_locks AS l \
@@ -28,15 +35,16 @@ const HOLDER: &str = "SELECT l.pid, a.application_name FROM pg_catalog.pg_locks 
 /// Between two attempts while the session of before ends.
 const PACE: Duration = Duration::from_millis(2);
 
-/// Takes the lock if it is free. An earlier session of this process gives way: `own` is what it
-/// calls itself.
-pub(super) async fn take_if_free(line: &mut Line<'_>, own: &str) -> Result<bool, HandError> {
-    if line.is_locked() || attempt(line).await? {
+/// Takes the lock if it is free. An earlier session of this process gives way.
+pub(super) async fn take_if_free(line: &mut Line<'_>, own: Instance) -> Result<bool, HandError> {
+    ready(line, own).await?;
+    if attempt(line).await? {
         return Ok(true);
     }
     let holders = line.ask(HOLDER).await?;
-    let ours = |row: &&Row| row.get(1).and_then(Option::as_deref) == Some(own);
-    if !holders.iter().any(|row| ours(&row)) {
+    let own = own.application_name();
+    let ours = |row: &Row| row.get(1).and_then(Option::as_deref) == Some(&*own);
+    if !holders.iter().any(ours) {
         return Ok(false);
     }
     end(line, &holders).await?;
@@ -44,11 +52,32 @@ pub(super) async fn take_if_free(line: &mut Line<'_>, own: &str) -> Result<bool,
     attempt(line).await
 }
 
-/// Takes the lock, whoever holds it: his session is ended.
-pub(super) async fn take(line: &mut Line<'_>, server: &str) -> Result<(), HandError> {
-    if line.is_locked() {
-        return Ok(());
+/// Gives the lock back, and shows that this process only looks.
+pub(super) async fn give_back(line: &mut Line<'_>, own: Instance) -> Result<(), HandError> {
+    if line.stance() != Stance::Watching {
+        let name = quote_literal(&own.watching_name());
+        line.all(&[UNLOCK, &format!("SET application_name = {name}")]).await?;
+        line.stands(Stance::Watching);
     }
+    Ok(())
+}
+
+async fn ready(line: &mut Line<'_>, own: Instance) -> Result<(), HandError> {
+    if line.stance() == Stance::Watching {
+        let name = quote_literal(&own.application_name());
+        line.ask(&format!("SET application_name = {name}")).await?;
+        line.stands(Stance::Ready);
+    }
+    Ok(())
+}
+
+/// Takes the lock, whoever holds it: his session is ended.
+pub(super) async fn take(
+    line: &mut Line<'_>,
+    own: Instance,
+    server: &str,
+) -> Result<(), HandError> {
+    ready(line, own).await?;
     let mut told = false;
     while !attempt(line).await? {
         let holders = line.ask(HOLDER).await?;
@@ -65,10 +94,13 @@ pub(super) async fn take(line: &mut Line<'_>, server: &str) -> Result<(), HandEr
 }
 
 async fn attempt(line: &mut Line<'_>) -> Result<bool, HandError> {
+    if line.stance() == Stance::Locked {
+        return Ok(true);
+    }
     let rows = line.ask(TRY).await?;
     let taken = rows.first().and_then(|row| row.first()?.as_deref()) == Some("t");
     if taken {
-        line.locked();
+        line.stands(Stance::Locked);
     }
     Ok(taken)
 }

@@ -33,11 +33,11 @@ pub use promote::Promoted;
 use crate::backend::{Login, Target};
 use crate::control::config::ControlConfig;
 use crate::control::hands::freeze::Lead;
-use crate::control::hands::hand::Hand;
+use crate::control::hands::hand::{Bearing, Hand};
 use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
-    Fenced, Frozen, Gap, Instance, Onlooker, Policy, Promise, ServerView, Statement, Survey,
+    Fenced, Frozen, Gap, Instance, Mode, Onlooker, Policy, Promise, ServerView, Statement, Survey,
     SurveyedRole, Upstream, WeakPromise, prerequisites,
 };
 use crate::net::TlsError;
@@ -45,6 +45,7 @@ use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
 use crate::tasks;
 use crate::topology::{Role, ServerId};
+use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +55,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Reach {
     /// Where it is for us.
     pub target: Target,
-    /// As whom; its `application_name` says which instance of pgsteer we are.
+    /// As whom.
     pub login: Login,
     /// Where it is for its standbys.
     pub address: Address,
@@ -79,10 +80,10 @@ const ASK_MAX: Duration = Duration::from_secs(1);
 
 impl Hands {
     /// A hand on each server, by its id. What undoes an act goes to `store`.
-    pub fn new(servers: Vec<Reach>, store: &Store) -> Self {
+    pub fn new(servers: Vec<Reach>, instance: Instance, store: &Store) -> Self {
         let hand = |reach: Reach| {
             let notes = Notes::new(Arc::clone(&reach.target.name), store.clone());
-            Hand::new(reach.target, reach.login, reach.address, notes)
+            Hand::new(reach, instance, notes)
         };
         Self { hands: servers.into_iter().map(hand).collect() }
     }
@@ -98,29 +99,18 @@ impl Hands {
             let address = Address { host: Arc::clone(host), port: *port };
             Reach { target, login: config.login(server, instance), address }
         });
-        Ok(Self::new(servers.collect(), store))
+        Ok(Self::new(servers.collect(), instance, store))
     }
 
-    /// A hand on each server for a command that looks in beside a proxy: it takes no lock.
-    ///
-    /// # Errors
-    /// As [`Hands::of`].
-    pub fn visiting(config: &ControlConfig, store: &Store) -> Result<Self, TlsError> {
-        let mut hands = Self::of(config, Instance(0), store)?;
-        for hand in &mut hands.hands {
-            hand.visit();
-        }
-        Ok(hands)
-    }
-
-    /// Surveys every server now, all at the same time; what came of each, in their order.
+    /// Surveys every server now, all at the same time, as one who only looks; what came of each,
+    /// in their order.
     pub async fn survey_all(self: &Arc<Self>) -> Vec<Result<(), HandError>> {
         let surveys: Vec<_> = (0..self.hands.len())
             .map(|at| {
                 let hands = Arc::clone(self);
                 tasks::spawn("survey", async move {
                     let hand = hands.hands.get(at).ok_or(HandError::NoSuchServer)?;
-                    hand.survey_now().await
+                    hand.survey_now(Bearing::Watches).await
                 })
             })
             .collect();
@@ -139,27 +129,32 @@ impl Hands {
         Ok(())
     }
 
-    /// Keeps a connection to each server open and its survey fresh, until `shutdown`. Must be
-    /// called on the runtime that is to do it.
-    pub fn keep(self: &Arc<Self>, shutdown: &CancellationToken) {
+    /// Keeps a connection to each server open and its survey fresh, until `shutdown`; while the
+    /// policy lets us act, it holds the server's lock. Must be called on the runtime that is to
+    /// do it.
+    pub fn keep(self: &Arc<Self>, policy: &Arc<ArcSwap<Policy>>, shutdown: &CancellationToken) {
         for at in 0..self.hands.len() {
             let (hands, ending) = (Arc::clone(self), shutdown.clone());
+            let policy = Arc::clone(policy);
             // Nobody waits for it: dropped, it closes its connection.
             drop(tasks::spawn("hand", async move {
                 let Some(hand) = hands.hands.get(at) else { return };
                 tokio::select! {
                     () = ending.cancelled() => {}
-                    () = hands.keep_one(hand) => {}
+                    () = hands.keep_one(hand, &policy) => {}
                 }
             }));
         }
     }
 
-    async fn keep_one(&self, hand: &Hand) {
+    async fn keep_one(&self, hand: &Hand, policy: &ArcSwap<Policy>) {
         let mut retry = hand::RETRY_FIRST;
         loop {
-            let surveyed = hand.survey_now().await;
-            let mended = match surveyed {
+            let bearing = match policy.load().mode {
+                Mode::Off => Bearing::Watches,
+                Mode::Manual | Mode::Auto => Bearing::Acts,
+            };
+            let mended = match hand.survey_now(bearing).await {
                 Ok(()) => self.mend(hand).await,
                 Err(error) => Err(error),
             };

@@ -31,7 +31,8 @@ const OBSTACLE: &str = "WITH startup AS MATERIALIZED ( \
          WHERE a.backend_type = 'startup') \
      SELECT c.pid, s.wait_event FROM startup AS s, pg_catalog.pg_stat_activity AS c \
      WHERE c.backend_type = 'client backend' AND c.pid <> pg_catalog.pg_backend_pid() \
-     AND c.application_name NOT LIKE 'pgsteer control %' \
+     AND NOT (c.usename = CURRENT_USER \
+              AND c.application_name ~ '^pgsteer (control|watch|visit)') \
      AND CASE WHEN s.wait_event_type = 'Lock' THEN EXISTS ( \
              SELECT FROM pg_catalog.pg_locks AS wanted JOIN pg_catalog.pg_locks AS held \
                  ON held.database = wanted.database AND held.relation = wanted.relation \

@@ -12,7 +12,7 @@ fn who_acts_takes_over_and_the_one_before_loses_his_session() {
     let shutdown = CancellationToken::new();
     {
         let _entered = grip.runtime.enter();
-        rival.keep(&shutdown);
+        rival.keep(&policy(Mode::Manual), &shutdown);
     }
     await_that("the rival has looked", || rival.survey(FIRST).is_some());
     let second = rival.survey(FIRST).unwrap();
@@ -57,4 +57,29 @@ fn an_act_that_is_given_up_spoils_nothing() {
     grip.wait(grip.hands.freeze(FIRST)).unwrap();
     grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
     await_that("it streams", || streams(grip.server(FIRST)));
+}
+
+/// One whose mode is `off` may look beside the one that acts; a reload can change that.
+#[test]
+fn who_may_not_act_takes_no_lock_and_is_no_rival() {
+    let grip = Grip::on(&Plan::new().standbys(1));
+    let watcher = hands(&grip.cluster, SUPERUSER, Instance(7), &grip.store);
+    let (shutdown, mode) = (CancellationToken::new(), policy(Mode::Off));
+    {
+        let _entered = grip.runtime.enter();
+        watcher.keep(&mode, &shutdown);
+    }
+    await_that("it has looked", || watcher.survey(FIRST).is_some());
+    let survey = grip.survey(FIRST);
+    assert!(survey.locked && survey.others.is_empty(), "{survey:?}");
+
+    let manual = Policy { mode: Mode::Manual, ..Policy::default() };
+    mode.store(Arc::new(manual));
+    watcher.survey_soon(FIRST);
+    await_that("it is seen", || grip.survey(FIRST).others == [Instance(7)].into());
+
+    mode.store(Arc::new(Policy { mode: Mode::Off, ..Policy::default() }));
+    watcher.survey_soon(FIRST);
+    await_that("it is no rival any more", || grip.survey(FIRST).others.is_empty());
+    shutdown.cancel();
 }

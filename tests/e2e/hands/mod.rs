@@ -12,10 +12,11 @@ mod surveys;
 use crate::support::Wire;
 use crate::support::await_that;
 use crate::support::cluster;
+use arc_swap::ArcSwap;
 use pgsteer::backend::{Login, LoginSecret, Secret, Target, TlsPolicy};
 use pgsteer::clock;
 use pgsteer::control::hands::{Address, HandError, Hands, Reach};
-use pgsteer::failover::{Instance, Survey};
+use pgsteer::failover::{Instance, Mode, Policy, Survey};
 use pgsteer::sandbox::{Auth, Cluster, Plan, SUPERUSER, SUPERUSER_PASSWORD, Server};
 use pgsteer::store::{MemoryStore, Store};
 use pgsteer::topology::ServerId;
@@ -58,7 +59,7 @@ impl Grip {
         let shutdown = CancellationToken::new();
         {
             let _entered = runtime.enter();
-            hands.keep(&shutdown);
+            hands.keep(&policy(Mode::Manual), &shutdown);
         }
         let grip = Self { hands, store, cluster, shutdown, runtime };
         await_that("every server was surveyed", || {
@@ -133,19 +134,20 @@ impl Writer {
 const MOMENT: Duration = Duration::from_millis(500);
 
 fn hands(cluster: &Cluster, user: &str, instance: Instance, store: &Store) -> Arc<Hands> {
-    let reach =
-        |(server, id): (&Server, u16)| reach(cluster, server, ServerId(id), (user, instance));
-    Arc::new(Hands::new(cluster.servers().iter().zip(0..).map(reach).collect(), store))
+    let reach = |(server, id): (&Server, u16)| reach(cluster, server, ServerId(id), user);
+    Arc::new(Hands::new(cluster.servers().iter().zip(0..).map(reach).collect(), instance, store))
 }
 
-fn reach(cluster: &Cluster, server: &Server, id: ServerId, who: (&str, Instance)) -> Reach {
-    let (user, instance) = who;
+fn policy(mode: Mode) -> Arc<ArcSwap<Policy>> {
+    Arc::new(ArcSwap::from_pointee(Policy { mode, ..Policy::default() }))
+}
+
+fn reach(cluster: &Cluster, server: &Server, id: ServerId, user: &str) -> Reach {
     let secret = match cluster.auth() {
         Auth::Password => LoginSecret::Password(Secret::new(SUPERUSER_PASSWORD.to_owned()).into()),
         Auth::Trust | Auth::Listed => LoginSecret::None,
     };
-    let mut login = Login::new(user, "postgres", secret);
-    login.params.push(("application_name".to_owned(), instance.application_name()));
+    let login = Login::new(user, "postgres", secret);
     let tls = TlsPolicy::default();
     let target = Target::new(id, server.name(), "127.0.0.1", server.port(), &tls).unwrap();
     Reach { target, login, address: Address { host: "127.0.0.1".into(), port: server.port() } }

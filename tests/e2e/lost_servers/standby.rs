@@ -189,7 +189,7 @@ fn idle_backends_are_replaced_unseen(house: &House) {
     for round in 0..5 {
         let mut ended = 0;
         for server in house.cluster.servers() {
-            ended += end_backends(server, "application_name NOT LIKE 'pgsteer control%'");
+            ended += end_backends(server, "application_name !~ '^pgsteer (control|watch)'");
         }
         assert!(ended > 0, "round {round}: no backend rested anywhere");
         for wire in &mut clients {
