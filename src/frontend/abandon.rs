@@ -36,7 +36,7 @@ pub(super) fn end(checkout: Checkout) {
 
 async fn cancel_until_closed(mut checkout: Checkout) {
     let running = Arc::clone(&checkout.running);
-    let Running { target, pid, key } = &*running;
+    let Running { target, pid, key, .. } = &*running;
     let stream = &mut checkout.backend.stream;
     // Half a message was perhaps on its way; it will never be whole.
     if stream.shutdown().await.is_err() {

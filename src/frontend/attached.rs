@@ -1,7 +1,8 @@
 //! A session's hold on a backend, from the check-out to the release.
 
 use crate::frontend::block::{Block, Repeats};
-use crate::frontend::exchange::Exchange;
+use crate::frontend::cancel::{Handle, UnderWay};
+use crate::frontend::exchange::{Exchange, Word};
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::probe::Pins;
 use crate::frontend::seat::Taken;
@@ -309,6 +310,15 @@ impl Attached {
             GoesOn::No
         } else {
             GoesOn::Yes
+        }
+    }
+
+    /// Takes the server's word again, once no cancel of an earlier statement can hit the next one.
+    pub fn take_word(&mut self, cancel: &Handle) {
+        let running = &self.checkout.running;
+        if running.was_cancelled() && cancel.under_way() == UnderWay::No {
+            running.forget_cancels();
+            self.exchange.word = Word::Taken;
         }
     }
 

@@ -105,7 +105,7 @@ impl Cancels {
             return;
         }
         let Some(running) = handle.begin_cancel() else { return };
-        let Running { target, pid, key } = &*running;
+        let Running { target, pid, key, .. } = &*running;
         if let Err(error) = backend::cancel(target, *pid, key, CANCEL_TIMEOUT).await {
             tracing::warn!(server = %target.name, %error, "a cancel request did not get through");
         }
@@ -125,6 +125,12 @@ impl Handle {
     pub fn detach(&self) -> UnderWay {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.running = None;
+        if state.under_way > 0 { UnderWay::Yes } else { UnderWay::No }
+    }
+
+    /// Whether a cancel is on its way.
+    pub fn under_way(&self) -> UnderWay {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.under_way > 0 { UnderWay::Yes } else { UnderWay::No }
     }
 
@@ -163,7 +169,10 @@ impl Handle {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let running = state.running.clone();
         match running {
-            Some(_) => state.under_way += 1,
+            Some(ref running) => {
+                state.under_way += 1;
+                running.note_cancel();
+            }
             None => state.held_cancelled = true,
         }
         drop(state);

@@ -21,6 +21,14 @@ pub(super) fn is_stale(error: &[u8]) -> bool {
     error.split(|byte| *byte == 0).any(|field| field == b"RRevalidateCachedQuery")
 }
 
+/// Whether the notice says that the server did not wait for its synchronous standbys: it has
+/// committed, and now reports success for what a failover may lose.
+///
+/// Source: `SyncRepWaitForLSN` in `replication/syncrep.c`.
+pub(super) fn gave_up_waiting(notice: &[u8]) -> bool {
+    notice.split(|byte| *byte == 0).any(|field| field == b"RSyncRepWaitForLSN")
+}
+
 /// Errors after which a read that has shown nothing is run again elsewhere: the server refused
 /// it, or cancelled it for reasons of its own, and it can have changed nothing.
 pub(super) fn may_run_again(code: SqlState) -> bool {

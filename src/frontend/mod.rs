@@ -17,6 +17,7 @@ mod attached;
 mod block;
 pub mod cancel;
 mod client;
+mod confirm;
 mod door;
 mod exchange;
 mod glance;

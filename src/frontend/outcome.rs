@@ -33,6 +33,7 @@ impl Serving {
         match event {
             Event::ClientBytes => self.settle_if_free().await,
             Event::Ready(status) => self.on_ready(status).await,
+            Event::Unconfirmed(status) => self.on_unconfirmed(status).await,
             Event::Withdrawn(code, status) => self.on_withdrawn(code, status).await,
             Event::ServerGone(loss) => self.on_server_gone(loss).await,
             Event::OutOfStep => {
@@ -48,7 +49,7 @@ impl Serving {
     }
 
     /// The server is done with a group.
-    async fn on_ready(&mut self, status: TxStatus) -> Result<(), Stop> {
+    pub(super) async fn on_ready(&mut self, status: TxStatus) -> Result<(), Stop> {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         attached.status = status;
         let now = attached.exchange.answered.take().unwrap_or_else(clock::now);

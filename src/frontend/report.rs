@@ -130,6 +130,8 @@ impl No {
 pub enum Doubt {
     /// Its server was lost before it had answered.
     Lost(Loss),
+    /// It was committed, and the wait for synchronous standbys was cut short.
+    Unconfirmed,
 }
 
 fn in_doubt(doubt: Doubt) -> ErrorReport {
@@ -140,10 +142,22 @@ fn in_doubt(doubt: Doubt) -> ErrorReport {
         Doubt::Lost(Loss::Replaced) => {
             "the primary was replaced meanwhile; the statement may have been executed"
         }
+        Doubt::Unconfirmed => return unconfirmed(),
     };
     ErrorReport::error(SqlState::RESOLUTION_UNKNOWN, message)
         .with_detail("It was sent and no answer counts. It was not sent again.")
         .with_hint("Check whether its effects are there before you run it again.")
+}
+
+fn unconfirmed() -> ErrorReport {
+    ErrorReport::error(
+        SqlState::RESOLUTION_UNKNOWN,
+        "the commit was not confirmed by a standby: the wait for it was cancelled",
+    )
+    .with_detail(
+        "The transaction was committed locally, not confirmed by a standby: a failover may lose it.",
+    )
+    .with_hint("Check whether its effects are there, now and after a failover.")
 }
 
 fn transaction_lost(loss: Loss) -> ErrorReport {

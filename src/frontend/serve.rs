@@ -9,14 +9,14 @@ use crate::frontend::attach::Found;
 use crate::frontend::attached::{Attached, GoesOn, Reads, Relies, Segment, Sent, Standing};
 use crate::frontend::block::{Repeats, Said};
 use crate::frontend::client::Gone;
-use crate::frontend::exchange::{Appetite, OnError, Shown};
+use crate::frontend::exchange::{Appetite, Commits, OnError, Shown};
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::lost::LostTransaction;
 use crate::frontend::outcome::TRIES_SHOWN;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
-use crate::frontend::plan::{Again, Material, Plan, PureRead, plan};
+use crate::frontend::plan::{Again, Material, MayCommit, Plan, PureRead, plan};
 use crate::frontend::report::No;
 use crate::frontend::settle;
 use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
@@ -324,6 +324,15 @@ impl Serving {
         let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
         let repeats = note_block(session, attached, (group, bytes), plan);
         let again = may_run_again(group, plan, attached);
+        let commits = match repeats {
+            Repeats::No => commits(attached.standing, before, plan),
+            Repeats::Alone | Repeats::InBlock => Commits::Never,
+        };
+        attached.take_word(&session.cancel);
+        attached.exchange.commits = match goes_on {
+            GoesOn::Yes => commits.max(attached.exchange.commits),
+            GoesOn::No => commits,
+        };
         attached.exchange.on_error = if again { OnError::Withdraw } else { OnError::Show };
         let tried_again = !last && (again || repeats != Repeats::No);
         attached.exchange.shown =
@@ -419,6 +428,18 @@ fn build(
     let mut examine = |sql: &[u8]| -> Arc<Facts> { shard.facts.borrow_mut().examine(sql, dialect) };
     let built = builder.build(bytes, &mut examine, &mut exchange.to_server);
     built.map_err(|error| Stop::Refuse(No::Protocol(error.to_string())))
+}
+
+/// Whether a success of this group tells of a commit.
+fn commits(standing: Standing, before: TxStatus, plan: &Plan) -> Commits {
+    match (standing, pure_read(plan), plan.commits, before) {
+        (Standing::Standby, ..) | (_, PureRead::Yes, ..) => Commits::Never,
+        (Standing::Primary, PureRead::No, MayCommit::Maybe, _) => Commits::Maybe,
+        (Standing::Primary, PureRead::No, MayCommit::No, TxStatus::Idle) => Commits::AtReady,
+        (Standing::Primary, PureRead::No, MayCommit::No, TxStatus::Open | TxStatus::Failed) => {
+            Commits::Never
+        }
+    }
 }
 
 /// Takes note of what the group does to the open transaction.

@@ -94,6 +94,7 @@ impl Serving {
             && attached.checkout.partial.is_empty()
             && attached.exchange.replies.account() == Account::Exact;
         if clean {
+            attached.checkout.running.forget_cancels();
             attached.checkout.release(clock::now());
         }
         Ok(())

@@ -6,6 +6,7 @@ use crate::clock::Moment;
 use crate::session::{Held, SharedSettings};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -36,6 +37,8 @@ pub struct Running {
     pub pid: i32,
     /// The backend's key.
     pub key: Box<[u8]>,
+    /// Whether a cancel was sent there that may still hit something.
+    cancelled: AtomicBool,
 }
 
 /// A backend on its way to another shard.
@@ -49,11 +52,34 @@ pub struct Moved {
     slot: Slot,
 }
 
+impl Running {
+    /// A backend that nobody has cancelled anything on.
+    pub const fn new(target: Target, pid: i32, key: Box<[u8]>) -> Self {
+        Self { target, pid, key, cancelled: AtomicBool::new(false) }
+    }
+
+    /// A cancel is about to be sent there. Noted before it is sent, so whoever sees what came of
+    /// it sees this.
+    pub fn note_cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    /// Every cancel has arrived there, and the backend was asked something since.
+    pub fn forget_cancels(&self) {
+        self.cancelled.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether a cancel may have hit what it runs.
+    pub fn was_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+}
+
 impl Conn {
     /// A backend that was just opened.
     pub fn new(backend: Backend, target: Target, slot: Slot) -> Self {
         let rested_at = backend.opened_at;
-        let running = Running { target, pid: backend.pid, key: backend.key.clone() };
+        let running = Running::new(target, backend.pid, backend.key.clone());
         Self {
             backend,
             carried: SharedSettings::default(),

@@ -18,7 +18,7 @@ pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{Cut, End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
 pub use own::{Extent, Known, Own, OwnAnswer, OwnPortals, OwnRow, Survey, survey};
 pub use replies::{
-    Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Undo, status_of,
+    Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Success, Undo, status_of,
 };
 pub use settings::{Settings, SharedSettings, is_ours, same};
 pub use statements::{Held, Library, Names, Prepared, Reading};

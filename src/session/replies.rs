@@ -104,6 +104,18 @@ pub enum Account {
     Unsure,
 }
 
+/// What a `CommandComplete` means to whoever waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Success {
+    /// A `Query` told of a statement: if it stands alone, it was committed before.
+    Whole,
+    /// A step of a batch was done: without a `COMMIT` of its own it is committed with the `Sync`,
+    /// which was sent.
+    OfStep,
+    /// Likewise, and `Sync` was not sent: its client may wait for this.
+    OfStepAlone,
+}
+
 impl Replies {
     /// Notes that an answer is due.
     pub fn expect(&mut self, expect: Expect) {
@@ -123,6 +135,17 @@ impl Replies {
     /// Whether the next answer is to a query of ours.
     pub fn is_ours_next(&self) -> bool {
         matches!(self.due.front(), Some(Expect::OwnFailure))
+    }
+
+    /// What the next `CommandComplete` means to whoever waits for it.
+    pub fn success(&self) -> Success {
+        match self.due.front() {
+            Some(Expect::Execute) => {
+                let ends = self.due.iter().any(|expect| matches!(expect, Expect::Ready));
+                if ends { Success::OfStep } else { Success::OfStepAlone }
+            }
+            _ => Success::Whole,
+        }
     }
 
     /// Whether the server skips what is sent until the next `Sync`.

@@ -3,11 +3,11 @@
 //! Rows and everything else that nobody needs to look into pass as they came; the run of bytes
 //! between two messages that need something is sent in one piece.
 
-use super::{Completed, Event, Exchange, LOOKED_AT_MAX, Leftover, OnError, Reopened, Shown};
+use super::{Completed, Event, Exchange, LOOKED_AT_MAX, Leftover, OnError, Reopened, Shown, Word};
 use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
-use crate::frontend::glance::{is_bulk, is_deallocation, is_stale, may_run_again};
+use crate::frontend::glance::{gave_up_waiting, is_bulk, is_deallocation, is_stale, may_run_again};
 use crate::frontend::lost::Loss;
 use crate::frontend::params::Cause;
 use crate::metrics::ErrorOrigin;
@@ -34,8 +34,8 @@ impl From<Gone> for Stop {
 
 /// One chunk of the server's bytes on its way through.
 pub(super) struct Chunk<'a, 'c> {
-    exchange: &'a mut Exchange,
-    client: &'a mut Client,
+    pub(super) exchange: &'a mut Exchange,
+    pub(super) client: &'a mut Client,
     context: &'a mut Context<'c>,
     marked: Marked,
 }
@@ -90,15 +90,22 @@ impl<'a, 'c> Chunk<'a, 'c> {
                 break;
             }
             let short = header.total <= LOOKED_AT_MAX && !is_bulk(header.tag);
-            if matches!(self.exchange.shown, Shown::NotYet(_)) || header.tag == b'A' {
-                // What came before is held back in its order, and may yet be withdrawn; and a
-                // notification may be replaced, behind what came before.
+            if !matches!(self.exchange.shown, Shown::Yes)
+                || header.tag == b'A'
+                || self.exchange.word != Word::Taken
+            {
+                // What came before is held back in its order, and may yet be withdrawn; and what
+                // comes now may be replaced, behind what came before.
                 self.emit(bytes, run, at)?;
                 run = at;
             }
             let message = rest.get(..header.total.min(rest.len())).unwrap_or(rest);
-            let (disposition, happened) = self.message(header, message)?;
+            let (mut disposition, happened) = self.message(header, message)?;
             event = happened;
+            if disposition == Disposition::Forward && self.goes_past(header.tag) {
+                self.client.forward(self.context, message)?;
+                disposition = Disposition::Swallow;
+            }
             if !short {
                 self.exchange.pass = header.total;
                 self.exchange.pass_as = disposition;
@@ -150,10 +157,19 @@ impl<'a, 'c> Chunk<'a, 'c> {
                 let gone = Event::ServerGone(Loss::Broken(Some(fields.code)));
                 return Ok((Disposition::Swallow, Some(gone)));
             }
+            if !ours && let Some(told) = self.in_doubt(header, message)? {
+                return Ok(told);
+            }
             return Ok((if ours { Disposition::Swallow } else { self.error(message) }, None));
+        }
+        if header.tag == b'N' && gave_up_waiting(message) {
+            self.exchange.word = Word::NotTaken;
         }
         if matches!(header.tag, b'C' | b'Z') && !ours {
             self.acknowledge()?;
+        }
+        if let Some(told) = self.in_doubt(header, message)? {
+            return Ok(told);
         }
         let exchange = &mut *self.exchange;
         let undone = &mut exchange.undone;
@@ -240,12 +256,26 @@ impl<'a, 'c> Chunk<'a, 'c> {
 
     /// From here on the client sees the answer: what was held back goes first.
     fn show(&mut self) -> Result<(), Gone> {
-        if let Shown::NotYet(held) = std::mem::replace(&mut self.exchange.shown, Shown::Yes) {
-            if !held.is_empty() {
-                self.client.forward(self.context, &held)?;
+        match &mut self.exchange.shown {
+            Shown::Yes | Shown::Unsure(_) => Ok(()),
+            Shown::Withdrawn(_) => {
+                self.exchange.shown = Shown::Yes;
+                Ok(())
             }
-            self.client.shard.give_buffer(held);
+            Shown::NotYet(held) => {
+                let held = std::mem::take(held);
+                self.exchange.shown = Shown::Yes;
+                self.show_held(held)
+            }
         }
+    }
+
+    /// Gives the client what was held back for it.
+    pub(super) fn show_held(&mut self, held: Vec<u8>) -> Result<(), Gone> {
+        if !held.is_empty() {
+            self.client.forward(self.context, &held)?;
+        }
+        self.client.shard.give_buffer(held);
         Ok(())
     }
 
@@ -255,13 +285,20 @@ impl<'a, 'c> Chunk<'a, 'c> {
         match &mut self.exchange.shown {
             Shown::Yes => self.client.forward(self.context, run),
             Shown::Withdrawn(_) => Ok(()),
-            Shown::NotYet(held) if held.len() + run.len() <= LOOKED_AT_MAX => {
+            Shown::NotYet(held) | Shown::Unsure(held)
+                if held.len() + run.len() <= LOOKED_AT_MAX =>
+            {
                 held.extend_from_slice(run);
                 Ok(())
             }
             Shown::NotYet(_) => {
                 self.show()?;
                 self.client.forward(self.context, run)
+            }
+            // Too much to be held back until it is known.
+            Shown::Unsure(_) => {
+                self.deny();
+                Ok(())
             }
         }
     }

@@ -14,6 +14,7 @@
 //!   client: no buffer grows beyond its bound.
 
 mod chunk;
+mod doubt;
 
 use crate::clock::Moment;
 use crate::frontend::attached::{Relies, Stale};
@@ -54,6 +55,10 @@ pub struct Exchange {
     pass_as: Disposition,
     /// Whether the answer may still be withdrawn.
     pub shown: Shown,
+    /// Whether a success that arrives now tells of a commit.
+    pub commits: Commits,
+    /// Whether the server's word on a commit is taken.
+    pub word: Word,
     /// What an error is to an answer that may still be withdrawn.
     pub on_error: OnError,
     /// What the client sends now is COPY data.
@@ -124,6 +129,33 @@ pub enum Shown {
     NotYet(Vec<u8>),
     /// It has not, and what came is an error after which the group may be run again.
     Withdrawn(SqlState),
+    /// It has, up to a success that may have to be taken back; that, and what is behind it, is held
+    /// back here.
+    Unsure(Vec<u8>),
+}
+
+/// Whether a success tells of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Commits {
+    /// Never: nothing of what was sent can commit anything that matters.
+    Never,
+    /// If no transaction is open behind it.
+    AtReady,
+    /// Perhaps, whatever comes behind it.
+    Maybe,
+}
+
+/// Whether the server's word on a commit is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// It is.
+    Taken,
+    /// A cancel was sent: its success may be one that waited for nobody.
+    Checked,
+    /// It said that it did not wait for its standbys; a success is still to come.
+    NotTaken,
+    /// The client was told so in place of the success; the rest of the answer is passed over.
+    Replaced,
 }
 
 /// What an error is to an answer that may still be withdrawn.
@@ -140,6 +172,9 @@ pub enum OnError {
 pub enum Event {
     /// The server is done with a group.
     Ready(TxStatus),
+    /// The server is done, and says that it has committed; a cancel was on its way, so that may be
+    /// true of itself alone. The answer is held back.
+    Unconfirmed(TxStatus),
     /// The group failed before the client saw anything of it, with this code, and its backend is
     /// ready again.
     Withdrawn(SqlState, TxStatus),
@@ -181,6 +216,8 @@ impl Exchange {
             pass: 0,
             pass_as: Disposition::Forward,
             shown: Shown::Yes,
+            commits: Commits::Never,
+            word: Word::Taken,
             on_error: OnError::Show,
             copy_in: None,
             client_pass: 0,
@@ -203,7 +240,7 @@ impl Exchange {
         }
         let answers = self.replies.put_in();
         match &mut self.shown {
-            Shown::NotYet(held) => held.extend_from_slice(&answers),
+            Shown::NotYet(held) | Shown::Unsure(held) => held.extend_from_slice(&answers),
             Shown::Yes => client.out().extend_from_slice(&answers),
             Shown::Withdrawn(_) => {}
         }
@@ -361,6 +398,9 @@ impl Exchange {
             Poll::Ready(Err(_)) => 0,
             Poll::Ready(Ok(())) => buffer.filled().len(),
         };
+        if self.word == Word::Taken && conn.running.was_cancelled() {
+            self.word = Word::Checked;
+        }
         if arrived == 0 {
             return Poll::Ready(Some(Event::ServerGone(Loss::Broken(None))));
         }

@@ -14,7 +14,7 @@ use crate::frontend::anew::Beginning;
 use crate::frontend::attach::Found;
 use crate::frontend::attached::{Attached, Doomed, Segment, Standing};
 use crate::frontend::block::Repeats;
-use crate::frontend::exchange::Shown;
+use crate::frontend::exchange::{Shown, Word};
 use crate::frontend::greet::own_plan;
 use crate::frontend::local;
 use crate::frontend::own;
@@ -78,6 +78,7 @@ impl Serving {
         let (around, flight, owed) = (attached.around(), attached.flight(), attached.owed());
         let replies = &attached.exchange.replies;
         let (was_skipping, was_refused) = (replies.is_skipping(), replies.is_ours_next());
+        let word = attached.exchange.word;
         // The rest of a message that was passing is passed over.
         self.client.take(std::mem::take(&mut attached.exchange.client_pass));
         let exchange = &mut attached.exchange;
@@ -96,6 +97,14 @@ impl Serving {
             self.let_go_of(*attached);
             self.session.lost_transaction = LostTransaction::Told;
             message::write_ready(self.client.out(), TxStatus::Failed);
+            return Ok(());
+        }
+        if word == Word::Replaced {
+            // It was told that nobody knows, and waits for the end of that.
+            self.client.take(attached.sent.map_or(0, |sent| sent.kept));
+            self.let_go_of(*attached);
+            local::end_transaction(&mut self.session);
+            self.end_answer(owed);
             return Ok(());
         }
         let verdict = verdict(around, flight);
@@ -180,9 +189,14 @@ impl Serving {
 
     /// Answers what was under way with an error of ours.
     fn give_up(&mut self, owed: Owed, no: &No) {
+        self.client.report(&no.report());
+        self.end_answer(owed);
+    }
+
+    /// Ends the answer to what was under way.
+    fn end_answer(&mut self, owed: Owed) {
         self.retry = None;
         let status = self.resting_status();
-        self.client.report(&no.report());
         match owed {
             Owed::Nothing => {}
             Owed::Ready => message::write_ready(self.client.out(), status),
