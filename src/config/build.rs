@@ -399,6 +399,7 @@ impl Builder<'_> {
             replay_wait_max,
             observation_age_max: age.value,
             hold_max: self.value(&keys::HOLD_MAX),
+            hold_memory: self.value(&keys::HOLD_MEMORY).0,
             read_functions: self.value(&keys::READ_FUNCTIONS),
             write_functions: self.value(&keys::WRITE_FUNCTIONS),
         }

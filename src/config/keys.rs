@@ -306,6 +306,12 @@ keys! {
         default: route::Policy::default().hold_max,
         counts: OnReload,
     }
+    /// Most memory for statements that are held or queue for a backend, of all clients together;
+    /// one more is refused with SQLSTATE 53400.
+    HOLD_MEMORY: Bytes = "routing.hold_memory" {
+        default: Bytes(route::Policy::default().hold_memory),
+        counts: OnReload,
+    }
     /// Functions that may run on a standby, whatever the catalog says of them.
     READ_FUNCTIONS: Vec<String> = "routing.read_functions" {
         default: route::Policy::default().read_functions,

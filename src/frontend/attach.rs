@@ -1,9 +1,11 @@
 //! A session and a backend come together: one is found, given the session's settings, and held.
 
+use crate::clock;
 use crate::frontend::attached::{Attached, Computed, Doomed, Reads, Segment, ShownData, Standing};
 use crate::frontend::block::Block;
+use crate::frontend::cancel::Cancelled;
 use crate::frontend::exchange::Exchange;
-use crate::frontend::obtain::{Obtained, Unobtained, obtain};
+use crate::frontend::obtain::{Obtained, Unobtained, Waited, obtain};
 use crate::frontend::plan::{Plan, Taint};
 use crate::frontend::probe::Pins;
 use crate::frontend::processes::Processes;
@@ -32,10 +34,7 @@ impl Serving {
             match thread.unless_cut(bringing).await {
                 // The settings took a round trip, and the primary may have changed meanwhile.
                 Ok(Ok(obtained)) if self.has_ended(&obtained) => {}
-                Ok(Ok(obtained)) => {
-                    self.hold(obtained);
-                    return Ok(Found::Backend);
-                }
+                Ok(Ok(obtained)) => return self.hold_wanted(obtained).await,
                 Ok(Err(settle::NotBrought::Refused(message))) => {
                     return Ok(Found::Nothing(No::Settings(message)));
                 }
@@ -53,9 +52,25 @@ impl Serving {
         })
     }
 
-    fn hold(&mut self, obtained: Obtained) {
-        let Obtained { checkout, standing, proven, epoch, taken } = obtained;
-        self.session.cancel.attach(Arc::clone(&checkout.running));
+    /// Holds a backend, if it is still wanted: a statement that waited is sent only for a client
+    /// that is there, and that has not cancelled it.
+    async fn hold_wanted(&mut self, obtained: Obtained) -> Result<Found, Stop> {
+        if obtained.waited == Waited::Yes && self.client.look().await.is_err() {
+            drop(obtained.taken);
+            obtained.checkout.release(clock::now());
+            return Err(Stop::Gone);
+        }
+        if self.hold(obtained) == Cancelled::No {
+            return Ok(Found::Backend);
+        }
+        self.settle().await?;
+        // In session mode it stays, for the next statement.
+        Ok(Found::Nothing(No::Cancelled))
+    }
+
+    fn hold(&mut self, obtained: Obtained) -> Cancelled {
+        let Obtained { checkout, standing, proven, epoch, taken, .. } = obtained;
+        let cancelled = self.session.cancel.attach(Arc::clone(&checkout.running));
         let reported = std::mem::take(&mut self.session.reported);
         let processes =
             Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
@@ -88,6 +103,7 @@ impl Serving {
             computed: Computed::No,
             shown: ShownData::No,
         }));
+        cancelled
     }
 
     fn has_ended(&self, obtained: &Obtained) -> bool {

@@ -114,10 +114,12 @@ impl Cancels {
 }
 
 impl Handle {
-    /// The session holds this backend from now on.
-    pub fn attach(&self, running: Arc<Running>) {
+    /// The session holds this backend from now on. Whether what it is wanted for was cancelled
+    /// before: then it must not be sent.
+    pub fn attach(&self, running: Arc<Running>) -> Cancelled {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.running = Some(running);
+        if std::mem::take(&mut state.held_cancelled) { Cancelled::Yes } else { Cancelled::No }
     }
 
     /// The session is about to give its backend away. Whether a cancel is on its way to it: then
@@ -186,6 +188,15 @@ impl Handle {
         drop(state);
         self.changed.notify_waiters();
     }
+}
+
+/// Whether a statement was cancelled while it was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
 }
 
 /// Whether a cancel is on its way to the session's backend.

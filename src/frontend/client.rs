@@ -236,6 +236,19 @@ impl Client {
         .await
     }
 
+    /// Takes in what has arrived, and waits for nothing.
+    ///
+    /// # Errors
+    /// [`Gone`] if the connection broke, or ended.
+    pub async fn look(&mut self) -> Result<(), Gone> {
+        poll_fn(|context| match self.poll_fill(context) {
+            Poll::Ready(Err(Gone)) => Poll::Ready(Err(Gone)),
+            Poll::Ready(Ok(())) | Poll::Pending if self.has_ended() => Poll::Ready(Err(Gone)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await
+    }
+
     /// Writes the last that is queued. The client is told if it still listens; it is closed
     /// either way.
     pub async fn farewell(&mut self) {

@@ -77,6 +77,7 @@ fn counts_as(no: &No) -> Admission {
         | No::StateLost(_)
         | No::NotOnStandby(_)
         | No::Cancelled
+        | No::TooMuchHeld
         | No::OutOfStep
         | No::ShuttingDown => Admission::Unavailable,
     }

@@ -5,17 +5,29 @@
 //! may be lost meanwhile, or have something to say.
 
 use crate::clock;
+use crate::clock::Moment;
 use crate::frontend::attached::{Resting, Standing};
+use crate::frontend::cancel::Cancelled;
+use crate::frontend::exchange::Appetite;
+use crate::frontend::memory::{Room, Share};
 use crate::frontend::report::No;
-use crate::frontend::seat::News;
+use crate::frontend::seat::{News, Ticket};
 use crate::frontend::serve::Stop;
 use crate::frontend::state::Serving;
-use crate::metrics::ClientState;
+use crate::metrics::{ClientState, HoldOutcome};
 use crate::route::Refusal;
 use crate::session::Group;
 use crate::topology::{NoPrimary, Primary};
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// A statement that waits beside its backend.
+#[derive(Debug)]
+pub(super) struct Held {
+    since: Moment,
+    ticket: Ticket,
+    share: Share,
+}
 
 impl Serving {
     /// Whether what the client asks next has to wait although the session has a backend. A
@@ -30,7 +42,9 @@ impl Serving {
         let (_, primary) = self.client.shard.reign();
         match primary {
             Primary::Open { server, .. } if server == attached.server => {
-                self.session.held = None;
+                if let Some(held) = self.session.held.take() {
+                    self.count_hold(HoldOutcome::Went, held.since);
+                }
                 false
             }
             Primary::Open { .. } | Primary::None { .. } => {
@@ -47,22 +61,32 @@ impl Serving {
     pub(super) async fn hold_here(&mut self, group: &Group) -> Result<(), Stop> {
         let shard = Rc::clone(&self.client.shard);
         let reign = shard.reign();
-        let queue = || (clock::now(), shard.seats.queue());
-        let (since, ticket) = *self.session.held.get_or_insert_with(queue);
+        let Some(held) = self.session.held.take().or_else(|| self.queue()) else {
+            self.refuse_group(group, &No::TooMuchHeld);
+            return Ok(());
+        };
+        let Held { since, ticket, mut share } = held;
         let left = (since + shard.live().routing.hold_max).since(clock::now());
         if left.is_zero() {
             let why = match reign.1 {
                 Primary::None { why, .. } => why,
                 Primary::Open { .. } => NoPrimary::Unseen,
             };
+            self.count_hold(HoldOutcome::Refused, since);
             let held = clock::now().since(since);
             self.refuse_group(group, &No::Refused(Refusal::NoPrimary(why), held));
             return Ok(());
         }
+        let room = share.grow(self.client.inbox().len());
+        self.session.held = Some(Held { since, ticket, share });
         self.presence.turn(ClientState::Waiting);
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         // What is held has not been sent: a cancel finds it here.
         let running = Arc::clone(&attached.checkout.running);
+        attached.exchange.appetite = match room {
+            Room::Yes => Appetite::OneGroup,
+            Room::No => Appetite::Nothing,
+        };
         self.session.cancel.detach();
         self.session.cancel.hold();
         let happened = tokio::select! {
@@ -76,13 +100,29 @@ impl Serving {
             () = shard.seats.news(ticket, News::Since(reign)) => Happened::Nothing,
             () = tokio::time::sleep(left) => Happened::Nothing,
         };
-        self.session.cancel.attach(running);
+        let cancelled = self.session.cancel.attach(running);
         match happened {
-            Happened::Nothing => {}
-            Happened::Cancelled => self.refuse_group(group, &No::Cancelled),
+            Happened::Nothing if cancelled == Cancelled::No => {}
+            Happened::Nothing | Happened::Cancelled => {
+                self.count_hold(HoldOutcome::GivenUp, since);
+                self.refuse_group(group, &No::Cancelled);
+            }
             Happened::Event(event) => self.on_event(event).await?,
         }
         Ok(())
+    }
+}
+
+impl Serving {
+    fn count_hold(&self, outcome: HoldOutcome, since: Moment) {
+        self.client.shard.shared.metrics.clients.held(outcome, clock::now().since(since));
+    }
+
+    /// A place among those who wait, if there is memory for one more.
+    fn queue(&self) -> Option<Held> {
+        let ticket = self.client.shard.seats.queue();
+        let share = Share::take(&self.client.shard.shared, self.client.inbox().len())?;
+        Some(Held { since: clock::now(), ticket, share })
     }
 }
 

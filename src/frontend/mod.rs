@@ -26,6 +26,7 @@ mod hold;
 mod local;
 pub mod login;
 mod lost;
+mod memory;
 mod obtain;
 mod outcome;
 mod own;

@@ -8,11 +8,12 @@ use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{Proven, Standing};
 use crate::frontend::client::{Client, Gone};
+use crate::frontend::memory::{Room, Share};
 use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
 use crate::frontend::seat::{News, Taken, Ticket};
 use crate::frontend::state::{NeedsPrimary, Retry, Session};
-use crate::metrics::{GuardOutcome, WaitOutcome};
+use crate::metrics::{GuardOutcome, HoldOutcome, WaitOutcome};
 use crate::pg::SqlState;
 use crate::pool::{Checkout, CheckoutError};
 use crate::route;
@@ -40,6 +41,17 @@ pub(super) struct Obtained {
     pub epoch: Epoch,
     /// Tells the session's seat of it, if it is the primary's.
     pub taken: Option<Taken>,
+    /// Whether it was waited for.
+    pub waited: Waited,
+}
+
+/// Whether a group had to wait for its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// No.
+    No,
+    /// Yes: its client may have left meanwhile.
+    Yes,
 }
 
 /// Why a group got no backend.
@@ -72,6 +84,10 @@ struct Attempt<'a> {
     last_error: Option<CheckoutError>,
     /// Its place among those who wait; taken at the first wait.
     ticket: Option<Ticket>,
+    /// Its share of the memory for those who wait; likewise.
+    share: Option<Share>,
+    /// Since when it waits for a primary.
+    held: Option<Moment>,
 }
 
 /// Finds a backend for a group.
@@ -100,12 +116,18 @@ pub(super) async fn obtain(
         unproven: 0,
         last_error: None,
         ticket: None,
+        share: None,
+        held: None,
     };
-    loop {
-        if let Some(obtained) = attempt.once().await? {
-            return Ok(obtained);
+    let obtained = loop {
+        match attempt.once().await {
+            Ok(None) => {}
+            Ok(Some(obtained)) => break Ok(obtained),
+            Err(unobtained) => break Err(unobtained),
         }
-    }
+    };
+    attempt.count_hold(&obtained);
+    obtained
 }
 
 /// How often a backend may turn out to be younger than the sample that speaks for its server.
@@ -146,9 +168,13 @@ impl Attempt<'_> {
                 self.session.patience =
                     if why == Why::Floor { Patience::Some } else { Patience::None };
                 let (proven, epoch) = (self.proven(&checkout), topology.epoch);
-                Ok(Some(Obtained { checkout, standing, proven, epoch, taken }))
+                let waited = if self.share.is_some() { Waited::Yes } else { Waited::No };
+                Ok(Some(Obtained { checkout, standing, proven, epoch, taken, waited }))
             }
             Route::Wait { ask, until } => {
+                if ask == Ask::Primary {
+                    self.held.get_or_insert(now);
+                }
                 self.ask(ask);
                 let pause = until.since(clock::now());
                 // A server that failed this group may be back: it is tried again in a moment.
@@ -207,6 +233,17 @@ impl Attempt<'_> {
         if why == Why::Floor {
             statements.stale_prevented.inc();
         }
+    }
+
+    /// Counts a hold for want of a primary, if there was one.
+    fn count_hold(&self, obtained: &Result<Obtained, Unobtained>) {
+        let Some(since) = self.held else { return };
+        let outcome = match obtained {
+            Ok(_) => HoldOutcome::Went,
+            Err(Unobtained::No(No::Cancelled) | Unobtained::Gone) => HoldOutcome::GivenUp,
+            Err(Unobtained::No(_)) => HoldOutcome::Refused,
+        };
+        self.client.shard.shared.metrics.clients.held(outcome, clock::now().since(since));
     }
 
     /// What the floor demands; a loss is reported and accepted, once.
@@ -309,7 +346,7 @@ impl Attempt<'_> {
                 () = seats.news(ticket, News::Since(reign)) => None,
             }
         };
-        let came = while_there(self.client, self.session, coming).await?;
+        let came = self.while_there(coming).await?;
         self.client.shard.shared.metrics.clients.waited(clock::now().since(started));
         let Some(came) = came else { return Ok(None) };
         match came {
@@ -364,7 +401,7 @@ impl Attempt<'_> {
         let news = seats.news(self.ticket(), of);
         // Both ends of the wait lead to the same: another decision.
         let timed = async { tokio::time::timeout(pause, news).await.is_ok() };
-        while_there(self.client, self.session, timed).await.map(|_| ())
+        self.while_there(timed).await.map(|_| ())
     }
 
     /// The group's place among those who wait, which it keeps.
@@ -399,24 +436,31 @@ impl Attempt<'_> {
         }
         Unobtained::No(No::Refused(refusal, now.since(self.plan.since)))
     }
-}
 
-/// Waits for `future`, as long as the client is there and has not cancelled.
-async fn while_there<T>(
-    client: &mut Client,
-    session: &Session,
-    future: impl Future<Output = T>,
-) -> Result<T, Unobtained> {
-    let mut future = std::pin::pin!(future);
-    loop {
-        let listens = client.inbox().len() < GROUP_MAX;
-        tokio::select! {
-            biased;
-            done = &mut future => return Ok(done),
-            () = session.cancel.cancelled_while_held() => {
-                return Err(Unobtained::No(No::Cancelled));
+    /// Waits for `future`, as long as the client is there and has not cancelled.
+    async fn while_there<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Unobtained> {
+        let mut future = std::pin::pin!(future);
+        if self.share.is_none() {
+            let share = Share::take(&self.client.shard.shared, self.client.inbox().len());
+            let share = share.ok_or(Unobtained::No(No::TooMuchHeld))?;
+            self.share = Some(share);
+        }
+        let mut room = Room::Yes;
+        loop {
+            let listens = room == Room::Yes && self.client.inbox().len() < GROUP_MAX;
+            tokio::select! {
+                biased;
+                () = self.session.cancel.cancelled_while_held() => {
+                    return Err(Unobtained::No(No::Cancelled));
+                }
+                more = self.client.more(), if listens => {
+                    more?;
+                    if let Some(share) = &mut self.share {
+                        room = share.grow(self.client.inbox().len());
+                    }
+                }
+                done = &mut future => return Ok(done),
             }
-            more = client.more(), if listens => more?,
         }
     }
 }

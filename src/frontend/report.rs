@@ -56,6 +56,8 @@ pub enum No {
     Protocol(String),
     /// pgsteer is shutting down.
     ShuttingDown,
+    /// As much memory is taken by statements that wait as may be.
+    TooMuchHeld,
     /// As many clients are connected as may be.
     TooManyClients(u32),
 }
@@ -116,6 +118,7 @@ impl No {
                 "terminating connection: pgsteer is shutting down",
             )
             .with_hint("Connect again."),
+            Self::TooMuchHeld => too_much_held(),
             Self::TooManyClients(limit) => ErrorReport::fatal(
                 SqlState::TOO_MANY_CONNECTIONS,
                 format!("{limit} clients are connected, as many as pool.max_clients allows"),
@@ -168,6 +171,15 @@ fn transaction_lost(loss: Loss) -> ErrorReport {
     ErrorReport::error(SqlState::SERIALIZATION_FAILURE, message)
         .with_detail("Nothing that was sent could have committed it.")
         .with_hint("Run the whole transaction again.")
+}
+
+fn too_much_held() -> ErrorReport {
+    ErrorReport::error(
+        SqlState::CONFIGURATION_LIMIT,
+        "the statements that wait take as much memory as routing.hold_memory allows",
+    )
+    .with_detail("The statement was not sent.")
+    .with_hint("Run it again later; or raise routing.hold_memory.")
 }
 
 fn state_lost(what: Pins) -> ErrorReport {

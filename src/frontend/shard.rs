@@ -16,7 +16,7 @@ use arc_swap::{ArcSwap, Cache};
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use tokio_util::sync::CancellationToken;
 
 /// What all shards share.
@@ -40,6 +40,8 @@ pub struct Shared {
     pub keyring: Arc<Keyring>,
     /// The policies that a reload can change.
     pub live: Arc<ArcSwap<Live>>,
+    /// Bytes of statements that wait.
+    pub held_bytes: AtomicU64,
     /// How many clients are logged in or logging in.
     pub clients: AtomicU32,
     /// Set when pgsteer shuts down: sessions end when they are idle.

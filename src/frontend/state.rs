@@ -4,10 +4,11 @@ use crate::clock::Moment;
 use crate::frontend::attached::Attached;
 use crate::frontend::cancel::Registered;
 use crate::frontend::client::Client;
+use crate::frontend::hold::Held;
 use crate::frontend::lost::{LostState, LostTransaction};
 use crate::frontend::params::Reported;
 use crate::frontend::plan::Wishes;
-use crate::frontend::seat::{Seat, Ticket};
+use crate::frontend::seat::Seat;
 use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
@@ -78,8 +79,8 @@ pub struct Session {
     pub lost_transaction: LostTransaction,
     /// What it lost with its backend and was not told of yet.
     pub(super) lost_state: LostState,
-    /// Since when its statement is held although it has a backend, and its place in the queue.
-    pub(super) held: Option<(Moment, Ticket)>,
+    /// How its statement is held although it has a backend.
+    pub(super) held: Option<Held>,
     /// Its pools, by server.
     pub pools: Vec<Option<Rc<ShardPool>>>,
 }

@@ -94,6 +94,12 @@ catalogue! {
         "Most clients at a time (pool.max_clients)";
     ADMISSIONS: Kind::Counter, "pgsteer_client_connections_total", ["result"],
         "Connections of clients by how they began; a rise of anything but accepted and cancel is trouble";
+    HOLD: Kind::Histogram(QUEUE), "pgsteer_hold_seconds", ["outcome"],
+        "Time that a statement was held for want of a primary, by how that ended";
+    HELD_BYTES: Kind::Gauge, "pgsteer_held_bytes", [],
+        "Memory of statements that wait; at routing.hold_memory new ones are refused";
+    LOST_WORK: Kind::Counter, "pgsteer_lost_servers_work_total", ["outcome"],
+        "What became of what sessions did on a server that was lost or replaced; in_doubt are answers that nobody has";
     CLIENT_WAIT: Kind::Histogram(QUEUE), "pgsteer_client_wait_seconds", [],
         "Time that a statement queued for a backend; a rise means that pool.size is too small";
     RECEIVED: Kind::Counter, "pgsteer_client_received_bytes_total", [], "Bytes from clients";

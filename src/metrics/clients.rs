@@ -2,7 +2,7 @@
 
 use crate::metrics::catalogue;
 use crate::metrics::family::{Builder, ByLabel, by_label};
-use crate::metrics::label::{Admission, ClientState};
+use crate::metrics::label::{Admission, ClientState, HoldOutcome, LostWork};
 use prometheus::{Histogram, IntCounter, IntGauge};
 use std::time::Duration;
 
@@ -12,6 +12,10 @@ pub struct Clients {
     states: ByLabel<ClientState, IntGauge>,
     admissions: ByLabel<Admission, IntCounter>,
     wait: Histogram,
+    hold: ByLabel<HoldOutcome, Histogram>,
+    lost_work: ByLabel<LostWork, IntCounter>,
+    /// Bytes of statements that wait.
+    pub held_bytes: IntGauge,
     /// Bytes from clients.
     pub received: IntCounter,
     /// Bytes to clients.
@@ -32,6 +36,9 @@ impl Clients {
         Ok(Self {
             states: by_label(&build.int_gauges(&catalogue::CLIENTS)?)?,
             admissions: by_label(&build.int_counters(&catalogue::ADMISSIONS)?)?,
+            hold: by_label(&build.histograms(&catalogue::HOLD)?)?,
+            lost_work: by_label(&build.int_counters(&catalogue::LOST_WORK)?)?,
+            held_bytes: build.int_gauge(&catalogue::HELD_BYTES)?,
             wait: build.histogram(&catalogue::CLIENT_WAIT)?,
             received: build.int_counter(&catalogue::RECEIVED)?,
             sent: build.int_counter(&catalogue::SENT)?,
@@ -54,6 +61,16 @@ impl Clients {
     /// A statement queued so long for a backend.
     pub fn waited(&self, time: Duration) {
         self.wait.observe(time.as_secs_f64());
+    }
+
+    /// A statement was held so long for want of a primary.
+    pub fn held(&self, outcome: HoldOutcome, time: Duration) {
+        self.hold.observe(outcome, time.as_secs_f64());
+    }
+
+    /// A session's server was lost, and this became of what it did.
+    pub fn lost(&self, work: LostWork) {
+        self.lost_work.inc(work);
     }
 
     /// How many are in a state.

@@ -114,6 +114,30 @@ labels! {
         /// pgsteer shuts down, or an operator asked for it.
         Admin = "admin",
     }
+    /// How a hold ended.
+    HoldOutcome {
+        /// There is a primary.
+        Went = "went",
+        /// It lasted too long.
+        Refused = "refused",
+        /// The client cancelled the statement, or left.
+        GivenUp = "given_up",
+    }
+    /// What became of a session's work on a server that was lost.
+    LostWork {
+        /// It was run again elsewhere, unseen by the client.
+        RunAgain = "run_again",
+        /// The transaction had only begun, and went on elsewhere.
+        Reopened = "reopened",
+        /// The transaction, or the COPY, was rolled back.
+        RolledBack = "rolled_back",
+        /// A read broke off.
+        BrokenOff = "broken_off",
+        /// Nobody knows whether it was executed.
+        InDoubt = "in_doubt",
+        /// What lived in one backend was lost.
+        State = "state",
+    }
     /// What a statement is.
     QueryKind {
         /// A pure read.

@@ -27,9 +27,9 @@ pub(crate) use health::Condition;
 pub use health::{Health, Requirement};
 pub use label::{
     Admission, BackendState, Blocked, ChangeBy, ChangeKind, CheckResult, ClientState,
-    ConnectResult, DisconnectReason, ErrorOrigin, FailoverMode, FailoverPhase, GuardOutcome, Label,
-    PromiseKind, QueryKind, SeenRole, ServedBy, SqlStateClass, SwapResult, Use, WaitOutcome,
-    WalPoint,
+    ConnectResult, DisconnectReason, ErrorOrigin, FailoverMode, FailoverPhase, GuardOutcome,
+    HoldOutcome, Label, LostWork, PromiseKind, QueryKind, SeenRole, ServedBy, SqlStateClass,
+    SwapResult, Use, WaitOutcome, WalPoint,
 };
 pub use process::Process;
 pub use servers::Servers;

@@ -55,6 +55,8 @@ codes! {
     DUPLICATE_PREPARED_STATEMENT = b"42P05";
     /// `too_many_connections`
     TOO_MANY_CONNECTIONS = b"53300";
+    /// `configuration_limit_exceeded`
+    CONFIGURATION_LIMIT = b"53400";
     /// `program_limit_exceeded`
     LIMIT_EXCEEDED = b"54000";
     /// `object_not_in_prerequisite_state`

@@ -30,7 +30,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -236,6 +236,7 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
         gate: ArcSwap::from_pointee(gate),
         keyring,
         live: Arc::new(ArcSwap::from_pointee(Live { routing: config.routing.clone() })),
+        held_bytes: AtomicU64::new(0),
         clients: AtomicU32::new(0),
         drain: CancellationToken::new(),
     })
@@ -244,7 +245,10 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
 /// Brings the pools' figures into the metrics whenever they are read.
 fn show_pools(shared: &Arc<frontend::Shared>) {
     let pools = Arc::clone(&shared.pools);
+    let all = Arc::downgrade(shared);
     shared.metrics.before_exposition(Box::new(move |metrics| {
+        let held = all.upgrade().map_or(0, |shared| shared.held_bytes.load(Ordering::Relaxed));
+        metrics.clients.held_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
         metrics.clients.limit.set(i64::from(pools.policy().max_clients));
         for (server, load) in (0_u16..).zip(pools.loads()) {
             let server = ServerId(server);

@@ -22,6 +22,9 @@ pub struct Policy {
     pub observation_age_max: Duration,
     /// Longest that a statement is held for want of a primary (or of any server), then 57P03.
     pub hold_max: Duration,
+    /// Most memory for statements that wait, of all clients together, in bytes; one more is
+    /// refused with 53400.
+    pub hold_memory: u64,
     /// Functions that may run on a standby whatever the catalog says, lower case.
     pub read_functions: Vec<String>,
     /// Functions that need the primary whatever the catalog says, lower case.
@@ -102,6 +105,7 @@ impl Default for Policy {
             replay_wait_max: Duration::from_millis(50),
             observation_age_max: Duration::from_secs(2),
             hold_max: Duration::from_secs(10),
+            hold_memory: 128 * 1024 * 1024,
             read_functions: Vec::new(),
             write_functions: Vec::new(),
         }

@@ -97,6 +97,8 @@ enum Leftover {
 /// How much of the client's bytes is taken in before its next group is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appetite {
+    /// Nothing: it waits, and has sent enough.
+    Nothing,
     /// As much as a group may have: more waits in the socket.
     OneGroup,
     /// Also the rest of the message without which the next group is none; its kind bounds it.
@@ -297,8 +299,11 @@ impl Exchange {
                     Poll::Pending => {}
                 }
             }
-            let wanted =
-                client.inbox().len() < GROUP_MAX || self.appetite == Appetite::WholeMessage;
+            let wanted = match self.appetite {
+                Appetite::Nothing => false,
+                Appetite::OneGroup => client.inbox().len() < GROUP_MAX,
+                Appetite::WholeMessage => true,
+            };
             if wanted && self.has_room() && !client.has_ended() {
                 match client.poll_fill(context) {
                     Poll::Ready(Ok(())) if client.has_ended() => {

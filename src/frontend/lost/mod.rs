@@ -130,6 +130,9 @@ impl Serving {
         let carried = attached.carry();
         let again = attached.sent.map_or(Repeats::No, |sent| sent.repeats);
         self.let_go_of(attached);
+        if let Some(work) = verdict.counts_as() {
+            self.client.shard.shared.metrics.clients.lost(work);
+        }
         match verdict {
             Verdict::Nothing | Verdict::RunAgain => {}
             Verdict::Reopen => {

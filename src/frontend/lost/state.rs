@@ -11,6 +11,7 @@ use crate::frontend::probe::{Pin, Pins};
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Skipping};
+use crate::metrics::LostWork;
 use crate::pg::{SqlState, quote_identifier};
 use crate::pool::{Mode, Reset};
 use crate::route::{Need, PrimaryReason};
@@ -53,6 +54,9 @@ impl Serving {
     pub(in crate::frontend) fn note_lost_state(&mut self, attached: &Attached) {
         let policy = self.client.shard.shared.pools.policy();
         let mut pins = attached.pins;
+        if !pins.is_empty() {
+            self.client.shard.shared.metrics.clients.lost(LostWork::State);
+        }
         if policy.mode == Mode::Session && policy.reset == Reset::Off {
             // Nobody has ever asked what there was.
             pins.add(Pin::Unknown);

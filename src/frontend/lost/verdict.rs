@@ -5,6 +5,7 @@
 //! the client saw nothing of it, is it sent again.
 
 use crate::frontend::plan::{MayCommit, PureRead};
+use crate::metrics::LostWork;
 
 /// What was open around the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,22 @@ pub(super) enum Verdict {
     InDoubt,
     /// Another one has to stand in.
     StandIn,
+}
+
+impl Verdict {
+    /// How it is counted.
+    pub(super) const fn counts_as(self) -> Option<LostWork> {
+        match self {
+            Self::Nothing | Self::StandIn => None,
+            Self::RunAgain => Some(LostWork::RunAgain),
+            Self::Reopen => Some(LostWork::Reopened),
+            Self::RolledBackUntold | Self::RolledBack | Self::RolledBackWhole => {
+                Some(LostWork::RolledBack)
+            }
+            Self::BrokenOff => Some(LostWork::BrokenOff),
+            Self::InDoubt => Some(LostWork::InDoubt),
+        }
+    }
 }
 
 /// What becomes of a session's work.

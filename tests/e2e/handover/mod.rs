@@ -6,6 +6,7 @@
 
 mod confirmed;
 mod floors;
+mod held;
 mod rows;
 mod state;
 
@@ -38,13 +39,19 @@ pub const SOON: Duration = Duration::from_secs(4);
 impl Scene {
     /// A set that notices quickly; statements are held for as long as the test needs.
     pub fn new(more: &str, tables: &[&str]) -> Self {
+        Self::with_pool(more, tables, 60)
+    }
+
+    /// The same with so many backends a server, and one shard: its order is the order of all.
+    pub fn with_pool(more: &str, tables: &[&str], size: u32) -> Self {
         let toml = format!(
             "[servers]\ncheck_interval = \"50ms\"\ncheck_timeout = \"300ms\"\n\
              gone_after = \"100ms\"\nsilent_after = \"500ms\"\n{more}"
         );
         let house = Blueprint::new()
             .set("routing.hold_max", "50s")
-            .set("pool.size", "60")
+            .set("pool.size", &size.to_string())
+            .set("limits.shards", "1")
             .servers(|plan| plan.setting("wal_retrieve_retry_interval", "100ms"))
             .toml(&toml)
             .build();

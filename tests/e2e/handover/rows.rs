@@ -209,17 +209,19 @@ impl Row for BreaksOff {
         let waits = [query(sql), extended(sql)].map(|sql| {
             let mut wire = scene.house.wire();
             wire.run("SET pgsteer.role = 'primary'");
-            ask(wire, sql)
+            wire.send(&sql).unwrap();
+            let mut rows = 0;
+            while rows < 1000 {
+                rows += usize::from(wire.message().unwrap()[0] == b'D');
+            }
+            ask(wire, Vec::new())
         });
-        await_that("the rows", || scene.runs("primary", "/* breaks off */") >= 2);
-        std::thread::sleep(Duration::from_millis(200));
         waits.into()
     }
 
     fn after(&self, _: &Scene, ended: Vec<(Reply, Wire)>) -> Vec<Wire> {
         for (reply, _) in &ended {
             assert_eq!((reply.codes(), reply.ended), (vec!["40001"], Ended::Ready('I')));
-            assert!(reply.rows.len() > 1000, "only {} rows were shown", reply.rows.len());
             let whole = |row: &Vec<Option<String>>| row[0].as_ref().unwrap().len() == 300;
             assert!(reply.rows.iter().all(whole), "half a row");
         }

@@ -94,7 +94,7 @@ error: pgsteer.toml:4:13: unknown key `tiem` in [routing.max_lag]
 error: pgsteer.toml:1:11: `routing` is a section, found text
  1 | routing = "standby"
    |           ^^^^^^^^^
-   = help: write [routing] with these keys: reads, consistency, max_lag, on_all_stale, balance, replay_wait_max, observation_age_max, hold_max, read_functions, write_functions
+   = help: write [routing] with these keys: reads, consistency, max_lag, on_all_stale, balance, replay_wait_max, observation_age_max, hold_max, hold_memory, read_functions, write_functions
 "#
     a_lag_without_its_dimension: line("routing", "max_lag = \"1s\"") => r#"
 error: pgsteer.toml:4:11: `routing.max_lag` is a section, found text
