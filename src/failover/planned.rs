@@ -156,9 +156,21 @@ pub(super) fn draining(
     if operation.to.is_none() {
         return undo(situation, policy, Refusal::CalledOff);
     }
-    if verdict(situation, policy) != Verdict::Lives {
+    match verdict(situation, policy) {
+        Verdict::Lives => {}
+        // A link that broke, or an answer that is late, is not a primary that is lost.
+        Verdict::Unsure | Verdict::Isolated(_) if !is_overdue(situation, policy) => {
+            return Decision::wait(Why::Draining { busy: situation.gate.busy });
+        }
         // Nothing was done to any server: if it is lost for good, that is a failover.
-        return abort(situation, policy, Refusal::LostInBetween);
+        Verdict::Dead
+        | Verdict::Restarting
+        | Verdict::Hung
+        | Verdict::Demoted
+        | Verdict::Stranger
+        | Verdict::NoWitness
+        | Verdict::Unsure
+        | Verdict::Isolated(_) => return abort(situation, policy, Refusal::LostInBetween),
     }
     if let Err(refusal) = fit(situation, policy, operation.to.as_ref()) {
         return abort(situation, policy, refusal);
@@ -168,10 +180,15 @@ pub(super) fn draining(
         let record = situation.record.in_phase(Phase::Revoking(operation.clone()));
         return Decision::act(Why::Handing, vec![Act::Write(Box::new(record))]);
     }
-    if situation.now.since(situation.phase_since) >= policy.drain_timeout {
+    if is_overdue(situation, policy) {
         return abort(situation, policy, Refusal::DrainTimedOut { busy });
     }
     Decision::wait(Why::Draining { busy })
+}
+
+/// Whether transactions had their time to end.
+fn is_overdue(situation: &Situation<'_>, policy: &Policy) -> bool {
+    situation.now.since(situation.phase_since) >= policy.drain_timeout
 }
 
 /// Whether this process has just started, and has not yet seen every server.

@@ -107,20 +107,38 @@ fn the_preferred_standby_is_handed_over_to_then_the_nearest() {
     assert_eq!(&*to(&equal), "b", "less than a page is no difference");
 }
 
+/// The transactions had their time.
+fn overdue(scene: Scene) -> Scene {
+    scene.with(|scene| scene.phase_since = ms(NOW - 5_000))
+}
+
+/// Nobody is at the primary's, and nobody hears from it.
+fn dead(scene: Scene) -> Scene {
+    scene.see(A, gone(2)).see(B, idle(END)).see(C, idle(END))
+}
+
 #[test]
 fn transactions_get_their_time_to_end() {
     assert_eq!(draining(2).decide(), Decision::wait(Why::Draining { busy: 2 }));
-    let late = draining(2).with(|scene| scene.phase_since = ms(NOW - 5_000));
-    assert_eq!(undone(&late), Some(Refusal::DrainTimedOut { busy: 2 }));
+    assert_eq!(undone(&overdue(draining(2))), Some(Refusal::DrainTimedOut { busy: 2 }));
     let record = draining(0).written().unwrap();
     assert_eq!(record.phase, Phase::Revoking(switchover()));
+}
+
+#[test]
+fn an_answer_that_is_late_does_not_end_it() {
+    let late = draining(0).see(A, gone(1));
+    assert_eq!(late.decide(), Decision::wait(Why::Draining { busy: 0 }));
+    assert_eq!(undone(&overdue(late)), Some(Refusal::LostInBetween));
+    assert_eq!(undone(&dead(draining(0))), Some(Refusal::LostInBetween));
 }
 
 #[test]
 fn while_they_end_it_is_called_off_for_any_reason() {
     let cases = [
         (draining(1).order(Order::Abort), Refusal::CalledOff),
-        (draining(1).see(A, gone(1)), Refusal::LostInBetween),
+        (overdue(draining(1)).see(A, gone(1)), Refusal::LostInBetween),
+        (dead(draining(1)), Refusal::LostInBetween),
         (draining(1).see(A, idle(END)), Refusal::LostInBetween),
         (draining(0).see(B, gone(1)), Refusal::NotAStandby(Arc::from("b"))),
         (draining(0).see(C, primary_on(2)), Refusal::PromotedElsewhere(Arc::from("c"))),
