@@ -122,6 +122,6 @@ impl Serving {
         }
         attached.status = TxStatus::Idle;
         attached.take_over(Carried::default());
-        self.settle().await
+        self.settle(clock::now()).await
     }
 }

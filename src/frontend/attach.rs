@@ -1,6 +1,7 @@
 //! A session and a backend come together: one is found, given the session's settings, and held.
 
 use crate::clock;
+use crate::clock::Moment;
 use crate::frontend::attached::{Attached, Computed, Doomed, Reads, Segment, ShownData, Standing};
 use crate::frontend::block::Block;
 use crate::frontend::cancel::Cancelled;
@@ -21,10 +22,16 @@ use std::sync::Arc;
 impl Serving {
     /// Finds a backend and brings the session's settings to it.
     pub(super) async fn attach(&mut self, plan: &Plan) -> Result<Found, Stop> {
+        self.attach_at(plan, clock::now()).await
+    }
+
+    /// The same, `now`.
+    pub(super) async fn attach_at(&mut self, plan: &Plan, now: Moment) -> Result<Found, Stop> {
+        let mut now = Some(now);
         loop {
-            let found =
-                obtain(&mut self.client, &mut self.session, plan, self.retry.as_ref()).await;
-            let obtained = match found {
+            let Self { client, session, retry, .. } = self;
+            let moment = now.take().unwrap_or_else(clock::now);
+            let obtained = match obtain(client, session, plan, (retry.as_ref(), moment)).await {
                 Ok(obtained) => obtained,
                 Err(Unobtained::No(no)) => return Ok(Found::Nothing(no)),
                 Err(Unobtained::Gone) => return Err(Stop::Gone),
@@ -63,7 +70,7 @@ impl Serving {
         if self.hold(obtained) == Cancelled::No {
             return Ok(Found::Backend);
         }
-        self.settle().await?;
+        self.settle(clock::now()).await?;
         // In session mode it stays, for the next statement.
         Ok(Found::Nothing(No::Cancelled))
     }

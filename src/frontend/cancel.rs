@@ -11,6 +11,7 @@ use crate::backend;
 use crate::pool::Running;
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -54,6 +55,9 @@ pub struct Handle {
     pub secret: i32,
     /// Guards what is running; held for a few instructions.
     state: Mutex<State>,
+    /// The statement that is held was cancelled. Beside the lock, since each statement is held
+    /// for a moment.
+    held_cancelled: AtomicBool,
     changed: Notify,
 }
 
@@ -62,8 +66,6 @@ struct State {
     running: Option<Arc<Running>>,
     /// Cancels that are on their way to the server.
     under_way: u32,
-    /// The statement that is held was cancelled.
-    held_cancelled: bool,
 }
 
 /// Longest that a cancel may take, connection included.
@@ -86,6 +88,7 @@ impl Cancels {
             pid: next,
             secret: random(),
             state: Mutex::default(),
+            held_cancelled: AtomicBool::new(false),
             changed: Notify::new(),
         });
         sessions.insert(next, Arc::clone(&handle));
@@ -119,7 +122,12 @@ impl Handle {
     pub fn attach(&self, running: Arc<Running>) -> Cancelled {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.running = Some(running);
-        if std::mem::take(&mut state.held_cancelled) { Cancelled::Yes } else { Cancelled::No }
+        // Whoever cancels holds the lock while it sees that nothing is running.
+        if self.held_cancelled.load(Ordering::Acquire) {
+            self.held_cancelled.store(false, Ordering::Release);
+            return Cancelled::Yes;
+        }
+        Cancelled::No
     }
 
     /// The session is about to give its backend away. Whether a cancel is on its way to it: then
@@ -150,17 +158,14 @@ impl Handle {
 
     /// A statement is held from now on: forget an earlier cancel.
     pub fn hold(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.held_cancelled = false;
+        self.held_cancelled.store(false, Ordering::Release);
     }
 
     /// Waits until the held statement is cancelled.
     pub async fn cancelled_while_held(&self) {
         loop {
             let changed = self.changed.notified();
-            let cancelled =
-                self.state.lock().unwrap_or_else(PoisonError::into_inner).held_cancelled;
-            if cancelled {
+            if self.held_cancelled.load(Ordering::Acquire) {
                 return;
             }
             changed.await;
@@ -175,7 +180,7 @@ impl Handle {
                 state.under_way += 1;
                 running.note_cancel();
             }
-            None => state.held_cancelled = true,
+            None => self.held_cancelled.store(true, Ordering::Release),
         }
         drop(state);
         self.changed.notify_waiters();

@@ -99,6 +99,7 @@ pub(super) async fn greet(
         patience: Patience::None,
         cancel,
         seat: shard.seats.sit(own_waker().await),
+        presence: shard.shared.metrics.clients.arrive(),
         mentioned: Vec::new(),
         skipping: Skipping::No,
         lost_transaction: LostTransaction::No,
@@ -114,13 +115,7 @@ pub(super) async fn greet(
         }
     }
     session.first_wishes = session.wishes;
-    let mut serving = Serving {
-        client,
-        session,
-        attached: None,
-        presence: shard.shared.metrics.clients.arrive(),
-        retry: None,
-    };
+    let mut serving = Serving { client, session, attached: None, retry: None };
     if let Err(no) = serving.settle_in(&mut random).await {
         return Err((serving.client, no));
     }
@@ -166,7 +161,13 @@ impl Serving {
             settings: Arc::clone(&self.session.startup),
         };
         let shard = Rc::clone(&self.client.shard);
-        let known = shard.greetings.borrow().get(&greeted).cloned();
+        let known = shard.greetings.borrow().get_key_value(&greeted).map(|(greeted, greeting)| {
+            // Those who came alike carry the very same settings: a backend that served one of
+            // them is known at a glance to be as another wants it.
+            self.session.startup = Arc::clone(&greeted.settings);
+            self.session.settings = Arc::clone(&greeted.settings);
+            greeting.clone()
+        });
         if let Some(known) = known
             && (known.is_fresh(clock::now()) || !shard.topology().any_answers())
         {

@@ -79,7 +79,7 @@ impl Serving {
         }
         let room = share.grow(self.client.inbox().len());
         self.session.held = Some(Held { since, ticket, share });
-        self.presence.turn(ClientState::Waiting);
+        self.session.presence.turn(ClientState::Waiting);
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         // What is held has not been sent: a cancel finds it here.
         let running = Arc::clone(&attached.checkout.running);

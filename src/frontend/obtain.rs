@@ -13,7 +13,7 @@ use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
 use crate::frontend::seat::{News, Taken, Ticket};
 use crate::frontend::state::{NeedsPrimary, Retry, Session};
-use crate::metrics::{GuardOutcome, HoldOutcome, WaitOutcome};
+use crate::metrics::{ClientState, GuardOutcome, HoldOutcome, WaitOutcome};
 use crate::pg::SqlState;
 use crate::pool::{Checkout, CheckoutError};
 use crate::route;
@@ -90,14 +90,14 @@ struct Attempt<'a> {
     held: Option<Moment>,
 }
 
-/// Finds a backend for a group.
+/// Finds a backend for a group, as of `now`.
 ///
 /// Not cancel-safe: dropped, a backend that was granted meanwhile is closed.
 pub(super) async fn obtain(
     client: &mut Client,
     session: &mut Session,
     plan: &Plan,
-    retry: Option<&Retry>,
+    (retry, now): (Option<&Retry>, Moment),
 ) -> Result<Obtained, Unobtained> {
     let mut plan = *plan;
     if let Some(retry) = retry {
@@ -119,9 +119,10 @@ pub(super) async fn obtain(
         share: None,
         held: None,
     };
+    let mut now = now;
     let obtained = loop {
-        match attempt.once().await {
-            Ok(None) => {}
+        match attempt.once(now).await {
+            Ok(None) => now = clock::now(),
             Ok(Some(obtained)) => break Ok(obtained),
             Err(unobtained) => break Err(unobtained),
         }
@@ -135,9 +136,8 @@ const UNPROVEN_MAX: u32 = 20;
 
 impl Attempt<'_> {
     /// Decides once and carries it out; `None`: decide again.
-    async fn once(&mut self) -> Result<Option<Obtained>, Unobtained> {
+    async fn once(&mut self, now: Moment) -> Result<Option<Obtained>, Unobtained> {
         let topology = self.client.shard.topology();
-        let now = clock::now();
         let demand = self.demand(now, &topology);
         let live = self.client.shard.live();
         let route = self.decide(now, demand, &topology, &live.routing);
@@ -439,12 +439,19 @@ impl Attempt<'_> {
 
     /// Waits for `future`, as long as the client is there and has not cancelled.
     async fn while_there<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Unobtained> {
-        let mut future = std::pin::pin!(future);
         if self.share.is_none() {
             let share = Share::take(&self.client.shard.shared, self.client.inbox().len());
             let share = share.ok_or(Unobtained::No(No::TooMuchHeld))?;
             self.share = Some(share);
         }
+        let before = self.session.presence.turn(ClientState::Waiting);
+        let came = self.listening(future).await;
+        self.session.presence.turn(before);
+        came
+    }
+
+    async fn listening<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Unobtained> {
+        let mut future = std::pin::pin!(future);
         let mut room = Room::Yes;
         loop {
             let listens = room == Room::Yes && self.client.inbox().len() < GROUP_MAX;

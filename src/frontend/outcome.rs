@@ -31,7 +31,7 @@ impl Serving {
         self.undo();
         self.go_on();
         match event {
-            Event::ClientBytes => self.settle_if_free().await,
+            Event::ClientBytes => self.settle_if_free(clock::now()).await,
             Event::Ready(status) => self.on_ready(status).await,
             Event::Unconfirmed(status) => self.on_unconfirmed(status).await,
             Event::Withdrawn(code, status) => self.on_withdrawn(code, status).await,
@@ -53,7 +53,7 @@ impl Serving {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         attached.status = status;
         let now = attached.exchange.answered.take().unwrap_or_else(clock::now);
-        self.presence.turn(match status {
+        self.session.presence.turn(match status {
             TxStatus::Idle => ClientState::Idle,
             TxStatus::Open | TxStatus::Failed => ClientState::InTransaction,
         });
@@ -69,7 +69,7 @@ impl Serving {
         }
         self.forget_deallocated();
         self.note_position(now);
-        self.settle_if_free().await
+        self.settle_if_free(now).await
     }
 
     /// `DISCARD ALL` and `DEALLOCATE ALL` count at once, also within a transaction.
@@ -83,9 +83,9 @@ impl Serving {
     }
 
     /// Gives the backend back, unless something is owed or keeps it.
-    async fn settle_if_free(&mut self) -> Result<(), Stop> {
+    async fn settle_if_free(&mut self, now: Moment) -> Result<(), Stop> {
         let free = self.attached.as_ref().is_some_and(|attached| attached.is_free());
-        if free { self.settle().await } else { Ok(()) }
+        if free { self.settle(now).await } else { Ok(()) }
     }
 
     /// Takes the mark that every answer of a server leaves.
@@ -124,7 +124,7 @@ impl Serving {
         attached.exchange.shown = Shown::Yes;
         self.attached = Some(attached);
         if self.attached.as_ref().is_some_and(|attached| attached.is_free()) {
-            self.settle().await
+            self.settle(clock::now()).await
         } else {
             self.drop_backend();
             Ok(())

@@ -15,6 +15,8 @@ use std::rc::Rc;
 pub struct Reported {
     base: Rc<BTreeMap<Box<str>, Box<str>>>,
     changed: BTreeMap<Box<str>, Box<str>>,
+    /// How the session's SQL is to be read: asked for with each group, told once in a session.
+    dialect: Dialect,
 }
 
 /// Whose statement changed a parameter.
@@ -33,7 +35,9 @@ const NOT_FOR_CLIENTS: [&str; 1] = ["in_hot_standby"];
 impl Reported {
     /// What a login was told.
     pub fn new(base: Rc<BTreeMap<Box<str>, Box<str>>>) -> Self {
-        Self { base, changed: BTreeMap::new() }
+        let mut reported = Self { base, changed: BTreeMap::new(), dialect: Dialect::default() };
+        reported.note_dialect();
+        reported
     }
 
     /// The value that the client believes.
@@ -43,10 +47,8 @@ impl Reported {
     }
 
     /// How the session's SQL is to be read.
-    pub fn dialect(&self) -> Dialect {
-        let encoding = Dialect::from_encoding_name(self.get("client_encoding").unwrap_or("UTF8"));
-        let strings = self.get("standard_conforming_strings").unwrap_or("on");
-        encoding.with_standard_conforming_strings(strings)
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Takes a `ParameterStatus`; whether the client is to have it.
@@ -68,7 +70,14 @@ impl Reported {
         } else {
             self.changed.insert(name.into(), value.into());
         }
+        self.note_dialect();
         Disposition::Forward
+    }
+
+    fn note_dialect(&mut self) {
+        let encoding = Dialect::from_encoding_name(self.get("client_encoding").unwrap_or("UTF8"));
+        let strings = self.get("standard_conforming_strings").unwrap_or("on");
+        self.dialect = encoding.with_standard_conforming_strings(strings);
     }
 
     /// Every parameter that a client is told at login.

@@ -17,7 +17,7 @@ impl Serving {
     pub(super) fn refuse_group(&mut self, group: &Group, no: &No) {
         self.retry = None;
         self.session.held = None;
-        self.presence.turn(ClientState::Idle);
+        self.session.presence.turn(ClientState::Idle);
         self.client.report(&no.report());
         self.client.take(group.bytes);
         let status = self.resting_status();

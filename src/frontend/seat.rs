@@ -3,7 +3,8 @@
 //! A session waits on two sockets, and a server that hangs closes neither. So every session has a
 //! seat at its shard. While it holds a backend of the primary, the seat tells in which epoch; when
 //! that epoch has ended the shard cuts it off, and whatever the session waits for on that backend
-//! ends. What waits for a primary is called in the order in which it came.
+//! ends. What waits for a primary is called in the order in which it came. And when pgsteer shuts
+//! down, those who have nothing to do are sent away.
 //!
 //! Costs a cell at the check-out and one at the release: nothing is looked at until the primary
 //! changes.
@@ -25,6 +26,14 @@ pub(super) struct Seats {
     waiting: RefCell<BTreeMap<Ticket, (Waker, News)>>,
     /// The primary of the last look.
     seen: Cell<Option<Reign>>,
+    house: Cell<House>,
+}
+
+/// Whether sessions may stay that have nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum House {
+    Open,
+    Closing,
 }
 
 /// A primary, or the lack of one, and its epoch.
@@ -60,6 +69,20 @@ pub(super) struct Thread(Rc<Place>);
 #[error("the primary was replaced")]
 pub(super) struct CutOff;
 
+/// pgsteer shuts down, and the session has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("pgsteer is shutting down")]
+pub(super) struct SentAway;
+
+/// Whether a session has something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Nothing: it can be sent away.
+    None,
+    /// Something: it stays until that is done.
+    Some,
+}
+
 /// A place in the queue of those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
@@ -81,6 +104,7 @@ impl Seats {
             places: RefCell::default(),
             waiting: RefCell::default(),
             seen: Cell::new(None),
+            house: Cell::new(House::Open),
         })
     }
 
@@ -137,6 +161,14 @@ impl Seats {
         before.filter(|before| *before != now)
     }
 
+    /// From now on, whoever has nothing to do is sent away.
+    pub(super) fn close(&self) {
+        self.house.set(House::Closing);
+        for place in self.places.borrow().values() {
+            place.waker.wake_by_ref();
+        }
+    }
+
     fn number(&self) -> u64 {
         let next = self.next.get();
         self.next.set(next + 1);
@@ -168,6 +200,27 @@ impl Seat {
     /// Whether the session was cut off from the backend that it holds.
     pub(super) fn is_cut(&self) -> bool {
         self.place.cut.get()
+    }
+
+    /// Waits for `future`, unless pgsteer shuts down and the session has no work. As cancel-safe
+    /// as the future is.
+    ///
+    /// # Errors
+    /// [`SentAway`]: the client is to be told.
+    pub(super) async fn unless_sent_away<T>(
+        &self,
+        work: Work,
+        future: impl Future<Output = T>,
+    ) -> Result<T, SentAway> {
+        let mut future = pin!(future);
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending if work == Work::None && self.seats.house.get() == House::Closing => {
+                Poll::Ready(Err(SentAway))
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// To wait with while the session itself is lent out.
@@ -279,6 +332,23 @@ mod tests {
         seats.look(&open(2, 1));
         assert_eq!(waits.as_mut().poll(&mut context), Poll::Ready(Err(CutOff)));
         drop(taken);
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_is_sent_away_when_the_house_closes() {
+        let seats = Seats::new();
+        let woken = Arc::new(Woken::default());
+        let seat = seats.sit(Waker::from(Arc::clone(&woken)));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut idles = pin!(seat.unless_sent_away(Work::None, std::future::pending::<()>()));
+        let mut works = pin!(seat.unless_sent_away(Work::Some, std::future::pending::<()>()));
+        let mut done = pin!(seat.unless_sent_away(Work::None, std::future::ready(())));
+        assert_eq!(idles.as_mut().poll(&mut context), Poll::Pending);
+        seats.close();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert_eq!(idles.as_mut().poll(&mut context), Poll::Ready(Err(SentAway)));
+        assert_eq!(works.as_mut().poll(&mut context), Poll::Pending);
+        assert_eq!(done.as_mut().poll(&mut context), Poll::Ready(Ok(())), "what came is heard");
     }
 
     #[test]

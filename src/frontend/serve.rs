@@ -18,6 +18,7 @@ use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, Material, MayCommit, Plan, PureRead, plan};
 use crate::frontend::report::No;
+use crate::frontend::seat::{SentAway, Work};
 use crate::frontend::settle;
 use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
 use crate::metrics::{ClientState, QueryKind};
@@ -77,6 +78,12 @@ pub(super) enum Stop {
 impl From<Gone> for Stop {
     fn from(_: Gone) -> Self {
         Self::Gone
+    }
+}
+
+impl From<SentAway> for Stop {
+    fn from(_: SentAway) -> Self {
+        Self::Refuse(No::ShuttingDown)
     }
 }
 
@@ -179,29 +186,16 @@ impl Serving {
             // More may have come from the client meanwhile.
             return self.listen_again().await;
         }
+        let seat = &self.session.seat;
         let Some(attached) = &mut self.attached else {
-            let drain = self.client.shard.shared.drain.clone();
-            let mid_group = !self.client.inbox().is_empty();
-            tokio::select! {
-                biased;
-                more = self.client.more() => more?,
-                () = drain.cancelled(), if !mid_group => {
-                    return Err(Stop::Refuse(No::ShuttingDown));
-                }
-            }
+            let work = if self.client.inbox().is_empty() { Work::None } else { Work::Some };
+            seat.unless_sent_away(work, self.client.more()).await??;
             return Ok(());
         };
-        let drain = self.client.shard.shared.drain.clone();
-        let idle = attached.is_free() && self.client.inbox().is_empty();
-        let event = tokio::select! {
-            biased;
-            event = attached.exchange.next(
-                &mut self.client,
-                &mut attached.checkout,
-                &self.session.seat,
-            ) => event,
-            () = drain.cancelled(), if idle => return Err(Stop::Refuse(No::ShuttingDown)),
-        };
+        let rests = attached.is_free() && self.client.inbox().is_empty();
+        let work = if rests { Work::None } else { Work::Some };
+        let next = attached.exchange.next(&mut self.client, &mut attached.checkout, seat);
+        let event = seat.unless_sent_away(work, next).await?;
         self.on_event(event).await
     }
 
@@ -227,8 +221,10 @@ impl Serving {
             return Ok(());
         }
         let plan = self.plan(&group);
+        let mut now = plan.since;
         if self.must_leave(&plan) {
             self.leave().await?;
+            now = clock::now();
         }
         if self.must_begin_anew(&plan)
             && let Err(no) = self.move_to_primary(&plan).await?
@@ -238,8 +234,7 @@ impl Serving {
             return Ok(());
         }
         if self.attached.is_none() {
-            self.presence.turn(ClientState::Waiting);
-            match self.attach(&plan).await? {
+            match self.attach_at(&plan, now).await? {
                 Found::Backend => {}
                 Found::Nothing(no) => {
                     self.refuse_group(&group, &no);
@@ -298,7 +293,7 @@ impl Serving {
             return Ok(());
         };
         self.client.out().extend_from_slice(&answer.for_client);
-        self.settle().await
+        self.settle(clock::now()).await
     }
 
     /// Why the group can't be sent to the backend in hand.
@@ -314,7 +309,7 @@ impl Serving {
 
     /// Builds what the backend is to be sent.
     fn send(&mut self, group: &Group, plan: &Plan) -> Result<(), Stop> {
-        self.presence.turn(ClientState::Active);
+        self.session.presence.turn(ClientState::Active);
         let Self { client, session, attached, retry, .. } = self;
         let Some(attached) = attached.as_deref_mut() else { return Ok(()) };
         let before = attached.status;

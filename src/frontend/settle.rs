@@ -2,6 +2,7 @@
 //! was left behind is found out, and only then is it released.
 
 use crate::clock;
+use crate::clock::Moment;
 use crate::frontend::attached::{Attached, Computed, Reads, Resting, Stale, Standing};
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
@@ -62,8 +63,8 @@ fn reset_of(client: &Client) -> Reset {
 
 impl Serving {
     /// The backend is free: finds out what the session left on it, and gives it back unless the
-    /// session must stay.
-    pub(super) async fn settle(&mut self) -> Result<(), Stop> {
+    /// session must stay. `now` it came free.
+    pub(super) async fn settle(&mut self, now: Moment) -> Result<(), Stop> {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let policy = self.client.shard.shared.pools.policy();
         let tainted = policy.reset == Reset::Tracked && attached.taint != Taint::None;
@@ -95,7 +96,7 @@ impl Serving {
             && attached.exchange.replies.account() == Account::Exact;
         if clean {
             attached.checkout.running.forget_cancels();
-            attached.checkout.release(clock::now());
+            attached.checkout.release(now);
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ pub struct Shared {
     pub held_bytes: AtomicU64,
     /// How many clients are logged in or logging in.
     pub clients: AtomicU32,
-    /// Set when pgsteer shuts down: sessions end when they are idle.
+    /// Set when pgsteer shuts down: every shard closes then.
     pub drain: CancellationToken,
 }
 
@@ -137,6 +137,11 @@ impl Shard {
         {
             self.pools.desert(old);
         }
+    }
+
+    /// pgsteer shuts down: sessions end when they have nothing to do.
+    pub fn close(&self) {
+        self.seats.close();
     }
 
     /// The policies of now.

@@ -28,8 +28,6 @@ pub struct Serving {
     pub session: Session,
     /// The backend that it holds now.
     pub attached: Option<Box<Attached>>,
-    /// Counts it, in the state that it is in.
-    pub presence: Presence,
     /// What is known of the group that is being tried again, if one is.
     pub retry: Option<Retry>,
 }
@@ -71,6 +69,8 @@ pub struct Session {
     pub cancel: Registered,
     /// Where it is found when the primary changes.
     pub seat: Seat,
+    /// Counts it, in the state that it is in.
+    pub presence: Presence,
     /// The facts of the present group's statements.
     pub mentioned: Vec<Option<Arc<Facts>>>,
     /// The client's messages are passed over until its next `Sync`.

@@ -81,13 +81,15 @@ impl Clients {
 }
 
 impl Presence {
-    /// It does something else now.
-    pub fn turn(&mut self, state: ClientState) {
-        if state != self.state {
+    /// It does something else now; what it did before.
+    pub fn turn(&mut self, state: ClientState) -> ClientState {
+        let before = self.state;
+        if state != before {
             self.shift(-1);
             self.state = state;
             self.shift(1);
         }
+        before
     }
 
     fn shift(&self, by: i64) {

@@ -11,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// A backend of a pool. Dropped, it is closed, and its slot goes to the first waiter.
+///
+/// It changes hands twice in each transaction, so it is lent in a box.
 #[derive(Debug)]
 pub struct Conn {
     /// The connection.
@@ -66,7 +68,10 @@ impl Running {
 
     /// Every cancel has arrived there, and the backend was asked something since.
     pub fn forget_cancels(&self) {
-        self.cancelled.store(false, Ordering::SeqCst);
+        // As good as never is there one, and a look is cheaper than a word.
+        if self.was_cancelled() {
+            self.cancelled.store(false, Ordering::SeqCst);
+        }
     }
 
     /// Whether a cancel may have hit what it runs.
@@ -77,10 +82,10 @@ impl Running {
 
 impl Conn {
     /// A backend that was just opened.
-    pub fn new(backend: Backend, target: Target, slot: Slot) -> Self {
+    pub fn new(backend: Backend, target: Target, slot: Slot) -> Box<Self> {
         let rested_at = backend.opened_at;
         let running = Running::new(target, backend.pid, backend.key.clone());
-        Self {
+        Box::new(Self {
             backend,
             carried: SharedSettings::default(),
             held: Held::default(),
@@ -88,7 +93,7 @@ impl Conn {
             partial: Vec::new(),
             rested_at,
             slot,
-        }
+        })
     }
 
     /// Whether it is as it was left: nothing has arrived since, so it was not closed either.
@@ -102,8 +107,8 @@ impl Conn {
     }
 
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
-    pub fn detach(self) -> Result<Moved, Slot> {
-        let Self { backend, carried, held, running, partial: _, rested_at, slot } = self;
+    pub fn detach(self: Box<Self>) -> Result<Moved, Slot> {
+        let Self { backend, carried, held, running, partial: _, rested_at, slot } = *self;
         match backend.detach() {
             Ok(backend) => Ok(Moved { backend, running, carried, held, rested_at, slot }),
             Err(_) => Err(slot),
@@ -114,14 +119,15 @@ impl Conn {
 impl Moved {
     /// Puts it on this shard's runtime; only its slot is left if that fails, or if its server has
     /// closed it. A shard that is busy may not know that of a backend that it gives away.
-    pub fn attach(self) -> Result<Conn, Slot> {
+    pub fn attach(self) -> Result<Box<Conn>, Slot> {
         let Self { backend, running, carried, held, rested_at, slot } = self;
         if !backend.is_quiet() {
             return Err(slot);
         }
         match backend.attach() {
             Ok(backend) => {
-                Ok(Conn { backend, carried, held, running, partial: Vec::new(), rested_at, slot })
+                let partial = Vec::new();
+                Ok(Box::new(Conn { backend, carried, held, running, partial, rested_at, slot }))
             }
             Err(_) => Err(slot),
         }

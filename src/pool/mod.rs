@@ -101,8 +101,8 @@ impl Pools {
     }
 
     /// What the operator chose.
-    pub fn policy(&self) -> Arc<Policy> {
-        self.policy.load_full()
+    pub fn policy(&self) -> Policy {
+        **self.policy.load()
     }
 
     /// What the operator chose anew.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `[pool]`, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// How long a session keeps a backend.
     pub mode: Mode,

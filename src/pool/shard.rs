@@ -36,7 +36,8 @@ pub struct ShardPool {
     shard: usize,
     pools: Arc<Pools>,
     shared: Arc<Shared>,
-    idle: RefCell<Vec<Conn>>,
+    #[expect(clippy::vec_box, reason = "each changes hands in its box")]
+    idle: RefCell<Vec<Box<Conn>>>,
     /// Until when no new backend is tried where another server will do.
     avoided_until: Cell<Option<Moment>>,
 }
@@ -48,7 +49,7 @@ const AVOIDED: Duration = Duration::from_secs(2);
 /// A backend that a session holds. Released, it rests in its pool; dropped, it is closed.
 #[derive(Debug)]
 pub struct Checkout {
-    conn: Option<Conn>,
+    conn: Option<Box<Conn>>,
     home: Rc<ShardPool>,
 }
 
@@ -230,7 +231,7 @@ impl ShardPool {
         }
     }
 
-    fn lend(self: &Rc<Self>, conn: Conn) -> Checkout {
+    fn lend(self: &Rc<Self>, conn: Box<Conn>) -> Checkout {
         self.pools.signals.checked_out(self.shared.key.server);
         Checkout { conn: Some(conn), home: Rc::clone(self) }
     }
@@ -258,7 +259,7 @@ impl Checkout {
         let Some(mut conn) = self.conn.take() else { return };
         self.home.pools.signals.given_back(self.home.server());
         conn.rested_at = now;
-        if let Some(why) = self.home.time_is_up(&conn, now, &self.home.pools.policy.load()) {
+        if let Some(why) = self.home.time_is_up(&conn, now, &self.home.pools.policy()) {
             self.home.pools.closed(conn.backend.server, why);
             return;
         }
@@ -280,14 +281,14 @@ impl Deref for Checkout {
 
     fn deref(&self) -> &Conn {
         #[expect(clippy::expect_used, reason = "only `release` and `drop` take it, and end `self`")]
-        self.conn.as_ref().expect("a check-out holds its backend until it ends")
+        self.conn.as_deref().expect("a check-out holds its backend until it ends")
     }
 }
 
 impl DerefMut for Checkout {
     fn deref_mut(&mut self) -> &mut Conn {
         #[expect(clippy::expect_used, reason = "only `release` and `drop` take it, and end `self`")]
-        self.conn.as_mut().expect("a check-out holds its backend until it ends")
+        self.conn.as_deref_mut().expect("a check-out holds its backend until it ends")
     }
 }
 

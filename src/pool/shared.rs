@@ -46,7 +46,7 @@ pub struct Slot {
 #[derive(Debug)]
 pub enum Grant {
     /// A backend that came free on its own shard.
-    Here(Conn),
+    Here(Box<Conn>),
     /// A backend that came free on another shard.
     Elsewhere(Moved),
     /// The right to open one.
@@ -124,7 +124,7 @@ impl Shared {
     }
 
     /// Gives a free backend to the first waiter; hands it back if nobody waits.
-    pub fn offer(&self, conn: Conn, shard: usize) -> Option<Conn> {
+    pub fn offer(&self, conn: Box<Conn>, shard: usize) -> Option<Box<Conn>> {
         let mut conn = conn;
         while let Some(waiter) = self.next_waiter() {
             let grant = if waiter.shard == shard {

@@ -153,7 +153,7 @@ impl Parts {
         self.shared.keyring.replace_file(file);
         self.shared.gate.store(Arc::new(gate));
         self.shared.live.store(Arc::new(Live { routing: config.routing.clone() }));
-        self.shared.pools.set_policy(config.pool.clone());
+        self.shared.pools.set_policy(config.pool);
         self.shown.store(Arc::new(shown(config)));
         self.control.adjust(live_control(config));
         self.shared.metrics.reloaded(Reload::TakenOver);
@@ -220,7 +220,7 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
     let keyring = Arc::new(Keyring::new(userlist(config)?, secret));
     let gate = gate(config, &keyring, &targets, &links.board)?;
     let pools = Pools::new(
-        config.pool.clone(),
+        config.pool,
         targets.into_boxed_slice(),
         Arc::clone(&keyring),
         CONNECT_TIMEOUT,

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 /// Pause between two looks at the idle backends.
@@ -39,12 +39,20 @@ pub(super) fn start(
     inlets: Inlets,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+    // It must be built where it runs, and a failure be told to who starts it.
+    let (built, outcome) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(built.send(Err(error))),
+        };
+        drop(built.send(Ok(())));
         let shard = Rc::new(Shard::new(index, common));
-        let local = LocalSet::new();
-        local.block_on(&runtime, run(shard, &health, inlets, stop));
-    })
+        runtime.block_on(run(shard, &health, inlets, stop));
+    })?;
+    outcome.recv().map_err(io::Error::other)??;
+    Ok(thread)
 }
 
 async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: CancellationToken) {
@@ -52,6 +60,8 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
     // Before the first look, so that none is missed.
     let mut news = shard.shared.board.subscribe();
     shard.on_news();
+    let drain = shard.shared.drain.clone();
+    let mut closing = false;
     loop {
         tokio::select! {
             Ok(()) = news.changed() => shard.on_news(),
@@ -66,6 +76,10 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
                 for database in &shard.topology().vacated {
                     shard.pools.leave(database);
                 }
+            }
+            () = drain.cancelled(), if !closing => {
+                closing = true;
+                shard.close();
             }
             () = stop.cancelled() => return,
         }

@@ -35,23 +35,23 @@ pub(super) fn mark_numbers(sql: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> b
         return false;
     }
     let mut found = false;
-    let mut rest = sql;
+    // What lies between the last number and `rest` is copied in one piece.
+    let (mut copied, mut rest) = (sql, sql);
     while let Some((&byte, tail)) = rest.split_first() {
-        let taken = match byte {
+        let length = match byte {
             b'0'..=b'9' => {
                 let word = word(rest);
                 if word.iter().all(u8::is_ascii_digit) {
                     found = true;
+                    out.extend_from_slice(before(copied, rest));
                     out.push(MARK);
-                } else {
-                    out.extend_from_slice(word);
+                    copied = rest.get(word.len()..).unwrap_or_default();
                 }
                 word.len()
             }
             b'\'' | b'"' => {
-                let Some(quoted) = quoted(rest, byte) else { return false };
-                out.extend_from_slice(quoted);
-                quoted.len()
+                let Some(length) = quoted(rest, byte) else { return false };
+                length
             }
             byte if continues_word(byte) => {
                 let word = word(rest);
@@ -59,7 +59,6 @@ pub(super) fn mark_numbers(sql: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> b
                 if matches!(rest.get(word.len()), Some(b'\'' | b'"' | b'&')) {
                     return false;
                 }
-                out.extend_from_slice(word);
                 word.len()
             }
             // Comments may hold hints, `$` begins quotes and parameters, a bar ends a statement
@@ -68,13 +67,11 @@ pub(super) fn mark_numbers(sql: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> b
             b'/' if tail.first() == Some(&b'*') => return false,
             b'$' | b'\\' | MARK => return false,
             b';' if !tail.iter().all(u8::is_ascii_whitespace) => return false,
-            byte => {
-                out.push(byte);
-                1
-            }
+            _ => 1,
         };
-        rest = rest.get(taken..).unwrap_or_default();
+        rest = rest.get(length..).unwrap_or_default();
     }
+    out.extend_from_slice(copied);
     found
 }
 
@@ -86,25 +83,44 @@ fn begins_well(sql: &[u8]) -> bool {
     ends && BEGINNINGS.iter().any(|beginning| first.eq_ignore_ascii_case(beginning))
 }
 
+/// What lies in `text` before `rest`, which is its end.
+fn before<'a>(text: &'a [u8], rest: &[u8]) -> &'a [u8] {
+    text.get(..text.len() - rest.len()).unwrap_or_default()
+}
+
 /// Letters, digits, `_`, `.` and every byte of a character beyond ASCII: what makes a number a
 /// part of something else.
-const fn continues_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' || byte >= 0x80
+fn continues_word(byte: u8) -> bool {
+    CONTINUES_WORD.get(usize::from(byte)).is_some_and(|continues| *continues)
 }
+
+/// One look a byte, for there are many.
+#[expect(clippy::as_conversions, clippy::indexing_slicing, reason = "while it is compiled")]
+static CONTINUES_WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    loop {
+        let place = byte as usize;
+        table[place] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' || byte >= 0x80;
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
 
 fn word(text: &[u8]) -> &[u8] {
-    let length = text.iter().take_while(|byte| continues_word(**byte) || **byte == b'$').count();
-    text.get(..length).unwrap_or(text)
+    let ends = |byte: &u8| !continues_word(*byte) && *byte != b'$';
+    text.iter().position(ends).and_then(|length| text.get(..length)).unwrap_or(text)
 }
 
-/// A string or a quoted name, with its quotes; `None` if it does not end, or goes on behind a
-/// blank (`'a' 'b'` over two lines is one string).
-fn quoted(text: &[u8], quote: u8) -> Option<&[u8]> {
+/// The length of a string or a quoted name, with its quotes; `None` if it does not end.
+fn quoted(text: &[u8], quote: u8) -> Option<usize> {
     let mut at = 1;
     loop {
         at += text.get(at..)?.iter().position(|byte| *byte == quote)? + 1;
         if text.get(at) != Some(&quote) {
-            return text.get(..at);
+            return Some(at);
         }
         at += 1;
     }

@@ -23,8 +23,17 @@ const MAX_REMEMBERED: usize = 8 * 1024;
 /// Facts by exact bytes and dialect, within a bound of entries and of bytes.
 pub struct FactsCache {
     known: Cache<Key, Arc<Facts>, ByBytes>,
+    last: Last,
     /// The last text with its numbers marked; kept for its room.
     marked: Vec<u8>,
+}
+
+/// The text that was asked for last: a group's texts are asked for once when it is found and once
+/// when it is sent.
+#[derive(Default)]
+struct Last {
+    sql: Vec<u8>,
+    facts: Option<(Dialect, Arc<Facts>)>,
 }
 
 impl FactsCache {
@@ -33,34 +42,47 @@ impl FactsCache {
         let entries = entries.max(1);
         let floor = bytes / u64::try_from(entries).unwrap_or(u64::MAX);
         let weighter = ByBytes { floor: floor.max(1) };
-        Self { known: Cache::with_weighter(entries, bytes, weighter), marked: Vec::new() }
+        let known = Cache::with_weighter(entries, bytes, weighter);
+        Self { known, last: Last::default(), marked: Vec::new() }
     }
 
     /// The facts of a text.
     pub fn examine(&mut self, sql: &[u8], dialect: Dialect) -> Arc<Facts> {
-        if let Some(facts) = self.known.get(&Text { sql, dialect, numbers: Numbers::Kept }) {
-            return Arc::clone(facts);
-        }
         if sql.len() > MAX_REMEMBERED {
             return Arc::new(examine(sql, dialect));
         }
-        if !mark_numbers(sql, dialect, &mut self.marked) {
-            let facts = Arc::new(examine(sql, dialect));
-            let key = Key { sql: sql.into(), dialect, numbers: Numbers::Kept };
-            self.known.insert(key, Arc::clone(&facts));
-            return facts;
+        if let Some((known, facts)) = &self.last.facts
+            && *known == dialect
+            && *self.last.sql == *sql
+        {
+            return Arc::clone(facts);
         }
-        let text = Text { sql: &self.marked, dialect, numbers: Numbers::Marked };
-        if let Some(facts) = self.known.get(&text) {
+        let facts = self.look_up(sql, dialect);
+        self.last.sql.clear();
+        self.last.sql.extend_from_slice(sql);
+        self.last.facts = Some((dialect, Arc::clone(&facts)));
+        facts
+    }
+
+    fn look_up(&mut self, sql: &[u8], dialect: Dialect) -> Arc<Facts> {
+        let has_numbers = mark_numbers(sql, dialect, &mut self.marked);
+        if has_numbers {
+            let text = Text { sql: &self.marked, dialect, numbers: Numbers::Marked };
+            if let Some(facts) = self.known.get(&text) {
+                return Arc::clone(facts);
+            }
+        }
+        if let Some(facts) = self.known.get(&Text { sql, dialect, numbers: Numbers::Kept }) {
             return Arc::clone(facts);
         }
         let facts = Arc::new(examine(sql, dialect));
         // What was not understood for one number may be for another.
-        if !facts.effects().any(Effects::UNKNOWN) {
-            let sql = self.marked.as_slice().into();
-            let key = Key { sql, dialect, numbers: Numbers::Marked };
-            self.known.insert(key, Arc::clone(&facts));
-        }
+        let key = if has_numbers && !facts.effects().any(Effects::UNKNOWN) {
+            Key { sql: self.marked.as_slice().into(), dialect, numbers: Numbers::Marked }
+        } else {
+            Key { sql: sql.into(), dialect, numbers: Numbers::Kept }
+        };
+        self.known.insert(key, Arc::clone(&facts));
         facts
     }
 

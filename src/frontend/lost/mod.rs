@@ -205,7 +205,7 @@ impl Serving {
             Owed::Ready => message::write_ready(self.client.out(), status),
             Owed::Sync => self.session.skipping = Skipping::UntilSync,
         }
-        self.presence.turn(match status {
+        self.session.presence.turn(match status {
             TxStatus::Idle => ClientState::Idle,
             TxStatus::Open | TxStatus::Failed => ClientState::InTransaction,
         });
@@ -249,7 +249,7 @@ impl Serving {
             self.client.take(group.bytes);
             message::write_command_complete(self.client.out(), "ROLLBACK");
             message::write_ready(self.client.out(), TxStatus::Idle);
-            self.presence.turn(ClientState::Idle);
+            self.session.presence.turn(ClientState::Idle);
             return Ok(true);
         }
         match self.session.lost_transaction {

@@ -3,6 +3,7 @@
 //! A channel can be listened to again on the next primary, so that is done, at once and also for
 //! a client that only waits. What was sent in between is not heard; a warning says so.
 
+use crate::clock;
 use crate::frontend::attach::Found;
 use crate::frontend::attached::Attached;
 use crate::frontend::lost::LostTransaction;
@@ -114,7 +115,7 @@ impl Serving {
                     attached.channels = channels;
                     message::write_notice(self.client.out(), &missed());
                     self.client.out().extend_from_slice(&answer.for_client);
-                    return self.settle().await;
+                    return self.settle(clock::now()).await;
                 }
                 Ok(Ok(_)) => {
                     self.drop_backend();
