@@ -142,7 +142,8 @@ impl fmt::Display for Text<'_> {
             Finding::OtherSystem { server, found, expected } => write!(
                 out,
                 "{} belongs to another system ({found}, expected {expected}): it gets no \
-                 statements; remove it from the servers, or restart pgsteer if all were replaced",
+                 statements; remove it from the servers. If all of them were replaced on purpose, \
+                 stop pgsteer, remove the record that it named at its start, and start it again",
                 self.name(*server)
             ),
             Finding::Rogue { server, timeline, primary, refusal } => {

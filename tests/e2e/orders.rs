@@ -297,3 +297,33 @@ fn what_an_operator_chooses_counts_after_a_reload() {
     assert_eq!(house.metric("pgsteer_failover_armed"), Some(1.0));
     assert_eq!(primary(&house), server);
 }
+
+/// The set was built anew on the same addresses; the record speaks of the one before.
+#[test]
+fn servers_that_were_all_replaced_are_refused_until_the_record_is_gone() {
+    let house = House::build();
+    house.wire().run("CREATE TABLE before ()");
+    let state = house.proxy.dir().join("state");
+    house.proxy.signal(rustix::process::Signal::TERM);
+    house.proxy.await_end().unwrap();
+    let named = house.proxy.log();
+    let record = named.lines().find_map(|line| line.split_once("record=")).unwrap().1.trim();
+    let record = std::path::PathBuf::from(record);
+    assert!(record.starts_with(&state), "{}", record.display());
+    let mut value: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    value["record"]["primary"]["system"] = serde_json::json!("7");
+    std::fs::write(&record, value.to_string()).unwrap();
+
+    house.proxy.start().unwrap();
+    await_that("they are refused", || {
+        house.proxy.log().contains("If all of them were replaced on purpose")
+    });
+    house.proxy.signal(rustix::process::Signal::TERM);
+    house.proxy.await_end().unwrap();
+    std::fs::remove_file(&record).unwrap();
+
+    house.proxy.start().unwrap();
+    house.proxy.await_ready().unwrap();
+    house.wire().run("DROP TABLE before");
+}
