@@ -310,8 +310,7 @@ fn servers_that_were_all_replaced_are_refused_until_the_record_is_gone() {
     let record = named.lines().find_map(|line| line.split_once("record=")).unwrap().1.trim();
     let record = std::path::PathBuf::from(record);
     assert!(record.starts_with(&state), "{}", record.display());
-    let mut value: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let mut value: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
     value["record"]["primary"]["system"] = serde_json::json!("7");
     std::fs::write(&record, value.to_string()).unwrap();
 
