@@ -4,14 +4,21 @@ use crate::cli::say;
 use crate::cli::say::Color;
 use crate::config::LogFormat;
 use crate::config::LogLevel;
+use crate::metrics::LineLevel;
+use crate::metrics::count_log_line;
 use std::fmt;
+use tracing::Event;
+use tracing::Level;
 use tracing::Subscriber;
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What the log looks like.
@@ -40,16 +47,30 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     // A log that cannot be written must not end the process: no complaint on standard error.
-    let base = tracing_subscriber::fmt()
-        .with_env_filter(filter(log))
-        .with_writer(writer)
-        .log_internal_errors(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
+    let registry = tracing_subscriber::registry().with(filter(log)).with(Counted);
     match log.format {
         LogFormat::Text => {
             let fields = debug_fn(one_field).delimited(" ");
-            Box::new(base.with_ansi(log.color == Color::On).fmt_fields(fields).finish())
+            let lines = lines.with_ansi(log.color == Color::On).fmt_fields(fields);
+            Box::new(registry.with(lines))
         }
-        LogFormat::Json => Box::new(base.json().flatten_event(true).finish()),
+        LogFormat::Json => Box::new(registry.with(lines.json().flatten_event(true))),
+    }
+}
+
+/// Counts the lines, for the metrics.
+struct Counted;
+
+impl<S: Subscriber> Layer<S> for Counted {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        count_log_line(match *event.metadata().level() {
+            Level::ERROR => LineLevel::Error,
+            Level::WARN => LineLevel::Warn,
+            Level::INFO => LineLevel::Info,
+            Level::DEBUG => LineLevel::Debug,
+            Level::TRACE => LineLevel::Trace,
+        });
     }
 }
 

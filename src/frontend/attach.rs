@@ -76,7 +76,7 @@ impl Serving {
     }
 
     fn hold(&mut self, obtained: Obtained) -> Cancelled {
-        let Obtained { checkout, standing, proven, epoch, taken, .. } = obtained;
+        let Obtained { checkout, standing, proven, epoch, taken, at, waited: _ } = obtained;
         let cancelled = self.session.cancel.attach(Arc::clone(&checkout.running));
         let reported = std::mem::take(&mut self.session.reported);
         let processes =
@@ -91,6 +91,7 @@ impl Serving {
             standing,
             proven,
             epoch,
+            at,
             taken,
             status: TxStatus::Idle,
             sent: None,

@@ -1,5 +1,6 @@
 //! A session's hold on a backend, from the check-out to the release.
 
+use crate::clock::Moment;
 use crate::frontend::block::{Block, Repeats};
 use crate::frontend::cancel::{Handle, UnderWay};
 use crate::frontend::exchange::{Exchange, Word};
@@ -7,7 +8,7 @@ use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::probe::Pins;
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
-use crate::metrics::{QueryKind, ServedBy};
+use crate::metrics::{QueryKind, ServedBy, TransactionOutcome};
 use crate::pool::Checkout;
 use crate::route::Need;
 use crate::session::{End, Executes, Renamed, UnnamedThere};
@@ -31,6 +32,8 @@ pub struct Attached {
     pub proven: Proven,
     /// Under which primary.
     pub epoch: Epoch,
+    /// Since when it is held.
+    pub at: Moment,
     /// By which the session's seat knows of it, if it is the primary's.
     pub taken: Option<Taken>,
     /// The transaction, as the server told last.
@@ -160,7 +163,7 @@ pub struct Sent {
     /// Whether it can have committed.
     pub commits: MayCommit,
     /// When it arrived.
-    pub since: crate::clock::Moment,
+    pub since: Moment,
     /// How it ends.
     pub end: End,
     /// Whether it runs anything.
@@ -173,6 +176,10 @@ pub struct Sent {
     pub(super) repeats: Repeats,
     /// What it counts as.
     pub kind: QueryKind,
+    /// When it was sent.
+    pub at: Moment,
+    /// How its transaction ends, if it ends with it and nothing fails.
+    pub ends: TransactionOutcome,
 }
 
 impl Sent {
@@ -188,6 +195,7 @@ impl Sent {
                 (MayCommit::Maybe, _) | (_, MayCommit::Maybe) => MayCommit::Maybe,
             },
             since: earlier.since,
+            at: earlier.at,
             executes: match (earlier.executes, self.executes) {
                 (Executes::Nothing, Executes::Nothing) => Executes::Nothing,
                 (Executes::Something, _) | (_, Executes::Something) => Executes::Something,

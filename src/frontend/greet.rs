@@ -18,6 +18,7 @@ use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint, Wishes};
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
+use crate::metrics::{Presence, StatementSide};
 use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
@@ -99,7 +100,7 @@ pub(super) async fn greet(
         patience: Patience::None,
         cancel,
         seat: shard.seats.sit(own_waker().await),
-        presence: shard.shared.metrics.clients.arrive(),
+        presence: arrive(&shard),
         mentioned: Vec::new(),
         skipping: Skipping::No,
         lost_transaction: LostTransaction::No,
@@ -128,6 +129,12 @@ pub(super) async fn greet(
     message::write_ready(client.out(), TxStatus::Idle);
     serving.client = client;
     Ok(serving)
+}
+
+/// Counts a client that has come.
+fn arrive(shard: &Shard) -> Presence {
+    let metrics = &shard.shared.metrics;
+    metrics.clients.arrive(metrics.statements.holder(StatementSide::Client))
 }
 
 impl Serving {

@@ -19,7 +19,7 @@ use crate::pg::SqlState;
 use crate::route::{Consistency, RoleWish};
 use crate::session::{
     Builder, Concluded, End, Executes, Extent, Group, Held, Known, Own, OwnAnswer, OwnRow, Reading,
-    Replies, UnnamedThere, survey,
+    Replies, Tally, UnnamedThere, survey,
 };
 use crate::sql::{Effects, Facts, Scope, Transaction, Wish};
 use crate::wire::frame::TxStatus;
@@ -183,6 +183,7 @@ fn compose(
         strays: &mut Vec::new(),
         renamed: &mut Vec::new(),
         own: Some(Own { answer: &|facts| say(wishes, facts), portals: &mut session.own_portals }),
+        tally: Tally::default(),
     }
     .build(client.inbox().get(..group.bytes).unwrap_or(&[]), examine, &mut to_server);
     let answers = replies.put_in();

@@ -43,6 +43,8 @@ pub(super) struct Obtained {
     pub taken: Option<Taken>,
     /// Whether it was waited for.
     pub waited: Waited,
+    /// When it was there.
+    pub at: Moment,
 }
 
 /// Whether a group had to wait for its backend.
@@ -168,8 +170,11 @@ impl Attempt<'_> {
                 self.session.patience =
                     if why == Why::Floor { Patience::Some } else { Patience::None };
                 let (proven, epoch) = (self.proven(&checkout), topology.epoch);
-                let waited = if self.share.is_some() { Waited::Yes } else { Waited::No };
-                Ok(Some(Obtained { checkout, standing, proven, epoch, taken, waited }))
+                let (waited, at) = match self.share {
+                    Some(_) => (Waited::Yes, clock::now()),
+                    None => (Waited::No, now),
+                };
+                Ok(Some(Obtained { checkout, standing, proven, epoch, taken, waited, at }))
             }
             Route::Wait { ask, until } => {
                 if ask == Ask::Primary {

@@ -6,18 +6,18 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::abandon;
-use crate::frontend::attached::{Attached, Proven, Segment, ShownData, Standing};
-use crate::frontend::exchange::{Completed, Event, Reopened, Shown};
+use crate::frontend::attached::{Attached, Proven, Segment, Sent, ShownData, Standing};
+use crate::frontend::exchange::{Completed, Erred, Event, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::obtain::bit;
 use crate::frontend::plan::PureRead;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{NeedsPrimary, Retry, Serving};
-use crate::metrics::ClientState;
+use crate::metrics::{ClientState, TransactionOutcome};
 use crate::pg::SqlState;
 use crate::route::Consistency;
-use crate::session::Undo;
+use crate::session::{Executes, Undo};
 use crate::wire::frame::TxStatus;
 
 /// How often one group is sent: a read that five servers fail is not the servers' fault.
@@ -62,12 +62,18 @@ impl Serving {
             let took = now.since(sent.since);
             let statements = &self.client.shard.shared.metrics.statements;
             statements.answered(attached.standing.served_by(), sent.kind, took);
+            statements.served(attached.server, now.since(sent.at));
+            if let Some(outcome) = ending(&sent, status, attached.exchange.erred) {
+                statements.ended(attached.server, outcome);
+            }
         }
+        attached.exchange.erred = Erred::No;
         self.retry = None;
         if status == TxStatus::Idle {
             local::end_transaction(&mut self.session);
         }
         self.forget_deallocated();
+        self.session.presence.prepared.hold(self.session.names.len());
         self.note_position(now);
         self.settle_if_free(now).await
     }
@@ -218,5 +224,18 @@ impl Serving {
         if let Some(attached) = self.attached.take() {
             self.let_go_of(*attached);
         }
+    }
+}
+
+/// How the transaction ended that a group was answered in; `None` if it did not, or if none was
+/// begun.
+fn ending(sent: &Sent, status: TxStatus, erred: Erred) -> Option<TransactionOutcome> {
+    if status != TxStatus::Idle {
+        return None;
+    }
+    match (erred, sent.before, sent.executes) {
+        (Erred::Yes, ..) | (Erred::No, TxStatus::Failed, _) => Some(TransactionOutcome::Aborted),
+        (Erred::No, TxStatus::Idle | TxStatus::Open, Executes::Something) => Some(sent.ends),
+        (Erred::No, TxStatus::Idle | TxStatus::Open, Executes::Nothing) => None,
     }
 }

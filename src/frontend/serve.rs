@@ -21,13 +21,13 @@ use crate::frontend::report::No;
 use crate::frontend::seat::{SentAway, Work};
 use crate::frontend::settle;
 use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
-use crate::metrics::{ClientState, QueryKind};
+use crate::metrics::{CacheResult, ClientState, QueryKind, Statements, TransactionOutcome};
 use crate::pool::Mode;
 use crate::route::{Need, PrimaryReason};
 use crate::session::{
-    Builder, Cut, End, Executes, Group, Own, Reader, Reading, Scan, Violation, scan,
+    Builder, Cut, End, Executes, Group, Own, Reader, Reading, Scan, Tally, Violation, scan,
 };
-use crate::sql::{Dialect, Facts};
+use crate::sql::{Dialect, Facts, Transaction};
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
@@ -337,7 +337,7 @@ impl Serving {
         }
         attached.note(plan);
         let dialect = attached.exchange.reported.dialect();
-        build(client, session, attached, group, dialect)?;
+        let tally = build(client, session, attached, group, dialect)?;
         attached.exchange.relies =
             if attached.exchange.replies.relies_on_held() { Relies::Yes } else { Relies::No };
         attached.segment = match group.end {
@@ -369,13 +369,17 @@ impl Serving {
             read: pure_read(plan),
             repeats,
             kind: kind(plan),
+            at: plan.since.max(attached.at),
+            ends: ends(session),
         };
         attached.sent = Some(match attached.sent.take() {
             Some(earlier) if goes_on == GoesOn::Yes => sent.behind(&earlier),
             Some(_) | None => sent,
         });
         attached.exchange.put_in(client);
-        client.shard.shared.metrics.statements.sent(attached.server, kind(plan));
+        let statements = &client.shard.shared.metrics.statements;
+        statements.sent(attached.server, kind(plan));
+        count_prepared(statements, tally);
         Ok(())
     }
 
@@ -395,7 +399,7 @@ fn build(
     attached: &mut Attached,
     group: &Group,
     dialect: Dialect,
-) -> Result<(), Stop> {
+) -> Result<Tally, Stop> {
     let shard = Rc::clone(&client.shard);
     let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
     let exchange = &mut attached.exchange;
@@ -419,10 +423,19 @@ fn build(
         renamed: &mut attached.renamed,
         own: (session.own == HasOwn::Yes)
             .then_some(Own { answer: &own, portals: &mut session.own_portals }),
+        tally: Tally::default(),
     };
     let mut examine = |sql: &[u8]| -> Arc<Facts> { shard.facts.borrow_mut().examine(sql, dialect) };
     let built = builder.build(bytes, &mut examine, &mut exchange.to_server);
-    built.map_err(|error| Stop::Refuse(No::Protocol(error.to_string())))
+    built.map_err(|error| Stop::Refuse(No::Protocol(error.to_string())))?;
+    Ok(builder.tally)
+}
+
+/// Counts the named statements that a group used.
+fn count_prepared(statements: &Statements, tally: Tally) {
+    statements.prepared(CacheResult::Hit, tally.hits);
+    statements.prepared(CacheResult::Miss, tally.misses);
+    statements.prepared(CacheResult::Evicted, tally.evicted);
 }
 
 /// Whether a success of this group tells of a commit.
@@ -473,6 +486,16 @@ fn may_run_again(group: &Group, plan: &Plan, attached: &Attached) -> bool {
         && attached.status == TxStatus::Idle
         && attached.goes_on() == GoesOn::No
         && attached.pins.is_empty()
+}
+
+/// How the transaction ends, if it ends with this group and nothing fails.
+fn ends(session: &Session) -> TransactionOutcome {
+    let mut mentioned = session.mentioned.iter().flatten();
+    if mentioned.any(|facts| matches!(facts.transaction(), Transaction::Rollback(_))) {
+        TransactionOutcome::Rollback
+    } else {
+        TransactionOutcome::Commit
+    }
 }
 
 fn kind(plan: &Plan) -> QueryKind {

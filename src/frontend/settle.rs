@@ -48,6 +48,7 @@ pub(super) async fn bring_settings(
     match answer.error {
         None => {
             conn.carried = Arc::clone(&session.settings);
+            obtained.at = clock::now();
             Ok(obtained)
         }
         // Its time was up, by the setting of another: dropped, the backend is closed.
@@ -80,6 +81,7 @@ impl Serving {
             return Ok(());
         }
         attached.reads = Reads::AsCarried;
+        attached.checkout.count_statements();
         let stays = policy.mode == Mode::Session
             || !attached.pins.is_empty() && attached.standing == Standing::Primary;
         if stays {

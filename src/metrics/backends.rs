@@ -17,6 +17,16 @@ pub struct Backends {
     disconnects: ByServer<ByLabel<DisconnectReason, IntCounter>>,
 }
 
+/// Counts a backend that is being opened.
+#[derive(Debug)]
+pub struct Opening(Option<IntGauge>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.iter().for_each(IntGauge::dec);
+    }
+}
+
 impl Backends {
     pub(super) fn register(build: &Builder<'_>) -> prometheus::Result<Self> {
         let connects = build.int_counters(&catalogue::CONNECTS)?;
@@ -38,6 +48,14 @@ impl Backends {
         if let Some(time) = self.connect_time.get(server) {
             time.observe(took.as_secs_f64());
         }
+    }
+
+    /// A backend is being opened, for as long as this lives.
+    pub fn opening(&self, server: ServerId) -> Opening {
+        let states = self.states.get(server);
+        let gauge = states.and_then(|states| states.get(BackendState::Login)).cloned();
+        gauge.iter().for_each(IntGauge::inc);
+        Opening(gauge)
     }
 
     /// A backend was closed.

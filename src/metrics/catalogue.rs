@@ -71,7 +71,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    BUILD_INFO: Kind::Gauge, "pgsteer_build_info", ["version", "revision"],
+    BUILD_INFO: Kind::Gauge, "pgsteer_build_info", ["version", "revision", "rustc"],
         "Always 1; the labels say what runs";
     CPU: Kind::Counter, "process_cpu_seconds_total", [],
         "Processor time used; its rate is the number of cores in use";
@@ -86,6 +86,12 @@ catalogue! {
         "Whether the last reload was taken over; 0: the old configuration is still in use";
     RELOAD_TIME: Kind::Gauge, "pgsteer_config_last_reload_success_timestamp_seconds", [],
         "When a configuration was last taken over, as seconds since 1970";
+    CONFIG_HASH: Kind::Gauge, "pgsteer_config_hash_info", ["hash"],
+        "Always 1; proxies with another hash have another configuration (secrets left out)";
+    LOG_EVENTS: Kind::Counter, "pgsteer_log_events_total", ["level"],
+        "Lines written to the log; a rise of error or warn is worth a look into it";
+    TLS_EXPIRY: Kind::Gauge, "pgsteer_tls_certificate_expiry_timestamp_seconds", [],
+        "When the certificate that clients see runs out, as seconds since 1970; NaN without one";
     DRAINING: Kind::Gauge, "pgsteer_draining", [],
         "1 while pgsteer shuts down and lets clients finish";
     CLIENTS: Kind::Gauge, "pgsteer_client_connections", ["state"],
@@ -102,6 +108,8 @@ catalogue! {
         "What became of what sessions did on a server that was lost or replaced; in_doubt are answers that nobody has";
     CLIENT_WAIT: Kind::Histogram(QUEUE), "pgsteer_client_wait_seconds", [],
         "Time that a statement queued for a backend; a rise means that pool.size is too small";
+    CLIENT_OLDEST_WAIT: Kind::Gauge, "pgsteer_client_oldest_wait_seconds", [],
+        "How long the first of those who queue for a backend has waited; near pool.wait_timeout clients get 53300";
     RECEIVED: Kind::Counter, "pgsteer_client_received_bytes_total", [], "Bytes from clients";
     SENT: Kind::Counter, "pgsteer_client_sent_bytes_total", [], "Bytes to clients";
     POOL: Kind::Gauge, "pgsteer_pool_connections", ["server", "state"],
@@ -118,6 +126,14 @@ catalogue! {
         "Groups of statements sent, by server and kind";
     QUERY_TIME: Kind::Histogram(QUERY), "pgsteer_query_seconds", ["role", "kind"],
         "Time from a group's arrival to its last answer, all waits included";
+    SERVER_QUERY_TIME: Kind::Histogram(QUERY), "pgsteer_server_query_seconds", ["server"],
+        "Time from sending a group to a server to its last answer; pgsteer_query_seconds has the waits, too";
+    TRANSACTIONS: Kind::Counter, "pgsteer_transactions_total", ["server", "outcome"],
+        "Transactions by how they ended, single statements included; a rise of aborted means errors";
+    PREPARED: Kind::Gauge, "pgsteer_prepared_statements", ["side"],
+        "Named prepared statements now; a steady rise on the client's side is a driver that closes none";
+    PREPARED_CACHE: Kind::Counter, "pgsteer_prepared_cache_requests_total", ["result"],
+        "Named statements that clients used, by whether their backend held them; each miss is a Parse more";
     ERRORS: Kind::Counter, "pgsteer_errors_total", ["origin", "sqlstate_class"],
         "Errors that clients were sent, by who raised them and the first two characters of SQLSTATE";
     ROUTES: Kind::Counter, "pgsteer_routing_decisions_total", ["target", "reason"],

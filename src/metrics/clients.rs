@@ -3,7 +3,8 @@
 use crate::metrics::catalogue;
 use crate::metrics::family::{Builder, ByLabel, by_label};
 use crate::metrics::label::{Admission, ClientState, HoldOutcome, LostWork};
-use prometheus::{Histogram, IntCounter, IntGauge};
+use crate::metrics::statements::Holder;
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use std::time::Duration;
 
 /// What clients do.
@@ -16,6 +17,7 @@ pub struct Clients {
     lost_work: ByLabel<LostWork, IntCounter>,
     /// Bytes of statements that wait.
     pub held_bytes: IntGauge,
+    oldest_wait: Gauge,
     /// Bytes from clients.
     pub received: IntCounter,
     /// Bytes to clients.
@@ -29,6 +31,8 @@ pub struct Clients {
 pub struct Presence {
     states: ByLabel<ClientState, IntGauge>,
     state: ClientState,
+    /// Counts its prepared statements.
+    pub prepared: Holder,
 }
 
 impl Clients {
@@ -40,6 +44,7 @@ impl Clients {
             lost_work: by_label(&build.int_counters(&catalogue::LOST_WORK)?)?,
             held_bytes: build.int_gauge(&catalogue::HELD_BYTES)?,
             wait: build.histogram(&catalogue::CLIENT_WAIT)?,
+            oldest_wait: build.gauge(&catalogue::CLIENT_OLDEST_WAIT)?,
             received: build.int_counter(&catalogue::RECEIVED)?,
             sent: build.int_counter(&catalogue::SENT)?,
             limit: build.int_gauge(&catalogue::CLIENT_LIMIT)?,
@@ -52,8 +57,9 @@ impl Clients {
     }
 
     /// A client is logged in.
-    pub fn arrive(&self) -> Presence {
-        let presence = Presence { states: self.states.clone(), state: ClientState::Idle };
+    pub fn arrive(&self, prepared: Holder) -> Presence {
+        let states = self.states.clone();
+        let presence = Presence { states, state: ClientState::Idle, prepared };
         presence.shift(1);
         presence
     }
@@ -71,6 +77,11 @@ impl Clients {
     /// A session's server was lost, and this became of what it did.
     pub fn lost(&self, work: LostWork) {
         self.lost_work.inc(work);
+    }
+
+    /// The first of those who queue for a backend has waited so long.
+    pub fn set_oldest_wait(&self, time: Duration) {
+        self.oldest_wait.set(time.as_secs_f64());
     }
 
     /// How many are in a state.

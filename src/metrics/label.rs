@@ -147,6 +147,44 @@ labels! {
         /// Neither reads nor writes data.
         Other = "other",
     }
+    /// How a transaction ended.
+    TransactionOutcome {
+        /// Committed, or a single statement that succeeded.
+        Commit = "commit",
+        /// Its client rolled it back.
+        Rollback = "rollback",
+        /// An error ended it.
+        Aborted = "aborted",
+    }
+    /// What became of a statement that a client prepared or used.
+    CacheResult {
+        /// The backend held it already.
+        Hit = "hit",
+        /// It had to be sent to the backend.
+        Miss = "miss",
+        /// The backend held too many, and gave up the oldest.
+        Evicted = "evicted",
+    }
+    /// On which side prepared statements are held.
+    StatementSide {
+        /// By clients, under their own names.
+        Client = "client",
+        /// By backends.
+        Server = "server",
+    }
+    /// How much an event in the log matters.
+    LineLevel {
+        /// Something that must not happen did.
+        Error = "error",
+        /// An operator should know.
+        Warn = "warn",
+        /// What happened.
+        Info = "info",
+        /// For those who look for a fault.
+        Debug = "debug",
+        /// For those who change pgsteer.
+        Trace = "trace",
+    }
     /// What a server was when it ran a statement.
     ServedBy {
         /// The primary.

@@ -14,11 +14,12 @@ mod failover;
 mod family;
 mod health;
 mod label;
+mod log;
 mod process;
 mod servers;
 mod statements;
 
-pub use backends::Backends;
+pub use backends::{Backends, Opening};
 pub use catalogue::{ALL as CATALOGUE, Entry, Kind};
 pub use clients::{Clients, Presence};
 pub use failover::{Failover, Prerequisites};
@@ -26,20 +27,22 @@ pub use family::{ByLabel, ByServer};
 pub(crate) use health::Condition;
 pub use health::{Health, Requirement};
 pub use label::{
-    Admission, BackendState, Blocked, ChangeBy, ChangeKind, CheckResult, ClientState,
+    Admission, BackendState, Blocked, CacheResult, ChangeBy, ChangeKind, CheckResult, ClientState,
     ConnectResult, DisconnectReason, ErrorOrigin, FailoverMode, FailoverPhase, GuardOutcome,
-    HoldOutcome, Label, LostWork, PromiseKind, QueryKind, SeenRole, ServedBy, SqlStateClass,
-    SwapResult, Use, WaitOutcome, WalPoint,
+    HoldOutcome, Label, LineLevel, LostWork, PromiseKind, QueryKind, SeenRole, ServedBy,
+    SqlStateClass, StatementSide, SwapResult, TransactionOutcome, Use, WaitOutcome, WalPoint,
 };
+pub use log::count_log_line;
 pub use process::Process;
 pub use servers::Servers;
-pub use statements::Statements;
+pub use statements::{Holder, Statements};
 
 use crate::clock;
-use crate::metrics::family::Builder;
-use prometheus::{Gauge, IntGauge, Registry, TextEncoder};
+use crate::metrics::family::{Builder, by_label};
+use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Every metric of this process.
 pub struct Metrics {
@@ -58,6 +61,9 @@ pub struct Metrics {
     pub process: Process,
     reload_ok: IntGauge,
     reload_time: Gauge,
+    config_hash: IntGaugeVec,
+    log_events: ByLabel<LineLevel, IntCounter>,
+    tls_expiry: Gauge,
     draining: IntGauge,
     /// Fill in what is counted elsewhere, just before somebody looks.
     hooks: Mutex<Vec<Hook>>,
@@ -73,12 +79,14 @@ pub struct Build {
     pub version: &'static str,
     /// The commit, or `unknown`.
     pub revision: &'static str,
+    /// The compiler's version.
+    pub rustc: &'static str,
 }
 
 impl Default for Build {
     fn default() -> Self {
         let revision = option_env!("PGSTEER_REVISION").unwrap_or("unknown");
-        Self { version: env!("CARGO_PKG_VERSION"), revision }
+        Self { version: env!("CARGO_PKG_VERSION"), revision, rustc: env!("PGSTEER_RUSTC") }
     }
 }
 
@@ -100,7 +108,8 @@ impl Metrics {
         let registry = Registry::new();
         let build = Builder { registry: &registry, servers };
         let info = build.int_gauges(&catalogue::BUILD_INFO)?;
-        info.get_metric_with_label_values(&[program.version, program.revision])?.set(1);
+        let labels = [program.version, program.revision, program.rustc];
+        info.get_metric_with_label_values(&labels)?.set(1);
         let metrics = Self {
             clients: Clients::register(&build)?,
             backends: Backends::register(&build)?,
@@ -110,11 +119,16 @@ impl Metrics {
             process: Process::register(&build)?,
             reload_ok: build.int_gauge(&catalogue::RELOAD_OK)?,
             reload_time: build.gauge(&catalogue::RELOAD_TIME)?,
+            config_hash: build.int_gauges(&catalogue::CONFIG_HASH)?,
+            log_events: by_label(&build.int_counters(&catalogue::LOG_EVENTS)?)?,
+            tls_expiry: build.gauge(&catalogue::TLS_EXPIRY)?,
             draining: build.int_gauge(&catalogue::DRAINING)?,
             hooks: Mutex::default(),
             registry,
         };
         metrics.reloaded(Reload::TakenOver);
+        metrics.configured("none");
+        metrics.secured(None);
         Ok(metrics)
     }
 
@@ -134,6 +148,19 @@ impl Metrics {
         }
     }
 
+    /// The configuration in use has this hash.
+    pub fn configured(&self, hash: &str) {
+        self.config_hash.reset();
+        self.config_hash.with_label_values(&[hash]).set(1);
+    }
+
+    /// The certificate that clients see runs out then, as seconds since 1970.
+    pub fn secured(&self, until: Option<i64>) {
+        let seconds = until.and_then(|until| u64::try_from(until).ok());
+        let seconds = seconds.map(|until| Duration::from_secs(until).as_secs_f64());
+        self.tls_expiry.set(seconds.unwrap_or(f64::NAN));
+    }
+
     /// pgsteer shuts down.
     pub fn drain(&self) {
         self.draining.set(1);
@@ -141,10 +168,17 @@ impl Metrics {
 
     /// Runs the hooks and reads the process anew.
     pub fn refresh(&self) {
-        for hook in self.hooks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        // Held to the end: two who look at a time must not count a line twice.
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        for hook in hooks.iter() {
             hook(self);
         }
         self.process.refresh();
+        for level in LineLevel::ALL {
+            if let Some(counter) = self.log_events.get(*level) {
+                counter.inc_by(log::log_lines(*level).saturating_sub(counter.get()));
+            }
+        }
     }
 
     /// Everything, in the text format of Prometheus, version 0.0.4.
@@ -200,7 +234,7 @@ mod tests {
     #[test]
     fn clients_are_counted_where_they_are() {
         let metrics = metrics();
-        let mut presence = metrics.clients.arrive();
+        let mut presence = metrics.clients.arrive(Holder::default());
         presence.turn(ClientState::Waiting);
         assert_eq!(metrics.clients.count(ClientState::Waiting), 1);
         assert_eq!(metrics.clients.count(ClientState::Idle), 0);

@@ -3,12 +3,13 @@
 use crate::metrics::catalogue;
 use crate::metrics::family::{Builder, ByLabel, ByServer, by_label, by_labels};
 use crate::metrics::label::{
-    ErrorOrigin, GuardOutcome, QueryKind, ServedBy, SqlStateClass, WaitOutcome,
+    CacheResult, ErrorOrigin, GuardOutcome, QueryKind, ServedBy, SqlStateClass, StatementSide,
+    TransactionOutcome, WaitOutcome,
 };
 use crate::pg::SqlState;
 use crate::route::Why;
 use crate::topology::ServerId;
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, IntCounter, IntGauge};
 use std::time::Duration;
 
 /// What statements do.
@@ -20,12 +21,42 @@ pub struct Statements {
     routes: ByLabel<ServedBy, ByLabel<Why, IntCounter>>,
     lsn_wait: ByLabel<WaitOutcome, Histogram>,
     guards: ByLabel<GuardOutcome, IntCounter>,
+    server_time: ByServer<Histogram>,
+    transactions: ByServer<ByLabel<TransactionOutcome, IntCounter>>,
+    prepared: ByLabel<StatementSide, IntGauge>,
+    prepared_cache: ByLabel<CacheResult, IntCounter>,
     /// Reads that would have been too old where they were first considered.
     pub stale_prevented: IntCounter,
     /// Sessions that were warned that their last writes may be lost.
     pub positions_lost: IntCounter,
     /// Reads that were run again elsewhere.
     pub retries: IntCounter,
+}
+
+/// One who holds named statements; dropped, it holds none.
+#[derive(Debug, Default)]
+pub struct Holder {
+    gauge: Option<IntGauge>,
+    held: i64,
+}
+
+impl Holder {
+    /// It holds so many now.
+    pub fn hold(&mut self, statements: usize) {
+        let now = i64::try_from(statements).unwrap_or(i64::MAX);
+        if now != self.held
+            && let Some(gauge) = &self.gauge
+        {
+            gauge.add(now - self.held);
+            self.held = now;
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.hold(0);
+    }
 }
 
 impl Statements {
@@ -37,6 +68,10 @@ impl Statements {
             routes: by_labels(&build.int_counters(&catalogue::ROUTES)?)?,
             lsn_wait: by_label(&build.histograms(&catalogue::LSN_WAIT)?)?,
             guards: by_label(&build.int_counters(&catalogue::GUARDS)?)?,
+            server_time: build.by_server(&build.histograms(&catalogue::SERVER_QUERY_TIME)?)?,
+            transactions: build.by_server_and(&build.int_counters(&catalogue::TRANSACTIONS)?)?,
+            prepared: by_label(&build.int_gauges(&catalogue::PREPARED)?)?,
+            prepared_cache: by_label(&build.int_counters(&catalogue::PREPARED_CACHE)?)?,
             stale_prevented: build.int_counter(&catalogue::STALE_PREVENTED)?,
             positions_lost: build.int_counter(&catalogue::POSITIONS_LOST)?,
             retries: build.int_counter(&catalogue::READ_RETRIES)?,
@@ -55,6 +90,32 @@ impl Statements {
         if let Some(kinds) = self.time.get(by) {
             kinds.observe(kind, time.as_secs_f64());
         }
+    }
+
+    /// A server answered a group so long after it was sent.
+    pub fn served(&self, server: ServerId, time: Duration) {
+        if let Some(times) = self.server_time.get(server) {
+            times.observe(time.as_secs_f64());
+        }
+    }
+
+    /// A transaction ended.
+    pub fn ended(&self, server: ServerId, outcome: TransactionOutcome) {
+        if let Some(outcomes) = self.transactions.get(server) {
+            outcomes.inc(outcome);
+        }
+    }
+
+    /// So many named statements were used whose backend held them, or not, or gave one up.
+    pub fn prepared(&self, result: CacheResult, count: u32) {
+        if let Some(counter) = self.prepared_cache.get(result).filter(|_| count > 0) {
+            counter.inc_by(u64::from(count));
+        }
+    }
+
+    /// Counts the named statements of one client, or of one backend.
+    pub fn holder(&self, side: StatementSide) -> Holder {
+        Holder { gauge: self.prepared.get(side).cloned(), held: 0 }
     }
 
     /// A client was sent an error.

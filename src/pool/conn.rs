@@ -3,6 +3,7 @@
 use super::shared::Slot;
 use crate::backend::{Backend, Detached, Target};
 use crate::clock::Moment;
+use crate::metrics::Holder;
 use crate::session::{Held, SharedSettings};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Conn {
     pub partial: Vec<u8>,
     /// When it came free last.
     pub rested_at: Moment,
+    /// Counts the statements that it holds.
+    holder: Holder,
     slot: Slot,
 }
 
@@ -51,6 +54,7 @@ pub struct Moved {
     carried: SharedSettings,
     held: Held,
     rested_at: Moment,
+    holder: Holder,
     slot: Slot,
 }
 
@@ -82,7 +86,7 @@ impl Running {
 
 impl Conn {
     /// A backend that was just opened.
-    pub fn new(backend: Backend, target: Target, slot: Slot) -> Box<Self> {
+    pub fn new(backend: Backend, target: Target, slot: Slot, holder: Holder) -> Box<Self> {
         let rested_at = backend.opened_at;
         let running = Running::new(target, backend.pid, backend.key.clone());
         Box::new(Self {
@@ -92,8 +96,14 @@ impl Conn {
             running: Arc::new(running),
             partial: Vec::new(),
             rested_at,
+            holder,
             slot,
         })
+    }
+
+    /// Counts the statements that it holds now.
+    pub fn count_statements(&mut self) {
+        self.holder.hold(self.held.len());
     }
 
     /// Whether it is as it was left: nothing has arrived since, so it was not closed either.
@@ -108,9 +118,9 @@ impl Conn {
 
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
     pub fn detach(self: Box<Self>) -> Result<Moved, Slot> {
-        let Self { backend, carried, held, running, partial: _, rested_at, slot } = *self;
+        let Self { backend, carried, held, running, partial: _, rested_at, holder, slot } = *self;
         match backend.detach() {
-            Ok(backend) => Ok(Moved { backend, running, carried, held, rested_at, slot }),
+            Ok(backend) => Ok(Moved { backend, running, carried, held, rested_at, holder, slot }),
             Err(_) => Err(slot),
         }
     }
@@ -120,14 +130,16 @@ impl Moved {
     /// Puts it on this shard's runtime; only its slot is left if that fails, or if its server has
     /// closed it. A shard that is busy may not know that of a backend that it gives away.
     pub fn attach(self) -> Result<Box<Conn>, Slot> {
-        let Self { backend, running, carried, held, rested_at, slot } = self;
+        let Self { backend, running, carried, held, rested_at, holder, slot } = self;
         if !backend.is_quiet() {
             return Err(slot);
         }
         match backend.attach() {
             Ok(backend) => {
                 let partial = Vec::new();
-                Ok(Box::new(Conn { backend, carried, held, running, partial, rested_at, slot }))
+                let conn =
+                    Conn { backend, carried, held, running, partial, rested_at, holder, slot };
+                Ok(Box::new(conn))
             }
             Err(_) => Err(slot),
         }

@@ -160,6 +160,7 @@ impl Pools {
         let target = self.target(key.server).ok_or(CheckoutError::NoSuchServer)?;
         let login = Login::new(&key.user, &key.database, self.keyring.secret_for(&key.user));
         let started = clock::now();
+        let _opening = self.metrics.backends.opening(key.server);
         let connected = backend::connect(target, &login, self.connect_timeout).await;
         let result = match &connected {
             Ok(_) => ConnectResult::Ok,

@@ -9,7 +9,7 @@ use super::shared::{Grant, PoolKey, Shared, Slot, Waiter};
 use super::{CheckoutError, Policy, Pools};
 use crate::clock;
 use crate::clock::Moment;
-use crate::metrics::DisconnectReason;
+use crate::metrics::{DisconnectReason, StatementSide};
 use crate::session::SharedSettings;
 use crate::topology::ServerId;
 use std::cell::{Cell, RefCell};
@@ -182,7 +182,7 @@ impl ShardPool {
         }
         let started = clock::now();
         let (grant, granted) = oneshot::channel();
-        self.shared.wait(Waiter { shard: self.shard, grant });
+        self.shared.wait(Waiter { shard: self.shard, since: started, grant });
         self.pools.call_for(&self.shared, self.shard);
         let exhausted = || CheckoutError::Exhausted {
             server: self.pools.name(self.shared.key.server),
@@ -217,7 +217,8 @@ impl ShardPool {
 
     async fn open(self: &Rc<Self>, slot: Slot) -> Result<Checkout, CheckoutError> {
         let (backend, target) = self.pools.open(&self.shared.key).await?;
-        Ok(self.lend(Conn::new(backend, target, slot)))
+        let holder = self.pools.metrics.statements.holder(StatementSide::Server);
+        Ok(self.lend(Conn::new(backend, target, slot, holder)))
     }
 
     /// Why a backend that is free goes, however warm it is; `None`: it may stay.

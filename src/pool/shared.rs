@@ -5,6 +5,7 @@
 //! long as one waits, nobody else takes a backend that came free.
 
 use super::conn::{Conn, Moved};
+use crate::clock::Moment;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,6 +59,8 @@ pub enum Grant {
 pub struct Waiter {
     /// On which shard.
     pub shard: usize,
+    /// Since when.
+    pub since: Moment,
     /// Where the grant goes.
     pub grant: oneshot::Sender<Grant>,
 }
@@ -89,6 +92,16 @@ impl Shared {
     /// How many wait.
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Since when the first of those who wait has waited.
+    pub fn oldest(&self) -> Option<Moment> {
+        if !self.has_waiters() {
+            return None;
+        }
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut there = queue.iter().filter(|waiter| !waiter.grant.is_closed());
+        there.next().map(|waiter| waiter.since)
     }
 
     /// How many backends are open or being opened.

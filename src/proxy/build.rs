@@ -5,6 +5,7 @@ use crate::auth::{Keyring, Userlist, UserlistError};
 use crate::backend;
 use crate::backend::{Login, LoginSecret, Lookup, Target};
 use crate::board::Board;
+use crate::clock;
 use crate::config::{ClientTlsMode, Config, Limits, Listen, ServerConfig};
 use crate::control;
 use crate::control::{Bell, Control, ControlConfig, Links, LiveControl, WatchedServer};
@@ -113,6 +114,7 @@ impl Parts {
         let links = links(config)?;
         let shared = Arc::new(shared(config, &links)?);
         show_pools(&shared);
+        show_config(&shared, config);
         let accepting = CancellationToken::new();
         let serving = CancellationToken::new();
         let state = State::open(config);
@@ -157,6 +159,7 @@ impl Parts {
         self.shown.store(Arc::new(shown(config)));
         self.control.adjust(live_control(config));
         self.shared.metrics.reloaded(Reload::TakenOver);
+        show_config(&self.shared, config);
         Ok(())
     }
 
@@ -259,10 +262,22 @@ fn show_pools(shared: &Arc<frontend::Shared>) {
             });
             let active = i64::from(load);
             metrics.backends.set(server, BackendState::Active, active);
-            metrics.backends.set(server, BackendState::Idle, (open - active).max(0));
+            let login = metrics.backends.count(server, BackendState::Login);
+            metrics.backends.set(server, BackendState::Idle, (open - active - login).max(0));
             metrics.backends.set_limit(server, limit);
         }
+        let now = clock::now();
+        let all = pools.all();
+        let waits = all.iter().filter_map(|pool| pool.oldest()).map(|since| now.since(since));
+        metrics.clients.set_oldest_wait(waits.max().unwrap_or_default());
     }));
+}
+
+/// Brings what is in use into the metrics.
+fn show_config(shared: &frontend::Shared, config: &Config) {
+    shared.metrics.configured(&config.fingerprint());
+    let gate = shared.gate.load();
+    shared.metrics.secured(gate.tls.as_ref().and_then(|tls| tls.valid_until()));
 }
 
 /// Answers over HTTP from now on.

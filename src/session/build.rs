@@ -64,6 +64,19 @@ pub struct Builder<'a> {
     pub renamed: &'a mut Vec<Renamed>,
     /// The statements that are for pgsteer and for no server, if the batch has any.
     pub own: Option<Own<'a>>,
+    /// How often named statements were at hand.
+    pub tally: Tally,
+}
+
+/// How often a named statement was at hand on its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// The backend held it.
+    pub hits: u32,
+    /// It had to be sent.
+    pub misses: u32,
+    /// Another one had to give way.
+    pub evicted: u32,
 }
 
 /// A client's name, and what it stood for before.
@@ -171,6 +184,7 @@ impl Builder<'_> {
         let name = name.into();
         let own = self.own.as_ref().is_some_and(|own| own.parses(&facts, cursor.rest()));
         if own || self.held.contains(&statement) {
+            self.tally.hits += u32::from(!own);
             self.replies.expect(Expect::KnownParse(Undo::Name { name, before, held: None }));
             return Ok(());
         }
@@ -374,6 +388,7 @@ impl Builder<'_> {
     /// Sends ahead what the backend lacks.
     fn ensure(&mut self, statement: &Arc<Prepared>, out: &mut Vec<u8>) {
         if self.held.contains(statement) {
+            self.tally.hits += 1;
             return;
         }
         self.hold(statement, out);
@@ -382,7 +397,9 @@ impl Builder<'_> {
     }
 
     fn hold(&mut self, statement: &Arc<Prepared>, out: &mut Vec<u8>) {
+        self.tally.misses += 1;
         if let Some(oldest) = self.held.insert(statement, out) {
+            self.tally.evicted += 1;
             self.replies.expect(Expect::OwnClose(Undo::Evicted(oldest)));
         }
     }

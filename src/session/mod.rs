@@ -13,7 +13,7 @@ mod replies;
 mod settings;
 mod statements;
 
-pub use build::{Builder, Renamed, Unnamed, UnnamedThere};
+pub use build::{Builder, Renamed, Tally, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{Cut, End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
 pub use own::{Extent, Known, Own, OwnAnswer, OwnPortals, OwnRow, Survey, survey};

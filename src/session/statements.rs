@@ -213,6 +213,16 @@ impl Held {
         self.ids.contains(&statement.id)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// Takes note that it was parsed there. The oldest one beyond the bound is to be closed: its
     /// `Close` is appended to `out`, and it is returned.
     pub fn insert(

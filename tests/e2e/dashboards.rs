@@ -162,7 +162,12 @@ fn alerts(prometheus: &Prometheus) -> Vec<Value> {
 
 #[test]
 fn every_panel_has_an_answer_while_clients_are_at_work_and_moves_in_a_failover() {
+    let certificate = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboards.certificate");
+    std::fs::create_dir_all(&certificate).unwrap();
+    crate::metrics::certificate(&certificate, "90");
+    let file = |name: &str| certificate.join(name).display().to_string();
     let house = Blueprint::new()
+        .toml(&format!("[tls]\ncert = {:?}\nkey = {:?}", file("tls.crt"), file("tls.key")))
         .servers(|plan| {
             plan.log(pgsteer::sandbox::StatementLog::Off)
                 .setting("synchronous_standby_names", "ANY 1 (standby1, standby2)")

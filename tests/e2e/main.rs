@@ -40,6 +40,7 @@ mod lost_servers;
 mod flow;
 mod hands;
 mod leaks;
+mod metrics;
 mod pieces;
 mod pooling;
 mod prepared;

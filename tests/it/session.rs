@@ -3,7 +3,7 @@
 
 use pgsteer::session::{
     Builder, Cut, Disposition, End, Executes, Held, Library, Names, Reader, Reading, Renamed,
-    Replies, Scan, Settings, Undo, UnnamedThere, scan,
+    Replies, Scan, Settings, Tally, Undo, UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
@@ -196,6 +196,7 @@ impl Desk {
             strays: &mut self.strays,
             renamed: &mut self.renamed,
             own: None,
+            tally: Tally::default(),
         };
         builder.build(group, &mut |sql| facts(sql), &mut out).unwrap();
         out

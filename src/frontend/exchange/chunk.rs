@@ -3,7 +3,9 @@
 //! Rows and everything else that nobody needs to look into pass as they came; the run of bytes
 //! between two messages that need something is sent in one piece.
 
-use super::{Completed, Event, Exchange, LOOKED_AT_MAX, Leftover, OnError, Reopened, Shown, Word};
+use super::{
+    Completed, Erred, Event, Exchange, LOOKED_AT_MAX, Leftover, OnError, Reopened, Shown, Word,
+};
 use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
@@ -251,6 +253,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
             exchange.shown = Shown::Withdrawn(code);
             return Disposition::Swallow;
         }
+        exchange.erred = Erred::Yes;
         Disposition::Forward
     }
 

@@ -77,6 +77,8 @@ pub struct Exchange {
     pub reported: Reported,
     /// Tags of the statements that were completed, if somebody wants to know.
     pub completed: Completed,
+    /// Whether an error was among the answers.
+    pub erred: Erred,
     /// Whether the backend holds a statement whose result has changed since it was prepared.
     pub stale: Stale,
     /// Whether the group relies on a statement that the backend held before.
@@ -92,6 +94,16 @@ enum Leftover {
     None,
     /// Yes: its rest still goes to the server, which passes over it.
     Passing,
+}
+
+/// Whether the server answered a part of the present group with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Erred {
+    /// No.
+    #[default]
+    No,
+    /// Yes.
+    Yes,
 }
 
 /// How much of the client's bytes is taken in before its next group is sent.
@@ -229,6 +241,7 @@ impl Exchange {
             undone: Vec::new(),
             reported,
             completed: Completed::Nothing,
+            erred: Erred::No,
             stale: Stale::No,
             relies: Relies::No,
             leftover: Leftover::None,

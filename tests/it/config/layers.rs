@@ -336,3 +336,17 @@ fn another_password_is_a_change_that_shows_no_password() {
     assert_eq!(changes.len(), 1);
     assert_eq!((changes[0].old.as_str(), changes[0].new.as_str()), ("\"***\"", "\"***\""));
 }
+
+#[test]
+fn a_fingerprint_is_of_the_values_without_secrets() {
+    let config = |file: &str, flags: &[(&'static str, &'static str, &'static str)]| {
+        Said { file: &format!("{HOSTS}{file}"), flags, ..Said::default() }.config().fingerprint()
+    };
+    let plain = config("", &[]);
+    assert_eq!(plain, config("", &[]), "it stays the same");
+    assert_eq!(config("password = \"eins\"\n", &[]), config("password = \"zwei\"\n", &[]));
+    let other = config("[pool]\nsize = 7\n", &[]);
+    assert_ne!(other, plain);
+    let flag = config("", &[("--set", "pool.size", "7")]);
+    assert_eq!(flag, other, "where a value comes from is no part of it");
+}
