@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! - A mark is resolved only by samples of its own epoch; where none was taken before the primary
-//!   changed, that is reported, and never satisfied by a number of the new one.
+//!   changed, that is reported, and never satisfied by a number of the new one, unless that one
+//!   was shown to have taken over the whole log.
 //! - A session that stays on one standby, by a backend that was already open at its last read
 //!   there, needs no floor: what that server shows only grows while it lives.
 
@@ -143,6 +144,11 @@ impl Floor {
         // A position of the old primary, which the history then says to be kept, or lost.
         match topology.former.resolve(mark.epoch, mark.at) {
             Some(position) => Resolved::To(position),
+            // Nothing of that epoch is lost, and whatever its primary wrote lies below what the
+            // present one samples now.
+            None if topology.former.succeeded_wholly(mark.epoch) => {
+                of_now(Mark { at: mark.at, epoch: topology.epoch })
+            }
             None => Resolved::Never,
         }
     }
@@ -169,7 +175,7 @@ impl Floor {
 mod tests {
     use super::*;
     use crate::pg::{Lsn, SystemId, Timeline};
-    use crate::topology::{Fork, History, Primary, PrimarySample};
+    use crate::topology::{Fork, History, Primary, PrimarySample, PrimarySamples, Succession};
 
     fn moment(nanos: u64) -> Moment {
         Moment::from_nanos(nanos)
@@ -236,7 +242,7 @@ mod tests {
             let forks = vec![Fork { timeline: Timeline(1), at: Lsn(lsn) }];
             let mut next = topology(2, &[(90, at(2, 900))], History::new(Timeline(2), forks));
             let old = topology(1, &[(10, at(1, 100)), (30, at(1, 150))], History::default());
-            next.former = next.former.with(Epoch(1), old.samples);
+            next.former = next.former.with(Epoch(1), old.samples, Succession::Unproven);
             next
         };
         let marked = |nanos| {
@@ -247,6 +253,24 @@ mod tests {
         assert_eq!(marked(20).demand(&fork(150)), Demand::Position(at(1, 150)), "proved kept");
         assert_eq!(marked(20).demand(&fork(149)), Demand::Lost, "it may lie behind the fork");
         assert_eq!(marked(30).demand(&fork(200)), Demand::Lost, "nobody asked after it");
+    }
+
+    #[test]
+    fn nothing_is_lost_to_a_primary_that_has_the_whole_log() {
+        let after = |succession| {
+            let mut next = topology(2, &[(40, at(2, 900))], History::new(Timeline(2), vec![]));
+            next.former = next.former.with(Epoch(1), PrimarySamples::default(), succession);
+            next
+        };
+        let marked = |nanos| {
+            let mut floor = Floor::default();
+            floor.after_primary(moment(nanos), Epoch(1));
+            floor
+        };
+        assert_eq!(marked(20).demand(&after(Succession::Whole)), Demand::Position(at(2, 900)));
+        let late = marked(50).demand(&after(Succession::Whole));
+        assert_eq!(late, Demand::Unresolved(moment(50)), "nobody asked after it yet");
+        assert_eq!(marked(20).demand(&after(Succession::Unproven)), Demand::Lost);
     }
 
     #[test]

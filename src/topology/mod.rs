@@ -18,7 +18,7 @@ mod server;
 mod signals;
 
 pub use history::{Coverage, Fork, History};
-pub use samples::{FormerSamples, PrimarySample, PrimarySamples};
+pub use samples::{FormerSamples, PrimarySample, PrimarySamples, Succession};
 pub use server::{Lag, Observation, Role, Seen, Server, ServerId, StandbySample, Unfit, Unseen};
 pub use signals::{Busy, MAX_SERVERS, Signals};
 

@@ -29,7 +29,17 @@ pub struct PrimarySamples {
 /// primary has it.
 #[derive(Debug, Clone, Default)]
 pub struct FormerSamples {
-    epochs: Arc<[(Epoch, PrimarySamples)]>,
+    epochs: Arc<[(Epoch, PrimarySamples, Succession)]>,
+}
+
+/// What a primary has of the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Succession {
+    /// The whole log, to its end: nothing that anybody knew under the one before is lost.
+    Whole,
+    /// That was not shown.
+    #[default]
+    Unproven,
 }
 
 /// How many epochs are remembered.
@@ -75,16 +85,23 @@ impl PrimarySamples {
 impl FormerSamples {
     /// The first position of that epoch's primary that was sampled after `mark`, if one was.
     pub fn resolve(&self, epoch: Epoch, mark: Moment) -> Option<Position> {
-        let of_epoch = self.epochs.iter().find(|(known, _)| *known == epoch);
-        of_epoch.and_then(|(_, samples)| samples.resolve(mark))
+        let of_epoch = self.epochs.iter().find(|(known, ..)| *known == epoch);
+        of_epoch.and_then(|(_, samples, _)| samples.resolve(mark))
     }
 
-    /// These, and those of an epoch that has just ended.
+    /// Whether the present primary has all of that epoch's log, by way of all those in between.
+    pub fn succeeded_wholly(&self, epoch: Epoch) -> bool {
+        let at = self.epochs.iter().position(|(known, ..)| *known == epoch);
+        let since = at.and_then(|at| self.epochs.get(at..)).unwrap_or_default();
+        !since.is_empty() && since.iter().all(|(.., succession)| *succession == Succession::Whole)
+    }
+
+    /// These, and those of an epoch that has just ended, by such a succession.
     #[must_use]
-    pub fn with(&self, epoch: Epoch, samples: PrimarySamples) -> Self {
+    pub fn with(&self, epoch: Epoch, samples: PrimarySamples, succession: Succession) -> Self {
         let surplus = (self.epochs.len() + 1).saturating_sub(EPOCHS_KEPT);
         let kept = self.epochs.iter().skip(surplus).cloned();
-        Self { epochs: kept.chain(std::iter::once((epoch, samples))).collect() }
+        Self { epochs: kept.chain(std::iter::once((epoch, samples, succession))).collect() }
     }
 }
 
@@ -136,12 +153,27 @@ mod tests {
         let mut former = FormerSamples::default();
         for epoch in 1..=10 {
             let at = 100 * epoch;
-            former =
-                former.with(Epoch(epoch), PrimarySamples::default().with(sample(at, 1, at + 5)));
+            former = former.with(
+                Epoch(epoch),
+                PrimarySamples::default().with(sample(at, 1, at + 5)),
+                Succession::Unproven,
+            );
         }
         let at = |epoch, mark| former.resolve(Epoch(epoch), Moment::from_nanos(mark));
         assert_eq!(at(9, 899).map(|p| p.lsn.0), Some(905));
         assert_eq!(at(9, 900), None, "it was not sampled after that");
         assert_eq!((at(2, 0), at(11, 0)), (None, None), "forgotten, and not yet");
+    }
+
+    #[test]
+    fn an_epoch_is_kept_only_if_every_succession_since_was_whole() {
+        let next = |former: &FormerSamples, epoch, succession| {
+            former.with(Epoch(epoch), PrimarySamples::default(), succession)
+        };
+        let lossy = next(&FormerSamples::default(), 1, Succession::Unproven);
+        let whole = next(&next(&lossy, 2, Succession::Whole), 3, Succession::Whole);
+        let kept = |former: &FormerSamples| [1, 2, 3, 4].map(|e| former.succeeded_wholly(Epoch(e)));
+        assert_eq!(kept(&whole), [false, true, true, false]);
+        assert_eq!(kept(&next(&whole, 4, Succession::Unproven)), [false; 4]);
     }
 }

@@ -351,7 +351,7 @@ impl Conductor {
                 self.memory.appointed(ServerId(id));
             }
         }
-        self.parts.desk.appoint(scene::appointment(&record, &self.parts.names));
+        self.parts.desk.appoint(scene::appointment(before, &record, &self.parts.names));
         self.record = Some((record, revision));
         self.publish(None);
     }

@@ -6,7 +6,7 @@ use crate::control::fold::Appointment;
 use crate::failover::{
     Acknowledged, Appointed, By, Change, Kind, Loss, Phase, Promise, Record, WeakPromise,
 };
-use crate::topology::{NoPrimary, PrimarySample, ServerId};
+use crate::topology::{NoPrimary, PrimarySample, ServerId, Succession};
 use std::sync::Arc;
 
 /// The primary that `control` found before anything was recorded, or that somebody else made.
@@ -44,7 +44,11 @@ pub(super) fn recorded(
 }
 
 /// What the rest of the control plane is to know of a record.
-pub(super) fn appointment(record: &Record, names: &[Arc<str>]) -> Appointment {
+pub(super) fn appointment(
+    before: Option<&Record>,
+    record: &Record,
+    names: &[Arc<str>],
+) -> Appointment {
     let at = names.iter().position(|name| *name == record.primary.server);
     let server = at.and_then(|at| u16::try_from(at).ok()).map(ServerId);
     let changing = record.operation().map(|operation| match operation.kind {
@@ -60,6 +64,24 @@ pub(super) fn appointment(record: &Record, names: &[Arc<str>]) -> Appointment {
         }),
         changing,
         epochs_used: record.epoch,
+        succession: before.map_or(Succession::Unproven, |before| succession(before, record)),
+    }
+}
+
+/// Whether the present primary has the whole log of the one before.
+///
+/// Only a switchover shows that: nobody worked any more, the log was at its end, and whoever was
+/// promoted held it to there. After a failover what was not asked for in time stays unknown.
+fn succession(before: &Record, record: &Record) -> Succession {
+    let Some((last, earlier)) = record.changes.split_last() else { return Succession::Unproven };
+    let planned = last.kind == Kind::Switchover && last.by != By::Outside;
+    let next = last.epoch == record.primary.epoch
+        && last.from.as_ref() == Some(&before.primary.server)
+        && earlier.last() == before.changes.last();
+    if planned && next && last.loss == Loss::None {
+        Succession::Whole
+    } else {
+        Succession::Unproven
     }
 }
 

@@ -39,6 +39,7 @@ use crate::topology::Seen;
 use crate::topology::Server;
 use crate::topology::ServerId;
 use crate::topology::StandbySample;
+use crate::topology::Succession;
 use crate::topology::Topology;
 use crate::topology::Unfit;
 use crate::topology::Unseen;
@@ -120,6 +121,8 @@ pub(crate) struct Appointment {
     pub changing: Option<NoPrimary>,
     /// The highest epoch that was ever claimed.
     pub epochs_used: Epoch,
+    /// What the primary has of the one before it.
+    pub succession: Succession,
 }
 
 /// Everything that is remembered.
@@ -240,7 +243,7 @@ impl Fold {
         self.changing = appointment.changing;
         self.epochs_used = self.epochs_used.max(appointment.epochs_used);
         if self.epoch() != before {
-            self.begin_epoch(before);
+            self.begin_epoch(before, appointment.succession);
         }
         self.reconsider(now);
     }
@@ -270,7 +273,7 @@ impl Fold {
         let verdict = decide(&self.standing, &scene);
         self.standing = verdict.standing.clone();
         if self.epoch() != before {
-            self.begin_epoch(before);
+            self.begin_epoch(before, Succession::Unproven);
         }
         if let Primary::Open { server, timeline } = verdict.primary {
             self.follow(server, timeline);
@@ -280,9 +283,9 @@ impl Fold {
 
     /// Positions of the epoch before say nothing in this one; only what they say of that epoch
     /// stays known.
-    fn begin_epoch(&mut self, before: Epoch) {
+    fn begin_epoch(&mut self, before: Epoch, succession: Succession) {
         self.ring.clear();
-        self.former = self.former.with(before, std::mem::take(&mut self.samples));
+        self.former = self.former.with(before, std::mem::take(&mut self.samples), succession);
         self.history = History::default();
         self.servers.iter_mut().for_each(|server| server.visible = None);
     }

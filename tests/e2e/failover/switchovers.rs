@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// How many times; `make test-all` sets more.
-fn rounds() -> usize {
+pub fn rounds() -> usize {
     let wished = std::env::var("PGSTEER_SWITCHOVERS").ok();
     wished.map_or(4, |wished| wished.parse().unwrap())
 }

@@ -1,0 +1,116 @@
+//! The primary hands over under every kind of work at once: nobody notices more than a wait.
+
+use super::crowd::{Crowd, Diaries, KINDS};
+use super::switchovers::rounds;
+use super::{await_armed, epoch, new_primary, ordered, primaries, quorum, settle, writing};
+use crate::support::House;
+use crate::support::Wire;
+use crate::support::await_that;
+use pgsteer::clock;
+use pgsteer::clock::Moment;
+
+/// Sessions that do nothing but listen.
+const LISTENERS: usize = 3;
+/// What the command exits with if the switchover was called off.
+const CALLED_OFF: Option<i32> = Some(4);
+
+/// What came of the rounds.
+#[derive(Debug, Default)]
+struct Rounds {
+    /// When each was ordered.
+    ordered: Vec<Moment>,
+    done: usize,
+    called_off: Vec<String>,
+}
+
+/// Each listener is told that it may have missed something, and hears what the new primary says
+/// from then on.
+fn hear(house: &House, listeners: &mut [Wire], round: usize) {
+    for wire in &mut *listeners {
+        await_that("a listener is warned", || {
+            let warning = wire.message().expect("the listener is disconnected");
+            let said = String::from_utf8_lossy(&warning).into_owned();
+            assert_eq!(warning[0], b'N', "{said}");
+            said.contains("notifications may have been missed")
+        });
+    }
+    let news = format!("round {round}");
+    // At the new primary itself: it is there that they listen.
+    new_primary(house).rows(&format!("NOTIFY news, '{news}'")).unwrap();
+    for wire in listeners {
+        let heard = wire.message().expect("the listener is disconnected");
+        let said = String::from_utf8_lossy(&heard).into_owned();
+        assert!(heard[0] == b'A' && said.contains(&news), "not {news}: {said}");
+    }
+}
+
+/// Hands over once. A switchover that is called off is no failure if no client felt it.
+fn hand_over(house: &House, listeners: &mut [Wire], rounds: &mut Rounds) {
+    let round = rounds.ordered.len();
+    let (before, from) = (epoch(house), new_primary(house).name().to_owned());
+    rounds.ordered.push(clock::now());
+    let (code, said) = ordered(house, &["switchover", "--yes"]);
+    if code == CALLED_OFF {
+        assert_eq!(new_primary(house).name(), from, "round {round}: {said}");
+        return rounds.called_off.push(said);
+    }
+    assert_eq!(code, Some(0), "round {round}: {said}\n{}", house.proxy.log());
+    assert_eq!(epoch(house), before + 1);
+    assert_ne!(new_primary(house).name(), from, "round {round}");
+    rounds.done += 1;
+    hear(house, listeners, round);
+    await_that("the old primary follows", || {
+        let servers = house.status()["servers"].as_array().unwrap().clone();
+        servers.iter().filter(|server| server["state"] == "streaming").count() == 2
+    });
+    assert_eq!(primaries(house).len(), 1);
+}
+
+/// Tells what came of it, and fails if something failed, or if nothing was at stake: of each kind
+/// some were in the middle when a switchover was ordered.
+fn judge(diaries: &Diaries, rounds: &Rounds) {
+    for kind in KINDS {
+        let spanned = diaries.spanned(kind, &rounds.ordered);
+        eprintln!("{kind:?}: {} turns, {spanned} in the middle", diaries.turns(kind));
+    }
+    let (longest, what) = diaries.longest();
+    eprintln!(
+        "{} switchovers, {} called off, {} failed; longest wait {longest:?}: {what}",
+        rounds.done,
+        rounds.called_off.len(),
+        diaries.failed().len()
+    );
+    assert_eq!(diaries.failed(), [""; 0]);
+    for kind in KINDS {
+        assert!(diaries.spanned(kind, &rounds.ordered) > 0, "nothing of {kind:?} was at stake");
+    }
+}
+
+#[test]
+fn switchovers_under_every_kind_of_work_fail_nothing() {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    house.await_catalog();
+    let ledger = writing(&house);
+    let crowd = Crowd::open(&house);
+    let mut listeners: Vec<Wire> = (0..LISTENERS).map(|_| house.wire()).collect();
+    for wire in &mut listeners {
+        wire.run("LISTEN news");
+    }
+    let mut done = Rounds::default();
+    for _ in 0..rounds() {
+        ledger.await_more(200);
+        hand_over(&house, &mut listeners, &mut done);
+    }
+    ledger.await_more(200);
+    let diaries = crowd.close();
+    let book = settle(ledger, new_primary(&house));
+    judge(&diaries, &done);
+    eprintln!("{} plain writes, longest wait {:?}", book.acknowledged.len(), book.longest);
+    assert!(book.refused.is_empty() && book.in_doubt.is_empty(), "{:?}", book.refused);
+    diaries.settle(new_primary(&house));
+    assert!(done.done > 0, "none came to its end: {:?}", done.called_off);
+    for mut wire in listeners {
+        assert_eq!(wire.value("SELECT * FROM pg_listening_channels()"), "news");
+    }
+}
