@@ -128,6 +128,32 @@ fn the_servers_time_is_without_the_wait_for_a_backend() {
 }
 
 #[test]
+fn a_backend_that_logs_in_is_told_from_those_at_work() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(0)).unhurried().build();
+    house.wire().run("CREATE TABLE notes (i int)");
+    let address = house.server("primary").address();
+    let backends = |state: &str| {
+        count(
+            &house,
+            &format!("pgsteer_pool_connections{{server=\"{address}\",state=\"{state}\"}}"),
+        )
+    };
+    let mut holder = house.wire();
+    holder.run("BEGIN");
+    holder.run("INSERT INTO notes VALUES (1)");
+    settles_at((1, 0, 0), || (backends("active"), backends("login"), backends("idle")));
+    house.server("primary").sigstop();
+
+    let mut late = house.wire();
+    let waiter = std::thread::spawn(move || late.run("INSERT INTO notes VALUES (2)"));
+
+    settles_at((1, 1, 0), || (backends("active"), backends("login"), backends("idle")));
+    house.server("primary").sigcont();
+    waiter.join().unwrap();
+    settles_at((1, 0, 1), || (backends("active"), backends("login"), backends("idle")));
+}
+
+#[test]
 fn the_servers_time_is_without_what_the_client_does_between_two_statements() {
     let house = narrow();
     let mut wire = house.wire();

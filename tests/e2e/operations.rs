@@ -7,6 +7,7 @@ use crate::support::Wire;
 use crate::support::await_that;
 use crate::support::cluster;
 use crate::support::command;
+use crate::support::program;
 use crate::support::proxy;
 use crate::support::tool;
 use pgsteer::sandbox::Plan;
@@ -101,6 +102,7 @@ fn operators_see_the_truth() {
     reloads(&house);
     metrics_are_well_formed(&house);
     status_and_metrics_agree_with_the_servers(&house);
+    a_terminal_of_any_width_shows_the_status(&house);
     sessions_are_counted(&house);
     names_of_clients_never_become_series(&house);
 }
@@ -250,6 +252,34 @@ fn status_and_metrics_agree_with_the_servers(house: &House) {
     assert_eq!(house.status_of("standby2")["lag_bytes"], Value::Null);
     house.server("standby2").start().unwrap();
     await_that("it is back", || house.status_of("standby2")["reads"] == true);
+}
+
+/// On terminals of the narrowest and of a wide kind; `script` makes them.
+fn a_terminal_of_any_width_shows_the_status(house: &House) {
+    let shown = |columns: usize| {
+        let asked = format!(
+            "stty rows 24 cols {columns} && {} --http {} --color never status",
+            program().display(),
+            house.proxy.http_address()
+        );
+        let output = std::process::Command::new("script")
+            .args(["--quiet", "--return", "--command", &asked, "/dev/null"])
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::null())
+            .output()
+            .expect("script is missing: bsdutils has it");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let narrow = shown(80);
+    let longest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(longest(&narrow) <= 80, "{narrow}");
+    for server in house.cluster.servers() {
+        assert!(narrow.contains(&server.address()), "{narrow}");
+    }
+    let wide = shown(130);
+    assert!(wide.contains("VERSION") && !narrow.contains("VERSION"), "{wide}");
+    assert!(longest(&wide) <= 130, "{wide}");
 }
 
 fn sessions_are_counted(house: &House) {

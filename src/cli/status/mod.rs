@@ -61,7 +61,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
 
 /// The report for people, as this standard output can show it.
 pub(super) fn text(report: &StatusReport, globals: &Globals) -> String {
-    render::render(report, Style { color: globals.color.for_stdout(), glyphs: glyphs() })
+    let columns = terminal_size::terminal_size_of(std::io::stdout());
+    let columns = columns.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0);
+    render::render(report, Style { color: globals.color.for_stdout(), glyphs: glyphs(), columns })
 }
 
 /// A completed change of primary in a line.

@@ -1,10 +1,11 @@
 //! The status as text: pure, so that every line of it can be pinned.
 
 pub(super) mod failover;
+mod table;
 
 use crate::admin::{ServerReport, State, StatusReport};
 use crate::cli::say::Color;
-use crate::cli::status::tree::{Leaf, tree};
+use crate::cli::status::tree::tree;
 use crate::cli::status::words::{bytes, percent, seconds};
 
 /// How it is drawn.
@@ -12,6 +13,8 @@ use crate::cli::status::words::{bytes, percent, seconds};
 pub(super) struct Style {
     pub color: Color,
     pub glyphs: Glyphs,
+    /// The terminal's; `None` where there is none: no line is too long there.
+    pub columns: Option<usize>,
 }
 
 /// Which signs the terminal can show.
@@ -56,14 +59,14 @@ const YELLOW: u8 = 33;
 /// The whole screen.
 pub(super) fn render(report: &StatusReport, style: Style) -> String {
     let mut lines = vec![title(report, style), String::new()];
-    lines.extend(table(report, style));
+    lines.extend(table::table(&tree(report, style.glyphs), style));
     let problems: Vec<_> = problems(report, style);
     if !problems.is_empty() {
         lines.push(String::new());
-        lines.extend(problems);
+        lines.extend(problems.iter().map(|line| style.fold(line, "    ")));
     }
     lines.push(String::new());
-    lines.extend(foot(report));
+    lines.extend(foot(report).iter().map(|line| style.fold(line, "            ")));
     lines.push(String::new());
     lines.join("\n")
 }
@@ -124,6 +127,14 @@ impl Glyphs {
         }
     }
 
+    /// Stands for what was left out.
+    const fn gap(self) -> char {
+        match self {
+            Self::Unicode => '…',
+            Self::Ascii => '~',
+        }
+    }
+
     const fn dot(self) -> &'static str {
         match self {
             Self::Unicode => " · ",
@@ -142,6 +153,15 @@ impl Style {
             Mark::Bad => self.color.bold(RED, sign),
         }
     }
+
+    /// A line, over as many lines of the terminal as it needs; all but the first begin so.
+    fn fold(self, line: &str, indent: &str) -> String {
+        let Some(columns) = self.columns else { return line.to_owned() };
+        let options = textwrap::Options::new(columns)
+            .subsequent_indent(indent)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation);
+        textwrap::fill(line, options)
+    }
 }
 
 const fn mark(state: State) -> Mark {
@@ -155,79 +175,22 @@ const fn mark(state: State) -> Mark {
     }
 }
 
+/// Who it is, and how it is; without the system's number where there is no room for it.
 fn title(report: &StatusReport, style: Style) -> String {
     let health = Health::of(report);
-    let mut parts = Vec::new();
-    parts.extend(report.postgres.iter().map(|version| format!("PostgreSQL {version}")));
-    parts.extend(report.system.iter().map(|system| format!("system {system}")));
-    parts.push(format!("pgsteer {}, up {}", report.version, seconds(report.uptime_seconds)));
-    let mark = style.mark(health.mark());
-    format!("{}   {mark} {}", parts.join(style.glyphs.dot()), health.word())
-}
-
-/// One line a server, columns as wide as they need be.
-fn table(report: &StatusReport, style: Style) -> Vec<String> {
-    let head = ["SERVER", "ROLE", "STATE", "TL", "LSN", "LAG", "", "SESSIONS"].map(str::to_owned);
-    let leaves = tree(report, style.glyphs);
-    let rows: Vec<_> = std::iter::once(head).chain(leaves.iter().map(cells)).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    let postgres = report.postgres.iter().map(|version| format!("PostgreSQL {version}"));
+    let system = report.system.iter().map(|system| format!("system {system}"));
+    let own = format!("pgsteer {}, up {}", report.version, seconds(report.uptime_seconds));
+    let whole = |parts: Vec<String>| {
+        let mark = style.mark(health.mark());
+        format!("{}   {mark} {}", parts.join(style.glyphs.dot()), health.word())
     };
-    let widths: Vec<_> = (0..8).map(width).collect();
-    let marks =
-        std::iter::once(None).chain(leaves.iter().map(|leaf| Some(mark(leaf.server.state))));
-    let lines = rows.iter().zip(marks).map(|(row, mark)| {
-        let mut line = String::from(" ");
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            line.push_str(if column == 0 { " " } else { "  " });
-            line.push_str(&pad(cell, *width, column));
-        }
-        let line = line.trim_end().to_owned();
-        // The sign is put in last: what colours it has no width.
-        match mark {
-            Some(mark) => line.replacen(SIGN, &style.mark(mark), 1),
-            None => line,
-        }
-    });
-    lines.collect()
-}
-
-/// Stands for a server's sign while columns are measured; no name can hold it.
-const SIGN: char = '\u{1}';
-
-/// Numbers to the right, words to the left.
-fn pad(cell: &str, width: usize, column: usize) -> String {
-    let space = " ".repeat(width.saturating_sub(cell.chars().count()));
-    match column {
-        3 | 5 | 6 | 7 => format!("{space}{cell}"),
-        _ => format!("{cell}{space}"),
+    let long = whole(postgres.clone().chain(system).chain([own.clone()]).collect());
+    let room = style.columns.unwrap_or(usize::MAX);
+    if textwrap::core::display_width(&long) <= room {
+        return long;
     }
-}
-
-fn cells(leaf: &Leaf<'_>) -> [String; 8] {
-    let server = leaf.server;
-    let standby = server.role.is_none() || !server.is_primary();
-    let unknown = || "?".to_owned();
-    let lag = |known: Option<String>| match known {
-        Some(lag) => lag,
-        None if standby => unknown(),
-        None => String::new(),
-    };
-    let sessions = server.sessions;
-    [
-        format!("{}{SIGN} {}", leaf.branch, server.name),
-        server.role.clone().unwrap_or_else(unknown),
-        state(server),
-        server.timeline.map_or_else(unknown, |timeline| timeline.to_string()),
-        server.lsn.clone().unwrap_or_else(unknown),
-        lag(server.lag_bytes.map(bytes)),
-        lag(server.lag_seconds.map(seconds)),
-        match sessions.limit {
-            0 => sessions.active.to_string(),
-            limit => format!("{} / {limit}", sessions.active),
-        },
-    ]
+    style.fold(&whole(postgres.chain([own]).collect()), "")
 }
 
 fn state(server: &ServerReport) -> String {

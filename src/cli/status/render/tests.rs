@@ -5,7 +5,7 @@ use crate::admin::{
     ChangeReport, ClientReport, FailoverReport, LimitReport, LossReport, ReadReport, SessionReport,
 };
 
-const PLAIN: Style = Style { color: Color::Off, glyphs: Glyphs::Unicode };
+const PLAIN: Style = Style { color: Color::Off, glyphs: Glyphs::Unicode, columns: None };
 
 fn standby(name: &str, state: State) -> ServerReport {
     ServerReport {
@@ -142,6 +142,99 @@ PostgreSQL 17.6 · system 7423474350493388827 · pgsteer 0.1.0, up 3d 4h   ▲ d
   Last      2026-11-21 05:36:10 UTC  switchover pg-3:5432 -> pg-1:5432 by operator in 1s, loss: none, epoch 3
 ";
     assert_eq!(render(&troubled(), PLAIN), expected);
+}
+
+const fn on(columns: usize) -> Style {
+    Style { columns: Some(columns), ..PLAIN }
+}
+
+fn three() -> StatusReport {
+    let named = |server: ServerReport, name: &str| ServerReport {
+        name: format!("{name}.example.com:5432"),
+        upstream: server.upstream.map(|_| "db1.example.com:5432".to_owned()),
+        ..server
+    };
+    let servers = vec![
+        named(primary("db1"), "db1"),
+        named(standby("db2", State::Streaming), "db2"),
+        named(lagging("db3"), "db3"),
+    ];
+    StatusReport { primary: Some("db1.example.com:5432".to_owned()), ..report(servers) }
+}
+
+/// What says least is left out, and what is long goes on in the next line.
+#[test]
+fn eighty_columns_are_enough_for_three_servers() {
+    let expected = "\
+PostgreSQL 17.6 · pgsteer 0.1.0, up 3d 4h   ▲ degraded
+
+  SERVER                    ROLE     STATE      TL      LAG        SESSIONS
+  ● db1.example.com:5432    primary  writable    5                  14 / 20
+  ├─● db2.example.com:5432  standby  streaming   5      0 B   4ms   14 / 20
+  └─▲ db3.example.com:5432  standby  lagging     5  34.1 MB  2.6s   14 / 20
+
+  ▲ db3.example.com:5432 gets no reads: 2.6s behind, limit 1s
+    (routing.max_lag.time); 34.1 MB behind, limit 16.0 MB
+    (routing.max_lag.bytes).
+
+  Clients   214 connected, 39 active, 0 waiting
+  Reads     86% on standbys; 7 kept from being stale; consistency session
+  Failover  auto, armed; quorum: 1 of pg-2:5432, pg-3:5432
+  Last      2026-11-21 05:36:10 UTC  switchover pg-3:5432 -> pg-1:5432 by
+            operator in 1s, loss: none, epoch 3
+";
+    assert_eq!(render(&three(), on(80)), expected);
+}
+
+#[test]
+fn a_wide_terminal_shows_more() {
+    let shown = render(&three(), on(120));
+    let expected = "
+  SERVER                    ROLE     STATE      TL  LSN              LAG        SESSIONS  WEIGHT  VERSION
+  ● db1.example.com:5432    primary  writable    5  1A/7F3C2E80                  14 / 20       1  17.6
+  ├─● db2.example.com:5432  standby  streaming   5  1A/7F3C2E80      0 B   4ms   14 / 20       1  17.6
+  └─▲ db3.example.com:5432  standby  lagging     5  1A/7D001120  34.1 MB  2.6s   14 / 20       1  17.6
+";
+    assert!(shown.contains(expected), "{shown}");
+    assert!(shown.starts_with("PostgreSQL 17.6 · system 7423474350493388827 · "), "{shown}");
+    let unknown = render(&report(vec![ServerReport { version: None, ..down("a") }]), on(120));
+    assert!(unknown.lines().any(|line| line.ends_with("       1  ?")), "{unknown}");
+}
+
+#[test]
+fn no_line_is_longer_than_the_terminal() {
+    let long = |name: &str| "a-name-that-takes-much-room.".repeat(2) + name;
+    let follows = |name: &str, state| ServerReport {
+        upstream: Some(long("1")),
+        ..standby(&long(name), state)
+    };
+    let servers = vec![primary(&long("1")), follows("2", State::Unmeasured), down(&long("3"))];
+    let named = StatusReport { primary: Some(long("1")), ..report(servers) };
+    for report in [troubled(), three(), named] {
+        for columns in 60..240 {
+            for style in [on(columns), Style { glyphs: Glyphs::Ascii, ..on(columns) }] {
+                let shown = render(&report, style);
+                let longest = shown.lines().map(|line| line.chars().count()).max();
+                assert!(longest <= Some(columns), "{columns} columns:\n{shown}");
+                let servers = shown.lines().skip(3).take(report.servers.len());
+                let words = ["writable", "streaming", "cascading", "lag", "down"];
+                let told = |line: &str| words.iter().any(|word| line.contains(word));
+                assert!({ servers }.all(told), "{columns} columns:\n{shown}");
+            }
+        }
+    }
+}
+
+/// The ends of a name say which server it is.
+#[test]
+fn a_long_name_loses_its_middle() {
+    let name = "orders.europe-west.compute.internal.example.com:5432";
+    let report = StatusReport { primary: Some(name.to_owned()), ..report(vec![primary(name)]) };
+    let shown = render(&report, on(60));
+    assert!(
+        shown.contains("\n  ● orders.eur….com:5432  primary  writable          14 / 20\n"),
+        "{shown}"
+    );
 }
 
 #[test]
