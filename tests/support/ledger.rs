@@ -25,6 +25,18 @@ pub const TABLE: &str = "CREATE TABLE IF NOT EXISTS ledger (writer int, number b
 /// The writer and the number of a row.
 pub type Entry = (usize, u64);
 
+/// What a writer does when its connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It leaves.
+    Leaves,
+    /// It connects again, as often as that takes, and goes on.
+    Returns,
+}
+
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// Writers at work.
 #[derive(Debug)]
 pub struct Ledger {
@@ -67,10 +79,15 @@ pub struct Verdict {
 impl Ledger {
     /// Lets so many writers write through this address, each on one connection of its own.
     pub fn open(address: SocketAddr, writers: usize) -> Self {
+        Self::open_with(address, writers, Cut::Leaves)
+    }
+
+    /// The same, and what they do when they are cut off.
+    pub fn open_with(address: SocketAddr, writers: usize, cut: Cut) -> Self {
         let shared = Arc::new(Shared::default());
         let write = |writer| {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || Book::keep(writer, address, &shared))
+            std::thread::spawn(move || Book::keep((writer, cut), address, &shared))
         };
         Self { writers: (0..writers).map(write).collect(), shared }
     }
@@ -108,7 +125,7 @@ impl Ledger {
 }
 
 impl Book {
-    fn keep(writer: usize, address: SocketAddr, shared: &Shared) -> Self {
+    fn keep((writer, cut): (usize, Cut), address: SocketAddr, shared: &Shared) -> Self {
         let mut book = Self::default();
         let mut wire = Wire::log_in(address, "postgres").unwrap_or_else(|why| panic!("{why:?}"));
         for number in 0.. {
@@ -123,7 +140,10 @@ impl Book {
             if reply.ended == Ended::Closed {
                 book.disconnected += 1;
                 book.in_doubt.insert(entry);
-                return book;
+                let next = if cut == Cut::Returns { again(address, shared) } else { None };
+                let Some(next) = next else { return book };
+                wire = next;
+                continue;
             }
             match reply.code() {
                 "" => {
@@ -156,6 +176,20 @@ impl Book {
             undead: self.refused.keys().filter(|entry| there(entry)).copied().collect(),
         }
     }
+}
+
+/// A new connection; `None` if the books are closed before there is one.
+fn again(address: SocketAddr, shared: &Shared) -> Option<Wire> {
+    while !shared.stop.load(Ordering::SeqCst) {
+        let user = [("user", "postgres"), ("database", "postgres")];
+        if let Ok(wire) = Wire::connect(address)
+            && let Ok(wire) = wire.start(&user)
+        {
+            return Some(wire);
+        }
+        std::thread::sleep(RETRY);
+    }
+    None
 }
 
 /// One write, by each of the ways in turn in which a client may ask for it.

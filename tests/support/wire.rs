@@ -81,11 +81,16 @@ impl Wire {
 
     /// Logs in with these parameters.
     pub fn log_in_with(address: SocketAddr, params: &[(&str, &str)]) -> Result<Self, Reply> {
-        let mut wire = Self::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        let wire = Self::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        wire.start(params)
+    }
+
+    /// Logs in on a connection that has said nothing yet.
+    pub fn start(mut self, params: &[(&str, &str)]) -> Result<Self, Reply> {
         let mut startup = Vec::new();
         message::write_startup(&mut startup, params).unwrap();
-        let reply = wire.ask(&startup);
-        if reply.ended == Ended::Ready('I') { Ok(wire) } else { Err(reply) }
+        let reply = self.ask(&startup);
+        if reply.ended == Ended::Ready('I') { Ok(self) } else { Err(reply) }
     }
 
     /// One `Query`.

@@ -1,0 +1,211 @@
+//! pgsteer itself is killed in the middle of a change: the next one, with the same directory of
+//! state, finds the truth again, and ends the change or calls it off.
+
+use super::{WRITERS, await_armed, epoch, new_primary, ordered, primaries, quorum};
+use crate::support::House;
+use crate::support::await_that;
+use crate::support::ledger;
+use crate::support::ledger::Cut;
+use crate::support::ledger::Ledger;
+use pgsteer::sandbox::Server;
+use rustix::process::Signal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How often it is tried to hit a phase that is over within milliseconds.
+const ATTEMPTS: usize = 5;
+/// For how long nobody is there to see to anything.
+const ABSENT: Duration = Duration::from_millis(500);
+
+/// The phase that is written in the record, whoever may be alive.
+fn recorded(house: &House) -> String {
+    let dir = std::fs::read_dir(house.proxy.dir().join("state")).unwrap();
+    let paths = dir.map(|entry| entry.unwrap().path());
+    let record = paths.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "json"));
+    let text = std::fs::read_to_string(record.unwrap()).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    record["record"]["phase"]["name"].as_str().unwrap().to_owned()
+}
+
+/// Kills pgsteer as soon as its record is in this phase; whether it died in it.
+fn killed_in(house: &House, phase: &str) -> bool {
+    let began = pgsteer::clock::now();
+    while recorded(house) != phase {
+        assert!(pgsteer::clock::now().since(began) < Duration::from_secs(30), "never {phase}");
+    }
+    house.proxy.signal(Signal::KILL);
+    house.proxy.await_end().unwrap();
+    recorded(house) == phase
+}
+
+/// Whether a server takes writes of anybody now: it is no standby, and carries no fence.
+fn is_writable(server: &Server) -> bool {
+    let sql = "SELECT NOT pg_is_in_recovery() AND reset_val <> 'pgsteer_fence' FROM pg_settings \
+               WHERE name = 'synchronous_standby_names'";
+    server.is_running() && server.value(sql).is_ok_and(|value| value == "t")
+}
+
+/// All servers of a set.
+const ALL: [&str; 3] = ["primary", "standby1", "standby2"];
+
+/// Looks twice around, over and over: two that are writable both times were so at once.
+fn two_at_once(house: &House, (names, stop): (&[&str], &AtomicBool)) -> Vec<String> {
+    let mut found = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        let around = || {
+            let servers = names.iter().map(|name| house.server(name));
+            servers.filter(|server| is_writable(server)).map(Server::name).collect::<Vec<_>>()
+        };
+        let (first, second) = (around(), around());
+        let both: Vec<_> = first.iter().filter(|name| second.contains(name)).collect();
+        if both.len() > 1 {
+            found.push(format!("{both:?}"));
+        }
+    }
+    found
+}
+
+/// Starts pgsteer again, and waits until nothing is under way any more. These are the servers that
+/// can be asked all the while.
+fn restarted(house: &House, awake: &[&str], meanwhile: impl FnOnce(&House)) {
+    let stop = AtomicBool::new(false);
+    let found = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| two_at_once(house, (awake, &stop)));
+        std::thread::sleep(ABSENT);
+        house.proxy.start().unwrap();
+        house.proxy.await_ready().unwrap();
+        meanwhile(house);
+        await_that("the change is over", || {
+            let status = house.status();
+            status["primary"].is_string() && status["failover"]["phase"] == "stable"
+        });
+        stop.store(true, Ordering::SeqCst);
+        watcher.join().unwrap()
+    });
+    assert_eq!(found, [""; 0], "two servers took writes at once\n{}", house.proxy.log());
+}
+
+fn writing(house: &House) -> Ledger {
+    house.wire().run(ledger::TABLE);
+    let ledger = Ledger::open_with(house.proxy.address(), WRITERS, Cut::Returns);
+    ledger.await_more(300);
+    ledger
+}
+
+/// One is the primary, the others that run follow it, and nothing that was acknowledged is lost.
+fn whole(house: &House, ledger: Ledger, standbys: usize) {
+    ledger.await_more(300);
+    await_that("the others follow", || {
+        let servers = house.status()["servers"].as_array().unwrap().clone();
+        servers.iter().filter(|server| server["state"] == "streaming").count() == standbys
+    });
+    let book = ledger.close();
+    let rows = new_primary(house).rows("SELECT writer, number FROM ledger").unwrap();
+    assert_eq!(book.judge(&rows), ledger::Verdict::default(), "{book:?}");
+    assert!(book.disconnected > 0, "nobody was cut off");
+    assert_eq!(primaries(house).len(), 1);
+    eprintln!(
+        "{} acknowledged, {} in doubt, {} refused, {} cut off; the primary is {}",
+        book.acknowledged.len(),
+        book.in_doubt.len(),
+        book.refused.len(),
+        book.disconnected,
+        new_primary(house).name()
+    );
+}
+
+/// An operator hands over, and pgsteer dies in that phase.
+fn dies_in_a_switchover(phase: &str) {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    let ledger = writing(&house);
+    let hit = (0..ATTEMPTS).any(|attempt| {
+        let hit = std::thread::scope(|scope| {
+            // It asks for its order until there is somebody again, who does not know of it.
+            scope.spawn(|| ordered(&house, &["switchover", "--yes"]));
+            let hit = killed_in(&house, phase);
+            restarted(&house, &ALL, |_| ());
+            hit
+        });
+        await_armed(&house, "quorum");
+        eprintln!("attempt {attempt}: died in {phase}: {hit}, epoch {}", epoch(&house));
+        hit
+    });
+    assert!(hit, "it never died in {phase}");
+    whole(&house, ledger, 2);
+}
+
+#[test]
+fn a_pgsteer_that_dies_while_it_drains_leaves_one_primary() {
+    dies_in_a_switchover("draining");
+}
+
+#[test]
+fn a_pgsteer_that_dies_while_it_hands_over_leaves_one_primary() {
+    dies_in_a_switchover("revoking");
+}
+
+#[test]
+fn a_pgsteer_that_dies_while_it_promotes_as_planned_leaves_one_primary() {
+    dies_in_a_switchover("promoting");
+}
+
+/// The primary dies while one that may hold the last write stands still, so that the standbys
+/// can't all be frozen before pgsteer dies as well.
+#[test]
+fn a_pgsteer_that_dies_while_it_revokes_goes_on_when_it_is_back() {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    let before = epoch(&house);
+    let ledger = writing(&house);
+    house.server("standby2").sigstop();
+    house.server("primary").kill9().unwrap();
+    assert!(killed_in(&house, "revoking"));
+
+    restarted(&house, &ALL[..2], |house| {
+        await_that("it goes on with what it finds", || {
+            house.status()["failover"]["phase"] == "revoking"
+        });
+        assert!(house.server("standby1").is_standby().unwrap(), "it is promoted too early");
+        house.server("standby2").sigcont();
+    });
+
+    assert_ne!(new_primary(&house).name(), "primary");
+    assert!(epoch(&house) > before);
+    whole(&house, ledger, 1);
+}
+
+#[test]
+fn a_pgsteer_that_dies_while_it_promotes_goes_on_when_it_is_back() {
+    let hit = (0..ATTEMPTS).any(|_| {
+        let house = quorum().build();
+        await_armed(&house, "quorum");
+        let before = epoch(&house);
+        let ledger = writing(&house);
+        house.server("primary").kill9().unwrap();
+        let hit = killed_in(&house, "promoting");
+        restarted(&house, &ALL, |_| ());
+        assert!(epoch(&house) > before);
+        assert_ne!(new_primary(&house).name(), "primary");
+        whole(&house, ledger, 1);
+        hit
+    });
+    assert!(hit, "it never died in that phase");
+}
+
+/// The old primary comes back to life while pgsteer is dead in the middle of replacing it.
+#[test]
+fn a_primary_that_is_back_before_pgsteer_is_goes_on_or_stays_replaced() {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    let ledger = writing(&house);
+    house.server("standby2").sigstop();
+    house.server("primary").kill9().unwrap();
+    assert!(killed_in(&house, "revoking"));
+    house.server("primary").start().unwrap();
+    house.server("standby2").sigcont();
+
+    restarted(&house, &ALL, |_| ());
+
+    whole(&house, ledger, 2);
+}
