@@ -36,6 +36,9 @@ impl Serving {
                 Err(Unobtained::No(no)) => return Ok(Found::Nothing(no)),
                 Err(Unobtained::Gone) => return Err(Stop::Gone),
             };
+            if settle::carries(&self.client, &self.session, &obtained) {
+                return self.hold_wanted(obtained).await;
+            }
             let thread = self.session.seat.thread();
             let bringing = settle::bring_settings(&mut self.client, &mut self.session, obtained);
             match thread.unless_cut(bringing).await {

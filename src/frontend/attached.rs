@@ -294,6 +294,15 @@ impl Attached {
             && self.sent.is_some_and(|sent| sent.end == End::Flush)
     }
 
+    /// Whether it is certain, without asking the server, that the session left nothing on the
+    /// backend that is not recorded.
+    pub fn left_nothing(&self) -> bool {
+        self.taint == Taint::None
+            && self.left != Taint::Hidden
+            && self.strays.is_empty()
+            && self.exchange.stale == Stale::No
+    }
+
     /// Whether the backend is of no more use to the session now.
     pub fn is_free(&self) -> bool {
         self.status == TxStatus::Idle

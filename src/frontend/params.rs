@@ -11,12 +11,24 @@ use std::rc::Rc;
 
 /// The reported settings of one session: those of its login, shared with all who logged in
 /// alike, and what has changed since.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Reported {
     base: Rc<BTreeMap<Box<str>, Box<str>>>,
-    changed: BTreeMap<Box<str>, Box<str>>,
+    /// A few at most.
+    changed: Vec<(Box<str>, Box<str>)>,
     /// How the session's SQL is to be read: asked for with each group, told once in a session.
     dialect: Dialect,
+}
+
+/// Nothing yet. It stands in for what is lent to a backend, twice in each transaction.
+impl Default for Reported {
+    fn default() -> Self {
+        thread_local! {
+            static NOTHING: Rc<BTreeMap<Box<str>, Box<str>>> = Rc::default();
+        }
+        let base = NOTHING.with(Rc::clone);
+        Self { base, changed: Vec::new(), dialect: Dialect::default() }
+    }
 }
 
 /// Whose statement changed a parameter.
@@ -35,15 +47,15 @@ const NOT_FOR_CLIENTS: [&str; 1] = ["in_hot_standby"];
 impl Reported {
     /// What a login was told.
     pub fn new(base: Rc<BTreeMap<Box<str>, Box<str>>>) -> Self {
-        let mut reported = Self { base, changed: BTreeMap::new(), dialect: Dialect::default() };
+        let mut reported = Self { base, changed: Vec::new(), dialect: Dialect::default() };
         reported.note_dialect();
         reported
     }
 
     /// The value that the client believes.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let value = self.changed.get(name).or_else(|| self.base.get(name));
-        value.map(|value| &**value)
+        let changed = self.changed.iter().find(|(changed, _)| **changed == *name);
+        changed.map(|(_, value)| value).or_else(|| self.base.get(name)).map(|value| &**value)
     }
 
     /// How the session's SQL is to be read.
@@ -65,10 +77,9 @@ impl Reported {
         if cause == Cause::Ours && self.get(name) == Some(value) {
             return Disposition::Swallow;
         }
-        if self.base.get(name).is_some_and(|base| **base == *value) {
-            self.changed.remove(name);
-        } else {
-            self.changed.insert(name.into(), value.into());
+        self.changed.retain(|(changed, _)| **changed != *name);
+        if self.base.get(name).is_none_or(|base| **base != *value) {
+            self.changed.push((name.into(), value.into()));
         }
         self.note_dialect();
         Disposition::Forward
@@ -82,8 +93,9 @@ impl Reported {
 
     /// Every parameter that a client is told at login.
     pub fn visible(&self) -> impl Iterator<Item = (&str, &str)> {
-        let base = self.base.iter().filter(|(name, _)| !self.changed.contains_key(*name));
-        base.chain(&self.changed)
+        let as_before = |name: &str| self.changed.iter().all(|(changed, _)| **changed != *name);
+        let base = self.base.iter().filter(move |(name, _)| as_before(name));
+        base.chain(self.changed.iter().map(|(name, value)| (name, value)))
             .map(|(name, value)| (&**name, &**value))
             .filter(|(name, _)| !NOT_FOR_CLIENTS.contains(name))
     }

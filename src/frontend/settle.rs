@@ -28,6 +28,11 @@ pub(super) enum NotBrought {
     Broken,
 }
 
+/// Whether a backend carries the session's settings already, or is taken as it is.
+pub(super) fn carries(client: &Client, session: &Session, obtained: &Obtained) -> bool {
+    same(&session.settings, &obtained.checkout.carried) || reset_of(client) == Reset::Off
+}
+
 /// Brings the session's settings to a backend that carries others.
 ///
 /// Nothing of the client's is sent before the server has agreed: a statement must not run under
@@ -37,10 +42,10 @@ pub(super) async fn bring_settings(
     session: &mut Session,
     mut obtained: Obtained,
 ) -> Result<Obtained, NotBrought> {
-    let conn = &mut *obtained.checkout;
-    if same(&session.settings, &conn.carried) || reset_of(client) == Reset::Off {
+    if carries(client, session, &obtained) {
         return Ok(obtained);
     }
+    let conn = &mut *obtained.checkout;
     let Some(sql) = session.settings.difference_from(&conn.carried) else { return Ok(obtained) };
     let answer = own::run(conn, &sql, &mut session.reported).await;
     let answer = answer.map_err(|_| NotBrought::Broken)?;
@@ -69,9 +74,17 @@ impl Serving {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let policy = self.client.shard.shared.pools.policy();
         let tainted = policy.reset == Reset::Tracked && attached.taint != Taint::None;
-        let thread = self.session.seat.thread();
-        let tidied = thread.unless_cut(self.tidy(&mut attached, &policy)).await;
-        if !matches!(tidied, Ok(Ok(()))) {
+        // From here on a cancel finds no statement: one that comes late must hit neither what is
+        // ours nor the next client.
+        let under_way = self.session.cancel.detach();
+        let known = if under_way == UnderWay::No && attached.left_nothing() {
+            true
+        } else {
+            let thread = self.session.seat.thread();
+            let tidying = self.tidy(&mut attached, &policy, under_way);
+            matches!(thread.unless_cut(tidying).await, Ok(Ok(())))
+        };
+        if !known {
             // It is closed, and with it whatever the session has left there.
             self.note_lost_state(&attached);
             if tainted {
@@ -103,14 +116,14 @@ impl Serving {
         Ok(())
     }
 
-    /// Brings the backend into a known state. From the start of it a cancel finds no statement:
-    /// one that comes late must hit neither what is ours nor the next client.
+    /// Brings the backend into a known state.
     async fn tidy(
         &mut self,
         attached: &mut Attached,
         policy: &Policy,
+        under_way: UnderWay,
     ) -> Result<(), own::Unanswered> {
-        if let UnderWay::Yes = self.session.cancel.detach() {
+        if under_way == UnderWay::Yes {
             self.session.cancel.settled().await;
             let mut reported = attached.exchange.reported.clone();
             own::run(&mut attached.checkout, ";", &mut reported).await?;

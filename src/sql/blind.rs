@@ -35,44 +35,53 @@ pub(super) fn mark_numbers(sql: &[u8], dialect: Dialect, out: &mut Vec<u8>) -> b
         return false;
     }
     let mut found = false;
-    // What lies between the last number and `rest` is copied in one piece.
-    let (mut copied, mut rest) = (sql, sql);
-    while let Some((&byte, tail)) = rest.split_first() {
-        let length = match byte {
-            b'0'..=b'9' => {
-                let word = word(rest);
-                if word.iter().all(u8::is_ascii_digit) {
-                    found = true;
-                    out.extend_from_slice(before(copied, rest));
-                    out.push(MARK);
-                    copied = rest.get(word.len()..).unwrap_or_default();
-                }
-                word.len()
+    // What lies between the last number and here is copied in one piece.
+    let (mut copied, mut at) = (0, 0);
+    while let Some((begun, byte)) = next_to_look_at(sql, at) {
+        let before = begun.checked_sub(1).and_then(|before| sql.get(before));
+        let inside = before.is_some_and(|before| continues_word(*before));
+        if kind(byte) == Kind::Digit {
+            at = word_end(sql, begun);
+            let word = sql.get(begun..at).unwrap_or_default();
+            if !inside && word.iter().all(u8::is_ascii_digit) {
+                found = true;
+                out.extend_from_slice(sql.get(copied..begun).unwrap_or_default());
+                out.push(MARK);
+                copied = at;
             }
-            b'\'' | b'"' => {
-                let Some(length) = quoted(rest, byte) else { return false };
-                length
-            }
-            byte if continues_word(byte) => {
-                let word = word(rest);
-                // A quote right behind a word may belong to it: E'...', U&"...".
-                if matches!(rest.get(word.len()), Some(b'\'' | b'"' | b'&')) {
-                    return false;
-                }
-                word.len()
-            }
-            // Comments may hold hints, `$` begins quotes and parameters, a bar ends a statement
-            // in psql alone.
-            b'-' if tail.first() == Some(&b'-') => return false,
-            b'/' if tail.first() == Some(&b'*') => return false,
-            b'$' | b'\\' | MARK => return false,
-            b';' if !tail.iter().all(u8::is_ascii_whitespace) => return false,
-            _ => 1,
-        };
-        rest = rest.get(length..).unwrap_or_default();
+            continue;
+        }
+        // A quote right behind a word may belong to it: E'...', U&"...".
+        if matches!(byte, b'\'' | b'"') && (inside || before == Some(&b'&')) {
+            return false;
+        }
+        match passed_over(byte, sql.get(begun..).unwrap_or_default()) {
+            Some(length) => at = begun + length,
+            None => return false,
+        }
     }
-    out.extend_from_slice(copied);
+    out.extend_from_slice(sql.get(copied..).unwrap_or_default());
     found
+}
+
+/// The next byte, from there on, that does not simply stand for itself, and where it is.
+fn next_to_look_at(sql: &[u8], from: usize) -> Option<(usize, u8)> {
+    let rest = sql.get(from..)?;
+    let at = rest.iter().position(|byte| kind(*byte) != Kind::Plain)?;
+    Some((from + at, *rest.get(at)?))
+}
+
+/// How far the pass may go on behind a byte that may begin what it can't read; `rest` begins with
+/// it.
+fn passed_over(byte: u8, rest: &[u8]) -> Option<usize> {
+    match (byte, rest.get(1)) {
+        (b'\'' | b'"', _) => quoted(rest, byte),
+        // Comments may hold hints, `$` begins quotes and parameters, a bar ends a statement in
+        // psql alone.
+        (b'-', Some(b'-')) | (b'/', Some(b'*')) | (b'$' | b'\\' | MARK, _) => None,
+        (b';', _) => rest.get(1..)?.iter().all(u8::is_ascii_whitespace).then_some(rest.len()),
+        _ => Some(1),
+    }
 }
 
 fn begins_well(sql: &[u8]) -> bool {
@@ -83,25 +92,34 @@ fn begins_well(sql: &[u8]) -> bool {
     ends && BEGINNINGS.iter().any(|beginning| first.eq_ignore_ascii_case(beginning))
 }
 
-/// What lies in `text` before `rest`, which is its end.
-fn before<'a>(text: &'a [u8], rest: &[u8]) -> &'a [u8] {
-    text.get(..text.len() - rest.len()).unwrap_or_default()
+/// What a byte is to the pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It stands for itself.
+    Plain,
+    /// A part of a number, or of a word.
+    Digit,
+    /// It may begin a string, a comment, or the end.
+    Careful,
 }
 
-/// Letters, digits, `_`, `.` and every byte of a character beyond ASCII: what makes a number a
-/// part of something else.
-fn continues_word(byte: u8) -> bool {
-    CONTINUES_WORD.get(usize::from(byte)).is_some_and(|continues| *continues)
+impl Kind {
+    const fn of(byte: u8) -> Self {
+        match byte {
+            b'0'..=b'9' => Self::Digit,
+            b'\'' | b'"' | b'-' | b'/' | b'$' | b'\\' | b';' | MARK => Self::Careful,
+            _ => Self::Plain,
+        }
+    }
 }
 
 /// One look a byte, for there are many.
 #[expect(clippy::as_conversions, clippy::indexing_slicing, reason = "while it is compiled")]
-static CONTINUES_WORD: [bool; 256] = {
-    let mut table = [false; 256];
+static KINDS: [Kind; 256] = {
+    let mut table = [Kind::Plain; 256];
     let mut byte = 0_u8;
     loop {
-        let place = byte as usize;
-        table[place] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' || byte >= 0x80;
+        table[byte as usize] = Kind::of(byte);
         if byte == u8::MAX {
             break table;
         }
@@ -109,9 +127,21 @@ static CONTINUES_WORD: [bool; 256] = {
     }
 };
 
-fn word(text: &[u8]) -> &[u8] {
-    let ends = |byte: &u8| !continues_word(*byte) && *byte != b'$';
-    text.iter().position(ends).and_then(|length| text.get(..length)).unwrap_or(text)
+fn kind(byte: u8) -> Kind {
+    KINDS.get(usize::from(byte)).copied().unwrap_or(Kind::Careful)
+}
+
+/// Letters, digits, `_`, `.` and every byte of a character beyond ASCII: what makes a number a
+/// part of something else.
+const fn continues_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' || byte >= 0x80
+}
+
+/// Where the word ends that goes on at `from`.
+fn word_end(text: &[u8], from: usize) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    let length = rest.iter().position(|byte| !continues_word(*byte));
+    length.map_or(text.len(), |length| from + length)
 }
 
 /// The length of a string or a quoted name, with its quotes; `None` if it does not end.
