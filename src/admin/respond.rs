@@ -95,7 +95,9 @@ impl Sources {
         let shown = **self.shown.load();
         let failover = FailoverReport::new(&self.operators.steward, self.operators.token_file());
         let topology = self.board.load();
-        json(&StatusReport::new(&topology, &self.metrics, (shown, failover), clock::now()))
+        let report = StatusReport::new(&topology, &self.metrics, (shown, failover), clock::now());
+        let steward = &self.operators.steward;
+        json(&report.with_rejoin(|server, primary| steward.rejoin(server, primary)))
     }
 
     fn route(&self, query: Query<'_>, body: &[u8]) -> Answer {

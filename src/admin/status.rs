@@ -80,6 +80,10 @@ pub struct ServerReport {
     pub unseen_seconds: Option<f64>,
     /// Its release.
     pub version: Option<String>,
+    /// The commands that make it a standby of the primary again, if it can't be one by itself;
+    /// for a shell, in this order.
+    #[serde(default)]
+    pub rejoin: Vec<String>,
 }
 
 /// What a server is up to, in a word.
@@ -240,6 +244,7 @@ impl ServerReport {
             unseen,
             unseen_seconds,
             version: seen.map(|seen| seen.version.to_string()),
+            rejoin: Vec::new(),
         }
     }
 }
@@ -303,6 +308,21 @@ const fn consistency(consistency: Consistency) -> &'static str {
         Consistency::Eventual => "eventual",
         Consistency::Session => "session",
         Consistency::Primary => "primary",
+    }
+}
+
+impl StatusReport {
+    /// The same, with what `commands` (of a server and its primary) says for each server that
+    /// can't be a standby again by itself.
+    #[must_use]
+    pub fn with_rejoin(mut self, commands: impl Fn(&str, &str) -> Vec<String>) -> Self {
+        let Some(primary) = self.primary.clone() else { return self };
+        let lost =
+            |server: &&mut ServerReport| matches!(server.state, State::Cordoned | State::Diverged);
+        for server in self.servers.iter_mut().filter(lost) {
+            server.rejoin = commands(&server.name, &primary);
+        }
+        self
     }
 }
 

@@ -197,7 +197,8 @@ fn start_conductor(
     hands.keep(policy, shutdown);
     let (sender, asks) = mpsc::channel(ASKS_MAX);
     let bulletin = Arc::new(Bulletin::new(Arc::clone(&links.metrics)));
-    let steward = Steward::new(sender, Arc::clone(&bulletin), Arc::clone(policy));
+    let steward =
+        Steward::new(sender, Arc::clone(&bulletin), Arc::clone(policy)).with_hands(&hands);
     let conductor = Conductor::new(conductor::Parts {
         desk: Arc::clone(desk),
         hands,

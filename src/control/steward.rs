@@ -10,6 +10,7 @@
 
 use crate::clock;
 use crate::clock::Moment;
+use crate::control::hands::Hands;
 use crate::failover::{Change, Order, Policy, Preview, Record, Refusal, Why};
 use crate::metrics::{Metrics, Prerequisites};
 use crate::tasks;
@@ -126,6 +127,8 @@ pub struct Steward {
     bulletin: Arc<Bulletin>,
     policy: Arc<ArcSwap<Policy>>,
     orders: Arc<Mutex<Orders>>,
+    /// Who knows where the servers' files are.
+    hands: Option<Arc<Hands>>,
 }
 
 /// The last orders, oldest first.
@@ -238,7 +241,13 @@ impl Steward {
         bulletin: Arc<Bulletin>,
         policy: Arc<ArcSwap<Policy>>,
     ) -> Self {
-        Self { asks: Some(asks), bulletin, policy, orders: Arc::default() }
+        Self { asks: Some(asks), bulletin, policy, orders: Arc::default(), hands: None }
+    }
+
+    /// The same, which can say how a server is made a standby again.
+    #[must_use]
+    pub fn with_hands(self, hands: &Arc<Hands>) -> Self {
+        Self { hands: Some(Arc::clone(hands)), ..self }
     }
 
     /// The handle where there is no conductor, for this reason.
@@ -246,7 +255,7 @@ impl Steward {
         let bulletin = Arc::new(Bulletin::new(metrics));
         let broken = Some(Arc::from(why));
         bulletin.store(Progress { broken, ..Progress::default() });
-        Self { asks: None, bulletin, policy, orders: Arc::default() }
+        Self { asks: None, bulletin, policy, orders: Arc::default(), hands: None }
     }
 
     /// Tells what an order would do now.
@@ -320,6 +329,11 @@ impl Steward {
     /// What is put up now.
     pub fn progress(&self) -> Arc<Progress> {
         self.bulletin.load()
+    }
+
+    /// The commands that make this server a standby of that primary again, as far as is known.
+    pub fn rejoin(&self, server: &str, primary: &str) -> Vec<String> {
+        self.hands.as_ref().map_or_else(Vec::new, |hands| hands.rejoin(server, primary))
     }
 
     /// What the operator chose.

@@ -28,6 +28,7 @@ mod preview;
 mod promise;
 mod promote;
 mod record;
+mod rejoin;
 mod repair;
 mod situation;
 mod survey;
@@ -48,6 +49,7 @@ pub use promise::{Known, promise};
 pub use record::{
     Appointed, By, Change, Choice, Kind, Operation, Phase, Promise, Record, WeakPromise,
 };
+pub use rejoin::{Leader, Place, rejoin};
 pub use situation::{
     Arming, Fenced, Frozen, Gate, Missing, Order, Receiver, ServerView, Sight, Situation, Standing,
     Tags, Testimony,

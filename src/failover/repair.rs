@@ -4,8 +4,8 @@
 use crate::failover::choose::standbys;
 use crate::failover::promote::can_follow;
 use crate::failover::{
-    Act, By, Decision, Mode, Policy, Promise, Receiver, Record, ServerView, Situation, WeakPromise,
-    Why,
+    Act, By, Decision, Demotion, Mode, Policy, Promise, Receiver, Record, ServerView, Situation,
+    WeakPromise, Why,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
     }
     // Whoever is missing may be the very one who is to confirm the proof.
     let repairs: Vec<_> = repairs(situation, policy).collect();
-    let fences: Vec<_> = former_primaries(situation).collect();
+    let fences: Vec<_> = returned(situation, policy).collect();
     if !repairs.is_empty() {
         why = Why::Repairing;
     }
@@ -94,6 +94,23 @@ fn still_covers(recorded: &Promise, seen: &Promise) -> bool {
 /// What keeps former primaries from taking writes; the recorded one is not among them.
 pub(super) fn former_primaries<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = Act> + 'a {
     situation.others().filter_map(|server| former_primary(situation, server))
+}
+
+/// Former primaries that are back: fenced; or made to follow at once, where that may be done to
+/// them and they hold nothing that the primary has not. A fence would write to their log.
+fn returned<'a>(situation: &'a Situation<'_>, policy: &Policy) -> impl Iterator<Item = Act> + 'a {
+    let to = situation.primary().filter(|_| policy.demotion == Demotion::CrashRestart);
+    situation.others().filter_map(move |server| {
+        let fence = former_primary(situation, server)?;
+        let (Some(to), (timeline, flushed)) = (to, server.as_primary()?) else {
+            return Some(fence);
+        };
+        let fork = timeline.zip(to.history.as_ref()).and_then(|(own, known)| known.end_of(own));
+        if fork.is_some_and(|fork| flushed <= fork) {
+            return Some(Act::Demote { server: server.id, to: to.id });
+        }
+        Some(fence)
+    })
 }
 
 /// A server that still takes itself for the primary on a branch that was left by our doing, or

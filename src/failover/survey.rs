@@ -9,7 +9,7 @@
 
 use crate::auth::Secret;
 use crate::clock::Moment;
-use crate::failover::SyncNames;
+use crate::failover::{Place, SyncNames};
 use crate::pg::{Conninfo, Version};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,6 +31,8 @@ pub struct Survey {
     pub settings: Settings,
     /// How it receives the log, or would if it were a standby.
     pub upstream: Upstream,
+    /// Where its files are, and how it was started.
+    pub place: Place,
     /// Its slots for the log as it is; `None` where our user can't see them.
     pub slots: Option<Vec<Slot>>,
     /// What it is, and what goes with that.
@@ -365,6 +367,7 @@ pub(super) mod sample {
                 restore_command: Secret::new(String::new()),
                 slot: "".into(),
             },
+            place: Place::default(),
             slots: Some(Vec::new()),
             role,
             others: BTreeSet::new(),

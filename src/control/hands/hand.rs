@@ -9,7 +9,7 @@ use crate::control::hands::line::{Line, Stance, Standing};
 use crate::control::hands::notes::Notes;
 use crate::control::hands::{HandError, Reach, lock, questions, setting};
 use crate::control::link::Link;
-use crate::failover::{Instance, Survey};
+use crate::failover::{Instance, Right, Survey};
 use crate::pg::quote_literal;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
@@ -158,7 +158,13 @@ impl Hand {
         let answers = line.all(&questions::questions(version)).await?;
         let answered = clock::now();
         let taken = questions::Taken { asked, answered, version, own: self.instance, locked };
-        let survey = questions::read(&answers, &taken).ok_or(HandError::Answer("survey"))?;
+        let mut survey = questions::read(&answers, &taken).ok_or(HandError::Answer("survey"))?;
+        if survey.rights.have(Right::Superuser) {
+            // Nothing hangs on it but a hint: one that can't be read changes nothing.
+            let started = line.ask(questions::STARTED).await;
+            survey.place.started =
+                started.ok().and_then(|rows| setting::first(&rows).map(Arc::from));
+        }
         drop(line);
         let upstream = survey.upstream.clone();
         self.survey.store(Some(Arc::new(survey)));

@@ -30,6 +30,7 @@ pub use fence::Ending;
 pub use hand::Address;
 pub use promote::Promoted;
 
+use crate::auth::Secret;
 use crate::backend::{Login, Target};
 use crate::control::config::ControlConfig;
 use crate::control::hands::freeze::Lead;
@@ -37,8 +38,8 @@ use crate::control::hands::hand::{Bearing, Hand};
 use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
-    Fenced, Frozen, Gap, Instance, Mode, Onlooker, Policy, Promise, ServerView, Statement, Survey,
-    SurveyedRole, Upstream, WeakPromise, prerequisites,
+    Fenced, Frozen, Gap, Instance, Leader, Mode, Onlooker, Policy, Promise, ServerView, Statement,
+    Survey, SurveyedRole, Upstream, WeakPromise, prerequisites, rejoin,
 };
 use crate::net::TlsError;
 use crate::pg::{Conninfo, Lsn};
@@ -229,6 +230,23 @@ impl Hands {
         }
     }
 
+    /// The commands that make this server a standby of that one again, by the last surveys; none
+    /// where it was never surveyed.
+    pub fn rejoin(&self, server: &str, primary: &str) -> Vec<String> {
+        let named = |name: &str| self.hands.iter().find(|hand| &*hand.name == name);
+        let (Some(hand), Some(leader)) = (named(server), named(primary)) else { return Vec::new() };
+        let Some(survey) = hand.surveyed() else { return Vec::new() };
+        let others = self.hands.iter().filter(|other| &*other.name != server);
+        let pattern = others.filter_map(Hand::surveyed).find_map(|other| other.upstream.read());
+        let leader = Leader {
+            host: &leader.address.host,
+            port: leader.address.port,
+            user: leader.user(),
+            pattern: pattern.as_ref(),
+        };
+        rejoin(server, &survey, &leader)
+    }
+
     /// What a failover lacks, by the last surveys.
     pub fn gaps(&self, policy: &Policy, onlooker: Onlooker) -> Vec<Gap> {
         let surveys: Vec<_> = self.hands.iter().map(Hand::surveyed).collect();
@@ -288,7 +306,7 @@ impl Hands {
     /// from there.
     pub async fn repoint(&self, server: ServerId, to: ServerId) -> Result<(), HandError> {
         let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
-        let before = known(hand).await?;
+        let before = self.way_of(hand, upstream).await?;
         if !before.slot.is_empty() {
             upstream.ensure_slot(&before.slot, SLOT_MAX).await?;
         }
@@ -392,6 +410,19 @@ impl Hands {
 
     fn hand(&self, server: ServerId) -> Result<&Hand, HandError> {
         self.hands.get(server.index()).ok_or(HandError::NoSuchServer)
+    }
+
+    /// How a server received the log when it did last; one that never did, as another does.
+    async fn way_of(&self, hand: &Hand, to: &Hand) -> Result<Upstream, HandError> {
+        if let Some(own) = hand.notes.upstream().await? {
+            return Ok(own);
+        }
+        let link = self.link_of(hand, to).await?;
+        Ok(Upstream {
+            conninfo: Some(Secret::new(link.text())),
+            restore_command: Secret::new(String::new()),
+            slot: "".into(),
+        })
     }
 
     /// How a server that was never a standby would follow another: as that one follows others,

@@ -7,8 +7,8 @@ use crate::auth::Secret;
 use crate::clock::Moment;
 use crate::control::look::Row;
 use crate::failover::{
-    Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole, Switch,
-    SyncNames, Upstream,
+    Instance, Place, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole,
+    Switch, SyncNames, Upstream,
 };
 use crate::pg::Version;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,8 @@ const SETTINGS: &str = "SELECT s.name, s.reset_val FROM pg_catalog.pg_settings A
      'wal_receiver_status_interval', 'wal_retrieve_retry_interval', 'recovery_min_apply_delay', \
      'recovery_target_timeline', 'cluster_name', 'max_wal_senders', 'max_replication_slots', \
      'wal_keep_size', 'hot_standby', 'wal_log_hints', 'data_checksums', 'restart_after_crash', \
-     'allow_alter_system', 'primary_conninfo', 'restore_command', 'primary_slot_name')";
+     'allow_alter_system', 'primary_conninfo', 'restore_command', 'primary_slot_name', \
+     'data_directory', 'config_file')";
 
 /// Rights that every release knows.
 const RIGHTS: &str = "SELECT r.rolsuper, r.rolreplication, \
@@ -68,6 +69,9 @@ const WEAK_COMMITS: &str = "SELECT count(*) FROM pg_catalog.pg_db_role_setting A
      WHERE c IN ('synchronous_commit=off', 'synchronous_commit=local', \
      'synchronous_commit=remote_write')";
 
+/// The command line that started it; only a superuser may ask.
+pub(super) const STARTED: &str = "SELECT pg_catalog.pg_read_file('postmaster.opts')";
+
 /// What is asked of a server of this release, in this order.
 pub(super) fn questions(version: Version) -> Vec<&'static str> {
     let mut all = vec![SETTINGS, RIGHTS, SLOTS, ROLE, RECEIVERS, OTHERS, WEAK_COMMITS];
@@ -108,6 +112,7 @@ pub(super) fn read(answers: &[Vec<Row>], taken: &Taken) -> Option<Survey> {
         answered: taken.answered,
         version: taken.version,
         upstream: settings.upstream()?,
+        place: settings.place(),
         settings: settings.settings(text(weak.first()?, 0)?.parse().ok()?)?,
         slots: Some(slots.iter().filter_map(read_slot).collect()),
         role,
@@ -196,6 +201,11 @@ impl<'a> Values<'a> {
             restore_command: Secret::new(self.text("restore_command")?.to_owned()),
             slot: self.text("primary_slot_name")?.into(),
         })
+    }
+
+    fn place(&self) -> Place {
+        let known = |name: &str| self.text(name).filter(|text| !text.is_empty()).map(Arc::from);
+        Place { data: known("data_directory"), config: known("config_file"), started: None }
     }
 
     fn settings(&self, weak_commits: usize) -> Option<Settings> {

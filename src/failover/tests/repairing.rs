@@ -1,7 +1,7 @@
 //! While the primary is well: promises, lost standbys, former primaries.
 
 use super::*;
-use crate::failover::WeakPromise;
+use crate::failover::{Demotion, WeakPromise};
 
 const MANUAL: fn(&mut Scene) = |scene| scene.policy.mode = Mode::Manual;
 
@@ -169,6 +169,25 @@ fn a_former_primary_is_fenced_if_we_made_the_change() {
     assert_eq!(scene.clone().with(MANUAL).acts(), [Act::Fence(A)]);
     let theirs = scene.with(|scene| scene.record.changes = vec![change(By::Outside, "a", "b")]);
     assert_eq!(theirs.acts(), [], "another tool puts its own changes in order");
+}
+
+/// A fence would write to its log, and so make it diverge.
+#[test]
+fn a_former_primary_that_lacks_nothing_is_made_to_follow_where_it_may_be_restarted() {
+    let back = |flushed| {
+        let role = Standing::Primary { flushed: lsn(flushed) };
+        changed().see(A, answers(1, role)).with(|scene| {
+            scene.policy.demotion = Demotion::CrashRestart;
+        })
+    };
+    let demote = [Act::Demote { server: A, to: B }];
+    assert_eq!(back(END).acts(), demote);
+    assert_eq!(back(END - 1).acts(), demote);
+    assert_eq!(back(END + 1).acts(), [Act::Fence(A)], "it holds what the primary never will");
+    let unknown = back(END).with(|scene| scene.at(B).history = None);
+    assert_eq!(unknown.acts(), [Act::Fence(A)], "where the branch was left is not known");
+    let theirs = back(END).with(|scene| scene.record.changes = vec![change(By::Outside, "a", "b")]);
+    assert_eq!(theirs.acts(), []);
 }
 
 /// Two that were promoted from one branch give the next one the same number.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Writes that reach no standby are acknowledged; then the primary dies. What the writers were
 /// told, and where its log ended.
-fn dies_ahead_of_all(house: &House) -> (Book, Lsn) {
+pub fn dies_ahead_of_all(house: &House) -> (Book, Lsn) {
     let ledger = writing(house);
     for server in house.cluster.standbys() {
         server.sigstop_process("walreceiver");

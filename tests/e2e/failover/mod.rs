@@ -6,6 +6,7 @@ mod crowded;
 mod kills;
 mod losses;
 mod pauses;
+mod rejoining;
 mod restarts;
 mod switchovers;
 mod vetoes;

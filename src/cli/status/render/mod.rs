@@ -65,6 +65,7 @@ pub(super) fn render(report: &StatusReport, style: Style) -> String {
         lines.push(String::new());
         lines.extend(problems.iter().map(|line| style.fold(line, "    ")));
     }
+    lines.extend(rejoins(report));
     lines.push(String::new());
     lines.extend(foot(report).iter().map(|line| style.fold(line, "            ")));
     lines.push(String::new());
@@ -265,6 +266,17 @@ fn problem(server: &ServerReport, report: &StatusReport) -> Option<String> {
         State::Down => server.unseen.clone().unwrap_or_else(|| "does not answer".to_owned()),
     };
     Some(text)
+}
+
+/// What makes servers follow the primary again. Nothing of it is folded: it is to be copied.
+fn rejoins(report: &StatusReport) -> Vec<String> {
+    let lost = report.servers.iter().filter(|server| !server.rejoin.is_empty());
+    let told = |server: &ServerReport| {
+        let head = [String::new(), format!("  To make {} follow again, for a shell:", server.name)];
+        let commands = server.rejoin.iter().map(|command| format!("    {command}"));
+        head.into_iter().chain(commands).collect::<Vec<_>>()
+    };
+    lost.flat_map(told).collect()
 }
 
 /// How far a server is behind, beside the limits that it is past.

@@ -25,6 +25,7 @@ fn standby(name: &str, state: State) -> ServerReport {
         unseen: None,
         unseen_seconds: None,
         version: Some("17.6".to_owned()),
+        rejoin: Vec::new(),
     }
 }
 

@@ -1,0 +1,216 @@
+//! A former primary comes back: nobody is sent there before it follows, and it follows.
+
+use super::{asynchronous, await_armed, losses, new_primary, ordered, primaries, quorum};
+use crate::support::Blueprint;
+use crate::support::House;
+use crate::support::await_that;
+use pgsteer::sandbox::{Server, Shutdown, StatementLog};
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+/// Servers that log every statement: their logs are the witnesses.
+fn logging(blueprint: Blueprint) -> House {
+    blueprint.servers(|plan| plan.log(StatementLog::All)).build()
+}
+
+/// Clients that read and write all the while, each statement with a marker; none may fail.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Traffic {
+    fn open(house: &House, marker: &str) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        house.wire().run("CREATE TABLE IF NOT EXISTS visited (i int)");
+        let clients = (0..4).map(|_| {
+            let (stop, done, mut wire) = (Arc::clone(&stop), Arc::clone(&done), house.wire());
+            let marker = marker.to_owned();
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    wire.run(&format!("INSERT INTO visited VALUES (1) /* {marker} */"));
+                    wire.run(&format!("SELECT count(*) FROM visited /* {marker} */"));
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        });
+        let clients = clients.collect();
+        Self { stop, done, clients }
+    }
+
+    fn await_more(&self, more: usize) {
+        let goal = self.done.load(Ordering::SeqCst) + more;
+        await_that("clients are served", || self.done.load(Ordering::SeqCst) >= goal);
+    }
+
+    fn close(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.clients.into_iter().for_each(|client| client.join().unwrap());
+    }
+}
+
+/// Everything that the server logged, whoever started it.
+fn log(server: &Server) -> String {
+    let by_hand = std::fs::read(server.data().join("start.log")).unwrap_or_default();
+    server.log() + &String::from_utf8_lossy(&by_hand)
+}
+
+/// It streams, and reads are served there again.
+fn serves_again(house: &House, name: &str) {
+    await_that("it follows", || house.status_of(name)["state"] == "streaming");
+    assert_eq!(house.status_of(name)["reads"], true);
+    let traffic = Traffic::open(house, "again");
+    await_that("it gets reads again", || log(house.server(name)).contains("/* again */"));
+    traffic.close();
+    await_that("it has what was written", || {
+        let count = |server: &Server| server.value("SELECT count(*) FROM visited").unwrap();
+        count(house.server(name)) == count(new_primary(house))
+    });
+}
+
+/// By the server's own log, nothing of the clients was run there before it followed, and nothing
+/// that writes at all.
+fn followed_first(server: &Server) {
+    let log = log(server);
+    let follows = log.find("started streaming WAL from primary").expect("it never followed");
+    let before = &log[..follows];
+    assert!(!before.contains("visited"), "somebody was sent there before it followed:\n{before}");
+    assert!(!log.contains("INSERT INTO visited"), "a write was sent there:\n{log}");
+}
+
+/// A shell script, run as the user who runs the server.
+fn run_as_owner(server: &Server, script: &str) {
+    let owner = std::fs::metadata(server.data()).unwrap().uid();
+    let mut shell = if rustix::process::geteuid().as_raw() == owner {
+        Command::new("sh")
+    } else {
+        let mut shell = Command::new("setpriv");
+        let owner = owner.to_string();
+        shell.args(["--reuid", &owner, "--regid", &owner, "--clear-groups", "sh"]);
+        shell
+    };
+    let said = shell
+        .args(["-e", "-x", "-c", script])
+        .current_dir("/tmp")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = [said.stdout, said.stderr].concat();
+    eprintln!("{}", String::from_utf8_lossy(&text));
+    assert!(said.status.success(), "{script}");
+}
+
+/// The primary is stopped by its operator, and replaced.
+fn stopped_and_replaced(house: &House) {
+    await_armed(house, "quorum");
+    house.await_catalog();
+    house.server("primary").stop(Shutdown::Fast).unwrap();
+    await_that("it is replaced", || {
+        let status = house.status();
+        status["primary"].is_string()
+            && status["primary"] != house.server("primary").address()
+            && status["failover"]["phase"] == "stable"
+    });
+}
+
+#[test]
+fn a_stopped_primary_that_is_started_as_a_standby_follows_by_itself() {
+    let house = logging(quorum());
+    stopped_and_replaced(&house);
+    let traffic = Traffic::open(&house, "early");
+    let old = house.server("primary");
+    run_as_owner(old, &format!("touch {}/standby.signal", old.data().display()));
+
+    old.start().unwrap();
+    await_that("it follows", || house.status_of("primary")["state"] == "streaming");
+    traffic.await_more(50);
+    traffic.close();
+
+    followed_first(old);
+    serves_again(&house, "primary");
+}
+
+#[test]
+fn a_stopped_primary_that_is_started_as_a_primary_is_made_to_follow() {
+    let house = logging(quorum());
+    stopped_and_replaced(&house);
+    let traffic = Traffic::open(&house, "early");
+    let old = house.server("primary");
+
+    old.start().unwrap();
+    await_that("it follows", || house.status_of("primary")["state"] == "streaming");
+    traffic.await_more(50);
+    traffic.close();
+
+    assert_eq!(primaries(&house).len(), 1);
+    followed_first(old);
+    serves_again(&house, "primary");
+}
+
+/// With `wal_log_hints` it can be rewound.
+#[test]
+fn a_diverged_primary_is_fenced_and_rewound_by_the_commands_that_status_prints() {
+    diverges_and_rejoins("on", "pg_rewind");
+}
+
+#[test]
+fn a_diverged_primary_that_cannot_be_rewound_is_copied_by_the_commands_that_status_prints() {
+    diverges_and_rejoins("off", "pg_basebackup");
+}
+
+fn diverges_and_rejoins(hints: &str, program: &str) {
+    let house = logging(asynchronous().servers(|plan| plan.setting("wal_log_hints", hints)));
+    await_armed(&house, "asynchronous");
+    let _told = losses::dies_ahead_of_all(&house);
+    await_that("the standbys are told to stop receiving", || {
+        house.status()["failover"]["phase"] == "revoking"
+    });
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    house.cluster.standbys().iter().for_each(Server::sigcont);
+    await_that("an operator may accept the loss", || {
+        ordered(&house, &["failover", "--accept-loss", "any", "--yes"]).0 == Some(0)
+    });
+    let traffic = Traffic::open(&house, "early");
+    let old = house.server("primary");
+    let count = "SELECT count(*) FROM ledger";
+
+    old.start().unwrap();
+    await_that("it is cordoned", || house.status_of("primary")["state"] == "cordoned");
+    await_that("it is fenced", || {
+        old.value("SHOW synchronous_standby_names").is_ok_and(|names| names == "pgsteer_fence")
+    });
+    assert_eq!(old.value("SHOW default_transaction_read_only").unwrap(), "on");
+    let ahead: u64 = old.value(count).unwrap().parse().unwrap();
+    let here: u64 = new_primary(&house).value(count).unwrap().parse().unwrap();
+    assert!(ahead > here, "it has not diverged: {ahead}, {here}");
+    traffic.await_more(200);
+    assert_eq!(house.status_of("primary")["state"], "cordoned");
+
+    await_that("the way back is known", || {
+        house.status_of("primary")["rejoin"].as_array().is_some_and(|all| all.len() > 3)
+    });
+    let (_, json) = ordered(&house, &["status", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let mut servers = json["servers"].as_array().unwrap().iter();
+    let server = servers.find(|server| server["name"] == old.address()).unwrap();
+    let commands = server["rejoin"].as_array().unwrap().iter();
+    let commands: Vec<_> = commands.map(|line| line.as_str().unwrap().to_owned()).collect();
+    let (_, text) = ordered(&house, &["status"]);
+    let printed: Vec<_> = text.lines().map(str::trim).collect();
+    for command in &commands {
+        assert!(printed.contains(&command.as_str()), "{command} is not in\n{text}");
+    }
+    assert!(commands.join("\n").contains(program), "{commands:?}");
+    run_as_owner(old, &commands.join("\n"));
+    await_that("it follows", || house.status_of("primary")["state"] == "streaming");
+    traffic.await_more(50);
+    traffic.close();
+
+    followed_first(old);
+    serves_again(&house, "primary");
+    assert_eq!(old.value(count).unwrap(), new_primary(&house).value(count).unwrap());
+}
