@@ -176,6 +176,10 @@ pub(super) fn draining(
         return abort(situation, policy, refusal);
     }
     let busy = situation.gate.busy;
+    // One that was held up, as by a full disk, is not carried out when nobody expects it any more.
+    if busy == 0 && is_overdue(situation, policy) {
+        return abort(situation, policy, Refusal::StepTimedOut);
+    }
     if busy == 0 {
         let record = situation.record.in_phase(Phase::Revoking(operation.clone()));
         return Decision::act(Why::Handing, vec![Act::Write(Box::new(record))]);

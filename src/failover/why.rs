@@ -139,6 +139,10 @@ pub enum Refusal {
     },
     /// The chosen server was lost before it took over.
     ChosenLost(Arc<str>),
+    /// It could not be written down for this reason, and so was not begun.
+    NotRecorded(Arc<str>),
+    /// It is begun, and its next step could not be written down for this reason.
+    NotContinued(Arc<str>),
     /// It is begun, and waits for this: for a server that comes back, or for an order that allows
     /// more.
     Waits(Box<Why>),
@@ -229,6 +233,14 @@ impl fmt::Display for Refusal {
                  answer; nothing was changed"
             ),
             Self::ChosenLost(server) => write!(out, "{server} was lost before it took over"),
+            Self::NotRecorded(problem) => {
+                write!(out, "it could not be recorded, and was not begun: {problem}")
+            }
+            Self::NotContinued(problem) => write!(
+                out,
+                "it is begun, and its next step could not be recorded: {problem}; once it can be, \
+                 it goes on, or is called off if that takes too long: see `pgsteer status`"
+            ),
             Self::Waits(why) => write!(out, "it is begun, and waits: {why}"),
         }
     }

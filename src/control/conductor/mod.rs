@@ -7,7 +7,8 @@
 //! that counts on it is begun before it lies on the disk.
 //!
 //! Invariants:
-//! - The record is changed by compare-and-swap only, and before what it announces.
+//! - The record is changed by compare-and-swap only, and before what it announces. What can't be
+//!   recorded is not begun, and an order for it is refused and forgotten.
 //! - After a pause of this process, what was seen before it proves nobody's absence.
 //! - What is published follows the record: while a change is under way nobody takes writes.
 //!
@@ -48,6 +49,8 @@ const WITNESS_PACE: Duration = Duration::from_millis(20);
 const WITNESSES_FOR: Duration = Duration::from_secs(2);
 /// A tick that is later than this was a pause of ours.
 const PAUSE: Duration = Duration::from_millis(150);
+/// The pause after a record that could not be written: a full disk is not made better by haste.
+const WRITE_AGAIN: Duration = Duration::from_millis(250);
 /// Records that may be written in one round: a change takes four.
 const WRITES_MAX: usize = 8;
 
@@ -83,6 +86,8 @@ pub(crate) struct Conductor {
     promised: Option<(Promise, Moment)>,
     last_automatic: Option<Moment>,
     why: Option<Why>,
+    /// Why the last record could not be written, and when that was tried.
+    unwritten: Option<(Arc<str>, Moment)>,
     /// The primary does not answer, and the witnesses are asked.
     asking: bool,
 }
@@ -108,6 +113,7 @@ impl Conductor {
             promised: None,
             last_automatic: None,
             why: None,
+            unwritten: None,
             asking: false,
         }
     }
@@ -166,7 +172,13 @@ impl Conductor {
             let mut written = false;
             for act in decision.acts {
                 match act {
-                    Act::Write(next) => written = self.write(*next).await,
+                    Act::Write(next) => {
+                        written = self.write(*next).await;
+                        if !written {
+                            // What comes behind it counts on it.
+                            return;
+                        }
+                    }
                     Act::Answer(answer) => self.finish(answer),
                     Act::Freeze(_)
                     | Act::Unfreeze(_)
@@ -300,6 +312,12 @@ impl Conductor {
 
     /// Puts a record in the place of the last one; whether that is done.
     async fn write(&mut self, next: Record) -> bool {
+        if let Some((problem, at)) = self.unwritten.clone()
+            && clock::now().since(at) < WRITE_AGAIN
+        {
+            self.refuse_unwritten(problem);
+            return false;
+        }
         let expected = self.record.as_ref().map(|(_, revision)| *revision);
         let began = clock::now();
         let swapped = self.parts.store.swap(expected, &next).await;
@@ -312,19 +330,43 @@ impl Conductor {
         self.parts.metrics.failover.swapped(result, took);
         match swapped {
             Ok(revision) => {
+                self.unwritten = None;
                 self.take(next, revision);
                 true
             }
             Err(problem) => {
-                // Somebody else wrote, or the disk is full: look at what is there.
-                error!(event = "record_not_written", "{problem}");
-                self.broken(&problem.to_string());
-                if let Ok(Some((record, revision))) = self.parts.store.load().await {
-                    self.take(record, revision);
-                }
+                self.not_written(&problem.to_string()).await;
                 false
             }
         }
+    }
+
+    /// Somebody else wrote, or the disk is full: looks at what is there.
+    async fn not_written(&mut self, problem: &str) {
+        let is_new = self.unwritten.as_ref().is_none_or(|(before, _)| **before != *problem);
+        if is_new {
+            error!(event = "record_not_written", "{problem}");
+            self.broken(problem);
+        }
+        let problem: Arc<str> = problem.into();
+        self.unwritten = Some((Arc::clone(&problem), clock::now()));
+        if let Ok(Some((record, revision))) = self.parts.store.load().await
+            && self.record.as_ref().is_none_or(|(_, known)| *known != revision)
+        {
+            self.take(record, revision);
+        }
+        self.refuse_unwritten(problem);
+    }
+
+    /// An order that could not be written down is not kept: whoever gave it would not expect it
+    /// to be carried out once the disk has room again.
+    fn refuse_unwritten(&mut self, problem: Arc<str>) {
+        let refusal = if self.is_changing() {
+            Refusal::NotContinued(problem)
+        } else {
+            Refusal::NotRecorded(problem)
+        };
+        self.finish(Err(refusal));
     }
 
     /// This is the record from now on.

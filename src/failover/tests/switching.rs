@@ -123,6 +123,8 @@ fn transactions_get_their_time_to_end() {
     assert_eq!(undone(&overdue(draining(2))), Some(Refusal::DrainTimedOut { busy: 2 }));
     let record = draining(0).written().unwrap();
     assert_eq!(record.phase, Phase::Revoking(switchover()));
+    let held_up = undone(&overdue(draining(0)));
+    assert_eq!(held_up, Some(Refusal::StepTimedOut), "nobody expects it any more");
 }
 
 #[test]

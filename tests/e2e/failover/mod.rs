@@ -7,6 +7,7 @@ mod kills;
 mod losses;
 mod pauses;
 mod rejoining;
+mod records;
 mod restarts;
 mod switchovers;
 mod vetoes;

@@ -1,0 +1,123 @@
+//! What can't be written down is not done, is told, and is not done later behind anybody's back.
+
+use super::{await_armed, epoch, new_primary, ordered, quorum};
+use crate::support::House;
+use crate::support::await_that;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What an order exits with that was refused.
+const REFUSED: Option<i32> = Some(4);
+/// Many rounds of whoever decides, which takes one every tenth of a second.
+const ROUNDS: Duration = Duration::from_secs(2);
+
+/// Nothing can be written in the place of the record: its draft has the name of a directory. It
+/// holds also for the superuser of the machine.
+struct Obstacle(PathBuf);
+
+impl Obstacle {
+    fn put(house: &House) -> Self {
+        let dir = std::fs::read_dir(house.proxy.dir().join("state")).unwrap();
+        let mut paths = dir.map(|entry| entry.unwrap().path());
+        let record = paths.find(|path| path.extension().is_some_and(|kind| kind == "json"));
+        let draft = record.unwrap().with_extension("json.new");
+        std::fs::create_dir(&draft).unwrap();
+        Self(draft)
+    }
+
+    fn remove(self) {
+        std::fs::remove_dir(self.0).unwrap();
+    }
+}
+
+/// For many rounds nothing changes.
+fn nothing_comes_of_it(house: &House, before: u64) {
+    let began = pgsteer::clock::now();
+    while pgsteer::clock::now().since(began) < ROUNDS {
+        let status = house.status();
+        assert_eq!(status["failover"]["phase"], "stable", "{}", house.proxy.log());
+        assert_eq!(epoch(house), before, "it was carried out after all");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_switchover_that_cannot_be_recorded_is_refused_and_forgotten() {
+    let house = quorum().set("failover.mode", "manual").build();
+    await_that("it is known", || house.status()["failover"]["promise"] == "quorum");
+    let before = epoch(&house);
+
+    let obstacle = Obstacle::put(&house);
+    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+    assert_eq!(code, REFUSED, "{said}");
+    assert!(said.contains("could not be recorded") && said.contains("json.new"), "{said}");
+    house.wire().run("CREATE TABLE still_here ()");
+    obstacle.remove();
+    nothing_comes_of_it(&house, before);
+
+    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(house.status()["failover"]["unavailable"], serde_json::Value::Null);
+    let (_, history) = ordered(&house, &["history"]);
+    assert_eq!(history.lines().count(), 1, "{history}");
+}
+
+#[test]
+fn a_failover_that_cannot_be_recorded_is_refused_and_forgotten() {
+    let house = quorum().set("failover.mode", "manual").build();
+    await_that("it is known", || house.status()["failover"]["promise"] == "quorum");
+    let before = house.status()["failover"]["epoch"].clone();
+    house.server("primary").kill9().unwrap();
+    await_that("an operator is asked for", || {
+        house.status()["failover"]["why"].as_str().is_some_and(|why| why.contains("is dead"))
+    });
+
+    let obstacle = Obstacle::put(&house);
+    let (code, said) = ordered(&house, &["failover", "--yes"]);
+    assert_eq!(code, REFUSED, "{said}");
+    assert!(said.contains("could not be recorded"), "{said}");
+    obstacle.remove();
+    let began = pgsteer::clock::now();
+    while pgsteer::clock::now().since(began) < ROUNDS {
+        assert_eq!(house.status()["failover"]["epoch"], before, "it was carried out after all");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(house.cluster.standbys().iter().all(|server| server.is_standby().unwrap()));
+
+    let (code, said) = ordered(&house, &["failover", "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    house.wire().run("CREATE TABLE after_all ()");
+}
+
+/// The disk is full in the middle: the operator is told at once; once it can be written again, a
+/// switchover that is long overdue is called off.
+#[test]
+fn a_switchover_that_cannot_go_on_is_told_and_called_off_later() {
+    let house = quorum().set("failover.drain_timeout", "1s").build();
+    await_armed(&house, "quorum");
+    let mut inside = house.wire();
+    inside.run("CREATE TABLE kept (i int)");
+    inside.run("BEGIN");
+    inside.run("INSERT INTO kept VALUES (1)");
+
+    std::thread::scope(|scope| {
+        let order = scope.spawn(|| ordered(&house, &["switchover", "--yes"]));
+        await_that("it drains", || house.status()["failover"]["phase"] == "draining");
+        let obstacle = Obstacle::put(&house);
+        inside.run("COMMIT");
+        let held = scope.spawn(|| house.wire().run("INSERT INTO kept VALUES (2)"));
+        let (code, said) = order.join().unwrap();
+        assert_eq!(code, REFUSED, "{said}");
+        assert!(said.contains("could not be recorded"), "{said}");
+        // Long after it was to be done.
+        std::thread::sleep(Duration::from_secs(2));
+        obstacle.remove();
+        held.join().unwrap();
+    });
+
+    await_that("it is over", || house.status()["failover"]["phase"] == "stable");
+    assert_eq!(new_primary(&house).name(), "primary", "{}", house.proxy.log());
+    assert_eq!(house.server("primary").value("SELECT count(*) FROM kept").unwrap(), "2");
+    let failures = house.proxy.log().matches("record_not_written").count();
+    assert!(failures < 20, "the log is flooded: {failures} lines");
+}
