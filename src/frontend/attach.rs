@@ -79,11 +79,12 @@ impl Serving {
     }
 
     fn hold(&mut self, obtained: Obtained) -> Cancelled {
-        let Obtained { checkout, standing, proven, epoch, taken, at, waited: _ } = obtained;
+        let Obtained { mut checkout, standing, proven, epoch, taken, at, waited: _ } = obtained;
         let cancelled = self.session.cancel.attach(Arc::clone(&checkout.running));
         let reported = std::mem::take(&mut self.session.reported);
         let processes =
             Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
+        checkout.unnamed_there = UnnamedThere::No;
         let server = checkout.server();
         let mut exchange = Exchange::new(reported, self.client.shard.take_buffer(), processes);
         exchange.epoch = (standing == Standing::Primary).then_some(epoch);
@@ -103,7 +104,6 @@ impl Serving {
             left: Taint::None,
             reads: Reads::AsCarried,
             resets: Resets::default(),
-            unnamed_there: UnnamedThere::No,
             strays: Vec::new(),
             renamed: Vec::new(),
             pins: Pins::default(),

@@ -11,7 +11,7 @@ use crate::frontend::state::Resets;
 use crate::metrics::{QueryKind, ServedBy, TransactionOutcome};
 use crate::pool::Checkout;
 use crate::route::Need;
-use crate::session::{End, Executes, Renamed, UnnamedThere};
+use crate::session::{End, Executes, Renamed};
 use crate::sql::Effects;
 use crate::topology::{Epoch, ServerId, Signals};
 use crate::wire::frame::TxStatus;
@@ -51,8 +51,6 @@ pub struct Attached {
     pub reads: Reads,
     /// Settings that went back to the session's start.
     pub resets: Resets,
-    /// Whether the client's unnamed statement is here.
-    pub unnamed_there: UnnamedThere,
     /// Client names that must be taken off the backend again.
     pub strays: Vec<Box<[u8]>>,
     /// Names of statements that the group gave another meaning.

@@ -74,7 +74,7 @@ pub(super) async fn greet(
     mut random: impl FnMut() -> i32,
 ) -> Result<Serving, (Client, No)> {
     let LoggedIn { stream, user, database, settings, .. } = login;
-    let mut client = Client::new(Rc::clone(&shard), stream);
+    let client = Client::new(Rc::clone(&shard), stream);
     let cancel = shard.shared.cancels.enter(None, &mut random);
     let startup = Arc::new(Settings::from_startup(&settings));
     let wishes = Wishes { role: RoleWish::Auto, consistency: shard.live().routing.consistency };
@@ -120,14 +120,7 @@ pub(super) async fn greet(
     if let Err(no) = serving.settle_in(&mut random).await {
         return Err((serving.client, no));
     }
-    client = serving.client;
-    let (pid, secret) = (serving.session.cancel.pid, serving.session.cancel.secret);
-    for (name, value) in serving.session.reported.visible() {
-        message::write_parameter_status(client.out(), name.as_bytes(), value.as_bytes());
-    }
-    message::write_key_data(client.out(), pid, &secret.to_be_bytes());
-    message::write_ready(client.out(), TxStatus::Idle);
-    serving.client = client;
+    serving.tell();
     Ok(serving)
 }
 
@@ -138,6 +131,19 @@ fn arrive(shard: &Shard) -> Presence {
 }
 
 impl Serving {
+    /// Tells the client all that it is told at its login.
+    fn tell(&mut self) {
+        let Self { client, session, attached, .. } = self;
+        // A session that keeps its backend has lent it what it knows.
+        let reported = attached.as_ref().map_or(&session.reported, |held| &held.exchange.reported);
+        for (name, value) in reported.visible() {
+            message::write_parameter_status(client.out(), name.as_bytes(), value.as_bytes());
+        }
+        let (pid, secret) = (session.cancel.pid, session.cancel.secret);
+        message::write_key_data(client.out(), pid, &secret.to_be_bytes());
+        message::write_ready(client.out(), TxStatus::Idle);
+    }
+
     /// What a session needs before its client is told that it is ready.
     async fn settle_in(&mut self, random: &mut impl FnMut() -> i32) -> Result<(), No> {
         self.learn_parameters().await?;

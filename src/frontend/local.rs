@@ -157,7 +157,8 @@ fn answer_batch(
         return Answer::Elsewhere;
     }
     let mut unnamed_there = UnnamedThere::No;
-    let there = attached.map_or(&mut unnamed_there, |attached| &mut attached.unnamed_there);
+    let there =
+        attached.map_or(&mut unnamed_there, |attached| &mut attached.checkout.unnamed_there);
     compose(client, session, group, (there, status), &mut examine)
 }
 

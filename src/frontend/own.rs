@@ -6,7 +6,7 @@
 use crate::frontend::params::{Cause, Reported};
 use crate::pg::SqlState;
 use crate::pool::Conn;
-use crate::session::Disposition;
+use crate::session::{Disposition, UnnamedThere};
 use crate::wire::frame;
 use crate::wire::message;
 use std::time::Duration;
@@ -55,6 +55,8 @@ async fn exchange(
     sql: &str,
     reported: &mut Reported,
 ) -> Result<Answer, Unanswered> {
+    // Each `Query` destroys the unnamed statement.
+    conn.unnamed_there = UnnamedThere::No;
     let mut bytes = Vec::with_capacity(sql.len() + 16);
     message::write_query(&mut bytes, sql);
     conn.backend.stream.write_all(&bytes).await.map_err(|_| Unanswered)?;

@@ -60,7 +60,6 @@ impl Serving {
                     attached.status = TxStatus::Failed;
                 }
                 attached.segment = Segment::Closed;
-                attached.unnamed_there = UnnamedThere::No;
             }
             End::Flush | End::Cut { .. } => {
                 return Err(Stop::Refuse(No::Protocol(
@@ -76,7 +75,7 @@ impl Serving {
 fn fail_transaction(attached: &mut Attached, sql: &str) {
     attached.exchange.replies.expect(Expect::OwnFailure);
     attached.exchange.shown = Shown::Yes;
-    attached.unnamed_there = UnnamedThere::No;
+    attached.checkout.unnamed_there = UnnamedThere::No;
     attached.sent = None;
     message::write_query(&mut attached.exchange.to_server, sql);
 }

@@ -411,7 +411,7 @@ fn build(
     let mut builder = Builder {
         names: &mut session.names,
         unnamed: &mut session.unnamed,
-        unnamed_there: &mut attached.unnamed_there,
+        unnamed_there: &mut conn.unnamed_there,
         held: &mut conn.held,
         library: &shard.shared.library,
         reading: match reading {

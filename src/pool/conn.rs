@@ -4,7 +4,7 @@ use super::shared::Slot;
 use crate::backend::{Backend, Detached, Target};
 use crate::clock::Moment;
 use crate::metrics::Holder;
-use crate::session::{Held, SharedSettings};
+use crate::session::{Held, SharedSettings, UnnamedThere};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +28,8 @@ pub struct Conn {
     pub partial: Vec<u8>,
     /// When it came free last.
     pub rested_at: Moment,
+    /// Whether the unnamed statement of the session that holds it is here.
+    pub unnamed_there: UnnamedThere,
     /// Counts the statements that it holds.
     holder: Holder,
     slot: Slot,
@@ -96,6 +98,7 @@ impl Conn {
             running: Arc::new(running),
             partial: Vec::new(),
             rested_at,
+            unnamed_there: UnnamedThere::No,
             holder,
             slot,
         })
@@ -118,7 +121,7 @@ impl Conn {
 
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
     pub fn detach(self: Box<Self>) -> Result<Moved, Slot> {
-        let Self { backend, carried, held, running, partial: _, rested_at, holder, slot } = *self;
+        let Self { backend, carried, held, running, rested_at, holder, slot, .. } = *self;
         match backend.detach() {
             Ok(backend) => Ok(Moved { backend, running, carried, held, rested_at, holder, slot }),
             Err(_) => Err(slot),
@@ -136,9 +139,18 @@ impl Moved {
         }
         match backend.attach() {
             Ok(backend) => {
-                let partial = Vec::new();
-                let conn =
-                    Conn { backend, carried, held, running, partial, rested_at, holder, slot };
+                let (partial, unnamed_there) = (Vec::new(), UnnamedThere::No);
+                let conn = Conn {
+                    backend,
+                    carried,
+                    held,
+                    running,
+                    partial,
+                    rested_at,
+                    unnamed_there,
+                    holder,
+                    slot,
+                };
                 Ok(Box::new(conn))
             }
             Err(_) => Err(slot),

@@ -191,3 +191,21 @@ async fn a_statement_whose_result_changed_can_be_prepared_anew() {
     assert_eq!(fresh.tags(), "1tTZ", "{:?}", fresh.error());
     assert_eq!(run(&mut other, "fresh").await.rows()[0].len(), 3);
 }
+
+/// What is asked of the backend in between destroys its unnamed statement, and the client is not
+/// to notice: `\gdesc` of psql prepares in one group and describes in the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_unnamed_statement_outlives_what_pgsteer_asks() {
+    for mode in ["session", "transaction"] {
+        let house = Blueprint::new().set("pool.mode", mode).build();
+        let mut client = Raw::enter(&house).await;
+        // In either mode the session stays, and is asked for what it left.
+        client.query("PREPARE given AS SELECT 1 AS first").await;
+        let parsed = client.batch(&[parse("", "EXECUTE given")]).await;
+        assert_eq!(parsed.tags(), "1Z", "{mode}");
+        let described = client.batch(&[describe("")]).await;
+        assert_eq!(described.tags(), "tTZ", "{mode}");
+        let executed = client.batch(&[bind("", &[]), execute()]).await;
+        assert_eq!(executed.value(), "1", "{mode}");
+    }
+}

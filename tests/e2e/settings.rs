@@ -97,3 +97,25 @@ async fn a_prepared_constant_is_read_in_its_own_sessions_time_zone() {
     let run = [parse("again", &sql), bind("again", &[]), execute()];
     assert_eq!(tokyo.batch(&run).await.value(), *in_tokyo);
 }
+
+/// What a client is told at its login is what the server itself would tell it, its own startup
+/// settings included, in either mode.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_is_told_what_the_server_would_tell() {
+    for mode in ["session", "transaction"] {
+        let house = house(mode);
+        let login = [
+            ("user", "postgres"),
+            ("database", "postgres"),
+            ("DateStyle", "Postgres, MDY"),
+            ("application_name", "mine"),
+        ];
+        let direct = house.server("primary").address().parse().unwrap();
+        let mut expected = Raw::connect(direct, &login).await.unwrap().params;
+        let told = Raw::connect(house.proxy.address(), &login).await.unwrap().params;
+        // It would tell of the server, and a session is on several.
+        expected.remove("in_hot_standby");
+        assert_eq!(told, expected, "{mode}");
+        assert_eq!(told["DateStyle"], "Postgres, MDY", "{mode}");
+    }
+}
