@@ -7,6 +7,7 @@
 mod confirmed;
 mod floors;
 mod held;
+mod reads;
 mod rows;
 mod state;
 
@@ -52,7 +53,10 @@ impl Scene {
             .set("routing.hold_max", "50s")
             .set("pool.size", &size.to_string())
             .set("limits.shards", "1")
-            .servers(|plan| plan.setting("wal_retrieve_retry_interval", "100ms"))
+            .servers(|plan| {
+                let plan = plan.setting("wal_retrieve_retry_interval", "100ms");
+                plan.setting("max_prepared_transactions", "10")
+            })
             .toml(&toml)
             .build();
         // No unique index: what is done twice must be seen.
