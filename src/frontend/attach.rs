@@ -36,11 +36,12 @@ impl Serving {
                 Err(Unobtained::No(no)) => return Ok(Found::Nothing(no)),
                 Err(Unobtained::Gone) => return Err(Stop::Gone),
             };
-            if settle::carries(&self.client, &self.session, &obtained) {
+            if settle::is_ready(&self.client, &self.session, plan, &obtained) {
                 return self.hold_wanted(obtained).await;
             }
             let thread = self.session.seat.thread();
-            let bringing = settle::bring_settings(&mut self.client, &mut self.session, obtained);
+            let bringing =
+                settle::bring_settings(&mut self.client, &mut self.session, plan, obtained);
             match thread.unless_cut(bringing).await {
                 // The settings took a round trip, and the primary may have changed meanwhile.
                 Ok(Ok(obtained)) if self.has_ended(&obtained) => {}

@@ -131,10 +131,9 @@ pub(super) fn sql(user: &str, custom: &BTreeSet<Box<str>>) -> String {
          WHERE pg_catalog.current_setting('role') <> 'none' \
          UNION ALL SELECT 'pin', 'advisory', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
          WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
-         UNION ALL SELECT 'pin', 'temporary', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_class \
-         WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR EXISTS (SELECT FROM \
-         pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()) OR EXISTS \
-         (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
+         UNION ALL SELECT 'pin', 'temporary', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_depend \
+         WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+         AND refobjid = pg_catalog.pg_my_temp_schema()) \
          UNION ALL SELECT 'pin', 'listen', channel FROM \
          pg_catalog.pg_listening_channels() AS channel \
          UNION ALL SELECT 'pin', 'cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors \

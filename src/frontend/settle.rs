@@ -9,7 +9,7 @@ use crate::frontend::client::Client;
 use crate::frontend::obtain::Obtained;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
-use crate::frontend::plan::Taint;
+use crate::frontend::plan::{Plan, Taint};
 use crate::frontend::probe;
 use crate::frontend::probe::Pin;
 use crate::frontend::serve::Stop;
@@ -17,6 +17,7 @@ use crate::frontend::state::{Serving, Session};
 use crate::pg::{SqlState, quote_identifier};
 use crate::pool::{Conn, Mode, Policy, Reset};
 use crate::session::{Account, Settings, same};
+use crate::sql::Effects;
 use std::sync::Arc;
 
 /// Why a backend could not be given the session's settings.
@@ -28,24 +29,40 @@ pub(super) enum NotBrought {
     Broken,
 }
 
-/// Whether a backend carries the session's settings already, or is taken as it is.
-pub(super) fn carries(client: &Client, session: &Session, obtained: &Obtained) -> bool {
-    same(&session.settings, &obtained.checkout.carried) || reset_of(client) == Reset::Off
+/// Whether a backend can be used for this plan as it is: it carries the session's settings, and
+/// nobody asks what its last user drew from a sequence.
+pub(super) fn is_ready(
+    client: &Client,
+    session: &Session,
+    plan: &Plan,
+    obtained: &Obtained,
+) -> bool {
+    let same = same(&session.settings, &obtained.checkout.carried);
+    same && !plan.effects.any(Effects::SEQUENCE) || reset_of(client) == Reset::Off
 }
 
-/// Brings the session's settings to a backend that carries others.
+/// Brings the session's settings to a backend that carries others, and takes from it what must
+/// not be told.
 ///
 /// Nothing of the client's is sent before the server has agreed: a statement must not run under
 /// another's settings.
 pub(super) async fn bring_settings(
     client: &mut Client,
     session: &mut Session,
+    plan: &Plan,
     mut obtained: Obtained,
 ) -> Result<Obtained, NotBrought> {
-    if carries(client, session, &obtained) {
+    if is_ready(client, session, plan, &obtained) {
         return Ok(obtained);
     }
     let conn = &mut *obtained.checkout;
+    if plan.effects.any(Effects::SEQUENCE) {
+        // Else the session would be told what another one drew.
+        let forgotten = own::run(conn, "DISCARD SEQUENCES", &mut session.reported).await;
+        if forgotten.map_err(|_| NotBrought::Broken)?.error.is_some() {
+            return Err(NotBrought::Broken);
+        }
+    }
     let Some(sql) = session.settings.difference_from(&conn.carried) else { return Ok(obtained) };
     let answer = own::run(conn, &sql, &mut session.reported).await;
     let answer = answer.map_err(|_| NotBrought::Broken)?;

@@ -80,6 +80,8 @@ effects! {
     NOTIFY = 28, "notify";
     /// The text was not understood: it may do anything.
     UNKNOWN = 29, "unknown";
+    /// `currval`, `lastval`: what the session drew from a sequence last.
+    SEQUENCE = 30, "state of a sequence";
 }
 
 impl Effects {

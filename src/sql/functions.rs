@@ -162,6 +162,7 @@ pub(super) fn effects(name: &str) -> Effects {
         || (name.starts_with("pg_create_") && name.ends_with("_slot"));
     match name {
         "pg_notify" => Effects::NOTIFY,
+        "currval" | "lastval" => Effects::SEQUENCE,
         _ if lasting => Effects::LASTING,
         _ => Effects::NONE,
     }

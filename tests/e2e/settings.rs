@@ -119,3 +119,48 @@ async fn a_login_is_told_what_the_server_would_tell() {
         assert_eq!(told["DateStyle"], "Postgres, MDY", "{mode}");
     }
 }
+
+/// What one session drew from a sequence is not told to the next; within a transaction, or a text,
+/// it is told as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_drew_from_a_sequence_is_not_told() {
+    let house = house("transaction");
+    let (mut one, mut two) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    one.query("CREATE SEQUENCE s").await;
+    assert_eq!(one.value("SELECT nextval('s')").await, "1");
+    for sql in ["SELECT currval('s')", "SELECT lastval()"] {
+        assert_eq!(two.query(sql).await.code().as_deref(), Some("55000"), "{sql}");
+        let prepared = [parse("", sql), bind("", &[]), execute()];
+        assert_eq!(two.batch(&prepared).await.code().as_deref(), Some("55000"), "{sql}");
+    }
+    one.query("BEGIN").await;
+    assert_eq!(one.value("SELECT nextval('s')").await, "2");
+    assert_eq!(one.value("SELECT currval('s')").await, "2");
+    one.query("COMMIT").await;
+    let both = two.query("SELECT nextval('s'); SELECT lastval()").await;
+    assert_eq!(both.rows(), [[Some("3".to_owned())], [Some("3".to_owned())]]);
+}
+
+/// Whatever is in the temporary schema keeps its session, and is seen by nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn temporary_objects_of_any_kind_stay_with_their_session() {
+    let made = [
+        "CREATE STATISTICS pg_temp.mine ON a, b FROM data",
+        "CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TYPE pg_temp.mine AS ENUM ('x')",
+        "CREATE TEXT SEARCH DICTIONARY pg_temp.mine (template = simple)",
+        "CREATE OPERATOR pg_temp.=== (leftarg = int, rightarg = int, function = int4eq)",
+    ];
+    let house = Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", "2").build();
+    let mut other = Raw::enter(&house).await;
+    other.query("CREATE TABLE data (a int, b int)").await;
+    for sql in made {
+        let mut maker = Raw::enter(&house).await;
+        assert_eq!(maker.query(sql).await.code(), None, "{sql}");
+        let pid = maker.value("SELECT pg_backend_pid()").await;
+        let theirs = other.value("SELECT pg_backend_pid()").await;
+        assert_ne!(pid, theirs, "{sql}: its backend is its own");
+        assert_eq!(maker.value("SELECT pg_backend_pid()").await, pid, "{sql}");
+        maker.leave().await;
+    }
+}
