@@ -195,6 +195,16 @@ impl Serving {
             carried
         };
         let leaves = mode == Mode::Transaction && attached.pins.is_empty();
+        if !leaves && let Some(sql) = self.session.settings.difference_from(&conn.carried) {
+            // A RESET goes back to what the client gave at its login, which the server was told
+            // behind it.
+            let answer = own::run(conn, &sql, reported).await?;
+            if answer.error.is_some() {
+                return Err(own::Unanswered);
+            }
+            self.client.out().extend_from_slice(&answer.for_client);
+            conn.carried = Arc::clone(&self.session.settings);
+        }
         if leaves && attached.left == Taint::Hidden {
             // Code that is not in the text may have set what no probe lists.
             // To the client its settings are what they were; they follow it to the next backend.

@@ -164,3 +164,28 @@ async fn temporary_objects_of_any_kind_stay_with_their_session() {
         maker.leave().await;
     }
 }
+
+/// `RESET` goes back to what the client gave at its login, also where the session keeps its
+/// backend.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_goes_back_to_the_login() {
+    for (mode, pin) in [("session", ""), ("transaction", ""), ("transaction", "LISTEN here")] {
+        let house = house(mode);
+        let login = [
+            ("user", "postgres"),
+            ("database", "postgres"),
+            ("DateStyle", "German"),
+            ("options", "-c work_mem=7MB"),
+        ];
+        let mut client = Raw::connect(house.proxy.address(), &login).await.unwrap();
+        client.query(pin).await;
+        for reset in ["RESET datestyle; RESET work_mem", "RESET ALL", "DISCARD ALL"] {
+            client.query("SET datestyle = 'SQL, MDY'").await;
+            client.query("SET work_mem = '9MB'").await;
+            client.query(reset).await;
+            assert_eq!(client.value("SHOW work_mem").await, "7MB", "{mode} {pin} {reset}");
+            assert_eq!(client.value("SHOW datestyle").await, "German, DMY", "{mode} {pin} {reset}");
+            assert_eq!(client.params["DateStyle"], "German, DMY", "{mode} {pin} {reset}");
+        }
+    }
+}
