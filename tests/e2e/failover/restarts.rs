@@ -65,12 +65,22 @@ fn two_at_once(house: &House, (names, stop): (&[&str], &AtomicBool)) -> Vec<Stri
     found
 }
 
+/// Ends the looking around, also when the test panics: else it would hang instead of failing.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Starts pgsteer again, and waits until nothing is under way any more. These are the servers that
 /// can be asked all the while.
 fn restarted(house: &House, awake: &[&str], meanwhile: impl FnOnce(&House)) {
     let stop = AtomicBool::new(false);
     let found = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| two_at_once(house, (awake, &stop)));
+        let until_the_end = Stop(&stop);
         std::thread::sleep(ABSENT);
         house.proxy.start().unwrap();
         house.proxy.await_ready().unwrap();
@@ -79,7 +89,7 @@ fn restarted(house: &House, awake: &[&str], meanwhile: impl FnOnce(&House)) {
             let status = house.status();
             status["primary"].is_string() && status["failover"]["phase"] == "stable"
         });
-        stop.store(true, Ordering::SeqCst);
+        drop(until_the_end);
         watcher.join().unwrap()
     });
     assert_eq!(found, [""; 0], "two servers took writes at once\n{}", house.proxy.log());
