@@ -15,7 +15,7 @@ use crate::clock;
 use crate::clock::Moment;
 use crate::control::hands::HandError;
 use crate::control::hands::line::Line;
-use crate::control::hands::setting::first;
+use crate::control::hands::setting::{RELOAD, first};
 use crate::control::look::Row;
 use std::time::Duration;
 use tracing::warn;
@@ -63,7 +63,9 @@ impl Way {
                 event = "resumed",
                 "replay was paused, and is resumed: it keeps from failing over"
             );
-            line.ask(RESUME).await?;
+            // Before PostgreSQL 14 a paused replay sleeps for a second at a time; a signal wakes
+            // it.
+            line.all(&[RESUME, RELOAD]).await?;
         }
         Ok(Self { due: clock::now() + PATIENCE })
     }
