@@ -66,6 +66,8 @@ pub enum Lack {
     Right(Right),
     /// `allow_alter_system` is off.
     Unalterable,
+    /// `restore_command` is set, and the release takes it in at a start only.
+    FixedArchive,
     /// `hot_standby` is off: a standby could not be asked.
     NotHot,
     /// It can't be rewound after it diverged.
@@ -248,6 +250,7 @@ impl Lack {
             Self::Ungrantable => "only a superuser can change settings before PostgreSQL 15",
             Self::Right(right) => right.needed_for(),
             Self::Unalterable => "a standby is frozen by ALTER SYSTEM",
+            Self::FixedArchive => "a standby with a second source of the log can't be frozen",
             Self::NotHot => "a standby that takes no connections can be neither asked nor promoted",
             Self::NotRewindable => {
                 "after a failover this server, once ahead, must be copied anew instead of rewound"
@@ -290,6 +293,9 @@ impl fmt::Display for Lack {
             Self::Ungrantable => out.write_str("the control user is no superuser, on this release"),
             Self::Right(right) => out.write_str(right.missing()),
             Self::Unalterable => out.write_str("allow_alter_system is off"),
+            Self::FixedArchive => out.write_str(
+                "it has a restore_command, which before PostgreSQL 14 needs a restart to change",
+            ),
             Self::NotHot => out.write_str("hot_standby is off"),
             Self::NotRewindable => out.write_str("neither data checksums nor wal_log_hints are on"),
             Self::FewSenders { has, needs } => {

@@ -33,9 +33,6 @@ const RETRY: &str = "100ms";
 /// Connections of ours that take a walsender: to look, and to act.
 const OUR_SENDERS: u32 = 2;
 
-/// The first release in which what is needed can be granted.
-const GRANTS: u32 = 15;
-
 /// Everything that is lacking, on the servers in their order. `user` is the control user.
 #[must_use]
 pub fn prerequisites(
@@ -132,7 +129,7 @@ impl<'a> Set<'a> {
     }
 
     fn of_rights(&self, name: &Arc<str>, survey: &Survey) -> Vec<Gap> {
-        if survey.version.major() < GRANTS && !survey.rights.have(Right::Superuser) {
+        if !survey.version.grants_settings() && !survey.rights.have(Right::Superuser) {
             let user = quote_identifier(self.user);
             let remedy = Remedy::Advice(format!("ALTER ROLE {user} SUPERUSER, or PostgreSQL 15"));
             return vec![blocks(name, Lack::Ungrantable, remedy)];
@@ -182,6 +179,12 @@ impl<'a> Set<'a> {
         if !on(Switch::Alterable) {
             let set = advice("set allow_alter_system = on in postgresql.conf, and reload");
             gaps.push(blocks(name, Lack::Unalterable, set));
+        }
+        let archive = !survey.upstream.restore_command.reveal().is_empty();
+        if archive && !survey.version.reloads_restore_command() {
+            let choose =
+                advice("take it out and restart it, with slots or wal_keep_size in its place");
+            gaps.push(blocks(name, Lack::FixedArchive, choose));
         }
         if !on(Switch::HotStandby) {
             gaps.push(blocks(name, Lack::NotHot, restart(&[set("hot_standby", "on")])));
@@ -516,7 +519,7 @@ mod tests {
     /// What is changed, how bad that is, what is said, and what helps.
     type Case = (fn(&mut Survey), Weight, &'static str, &'static str);
 
-    const OF_A_STANDBY: [Case; 9] = [
+    const OF_A_STANDBY: [Case; 10] = [
         (
             |s| s.settings.retry_interval = Duration::from_secs(5),
             Weight::Blocks,
@@ -571,7 +574,18 @@ mod tests {
             "db1: allow_alter_system is off",
             "allow_alter_system = on",
         ),
+        (
+            |s| archived(s, Version(130_023)),
+            Weight::Blocks,
+            "db1: it has a restore_command, which before PostgreSQL 14 needs a restart to change",
+            "take it out and restart it",
+        ),
     ];
+
+    fn archived(survey: &mut Survey, version: Version) {
+        survey.version = version;
+        survey.upstream.restore_command = Secret::new("cp /archive/%f %p".to_owned());
+    }
 
     #[test]
     fn what_a_standby_lacks_is_named() {
@@ -584,6 +598,8 @@ mod tests {
             "db1: its link may be silent for 30s; at most 300ms is allowed",
             "|| ' options=''-c wal_sender_timeout=400ms''') \\gexec",
         );
+        let newer = Set3::new().but(1, |s| archived(s, Version(140_000)));
+        assert_eq!(newer.gaps(), [], "it is taken away while it runs");
         let broken = Set3::new().but(1, |s| receives(s, "host"));
         assert!(broken.lacks(&Lack::BrokenLink));
     }

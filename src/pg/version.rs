@@ -14,6 +14,20 @@ impl Version {
     pub const fn major(self) -> u32 {
         self.0 / 10_000
     }
+
+    /// Whether rights on settings, and on checkpoints, can be granted.
+    ///
+    /// Source: release notes of PostgreSQL 15, E.1.3.1.
+    pub const fn grants_settings(self) -> bool {
+        self.major() >= 15
+    }
+
+    /// Whether a change of `restore_command` takes effect without a restart.
+    ///
+    /// Source: release notes of PostgreSQL 14, E.1.3.1.
+    pub const fn reloads_restore_command(self) -> bool {
+        self.major() >= 14
+    }
 }
 
 impl fmt::Display for Version {

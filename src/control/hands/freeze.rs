@@ -10,6 +10,9 @@
 //! "nothing is left to apply" tells how much lies there; when one is started, all of that has
 //! been applied, so from then on the greater of the two positions is the end.
 //!
+//! Before PostgreSQL 14 `restore_command` is what it was at the start of the server. A standby that
+//! has one there can't be cut off, and is left as it is.
+//!
 //! Source: `WaitForWALToBecomeAvailable` in `access/transam/xlogrecovery.c` and
 //! `RequestXLogStreaming` in `replication/walreceiverfuncs.c` of PostgreSQL.
 
@@ -22,7 +25,7 @@ use crate::control::hands::setting::{Change, RELOAD};
 use crate::control::hands::way::Way;
 use crate::control::look::Row;
 use crate::failover::{Frozen, Upstream};
-use crate::pg::{Conninfo, Lsn, Timeline};
+use crate::pg::{Conninfo, Lsn, Timeline, Version};
 use crate::topology::Role;
 use std::time::Duration;
 
@@ -56,6 +59,16 @@ const NUDGE: Duration = Duration::from_millis(50);
 pub(super) async fn upstream(line: &mut Line<'_>) -> Result<(Role, Upstream), HandError> {
     let rows = line.ask(UPSTREAM).await?;
     read_upstream(&rows).ok_or(HandError::Answer("settings"))
+}
+
+/// Whether a standby of this release can be cut off at all: asked before anything is noted or
+/// changed.
+pub(super) fn is_possible(version: Version, now: &Upstream) -> Result<(), HandError> {
+    if version.reloads_restore_command() || now.restore_command.reveal().is_empty() {
+        Ok(())
+    } else {
+        Err(HandError::Unfit("before PostgreSQL 14 its restore_command needs a restart to change"))
+    }
 }
 
 /// Cuts a standby off; what undoes it must be durable by now.

@@ -285,6 +285,7 @@ impl Hands {
         if role == Role::Primary {
             return Err(HandError::IsA(role));
         }
+        freeze::is_possible(line.version(), &now)?;
         hand.notes.will_cut(&now).await?;
         let frozen = freeze::freeze(&mut line, &now).await;
         hand.survey_soon();

@@ -35,16 +35,13 @@ const RIGHTS: &str = "SELECT r.rolsuper, r.rolreplication, \
      pg_catalog.has_function_privilege('pg_catalog.pg_wal_replay_resume()', 'EXECUTE') \
      FROM pg_catalog.pg_roles AS r WHERE r.rolname = CURRENT_USER";
 
-/// Rights that releases from [`PARAMETER_RIGHTS`] on know.
+/// Rights that newer releases know ([`Version::grants_settings`]).
 const NEWER_RIGHTS: &str = "SELECT \
      pg_catalog.has_parameter_privilege('primary_conninfo', 'ALTER SYSTEM'), \
      pg_catalog.has_parameter_privilege('restore_command', 'ALTER SYSTEM'), \
      pg_catalog.has_parameter_privilege('synchronous_standby_names', 'ALTER SYSTEM'), \
      pg_catalog.has_parameter_privilege('default_transaction_read_only', 'ALTER SYSTEM'), \
      pg_catalog.pg_has_role('pg_checkpoint', 'USAGE')";
-
-/// The first release in which settings and checkpoints can be granted.
-const PARAMETER_RIGHTS: u32 = 15;
 
 const SLOTS: &str = "SELECT s.slot_name, s.active, s.restart_lsn IS NOT NULL \
      FROM pg_catalog.pg_replication_slots AS s WHERE s.slot_type = 'physical'";
@@ -75,7 +72,7 @@ pub(super) const STARTED: &str = "SELECT pg_catalog.pg_read_file('postmaster.opt
 /// What is asked of a server of this release, in this order.
 pub(super) fn questions(version: Version) -> Vec<&'static str> {
     let mut all = vec![SETTINGS, RIGHTS, SLOTS, ROLE, RECEIVERS, OTHERS, WEAK_COMMITS];
-    if version.major() >= PARAMETER_RIGHTS {
+    if version.grants_settings() {
         all.push(NEWER_RIGHTS);
     }
     all

@@ -54,6 +54,9 @@ fn the_slot_that_a_standby_receives_through_is_made_first() {
 fn the_archive_comes_back_when_the_new_branch_is_followed() {
     let plan = Plan::new().setting("restore_command", "false");
     let grip = Grip::on(&plan);
+    if !grip.server(FIRST).version().reloads_restore_command() {
+        return a_standby_keeps_its_archive_and_is_not_frozen(&grip);
+    }
     for standby in [FIRST, SECOND] {
         grip.wait(grip.hands.freeze(standby)).unwrap();
     }
@@ -72,6 +75,36 @@ fn the_archive_comes_back_when_the_new_branch_is_followed() {
         grip.hands.survey_soon(FIRST);
         grip.hands.survey_soon(SECOND);
         archive(FIRST) == "false" && archive(SECOND) == "false"
+    });
+}
+
+/// What holds instead before PostgreSQL 14: nothing is begun, it is said beforehand, and what helps
+/// does.
+fn a_standby_keeps_its_archive_and_is_not_frozen(grip: &Grip) {
+    let server = grip.server(FIRST);
+    let (before, policy) = (conninfo(server), Policy::default());
+    let told = || grip.hands.lacking(&policy).iter().any(|gap| gap.contains("a restore_command"));
+    assert!(told(), "{:?}", grip.hands.lacking(&policy));
+
+    let frozen = grip.wait(grip.hands.freeze(FIRST));
+
+    assert!(
+        matches!(&frozen, Err(HandError::Unfit(why)) if why.contains("restore_command")),
+        "{frozen:?}"
+    );
+    assert_eq!((streams(server), conninfo(server)), (true, before));
+    let set = "SELECT count(*) FROM pg_file_settings WHERE name = 'restore_command' \
+               AND sourcefile LIKE '%postgresql.auto.conf'";
+    assert_eq!(server.value(set).unwrap(), "0");
+    for server in grip.cluster.servers() {
+        server.set("restore_command", "").unwrap();
+        server.restart().unwrap();
+    }
+    await_that("nothing keeps it from being frozen", || {
+        for id in [PRIMARY, FIRST, SECOND] {
+            grip.hands.survey_soon(id);
+        }
+        !told() && grip.wait(grip.hands.freeze(FIRST)).is_ok()
     });
 }
 

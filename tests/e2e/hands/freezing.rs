@@ -71,7 +71,9 @@ fn what_undoes_a_freeze_is_stored_to_the_letter_before_it() {
     server
         .rows(&format!("ALTER SYSTEM SET primary_conninfo = {}", pgsteer::pg::quote_literal(&odd)))
         .unwrap();
-    server.set("restore_command", "false %f %p").unwrap();
+    // Where an archive can't be taken away, a standby that has one is not frozen at all.
+    let archive = if server.version().reloads_restore_command() { "false %f %p" } else { "" };
+    server.set("restore_command", archive).unwrap();
     await_that("it streams", || streams(server) && conninfo(server) == odd);
 
     grip.wait(grip.hands.freeze(FIRST)).unwrap();
@@ -79,7 +81,7 @@ fn what_undoes_a_freeze_is_stored_to_the_letter_before_it() {
     assert_eq!(server.value("SHOW restore_command").unwrap(), "");
     let note: Note = grip.wait(grip.store.note(server.name())).unwrap().unwrap();
     assert_eq!(note.get("primary_conninfo"), Some(&*odd));
-    assert_eq!(note.get("restore_command"), Some("false %f %p"));
+    assert_eq!(note.get("restore_command"), Some(archive));
 
     // A survey of the frozen standby notes nothing over it, and neither does freezing again.
     grip.survey(FIRST);
@@ -90,7 +92,7 @@ fn what_undoes_a_freeze_is_stored_to_the_letter_before_it() {
     let heir = hands(&grip.cluster, SUPERUSER, Instance(2), &grip.store);
     grip.wait(heir.unfreeze(FIRST)).unwrap();
     assert_eq!(conninfo(server), odd);
-    assert_eq!(server.value("SHOW restore_command").unwrap(), "false %f %p");
+    assert_eq!(server.value("SHOW restore_command").unwrap(), archive);
     await_that("it streams again", || streams(server));
 }
 
