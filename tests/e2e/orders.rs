@@ -81,6 +81,8 @@ fn an_operator_hands_over_and_sees_it_in_the_history() {
     let (code, out, _) = pgsteer(&house, &["history"]);
     assert_eq!((code, out.lines().count()), (0, 2), "{out}");
     assert!(out.lines().all(|line| line.contains("switchover") && line.contains("by operator")));
+    // What the new primary promises is not known before its settings were seen.
+    await_promise(&house, "quorum");
     let (_, status, _) = pgsteer(&house, &["status"]);
     assert!(status.contains("  Failover  manual; quorum: 1 of "), "{status}");
     assert!(status.contains("  Last      ") && status.contains("loss: none"), "{status}");

@@ -25,16 +25,23 @@ enum Try {
     Promote,
 }
 
-/// A cluster with a role that has all of this.
+/// A cluster with a role that has all of this which its release knows.
 fn granted() -> Cluster {
-    let plan = Plan::new()
-        .setting("synchronous_standby_names", QUORUM)
-        .setting("restore_command", "false");
+    let plan = Plan::new().setting("synchronous_standby_names", QUORUM);
     let cluster = cluster(&plan);
+    let version = cluster.primary().version();
     cluster.primary().rows(ROLE).unwrap();
     cluster.primary().rows("CREATE ROLE app LOGIN").unwrap();
-    for (grant, _) in GRANTS {
+    let newer = |grant: &str| grant.starts_with("ALTER SYSTEM") || grant == "pg_checkpoint";
+    for (grant, _) in GRANTS.iter().filter(|(grant, _)| version.grants_settings() || !newer(grant))
+    {
         cluster.primary().rows(&format!("GRANT {grant} TO pgsteer")).unwrap();
+    }
+    if version.grants_settings() {
+        for server in cluster.servers() {
+            server.set("restore_command", "false").unwrap();
+            server.await_value("SHOW restore_command", "false", "restoring").unwrap();
+        }
     }
     cluster.primary().rows("SELECT pg_create_physical_replication_slot('two')").unwrap();
     cluster.await_replay().unwrap();
@@ -45,21 +52,29 @@ fn granted() -> Cluster {
 #[test]
 fn the_grants_are_enough_for_everything_but_a_demotion() {
     let grip = Grip::over(granted(), "pgsteer");
+    let granted = grip.server(PRIMARY).version().grants_settings();
+    if !granted {
+        // Before PostgreSQL 15 no grants are enough (`each_grant_is_needed`); this is.
+        grip.server(PRIMARY).rows("ALTER ROLE pgsteer SUPERUSER").unwrap();
+        grip.cluster.await_replay().unwrap();
+    }
 
     grip.wait(grip.hands.prove(PRIMARY)).unwrap();
     grip.wait(grip.hands.checkpoint(PRIMARY)).unwrap();
     let frozen = grip.wait(grip.hands.freeze(FIRST)).unwrap();
     assert!(frozen.at.is_valid());
     grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
-    // The superuser's own sessions stay, and are told of.
+    // A superuser's sessions stay unless we are one, and are told of.
     let superuser = Writer::of(grip.server(PRIMARY));
     let fenced = grip.wait(grip.hands.fence(PRIMARY, &[])).unwrap();
-    assert_eq!(fenced.foreign, 1);
+    assert_eq!(fenced.foreign, usize::from(granted));
     drop(superuser);
     grip.wait(grip.hands.unfence(PRIMARY)).unwrap();
-    let demoted = grip.wait(grip.hands.demote(PRIMARY, FIRST));
-    assert!(matches!(demoted, Err(HandError::Unfit(_))), "{demoted:?}");
-    assert!(!grip.server(PRIMARY).data().join("standby.signal").exists());
+    if granted {
+        let demoted = grip.wait(grip.hands.demote(PRIMARY, FIRST));
+        assert!(matches!(demoted, Err(HandError::Unfit(_))), "{demoted:?}");
+        assert!(!grip.server(PRIMARY).data().join("standby.signal").exists());
+    }
 
     for standby in [FIRST, SECOND] {
         grip.wait(grip.hands.freeze(standby)).unwrap();
@@ -75,6 +90,9 @@ fn the_grants_are_enough_for_everything_but_a_demotion() {
 fn each_grant_is_needed() {
     let grip = Grip::over(granted(), "pgsteer");
     let standby = grip.server(FIRST);
+    if !standby.version().grants_settings() {
+        return no_grants_are_enough(&grip);
+    }
     for (grant, act) in GRANTS {
         grip.server(PRIMARY).rows(&format!("REVOKE {grant} FROM pgsteer")).unwrap();
         grip.cluster.await_replay().unwrap();
@@ -100,4 +118,26 @@ fn each_grant_is_needed() {
         grip.cluster.await_replay().unwrap();
     }
     assert!(standby.is_standby().unwrap());
+}
+
+/// What holds instead before PostgreSQL 15: it is said beforehand, and nothing is done by halves.
+fn no_grants_are_enough(grip: &Grip) {
+    let (primary, standby) = (grip.server(PRIMARY), grip.server(FIRST));
+    let before = conninfo(standby);
+    let lacking = grip.hands.lacking(&Policy::default());
+    assert!(lacking.iter().any(|gap| gap.contains("is no superuser, on this release")));
+
+    let refused = [
+        grip.wait(grip.hands.freeze(FIRST)).map(drop),
+        grip.wait(grip.hands.fence(PRIMARY, &[])).map(drop),
+        grip.wait(grip.hands.checkpoint(PRIMARY)),
+    ];
+
+    for outcome in refused {
+        let Err(HandError::Refused(error)) = &outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.code.to_string(), "42501", "{error}");
+    }
+    assert_eq!((streams(standby), conninfo(standby)), (true, before));
+    assert_eq!(primary.value("SHOW synchronous_standby_names").unwrap(), QUORUM);
+    assert_eq!(primary.value("SHOW default_transaction_read_only").unwrap(), "off");
 }

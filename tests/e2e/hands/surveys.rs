@@ -51,22 +51,19 @@ fn a_survey_says_what_failover_must_know() {
 fn a_second_receiver_of_the_same_name_makes_the_set_asynchronous() {
     let grip = Grip::on(&Plan::new().setting("synchronous_standby_names", QUORUM));
     assert!(matches!(grip.hands.promise("primary"), Some(Promise::Quorum { .. })));
-    let port = grip.server(PRIMARY).port().to_string();
-    let dir = grip.cluster.workshop("stranger").unwrap();
-    let bin = "/usr/lib/postgresql/15/bin/pg_receivewal";
-    let mut stranger = std::process::Command::new(bin)
-        .env("PGAPPNAME", "standby1")
-        .args(["-h", "127.0.0.1", "-p", &port, "-U", SUPERUSER, "-D"])
-        .arg(dir)
-        .spawn()
-        .unwrap();
+    let primary = grip.server(PRIMARY);
+    let login = [("user", SUPERUSER), ("replication", "true"), ("application_name", "standby1")];
+    let mut stranger = Wire::log_in_with(primary.address().parse().unwrap(), &login).unwrap();
+    let end = primary.value("SELECT pg_current_wal_flush_lsn()").unwrap();
+    let mut query = Vec::new();
+    message::write_query(&mut query, &format!("START_REPLICATION PHYSICAL {end}"));
+    stranger.send(&query).unwrap();
+    assert_eq!(stranger.message().unwrap()[0], b'W', "it receives");
     await_that("it is seen", || {
         grip.survey(PRIMARY);
         let shared = WeakPromise::SharedName("standby1".into());
         grip.hands.promise("primary") == Some(Promise::Asynchronous(shared))
     });
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
 }
 
 /// What our reader of the list takes, PostgreSQL takes, and the other way round.
