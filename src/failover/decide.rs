@@ -5,7 +5,7 @@ use crate::failover::promote::promoting;
 use crate::failover::repair::former_primaries;
 use crate::failover::{
     Act, Arming, By, Choice, Decision, Kind, MaxLoss, Mode, Operation, Order, Phase, Policy,
-    Refusal, ServerView, Sight, Situation, Verdict, Why, planned, repair, verdict,
+    Receiver, Refusal, ServerView, Sight, Situation, Verdict, Why, planned, repair, verdict,
 };
 use std::sync::Arc;
 
@@ -266,7 +266,13 @@ pub(super) fn abort(situation: &Situation<'_>, policy: &Policy, refusal: Refusal
     if fenced.is_some() && verdict(situation, policy) == Verdict::Unsure {
         return Decision::wait(why);
     }
-    let frozen = standbys(situation).filter(|server| server.frozen.is_some());
+    // A process before this one may have frozen whoever hears from nobody.
+    let loose = |server: &&ServerView| {
+        let idle = matches!(server.as_standby(), Some((_, _, Receiver::Idle)));
+        let other = server.name != situation.record.primary.server;
+        server.frozen.is_some() || (idle && other)
+    };
+    let frozen = standbys(situation).filter(loose);
     let mut acts: Vec<_> = frozen.map(|server| Act::Unfreeze(server.id)).collect();
     acts.push(Act::Write(Box::new(situation.record.in_phase(Phase::Stable))));
     acts.push(Act::Answer(Err(refusal)));

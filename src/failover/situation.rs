@@ -89,8 +89,7 @@ pub struct ServerView {
     /// that would undo it, whatever comes of that.
     pub frozen: Option<Frozen>,
     /// It is a primary that takes no writes now, by our doing, or a standby that would take none
-    /// if it were promoted; also where a process before this one did it, and it was found so. Not
-    /// any more from the moment on at which it is begun to undo that.
+    /// if it were promoted; also where a process before this one did it, and it was found so.
     pub fenced: Option<Fenced>,
     /// What the operator, or its settings, say of it.
     pub tags: Tags,

@@ -4,7 +4,7 @@
 //! doing it again.
 
 use crate::clock::Moment;
-use crate::failover::{Act, Fenced, Frozen, Receiver, ServerView};
+use crate::failover::{Act, Fenced, Frozen, Receiver, ServerView, Sight};
 use crate::topology::ServerId;
 use std::time::Duration;
 
@@ -55,6 +55,10 @@ impl Memory {
         let Some(server) = self.servers.get_mut(view.id.index()) else { return };
         let asked = view.answer().map(|answer| answer.at);
         let newer = |since: Moment| asked.is_some_and(|at| at > since);
+        if matches!(view.sight, Sight::Missing(_)) {
+            // If it restarted, it may hold less for certain than it did.
+            server.frozen = None;
+        }
         if let Some((frozen, since)) = server.frozen {
             let follows = matches!(view.as_standby(), Some((_, _, Receiver::Streams { .. })));
             if newer(since) && (follows || view.as_primary().is_some()) {
@@ -85,10 +89,15 @@ impl Memory {
         server.flying.is_none() && !resting && !fresh
     }
 
-    /// An act is under way.
+    /// An act is under way. A standby that is being given its upstream back may confirm a commit
+    /// any moment: it does not count as frozen from here on, whatever comes of the act.
     pub(super) fn begin(&mut self, act: &Act) {
-        if let Some(server) = act.server().and_then(|id| self.servers.get_mut(id.index())) {
-            server.flying = Some(act.clone());
+        let Some(server) = act.server().and_then(|id| self.servers.get_mut(id.index())) else {
+            return;
+        };
+        server.flying = Some(act.clone());
+        if matches!(act, Act::Unfreeze(_) | Act::Repoint { .. } | Act::Promote(_)) {
+            server.frozen = None;
         }
     }
 
@@ -108,19 +117,9 @@ impl Memory {
         match (act, done) {
             (Act::Freeze(_), Done::Frozen(frozen)) => server.frozen = Some((frozen, now)),
             (Act::Fence(_), Done::Fenced(fenced)) => server.fenced = Some((fenced, now)),
-            (Act::Unfreeze(_) | Act::Repoint { .. }, _) => server.frozen = None,
+            // Until then it takes no writes.
             (Act::Unfence(_), _) => server.fenced = None,
-            (
-                Act::Write(_)
-                | Act::Freeze(_)
-                | Act::Fence(_)
-                | Act::Promote(_)
-                | Act::Prove(_)
-                | Act::Demote { .. }
-                | Act::Checkpoint(_)
-                | Act::Answer(_),
-                _,
-            ) => {}
+            (_, Done::Frozen(_) | Done::Fenced(_) | Done::Plain) => {}
         }
     }
 
@@ -130,5 +129,93 @@ impl Memory {
             server.frozen = None;
             server.fenced = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::{Missing, Standing, Tags, Testimony};
+    use crate::pg::{Lsn, SystemId, Timeline};
+    use std::sync::Arc;
+
+    const B: ServerId = ServerId(1);
+    const FREEZE: Act = Act::Freeze(B);
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_nanos(millis * 1_000_000)
+    }
+
+    fn standby(millis: u64, receiver: Receiver) -> Sight {
+        let held = Lsn(10);
+        Sight::Answers(Testimony {
+            at: at(millis),
+            system: SystemId(7),
+            timeline: Some(Timeline(1)),
+            role: Standing::Standby { received: held, replayed: held, receiver },
+        })
+    }
+
+    /// `b` was frozen at 100 ms.
+    fn frozen() -> Memory {
+        let mut memory = Memory::new(2);
+        memory.begin(&FREEZE);
+        let held = Frozen { at: Lsn(10), timeline: Timeline(1) };
+        memory.end(&FREEZE, Some(Done::Frozen(held)), at(100));
+        memory
+    }
+
+    fn is_frozen(memory: &mut Memory, sight: Sight) -> bool {
+        let (history, frozen, fenced, tags) = (None, None, None, Tags::default());
+        let name = Arc::from("b");
+        let keepalive = true;
+        let mut view = ServerView { id: B, name, sight, history, frozen, fenced, tags, keepalive };
+        memory.complete(&mut view);
+        view.frozen.is_some()
+    }
+
+    #[test]
+    fn a_standby_that_is_being_freed_does_not_count_as_frozen() {
+        assert!(is_frozen(&mut frozen(), standby(200, Receiver::Idle)));
+        for act in [Act::Unfreeze(B), Act::Repoint { server: B, to: ServerId(0) }, Act::Promote(B)]
+        {
+            let mut memory = frozen();
+            memory.begin(&act);
+            assert!(!is_frozen(&mut memory, standby(200, Receiver::Idle)), "{act:?}");
+            memory.end(&act, None, at(300));
+            assert!(!is_frozen(&mut memory, standby(400, Receiver::Idle)), "{act:?} failed");
+        }
+    }
+
+    #[test]
+    fn a_standby_that_streams_since_is_frozen_no_more() {
+        let streams = Receiver::Streams { from: None, heard: Duration::ZERO };
+        assert!(is_frozen(&mut frozen(), standby(50, streams)), "it was asked before");
+        assert!(!is_frozen(&mut frozen(), standby(200, streams)));
+    }
+
+    #[test]
+    fn a_standby_that_was_away_is_frozen_again() {
+        let mut memory = frozen();
+        let gone = Missing { since: at(150), gone: 1, restarting: false, silent: None };
+        assert!(!is_frozen(&mut memory, Sight::Missing(gone)));
+        assert!(!is_frozen(&mut memory, standby(300, Receiver::Idle)));
+    }
+
+    #[test]
+    fn a_fenced_primary_is_fenced_until_it_was_freed() {
+        let mut memory = Memory::new(2);
+        let fence = Act::Fence(B);
+        memory.begin(&fence);
+        let held = Fenced { end: Lsn(10), foreign: 0 };
+        memory.end(&fence, Some(Done::Fenced(held)), at(100));
+        let unfence = Act::Unfence(B);
+        memory.begin(&unfence);
+        assert!(memory.servers[1].fenced.is_some());
+        memory.end(&unfence, None, at(200));
+        assert!(memory.servers[1].fenced.is_some(), "it failed");
+        memory.begin(&unfence);
+        memory.end(&unfence, Some(Done::Plain), at(300));
+        assert!(memory.servers[1].fenced.is_none());
     }
 }

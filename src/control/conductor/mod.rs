@@ -28,7 +28,7 @@ use crate::control::fold::Fold;
 use crate::control::hands::Hands;
 use crate::control::steward::{Ask, Bulletin, Progress};
 use crate::failover::{
-    Act, Arming, Gate, Order, Phase, Policy, Promise, Record, Refusal, ServerView, Sight,
+    Act, Arming, Fenced, Gate, Order, Phase, Policy, Promise, Record, Refusal, ServerView, Sight,
     Situation, Why, decide, preview,
 };
 use crate::metrics::{Metrics, SwapResult};
@@ -217,8 +217,19 @@ impl Conductor {
             view.tags.priority = *priority;
             self.memory.complete(view);
             self.parts.hands.complete(view, &record.primary.server, fresh);
+            self.recall(view, record);
         }
         views
+    }
+
+    /// A fence outlives the process that put it up. While one is handing over it is put up anew:
+    /// who was ended by it, and where the log then ended, only the act can tell.
+    fn recall(&self, view: &mut ServerView, record: &Record) {
+        let Some((_, flushed)) = view.as_primary() else { return };
+        let anew = matches!(record.phase, Phase::Revoking(_));
+        if view.fenced.is_none() && !anew && self.parts.hands.is_fenced(view.id) {
+            view.fenced = Some(Fenced { end: flushed, foreign: 0 });
+        }
     }
 
     /// Has the standbys looked at while the primary was lost a moment ago: whether it was.

@@ -277,6 +277,13 @@ impl Hands {
         view.keepalive = keepalive.is_some_and(|every| every * 2 <= fresh);
     }
 
+    /// Whether a primary was found fenced, by this process or one before it.
+    pub fn is_fenced(&self, server: ServerId) -> bool {
+        self.survey(server).is_some_and(|survey| {
+            matches!(survey.role, SurveyedRole::Primary { .. }) && survey.settings.is_fenced()
+        })
+    }
+
     /// Cuts a standby off from its upstream; returns up to where it holds the log.
     pub async fn freeze(&self, server: ServerId) -> Result<Frozen, HandError> {
         let hand = self.hand(server)?;

@@ -40,10 +40,16 @@ fn everybody_gets_back_what_he_had() {
         undo.collect::<Vec<_>>()
     };
     assert_eq!(unfrozen(&back()), [Act::Unfreeze(B), Act::Unfreeze(C)]);
+    let forgotten = |scene: Scene| scene.with(|scene| scene.at(C).frozen = None);
+    let restarted = forgotten(back());
     assert_eq!(
-        unfrozen(&back().see(C, follows(A)).with(|s| s.at(C).frozen = None)),
-        [Act::Unfreeze(B)]
+        unfrozen(&restarted),
+        [Act::Unfreeze(B), Act::Unfreeze(C)],
+        "frozen before a restart"
     );
+    assert_eq!(unfrozen(&forgotten(back().see(C, follows(A)))), [Act::Unfreeze(B)]);
+    let demoted = back().see(A, idle(END)).order(Order::Abort);
+    assert_eq!(unfrozen(&demoted), [Act::Unfreeze(B), Act::Unfreeze(C)], "it followed nobody");
 }
 
 #[test]
