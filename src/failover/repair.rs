@@ -4,8 +4,8 @@
 use crate::failover::choose::standbys;
 use crate::failover::promote::can_follow;
 use crate::failover::{
-    Act, By, Decision, Demotion, Mode, Policy, Promise, Receiver, Record, ServerView, Situation,
-    WeakPromise, Why,
+    Act, By, Change, Decision, Demotion, Mode, Policy, Promise, Receiver, Record, ServerView,
+    Situation, WeakPromise, Why,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -159,16 +159,20 @@ fn stays(situation: &Situation<'_>, server: &ServerView, primary: &ServerView) -
     }
 }
 
-/// Whether its upstream is our business: in `manual` only where a change of ours left it behind.
+/// Whether its upstream is our business: in `manual` only where it may be our doing that it hears
+/// from nobody. A change of ours left it behind, or dropped it; or an attempt that was called off
+/// since froze it, and it did not answer when the others were freed.
 fn is_ours(situation: &Situation<'_>, policy: &Policy, server: &ServerView) -> bool {
     match policy.mode {
         Mode::Off => false,
         Mode::Auto => true,
         Mode::Manual => {
-            let recorded = &situation.record.primary;
-            let changed = situation.record.changes.last().is_some_and(|c| c.by != By::Outside);
+            let record = situation.record;
             let seen = server.answer().and_then(|answer| answer.timeline);
-            changed && seen.is_some_and(|timeline| timeline < recorded.timeline)
+            let left = seen.is_some_and(|timeline| timeline < record.primary.timeline);
+            let last = record.changes.last().filter(|change| change.by != By::Outside);
+            let dropped = |last: &Change| last.from.as_ref() == Some(&server.name);
+            record.epoch > record.primary.epoch || last.is_some_and(|last| left || dropped(last))
         }
     }
 }

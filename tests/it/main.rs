@@ -12,6 +12,7 @@ mod classify;
 mod cli;
 mod config;
 mod session;
+mod simulation;
 mod store;
 mod tidy;
 mod timelines;
