@@ -153,7 +153,8 @@ fn stays(situation: &Situation<'_>, server: &ServerView, primary: &ServerView) -
             // Behind another standby it is as good as behind the primary, unless its word counts
             // for the quorum.
             let relayed = standbys(situation).any(|other| other.id == from);
-            relayed && !situation.record.promise.counts(&server.name)
+            let seen = situation.promise.is_some_and(|(seen, _)| seen.counts(&server.name));
+            relayed && !seen && !situation.record.promise.counts(&server.name)
         }
         Receiver::Streams { .. } | Receiver::Hidden => true,
     }

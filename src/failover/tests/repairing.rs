@@ -223,3 +223,17 @@ fn a_primary_of_another_system_is_left_alone() {
     let other = Sight::Answers(Testimony { at: ms(NOW), system: THEIRS, timeline, role });
     assert_eq!(changed().see(A, other).acts(), []);
 }
+
+#[test]
+fn behind_another_standby_is_well_unless_its_word_counts_or_will() {
+    let relayed = scene().see(C, standby(END, streams(B, 1)));
+    assert_eq!(relayed.acts(), [Act::Repoint { server: C, to: A }], "it is to confirm commits");
+    let loose = |scene: Scene| {
+        scene.with(|scene| scene.record.promise = Promise::Asynchronous(WeakPromise::NotSeen))
+    };
+    assert_eq!(loose(relayed.clone()).acts(), []);
+    // The proof of the new promise waits for it, too.
+    let both = quorum(1, &["b", "c"]);
+    let promised = loose(relayed).with(|scene| scene.promise = Some((both, ms(NOW - 5_000))));
+    assert_eq!(promised.acts(), [Act::Prove(A), Act::Repoint { server: C, to: A }]);
+}
