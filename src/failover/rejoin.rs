@@ -108,7 +108,14 @@ fn take_over(survey: &Survey, started: &Started<'_>, (data, source): (&str, &str
 }
 
 /// Its configuration, if that is not among its data.
+///
+/// `pg_rewind` wants it to recover a server that crashed, which this one is not: it was stopped. It
+/// takes it since PostgreSQL 15.
 fn outside(survey: &Survey) -> Option<&str> {
+    const TAKES_IT: u32 = 15;
+    if survey.version.major() < TAKES_IT {
+        return None;
+    }
     let (data, config) = (survey.place.data.as_deref()?, survey.place.config.as_deref()?);
     let among = config.strip_prefix(data).is_some_and(|rest| rest.starts_with('/'));
     (!among).then_some(config)
@@ -202,6 +209,7 @@ fn shell(word: &str) -> String {
 mod tests {
     use super::*;
     use crate::failover::survey::sample;
+    use crate::pg::Version;
 
     fn place() -> Place {
         Place {
@@ -270,6 +278,11 @@ mod tests {
         assert!(unlogged.contains("mv '/srv/pg data' '/srv/pg data'.lost"), "{unlogged}");
         let outside = told(|survey| survey.place.config = Some("/etc/pg/main.conf".into()), None);
         assert!(outside.join("\n").contains(" --config-file=/etc/pg/main.conf"), "{outside:?}");
+        let older = |survey: &mut Survey| {
+            survey.version = Version(140_023);
+            survey.place.config = Some("/etc/pg/main.conf".into());
+        };
+        assert!(!told(older, None).join("\n").contains("--config-file"));
         let slot = told(|survey| survey.upstream.slot = "s0".into(), None);
         assert!(slot[1].contains("pg_create_physical_replication_slot"), "{slot:?}");
         let own = "host=x user=u application_name=me password=secret sslpassword=secret";
