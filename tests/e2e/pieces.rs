@@ -85,8 +85,9 @@ async fn what_follows_a_rollback_in_its_batch_is_in_doubt() {
     terminate(&house, "primary", "doubted");
     let answer = client.ready().await;
     assert_eq!(answer.code().as_deref(), Some("08007"), "40001 would have it run again");
-    // A ROLLBACK alone is none of that.
+    // A ROLLBACK alone is none of that. With nothing but a read in it, the transaction would go on.
     client.query("BEGIN").await;
+    client.query("INSERT INTO t VALUES (2)").await;
     client.send(&query("SELECT pg_sleep(60) /* known */")).await;
     terminate(&house, "primary", "known");
     assert_eq!(client.ready().await.code().as_deref(), Some("40001"));

@@ -213,7 +213,8 @@ async fn a_silent_server_holds_nobody_up() {
     first.freeze();
     let took = slowest(&asked, &users).await;
     assert!(took < SOON, "{took:?}: one fell silent");
-    let took = slowest(&asked, &users).await;
+    // A hundred would take as long on a busy machine, whoever is asked first.
+    let took = slowest(&asked, &users[..1]).await;
     assert!(took < Duration::from_millis(200), "{took:?}: it is not asked first again");
     first.thaw();
 
