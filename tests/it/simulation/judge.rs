@@ -404,7 +404,9 @@ impl World {
             // Another tool's newer one is cordoned, and named.
             return own.fenced || !ours || own.log.timeline > log.timeline;
         }
-        let diverged = !own.log.leads_to(log);
+        // A standby that turned to a timeline does not go back to an older one, also if it holds
+        // nothing of it: its receiver refuses ("highest timeline of the primary is behind").
+        let diverged = !own.log.leads_to(log) || own.log.timeline > log.timeline;
         let left_alone = self.plan.policy.mode == Mode::Manual
             && record.epoch == record.primary.epoch
             && (!ours || own.log.timeline == log.timeline);
