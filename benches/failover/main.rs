@@ -44,7 +44,7 @@ struct Args {
 /// What one round came to.
 #[derive(Debug, Clone, Copy)]
 struct Round {
-    /// From the kill to the first acknowledgement of a write that was sent after it.
+    /// From the kill to the first acknowledgement of a write that was sent when all was dead.
     first_write: Duration,
     /// The longest that a writer waited for an acknowledgement.
     longest: Duration,
@@ -56,7 +56,7 @@ struct Round {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    /// When the primary was killed, in nanoseconds of our clock; 0: not yet.
+    /// When all of the primary was dead, in nanoseconds of our clock; 0: not yet.
     killed: AtomicU64,
     acknowledged: AtomicU64,
     /// The first acknowledgement of a write that was sent after the kill.
@@ -121,8 +121,9 @@ fn round(template: &Template, writers: usize) -> Round {
     };
     more(WARM);
     let killed = clock::now();
-    shared.killed.store(killed.nanos(), Ordering::SeqCst);
     cluster.primary().kill9().unwrap();
+    // What is sent from here on nobody can acknowledge but the next primary.
+    shared.killed.store(clock::now().nanos(), Ordering::SeqCst);
     more(WARM);
     shared.stop.store(true, Ordering::SeqCst);
     let books: Vec<(Vec<String>, Duration)> =
