@@ -60,7 +60,8 @@ fn followed() -> (Duration, Duration) {
 
 #[test]
 fn a_promotion_beside_a_living_primary_is_a_rogue() {
-    let watched = Watched::new();
+    let watched = Watched::over(cluster(&plan()), SUPERUSER, calm());
+    watched.wait("all are seen", |topology| topology.writable() == Some(PRIMARY));
 
     watched.server(FIRST).promote().unwrap();
 
