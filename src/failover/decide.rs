@@ -8,6 +8,7 @@ use crate::failover::{
     Receiver, Refusal, ServerView, Sight, Situation, Verdict, Why, planned, repair, verdict,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is to be done now. `unix_now` is written into the record for people, and never compared.
 #[must_use]
@@ -60,17 +61,19 @@ fn stable(situation: &Situation<'_>, policy: &Policy, unix_now: u64) -> Decision
 /// Whether the evidence alone is enough to act.
 fn automatic(situation: &Situation<'_>, policy: &Policy, verdict: Verdict) -> Result<(), Why> {
     let quorum = situation.record.promise.revocation().is_some();
-    let since = match situation.primary().map(|primary| &primary.sight) {
-        Some(Sight::Missing(missing)) => missing.since,
-        Some(Sight::Answers(_) | Sight::Awaited) | None => situation.now,
+    let missing = match situation.primary().map(|primary| primary.sight) {
+        Some(Sight::Missing(missing)) => Some(missing),
+        Some(Sight::Answers(_) | Sight::Awaited) | None => None,
     };
-    let waited = situation.now.since(since);
+    let waited = missing.map_or(Duration::ZERO, |missing| situation.now.since(missing.since));
+    // One that answers us, be it that it is full, is not cut off from us.
+    let silent = missing.and_then(|missing| missing.silent).unwrap_or_default();
     match verdict {
         Verdict::Dead | Verdict::Hung | Verdict::Demoted => {}
         // After the crash of one backend it comes back by itself within seconds.
         Verdict::Restarting if waited >= policy.restart_grace => {}
         Verdict::Restarting => return Err(Why::Grace),
-        Verdict::Isolated(_) if quorum && waited >= policy.isolated_after => {}
+        Verdict::Isolated(_) if quorum && silent >= policy.isolated_after => {}
         Verdict::Lives
         | Verdict::Isolated(_)
         | Verdict::Unsure

@@ -74,7 +74,8 @@ fn an_isolated_primary_is_pulled_only_in_quorum_and_after_a_while() {
     assert_eq!(scene.verdict(), Verdict::Isolated(B));
     assert!(claims(&scene));
     assert!(!claims(&scene.clone().see(A, silent(4_999))));
-    assert!(!claims(&scene.promise(asynchronous())));
+    assert!(!claims(&scene.clone().promise(asynchronous())));
+    assert!(!claims(&scene.see(A, full(5_000))), "it answers that it is full");
 }
 
 #[test]

@@ -146,6 +146,12 @@ fn silent(millis: u64) -> Sight {
     Sight::Missing(Missing { since: ms(NOW - millis), gone: 0, restarting: false, silent })
 }
 
+/// Not to be looked at for so many milliseconds, and alive.
+fn full(millis: u64) -> Sight {
+    let since = ms(NOW - millis);
+    Sight::Missing(Missing { since, gone: 0, restarting: false, silent: None })
+}
+
 /// It has been starting up for so many milliseconds.
 fn restarting(millis: u64) -> Sight {
     let silent = Some(Duration::from_millis(millis));
