@@ -158,6 +158,8 @@ pub(crate) enum Vacancy {
 struct Watched {
     spec: Spec,
     sighting: Sighting,
+    /// What was asked before this moment proves nobody's absence: we were not awake.
+    awake_since: Moment,
     /// The last answer, as long as it counts.
     answer: Option<Answer>,
     ever_answered: bool,
@@ -251,6 +253,7 @@ impl Fold {
     /// What was seen before this moment proves nobody's absence: we were not awake.
     pub(crate) fn void_evidence(&mut self, now: Moment) {
         for server in &mut self.servers {
+            server.awake_since = now;
             if let Sighting::Missing(absence) = &mut server.sighting {
                 absence.void(now);
             }
@@ -400,6 +403,7 @@ impl Watched {
         Self {
             spec,
             sighting: Sighting::Awaited,
+            awake_since: Moment::from_nanos(0),
             answer: None,
             ever_answered: false,
             primary_at: None,
@@ -471,6 +475,13 @@ impl Watched {
             Sighting::Awaited | Sighting::Seen(_) => {
                 self.sighting = Sighting::Missing(Absence::begin(attempt, policy));
             }
+        }
+        let asleep = attempt.began < self.awake_since;
+        if let Sighting::Missing(absence) = &mut self.sighting
+            && asleep
+        {
+            // It was under way meanwhile. The next one counts.
+            absence.void(self.awake_since);
         }
         self.answer = None;
         self.primary_at = None;

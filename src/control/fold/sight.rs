@@ -74,3 +74,50 @@ impl Watched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::control::Policy;
+    use crate::control::evidence::Attempt;
+    use crate::control::fold::{Report, Spec};
+
+    const A: ServerId = ServerId(0);
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_nanos(millis * 1_000_000)
+    }
+
+    fn missing(fold: &Fold) -> Missing {
+        match fold.view(A).unwrap().sight {
+            Sight::Missing(missing) => missing,
+            Sight::Awaited | Sight::Answers(_) => panic!("it does not answer"),
+        }
+    }
+
+    /// A look that was under way while we stood still is no evidence, and is no reason either to
+    /// take none from those that follow.
+    #[test]
+    fn a_server_that_is_lost_while_we_sleep_is_missing_from_when_we_wake() {
+        let spec = Spec { name: Arc::from("a"), host: Arc::from("a"), port: 5432, weight: 1 };
+        for asleep in [300, 20_000] {
+            let mut fold = Fold::new(Policy::default(), vec![spec.clone()]);
+            let awake = 1_000 + asleep;
+            let fail = |fold: &mut Fold, began, ended| {
+                let why = Unseen::Refused;
+                let attempt = Attempt { began: at(began), ended: at(ended), why };
+                fold.take(A, Report::Failed(attempt), at(ended));
+            };
+            fold.void_evidence(at(awake));
+            fail(&mut fold, 990, awake + 10);
+            let seen = missing(&fold);
+            assert_eq!((seen.since, seen.gone, seen.silent), (at(awake), 0, None), "{asleep}");
+            fail(&mut fold, awake + 20, awake + 30);
+            fail(&mut fold, awake + 40, awake + 50);
+            let seen = missing(&fold);
+            let silent = Some(Duration::from_millis(30));
+            assert_eq!((seen.since, seen.gone, seen.silent), (at(awake), 2, silent), "{asleep}");
+        }
+    }
+}
