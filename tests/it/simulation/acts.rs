@@ -146,11 +146,11 @@ impl World {
 
     fn fence(&mut self, flight: usize) {
         let server = self.flights[flight].server;
-        if self.arm != Arm::FenceSkipped {
+        if !matches!(self.arm, Arm::FenceSkipped | Arm::HandoverUnfenced) {
             self.servers[server].fenced = true;
         }
         let end = Lsn(self.servers[server].log.whole());
-        let foreign = self.foreign();
+        let foreign = if self.arm == Arm::ForeignIgnored { 0 } else { self.foreign() };
         self.act_back(flight, Outcome::Fenced(Fenced { end, foreign }));
     }
 

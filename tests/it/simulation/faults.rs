@@ -70,6 +70,7 @@ impl World {
             Fault::Relapse(whom, takes) => {
                 let server = self.whom(whom);
                 if self.servers[server].life == Life::Up {
+                    self.watch_relapse(server);
                     self.crash(server);
                     self.boot(server, takes);
                 }

@@ -3,19 +3,15 @@
 use super::arms::Arm;
 use super::clients::{State, Via};
 use super::faults::phase_name;
-use super::net::{PROXY, place};
 use super::plan::{PhaseName, QUIET, name};
 use super::server::{Life, Role};
+use super::watch::Watched;
 use super::world::World;
 use pgsteer::failover::{
-    Act, By, Change, Kind, Loss, MaxLoss, Mode, Operation, Order, Phase, Promise, Record, Why,
+    Act, By, Change, Choice, Kind, Loss, MaxLoss, Mode, Operation, Order, Phase, Promise, Record,
+    Verdict, Why,
 };
 
-/// A standby that has been hearing from the primary for so long, and was reached, must have been
-/// seen to do so: the limit of freshness, a look, and a late message.
-const SEEN_SURELY: u64 = 1_600;
-/// A change of settings that is younger than this may not have been seen.
-const SEEN_PERHAPS: u64 = 1_600;
 /// How long nobody helps after the last fault, and how often then.
 const HELP_AFTER: u64 = 3_000;
 const HELP_EVERY: u64 = 4_000;
@@ -95,6 +91,8 @@ pub(super) struct Judge {
     /// All is well at the end.
     pub settled: bool,
     pub counts: Counts,
+    /// When the first failover was completed.
+    pub first_failover: Option<u64>,
     /// The server that never comes back.
     pub lost_for_good: Option<usize>,
     /// Another tool had its hands in it.
@@ -102,11 +100,11 @@ pub(super) struct Judge {
     pub requorum_at: Option<u64>,
     /// The settings of the primary may have been others than those that were seen.
     pub unseen: bool,
-    /// Since when a standby has really been hearing from the primary, and was in reach.
-    hearing: Vec<Option<u64>>,
+    /// What was really to be seen.
+    pub watched: Watched,
     /// Each epoch's server, as acknowledgements came.
     epochs: Vec<(u64, usize)>,
-    last_automatic: Option<u64>,
+    pub last_automatic: Option<u64>,
     last_ack: u64,
     last_help: u64,
 }
@@ -149,29 +147,6 @@ impl World {
         }
     }
 
-    /// Remembers who has really been hearing from the primary, and since when.
-    pub(super) fn judge_round(&mut self) {
-        let Some(primary) = self.recorded() else { return };
-        let count = self.servers.len();
-        self.judge.hearing.resize(count, None);
-        for server in 0..count {
-            let own = &self.servers[server];
-            let hears = own
-                .stream
-                .is_some_and(|stream| stream.from == primary && self.heard(server, stream) < 400);
-            let hears = hears
-                && own.is_awake()
-                && self.servers[primary].is_awake()
-                && self.servers[primary].is_primary()
-                && self.net.open(PROXY, place(server))
-                && self.net.open(place(primary), place(server))
-                && self.proxy.full[server] <= self.now
-                && self.plan.keepalive[server];
-            let since = &mut self.judge.hearing[server];
-            *since = hears.then(|| since.unwrap_or(self.now));
-        }
-    }
-
     /// A record was written: it follows from the last one, and what it says is true.
     pub(super) fn judge_record(&mut self, before: &Record) {
         let after = self.store.record.clone();
@@ -197,6 +172,9 @@ impl World {
                 self.judge_choice(before, &after);
             }
             (PhaseName::Promoting, PhaseName::Promoting) if !same => {
+                if let Phase::Promoting(operation, choice) = &after.phase {
+                    self.judge_terms(operation, choice);
+                }
                 self.judge.counts.rechosen += 1;
             }
             (PhaseName::Promoting, PhaseName::Stable) => self.judge_admission(before, &after),
@@ -216,27 +194,6 @@ impl World {
         }
     }
 
-    /// No automatic failover while a standby hears from the primary, and none too soon.
-    fn judge_claim(&mut self, after: &Record) {
-        let age = self.judge.requorum_at.map(|at| self.now - at);
-        self.judge.unseen = age.is_some_and(|age| age < SEEN_PERHAPS);
-        let by_evidence = after.operation().is_some_and(|operation| operation.by == By::Evidence);
-        if !by_evidence {
-            return;
-        }
-        let quorum = after.promise.revocation().is_some();
-        let surely = |since: &u64| self.now - since >= SEEN_SURELY;
-        let witness = self.judge.hearing.iter().flatten().find(|since| surely(since)).copied();
-        if let Some(since) = witness.filter(|_| !quorum) {
-            let heard = self.now - since;
-            self.judge.fail(format!("a claim although a standby has been hearing for {heard} ms"));
-        }
-        let gap = u64::try_from(self.plan.policy.gap.as_millis()).unwrap();
-        if self.judge.last_automatic.is_some_and(|last| self.now < last + gap) {
-            self.judge.fail("a second automatic failover within the gap".to_owned());
-        }
-    }
-
     /// Enough are frozen, or an operator's word for it is recorded.
     fn judge_choice(&mut self, before: &Record, after: &Record) {
         let Phase::Promoting(operation, choice) = &after.phase else { return };
@@ -245,6 +202,10 @@ impl World {
         if name(old) == choice.server {
             self.judge.counts.promoted_again += 1;
             return;
+        }
+        self.judge_terms(operation, choice);
+        if operation.kind == Kind::Switchover {
+            self.judge_handover(old, choice);
         }
         if is_overridden(operation) {
             self.judge.counts.overridden += 1;
@@ -275,6 +236,34 @@ impl World {
         }
     }
 
+    /// Who was chosen may lead, and at a loss that may be taken.
+    fn judge_terms(&mut self, operation: &Operation, choice: &Choice) {
+        let Choice { server, loss, .. } = choice;
+        let chosen = (0..self.servers.len()).find(|at| name(*at) == *server);
+        if !chosen.is_some_and(|chosen| self.plan.tags[chosen].may_lead()) {
+            self.judge.fail(format!("{server} is chosen and may not lead"));
+        }
+        let most = match operation.by {
+            By::Evidence => self.plan.policy.max_data_loss,
+            By::Operator | By::Outside => operation.accepted,
+        };
+        if !most.allows(*loss) {
+            self.judge.fail(format!("{loss:?} is more than may be lost: {most:?}"));
+        }
+    }
+
+    /// The old primary takes no writes any more, from anybody.
+    fn judge_handover(&mut self, old: usize, choice: &Choice) {
+        let (own, server) = (&self.servers[old], &choice.server);
+        let (primary, fenced) = (own.is_primary(), own.fenced);
+        if primary && !fenced {
+            self.judge.fail(format!("{server} is chosen, and server {old} still takes writes"));
+        }
+        if primary && self.foreign() > 0 {
+            self.judge.fail(format!("{server} is chosen while others still write to {old}"));
+        }
+    }
+
     /// What was acknowledged is there, or was reported as lost.
     fn judge_admission(&mut self, before: &Record, after: &Record) {
         let Some(change) = after.changes.last().cloned() else {
@@ -284,7 +273,10 @@ impl World {
         let Phase::Promoting(operation, choice) = &before.phase else { return };
         match (change.kind, change.to == choice.server) {
             (_, false) => self.judge.counts.gone_back += 1,
-            (Kind::Failover, true) => self.judge.counts.failovers += 1,
+            (Kind::Failover, true) => {
+                self.judge.counts.failovers += 1;
+                self.judge.first_failover.get_or_insert(self.now);
+            }
             (Kind::Switchover, true) => self.judge.counts.switchovers += 1,
         }
         if change.by == By::Evidence {
@@ -458,6 +450,9 @@ impl World {
     /// An operator reads what is missing, and gives the order that it names.
     pub(super) fn help(&mut self) {
         let due = self.now > QUIET + HELP_AFTER && self.now > self.judge.last_help + HELP_EVERY;
+        if due && self.proxy.why == Some(Why::Evidence(Verdict::Unsure)) {
+            self.judge.fail("nothing changes any more, and it is still not sure".to_owned());
+        }
         if due && self.names_a_step() && self.proxy.order.is_none() {
             self.judge.last_help = self.now;
             self.judge.counts.helped += 1;

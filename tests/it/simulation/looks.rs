@@ -1,6 +1,7 @@
 //! What the proxy sees of the servers: looks with a deadline, and what they add up to.
 
 use super::acts::moment;
+use super::arms::Arm;
 use super::event::Event;
 use super::net::{PROXY, place};
 use super::server::Life;
@@ -61,8 +62,9 @@ impl Seen {
         Self { sight: Sight::Awaited, answer: None, look: None, gone: None, silent: None }
     }
 
-    /// One more attempt that found no server to answer.
-    fn fail(&mut self, began: u64, now: u64, kind: Kind) {
+    /// One more attempt that found no server to answer. What was under way in a pause of ours
+    /// proves nobody's absence; the next one counts.
+    fn fail(&mut self, (began, now): (u64, u64), kind: Kind, awake_since: u64) {
         let since = match self.sight {
             Sight::Missing(missing) => missing.since,
             Sight::Answers(_) | Sight::Awaited => {
@@ -88,6 +90,9 @@ impl Seen {
             restarting: kind == Kind::NotReady,
             silent: self.silent.map(|since| Duration::from_millis(now - since)),
         });
+        if began < awake_since {
+            self.void(awake_since);
+        }
     }
 
     /// What was seen before a pause of ours proves nobody's absence.
@@ -182,6 +187,8 @@ impl World {
     }
 
     pub(super) fn look_back(&mut self, server: usize, look: u64, answer: Answer) {
+        let counts = matches!(self.arm, Arm::PauseCounts | Arm::PauseLasts);
+        let awake_since = if counts { 0 } else { self.proxy.awake_since };
         let seen = &mut self.proxy.seen[server];
         let Some((current, began)) = seen.look else { return };
         if current != look {
@@ -200,7 +207,7 @@ impl World {
                 seen.answer = Some(answer);
             }
             kind @ (Kind::Gone | Kind::NotReady | Kind::Silent | Kind::Full) => {
-                seen.fail(began, now, kind);
+                seen.fail((began, now), kind, awake_since);
             }
         }
         self.looked(server, began);

@@ -63,7 +63,7 @@ pub(super) struct Proxy {
     sample: Option<(u64, u64)>,
     pub why: Option<Why>,
     ended: u64,
-    awake_since: u64,
+    pub awake_since: u64,
     phase_since: u64,
     proved: Option<u64>,
     promised: Option<(Promise, u64)>,
@@ -269,7 +269,8 @@ impl World {
                 let answer = seen.answer.as_ref();
                 // A fence outlives the process that put it up; while one hands over, it is put
                 // up anew.
-                let anew = matches!(self.proxy.record.phase, Phase::Revoking(_));
+                let anew = matches!(self.proxy.record.phase, Phase::Revoking(_))
+                    || self.arm == Arm::FenceForgotten;
                 let found = answer.and_then(|answer| answer.fenced).filter(|_| !anew);
                 ServerView {
                     id,
@@ -300,13 +301,14 @@ impl World {
         let now = self.now;
         if now > self.proxy.ended + PAUSE {
             self.proxy.awake_since = now;
-            self.proxy.seen.iter_mut().for_each(|seen| seen.void(now));
+            if self.arm != Arm::PauseCounts {
+                self.proxy.seen.iter_mut().for_each(|seen| seen.void(now));
+            }
         }
         self.proxy.ended = now;
         if self.proxy.writing.is_some() || self.adopted() {
             return;
         }
-        self.judge_round();
         let decision = {
             let arming = if self.proxy.disarmed_until > now {
                 Arming::Disarmed(vec![Arc::from("a lock")])

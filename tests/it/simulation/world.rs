@@ -89,6 +89,7 @@ impl World {
                 return Err("the run does not end".to_owned());
             }
             self.now = self.now.max(at);
+            self.watch();
             if self.now > QUIET + SETTLE {
                 return Err(format!(
                     "{} s after the last fault {}",

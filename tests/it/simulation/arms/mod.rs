@@ -1,15 +1,16 @@
 //! What a run is made to do wrong, to see that the checks find it: one protection is taken away,
 //! around the production decider, and nothing else is changed.
 
+mod stages;
+
 use super::acts::moment;
-use super::net::Way;
-use super::plan::{Fault, PhaseName, Plan, When, Whom};
 use pgsteer::failover::{
-    Acknowledged, Act, Choice, Decision, MaxLoss, Order, Phase, Policy, Promise, Receiver, Record,
-    ServerView, Sight, Situation, Standing, Testimony, decide,
+    Acknowledged, Act, Arming, Choice, Decision, MaxLoss, Mode, Order, Phase, Policy, Promise,
+    Receiver, Record, ServerView, Sight, Situation, Standing, Tags, Testimony, decide,
 };
 use pgsteer::pg::Lsn;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One protection that is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,78 +37,78 @@ pub(super) enum Arm {
     EpochUnchecked,
     /// A standby that is being freed counts as frozen until it is free.
     FreeingCounts,
+    /// A standby that is not to lead may be chosen.
+    TagsIgnored,
+    /// A new promise is counted on before a commit proved it.
+    PromiseUnproved,
+    /// Whatever is lost, it is not too much.
+    LossAllowed,
+    /// Silence counts on links that nobody is known to keep alive.
+    KeepaliveAssumed,
+    /// Standbys that don't answer are taken for witnesses.
+    WitnessAssumed,
+    /// What was seen before a pause of its own counts as evidence.
+    PauseCounts,
+    /// What was under way in a pause of its own is never replaced by what was seen later.
+    PauseLasts,
+    /// A primary that answers that it can't be looked at is taken for silent.
+    LifeIgnored,
+    /// One that restarts by itself gets no time for it.
+    GraceForgotten,
+    /// It acts by itself although something is lacking for that.
+    ArmingIgnored,
+    /// It acts by itself although it is to wait for an operator.
+    ModeIgnored,
+    /// A server that another tool promoted is not seen.
+    OutsiderIgnored,
+    /// It hands over without a fence.
+    HandoverUnfenced,
+    /// It hands over while others still write.
+    ForeignIgnored,
+    /// It is called off after somebody was chosen.
+    AbortTooLate,
+    /// Nobody ever begins a failover.
+    NobodyClaims,
+    /// Nobody is ever promoted.
+    NobodyPromotes,
+    /// A standby that was away is not made to follow.
+    RepairForgotten,
+    /// What was fenced stays so.
+    UnfenceForgotten,
+    /// A fence is not found again by the next process.
+    FenceForgotten,
 }
 
 impl Arm {
-    /// A run in which that protection is needed.
-    pub(super) fn stage(self, seed: u64) -> Plan {
-        let mut plan = Plan::plain(seed);
-        let at = When::At;
-        let (primary, near, far) = (Whom::Primary, Whom::Other(0), Whom::Other(1));
-        let unseen = |whom| Fault::CutOff(whom, Way::Silent, 4_500);
-        let faults = match self {
-            // Clients that go past us still reach the primary, and its standbys still confirm.
-            Self::FreezeSkipped => {
-                let gone = Fault::CutOff(far, Way::Silent, 3_000);
-                vec![(at(1_500), unseen(primary)), (When::In(PhaseName::Promoting, 0), gone)]
-            }
-            Self::RevocationSkipped => vec![(at(1_500), unseen(primary)), (at(1_500), unseen(far))],
-            Self::VetoOff => {
-                plan.quorum = None;
-                vec![(at(3_500), Fault::CutOff(primary, Way::Refused, 3_000))]
-            }
-            Self::AnyChosen => {
-                vec![
-                    (at(1_400), Fault::CutStream(near, 3_000)),
-                    (at(1_500), Fault::Crash(primary, None)),
-                ]
-            }
-            Self::ChoiceUnrecorded => vec![(at(1_500), Fault::Crash(primary, None))],
-            Self::Sound | Self::UnknownIsNone => {
-                plan.quorum = None;
-                vec![
-                    (at(1_400), Fault::CutStream(near, 3_000)),
-                    (at(1_400), Fault::CutStream(far, 3_000)),
-                    (at(1_500), Fault::Crash(primary, None)),
-                ]
-            }
-            Self::GapForgotten => {
-                vec![
-                    (at(1_500), Fault::Crash(primary, Some(500))),
-                    (at(3_500), Fault::Crash(primary, None)),
-                ]
-            }
-            Self::FenceSkipped => vec![(at(1_500), Fault::Crash(primary, Some(500)))],
-            Self::EpochUnchecked => {
-                plan.quorum = None;
-                plan.policy.max_data_loss = MaxLoss::Any;
-                vec![(at(1_500), Fault::Stop(primary, 3_000))]
-            }
-            Self::FreeingCounts => {
-                let abort =
-                    |delay| (When::In(PhaseName::Revoking, delay), Fault::Give(Order::Abort));
-                let mut faults: Vec<_> = (0..20).map(|times| abort(30 + times * 3)).collect();
-                plan.servers = 4;
-                faults.push((at(1_500), Fault::Crash(primary, None)));
-                faults
-            }
-        };
-        plan.faults = faults;
-        plan
-    }
-
     /// What the checks must say of it.
     pub(super) const fn accident(self) -> &'static str {
         match self {
             Self::Sound => "",
-            Self::FreezeSkipped | Self::RevocationSkipped | Self::AnyChosen => {
-                "was confirmed by a quorum"
-            }
-            Self::VetoOff => "a claim although a standby has been hearing",
+            Self::FreezeSkipped
+            | Self::RevocationSkipped
+            | Self::AnyChosen
+            | Self::PromiseUnproved => "was confirmed by a quorum",
+            Self::VetoOff | Self::KeepaliveAssumed => "a claim although a standby has been hearing",
+            Self::WitnessAssumed => "a claim although nobody could be seen",
+            Self::PauseCounts | Self::LifeIgnored => "a claim although the primary could be seen",
+            Self::GraceForgotten => "a claim although the primary restarts by itself",
+            Self::ArmingIgnored => "a claim although something is lacking",
+            Self::ModeIgnored => "a claim without an operator",
+            Self::OutsiderIgnored => "a claim beside another primary",
+            Self::TagsIgnored => "is chosen and may not lead",
+            Self::LossAllowed => "is more than may be lost",
+            Self::HandoverUnfenced => "still takes writes",
+            Self::ForeignIgnored => "while others still write",
+            Self::AbortTooLate => "a change that is not told",
+            Self::NobodyClaims => "is not the primary",
+            Self::NobodyPromotes => "the record is in Promoting",
+            Self::UnfenceForgotten => "the record is in Draining",
+            Self::PauseLasts => "is still not sure",
+            Self::FenceForgotten => "the primary is fenced",
             Self::ChoiceUnrecorded => "while None is recorded as chosen",
             Self::UnknownIsNone => "bytes are lost, and None is reported",
             Self::GapForgotten => "a second automatic failover within the gap",
-            Self::FenceSkipped => "is out of order",
+            Self::FenceSkipped | Self::RepairForgotten => "is out of order",
             Self::EpochUnchecked => "acknowledges after epoch",
             Self::FreeingCounts => "are cut off from",
         }
@@ -124,46 +125,96 @@ impl Arm {
         let (mut record, mut servers) = (seen.record.clone(), seen.servers.to_vec());
         match self {
             Self::RevocationSkipped => one_is_enough(&mut record),
-            Self::VetoOff => deafen(&mut servers, &record),
             Self::UnknownIsNone => seen.acknowledged = Acknowledged::UpTo(Lsn(0)),
             Self::GapForgotten => {
                 seen.last_automatic = None;
                 seen.phase_since = moment(0);
             }
-            Self::Sound
-            | Self::FreezeSkipped
-            | Self::AnyChosen
-            | Self::ChoiceUnrecorded
-            | Self::FenceSkipped
-            | Self::EpochUnchecked
-            | Self::FreeingCounts => {}
+            Self::PromiseUnproved => seen.proved = Some(seen.now),
+            Self::PauseCounts => seen.awake_since = moment(0),
+            Self::ArmingIgnored => seen.arming = &Arming::Armed,
+            _ => self.blind(&mut servers, situation),
         }
-        let decision =
-            decide(&Situation { record: &record, servers: &servers, ..seen }, policy, unix_now);
-        self.bend(decision, situation)
+        let mut policy = policy.clone();
+        match self {
+            Self::LossAllowed => policy.max_data_loss = MaxLoss::Any,
+            Self::GraceForgotten => policy.restart_grace = Duration::ZERO,
+            Self::ModeIgnored => policy.mode = Mode::Auto,
+            _ => {}
+        }
+        let seen = Situation { record: &record, servers: &servers, ..seen };
+        self.bend(decide(&seen, &policy, unix_now), situation)
     }
 
-    fn bend(self, mut decision: Decision, situation: &Situation<'_>) -> Decision {
-        for act in &mut decision.acts {
-            let Act::Write(next) = act else { continue };
-            if self == Self::RevocationSkipped && next.primary == situation.record.primary {
-                next.promise = situation.record.promise.clone();
-            }
-            if situation.record.phase == Phase::Stable || next.epoch != situation.record.epoch {
-                continue;
-            }
-            let Phase::Promoting(operation, choice) = &next.phase else { continue };
-            let first = situation.servers.iter().find(|s| s.frozen.is_some() && s.tags.may_lead());
-            let Some((server, frozen)) = first.and_then(|s| Some((s, s.frozen?))) else { continue };
-            if self == Self::AnyChosen {
-                let (at, name) = (frozen.at, Arc::clone(&server.name));
-                let choice = Choice { server: name, at, loss: choice.loss };
-                next.phase = Phase::Promoting(operation.clone(), choice);
-            } else if self == Self::ChoiceUnrecorded {
-                *act = Act::Promote(server.id);
+    /// What is seen of the servers, with something left out.
+    fn blind(self, servers: &mut [ServerView], situation: &Situation<'_>) {
+        let primary = &situation.record.primary;
+        let since = situation.primary().and_then(|primary| match primary.sight {
+            Sight::Missing(missing) => Some(missing.since),
+            Sight::Awaited | Sight::Answers(_) => None,
+        });
+        for server in servers {
+            let other = server.name != primary.server;
+            match self {
+                Self::VetoOff if since.is_some() => deafen(server),
+                Self::TagsIgnored => server.tags = Tags::default(),
+                Self::KeepaliveAssumed => server.keepalive = true,
+                Self::WitnessAssumed if other => pretend(server, situation),
+                Self::OutsiderIgnored if other && server.as_primary().is_some() => {
+                    server.sight = Sight::Awaited;
+                }
+                Self::LifeIgnored if !other => {
+                    if let Sight::Missing(missing) = &mut server.sight {
+                        missing.silent = Some(situation.now.since(missing.since));
+                    }
+                }
+                _ => {}
             }
         }
+    }
+
+    /// What is decided, with something left out or changed.
+    fn bend(self, mut decision: Decision, situation: &Situation<'_>) -> Decision {
+        let phase = &situation.record.phase;
+        let left_out = |act: &Act| match self {
+            Self::NobodyClaims => {
+                matches!(act, Act::Write(next) if next.epoch > situation.record.epoch)
+            }
+            Self::NobodyPromotes => matches!(act, Act::Promote(_)),
+            Self::UnfenceForgotten => matches!(act, Act::Unfence(_)),
+            Self::RepairForgotten => matches!(act, Act::Repoint { .. }) && *phase == Phase::Stable,
+            _ => false,
+        };
+        decision.acts.retain(|act| !left_out(act));
+        let too_late = matches!(phase, Phase::Promoting(..));
+        if self == Self::AbortTooLate && too_late && situation.order == Some(&Order::Abort) {
+            let back = situation.record.in_phase(Phase::Stable);
+            decision.acts = vec![Act::Write(Box::new(back))];
+        }
+        for act in &mut decision.acts {
+            self.bend_act(act, situation);
+        }
         decision
+    }
+
+    fn bend_act(self, act: &mut Act, situation: &Situation<'_>) {
+        let Act::Write(next) = act else { return };
+        if self == Self::RevocationSkipped && next.primary == situation.record.primary {
+            next.promise = situation.record.promise.clone();
+        }
+        if situation.record.phase == Phase::Stable || next.epoch != situation.record.epoch {
+            return;
+        }
+        let Phase::Promoting(operation, choice) = &next.phase else { return };
+        let first = situation.servers.iter().find(|s| s.frozen.is_some() && s.tags.may_lead());
+        let Some((server, frozen)) = first.and_then(|s| Some((s, s.frozen?))) else { return };
+        if self == Self::AnyChosen {
+            let (at, name) = (frozen.at, Arc::clone(&server.name));
+            let choice = Choice { server: name, at, loss: choice.loss };
+            next.phase = Phase::Promoting(operation.clone(), choice);
+        } else if self == Self::ChoiceUnrecorded {
+            *act = Act::Promote(server.id);
+        }
     }
 }
 
@@ -175,16 +226,25 @@ fn one_is_enough(record: &mut Record) {
     }
 }
 
-/// No standby hears from the primary any more.
-fn deafen(servers: &mut [ServerView], record: &Record) {
-    let lost = servers
-        .iter()
-        .any(|s| s.name == record.primary.server && matches!(s.sight, Sight::Missing(_)));
-    for server in servers.iter_mut().filter(|_| lost) {
-        if let Sight::Answers(Testimony { role: Standing::Standby { receiver, .. }, .. }) =
-            &mut server.sight
-        {
-            *receiver = Receiver::Idle;
-        }
+/// This standby does not hear from the primary any more.
+fn deafen(server: &mut ServerView) {
+    if let Sight::Answers(Testimony { role: Standing::Standby { receiver, .. }, .. }) =
+        &mut server.sight
+    {
+        *receiver = Receiver::Idle;
     }
+}
+
+/// A server that does not answer is taken for one that does, and hears from nobody.
+fn pretend(server: &mut ServerView, seen: &Situation<'_>) {
+    if !matches!(server.sight, Sight::Missing(_)) {
+        return;
+    }
+    let (nothing, receiver) = (Lsn(0), Receiver::Idle);
+    server.sight = Sight::Answers(Testimony {
+        at: seen.now,
+        system: seen.record.primary.system,
+        timeline: Some(seen.record.primary.timeline),
+        role: Standing::Standby { received: nothing, replayed: nothing, receiver },
+    });
 }

@@ -1,0 +1,160 @@
+//! What is really so, watched beside what the proxy sees of it: a failover that begins by itself
+//! is wrong while there is enough to be seen that speaks against it.
+
+use super::net::{PROXY, place};
+use super::plan::QUIET;
+use super::server::{Life, Role};
+use super::world::World;
+use pgsteer::failover::{By, Kind, Mode, Record, Sight};
+
+/// What has really been so for this long must have been seen: the limit of freshness, a look, and
+/// a late message.
+const SEEN_SURELY: u64 = 1_600;
+/// A change of settings that is younger than this may not have been seen.
+const SEEN_PERHAPS: u64 = 1_600;
+/// Longest that a look took that was under way when a server was lost: it counts from its begin.
+const LOOKED: u64 = 600;
+/// Longest between a decision and its record, in milliseconds.
+const RECORDED: u64 = 10;
+/// How often it is watched, in milliseconds.
+/// How often it is watched, in milliseconds.
+const PACE: u64 = 10;
+
+/// Since when something has been so.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    at: u64,
+    /// A standby has been hearing from the primary, and was in reach.
+    hearing: Vec<Option<u64>>,
+    /// The primary was there for everybody who asked.
+    present: Option<u64>,
+    /// No other server was in reach.
+    alone: Option<u64>,
+    /// Another server was a primary, on a newer branch.
+    rival: Option<u64>,
+    /// Something was lacking for acting by itself.
+    pub disarmed: Option<u64>,
+    /// The primary was well, and then restarted by itself: which one, and in which life.
+    pub relapsed: Option<(usize, u64, u64)>,
+}
+
+fn hold(since: &mut Option<u64>, so: bool, now: u64) {
+    *since = so.then(|| since.unwrap_or(now));
+}
+
+impl World {
+    /// Looks at the world as it is.
+    pub(super) fn watch(&mut self) {
+        if self.now >= self.judge.watched.at + PACE {
+            self.watch_now();
+        }
+    }
+
+    fn watch_now(&mut self) {
+        let now = self.now;
+        let Some(primary) = self.recorded() else { return };
+        let count = self.servers.len();
+        let mut watched = std::mem::take(&mut self.judge.watched);
+        watched.at = now;
+        watched.hearing.resize(count, None);
+        let others = || (0..count).filter(move |server| *server != primary);
+        for server in 0..count {
+            hold(&mut watched.hearing[server], self.is_hearing(server, primary), now);
+        }
+        // One that is full says so.
+        let present = self.is_reached(primary) && self.servers[primary].is_primary();
+        hold(&mut watched.present, present, now);
+        hold(&mut watched.alone, others().all(|server| !self.is_reached(server)), now);
+        let newer = self.proxy.record.primary.timeline.0;
+        let rival = |server: usize| {
+            let own = &self.servers[server];
+            self.is_seen(server) && own.role == Role::Primary && own.log.timeline > newer
+        };
+        hold(&mut watched.rival, others().any(rival), now);
+        hold(&mut watched.disarmed, self.proxy.disarmed_until > now, now);
+        self.judge.watched = watched;
+    }
+
+    /// Whether a standby hears from the primary, or would tell that it can't be known.
+    fn is_hearing(&self, server: usize, primary: usize) -> bool {
+        let Some(stream) = self.servers[server].stream.filter(|stream| stream.from == primary)
+        else {
+            return false;
+        };
+        (self.heard(server, stream) < 400 || !self.plan.keepalive[server])
+            && self.is_seen(server)
+            && self.servers[primary].is_awake()
+            && self.servers[primary].is_primary()
+            && self.net.open(place(primary), place(server))
+    }
+
+    fn is_reached(&self, server: usize) -> bool {
+        self.servers[server].is_awake() && self.net.open(PROXY, place(server))
+    }
+
+    fn is_seen(&self, server: usize) -> bool {
+        self.is_reached(server) && self.proxy.full[server] <= self.now
+    }
+
+    /// A failover is begun.
+    pub(super) fn judge_claim(&mut self, after: &Record) {
+        self.watch_now();
+        let age = self.judge.requorum_at.map(|at| self.now - at);
+        self.judge.unseen = age.is_some_and(|age| age < SEEN_PERHAPS);
+        let Some(operation) = after.operation() else { return };
+        if operation.kind == Kind::Failover && self.surely(self.judge.watched.rival) {
+            self.judge.fail("a claim beside another primary".to_owned());
+        }
+        if operation.by != By::Evidence {
+            return;
+        }
+        if self.plan.policy.mode != Mode::Auto {
+            self.judge.fail("a claim without an operator".to_owned());
+        }
+        if self.judge.watched.disarmed.is_some_and(|since| self.now > since + RECORDED) {
+            self.judge.fail("a claim although something is lacking".to_owned());
+        }
+        self.judge_evidence(after);
+        let gap = u64::try_from(self.plan.policy.gap.as_millis()).unwrap();
+        if self.judge.last_automatic.is_some_and(|last| self.now < last + gap) {
+            self.judge.fail("a second automatic failover within the gap".to_owned());
+        }
+    }
+
+    fn surely(&self, since: Option<u64>) -> bool {
+        since.is_some_and(|since| self.now - since >= SEEN_SURELY)
+    }
+
+    /// The primary is lost, as far as that could be seen.
+    fn judge_evidence(&mut self, after: &Record) {
+        let watched = &self.judge.watched;
+        let quorum = after.promise.revocation().is_some();
+        let hears = watched.hearing.iter().any(|since| self.surely(*since));
+        let grace = u64::try_from(self.plan.policy.restart_grace.as_millis()).unwrap();
+        let restarts = watched.relapsed.is_some_and(|(server, boot, at)| {
+            let own = &self.servers[server];
+            own.boot == boot && own.life == Life::Booting && self.now + LOOKED < at + grace
+        });
+        let found = if hears && !quorum {
+            "a claim although a standby has been hearing from the primary"
+        } else if self.surely(watched.present) {
+            "a claim although the primary could be seen"
+        } else if self.surely(watched.alone) {
+            "a claim although nobody could be seen"
+        } else if restarts {
+            "a claim although the primary restarts by itself"
+        } else {
+            return;
+        };
+        self.judge.fail(found.to_owned());
+    }
+
+    /// The primary is about to crash and to restart by itself.
+    pub(super) fn watch_relapse(&mut self, server: usize) {
+        let well = matches!(self.proxy.seen[server].sight, Sight::Answers(_));
+        let primary = self.recorded() == Some(server) && self.is_seen(server);
+        if well && primary && self.proxy.up && self.now < QUIET {
+            self.judge.watched.relapsed = Some((server, self.servers[server].boot + 1, self.now));
+        }
+    }
+}
