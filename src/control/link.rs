@@ -18,6 +18,7 @@ use crate::control::look;
 use crate::control::look::{Facts, Look, Row, Statistics};
 use crate::pg::Lsn;
 use crate::pg::SqlState;
+use crate::pg::SystemId;
 use crate::pg::Timeline;
 use crate::topology::History;
 use crate::topology::Role;
@@ -148,12 +149,7 @@ impl Link {
                 let before = answers.next().and_then(|rows| look::read_identity(&rows));
                 let look = self.read_look(answers.next(), sent_at);
                 let after = answers.next().and_then(|rows| look::read_identity(&rows));
-                match (look, before, after) {
-                    (Some(look), Some(before), Some(after)) if before == after => {
-                        Some(Look { timeline: Some(after.1), ..look })
-                    }
-                    _ => None,
-                }
+                look.and_then(|look| placed(look, before, after))
             }
             Dialect::Sql => {
                 let look = self.read_look(answers.next(), sent_at);
@@ -235,14 +231,7 @@ impl Link {
         let mut answers = self.pipeline(&[look::STANDBY_SAMPLE, IDENTIFY]).await?.into_iter();
         let replayed = answers.next().and_then(|rows| look::read_standby_sample(&rows));
         let after = answers.next().and_then(|rows| look::read_identity(&rows));
-        Ok(match (replayed, after, self.last) {
-            (Some(replayed), Some((_, after)), Some((Role::Standby, before)))
-                if before == after =>
-            {
-                Some((sent_at, after, replayed))
-            }
-            _ => None,
-        })
+        Ok(replayed_on(self.last, replayed, after).map(|(timeline, lsn)| (sent_at, timeline, lsn)))
     }
 
     /// Makes a primary flush its log.
@@ -347,6 +336,27 @@ fn may_do_without(error: &ConnectError) -> bool {
     }
 }
 
+/// A look between two answers that say on which branch the server stands; `None` if it changed
+/// meanwhile.
+fn placed(look: Look, before: Option<Identity>, after: Option<Identity>) -> Option<Look> {
+    let (_, timeline) = after.filter(|after| before == Some(*after))?;
+    Some(Look { timeline: Some(timeline), ..look })
+}
+
+/// How far a standby has replayed, and on which branch; `None` if it was another at the last look,
+/// or in another role.
+fn replayed_on(
+    last: Option<(Role, Timeline)>,
+    replayed: Option<Lsn>,
+    after: Option<Identity>,
+) -> Option<(Timeline, Lsn)> {
+    let (_, timeline) = after.filter(|(_, after)| last == Some((Role::Standby, *after)))?;
+    Some((timeline, replayed?))
+}
+
+/// Whose log a server holds, and on which branch it stands.
+type Identity = (SystemId, Timeline);
+
 /// The first statement's rows that has any, as text; what is no UTF-8 counts as unknown.
 fn rows(sets: Vec<ResultSet>) -> Vec<Row> {
     let set = sets.into_iter().find(|set| !set.columns.is_empty()).unwrap_or_default();
@@ -360,4 +370,40 @@ async fn in_time<T>(
 ) -> Result<T, LinkError> {
     let answer = tokio::time::timeout(within, question).await;
     answer.unwrap_or(Err(LinkError::Silent(within)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Option<Identity> = Some((SystemId(7), Timeline(1)));
+    const SECOND: Option<Identity> = Some((SystemId(7), Timeline(2)));
+
+    /// A standby that follows another timeline meanwhile has replayed nobody knows which.
+    #[test]
+    fn a_position_counts_only_between_two_equal_timelines() {
+        let here = |role, timeline| Some((role, Timeline(timeline)));
+        let cases = [
+            (here(Role::Standby, 1), FIRST, Some((Timeline(1), Lsn(9)))),
+            (here(Role::Standby, 1), SECOND, None),
+            (here(Role::Standby, 2), FIRST, None),
+            (here(Role::Primary, 1), FIRST, None),
+            (here(Role::Standby, 1), None, None),
+            (None, FIRST, None),
+        ];
+        for (last, after, expected) in cases {
+            assert_eq!(replayed_on(last, Some(Lsn(9)), after), expected, "{last:?} {after:?}");
+        }
+        assert_eq!(replayed_on(here(Role::Standby, 1), None, FIRST), None);
+
+        let columns = ["t", "-", "0/9", "0/9", "-", "t", "db1", "5432", "2", "t", "7"];
+        let row = columns.map(|c| (c != "-").then(|| c.to_owned())).to_vec();
+        let look = look::read_look(&[row], Moment::from_nanos(5), crate::pg::WalLayout::default())
+            .unwrap();
+        let on = |before, after| placed(look.clone(), before, after).map(|look| look.timeline);
+        assert_eq!(on(FIRST, FIRST), Some(Some(Timeline(1))));
+        for (before, after) in [(FIRST, SECOND), (None, FIRST), (FIRST, None), (None, None)] {
+            assert_eq!(on(before, after), None, "{before:?} {after:?}");
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A client gets a key of ours, which stands for its session and not for a backend. When a cancel
 //! arrives, the session's present backend is looked up; while the cancel is under way that
-//! backend is not given to anybody else, for a late cancel must not hit the next client.
+//! backend is not given to anybody else, for a late cancel must not hit the next client. One that
+//! did not come to its end in time may arrive at any time: its backend is closed after that.
 //!
 //! The secret has 32 bits, as protocol 3.0 has no room for more; the identifier beside it has
 //! another 31, drawn at random, so a guess hits one of all sessions with 2^-63 a try.
@@ -111,6 +112,8 @@ impl Cancels {
         let Running { target, pid, key, .. } = &*running;
         if let Err(error) = backend::cancel(target, *pid, key, CANCEL_TIMEOUT).await {
             tracing::warn!(server = %target.name, %error, "a cancel request did not get through");
+            // A server that hangs may carry it out when it goes on.
+            running.note_stray();
         }
         handle.end_cancel();
     }

@@ -318,3 +318,78 @@ fn begins_read_only(facts: &Facts) -> bool {
         }
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{Dialect, examine};
+
+    fn planned(texts: &[&str], end: End) -> Plan {
+        let facts = |sql: &&str| Some(Arc::new(examine(sql.as_bytes(), Dialect::default())));
+        let mentioned: Vec<_> = texts.iter().map(facts).collect();
+        plan(&Material {
+            mentioned: &mentioned,
+            catalog: None,
+            wishes: Wishes { role: RoleWish::Auto, consistency: Consistency::Session },
+            end,
+            executes: Executes::Something,
+            now: Moment::from_nanos(1),
+        })
+    }
+
+    /// Who is told 40001 runs its transaction again: what may have been committed is in doubt.
+    #[test]
+    fn what_can_have_committed_an_open_transaction_is_known() {
+        let can = [
+            "COMMIT",
+            "END",
+            "COMMIT AND CHAIN",
+            "PREPARE TRANSACTION 'x'",
+            "COMMIT PREPARED 'x'",
+            "ROLLBACK PREPARED 'x'",
+            "INSERT INTO t VALUES (1); COMMIT",
+            "INSERT INTO t VALUES (1); COMMIT; SELECT 1/0",
+            "ROLLBACK; INSERT INTO t VALUES (1)",
+            "CALL p()",
+            "DO 'BEGIN END'",
+            "not SQL at all",
+        ];
+        for sql in can {
+            assert_eq!(planned(&[sql], End::Query).commits, MayCommit::Maybe, "{sql}");
+        }
+        let cannot = [
+            "SELECT 1",
+            "INSERT INTO t VALUES (1) RETURNING i",
+            "ROLLBACK",
+            "SAVEPOINT a",
+            "SET TRANSACTION READ ONLY",
+            "BEGIN",
+        ];
+        for sql in cannot {
+            assert_eq!(planned(&[sql], End::Query).commits, MayCommit::No, "{sql}");
+        }
+        // In one batch, what stands behind the end of the transaction commits by itself.
+        let batches: [(&[&str], End, MayCommit); 5] = [
+            (&["INSERT INTO t VALUES (1)", "COMMIT"], End::Sync, MayCommit::Maybe),
+            (&["ROLLBACK", "INSERT INTO t VALUES (1)"], End::Sync, MayCommit::Maybe),
+            (&["ROLLBACK"], End::Flush, MayCommit::Maybe),
+            (&["ROLLBACK"], End::Sync, MayCommit::No),
+            (&["INSERT INTO t VALUES (1)", "SELECT 1"], End::Sync, MayCommit::No),
+        ];
+        for (texts, end, expected) in batches {
+            assert_eq!(planned(texts, end).commits, expected, "{texts:?} {end:?}");
+        }
+    }
+
+    /// Behind a `Flush` anything may follow in the same implicit transaction.
+    #[test]
+    fn what_runs_before_a_flush_goes_to_the_primary_once() {
+        for end in [End::Flush, End::Cut { rest: 1, of: crate::session::Cut::Batch }] {
+            let plan = planned(&["SELECT 1"], end);
+            assert_eq!(plan.need, Need::Primary(PrimaryReason::Statement), "{end:?}");
+            assert_eq!(plan.again, Again::MustNot, "{end:?}");
+        }
+        let plan = planned(&["SELECT 1"], End::Sync);
+        assert_eq!((plan.need, plan.again), (Need::Read, Again::May));
+    }
+}

@@ -125,6 +125,7 @@ impl Serving {
         self.client.shard.give_buffer(std::mem::take(&mut attached.exchange.to_server));
         let clean = attached.pins.is_empty()
             && attached.checkout.partial.is_empty()
+            && !attached.checkout.running.has_stray()
             && attached.exchange.replies.account() == Account::Exact;
         if clean {
             attached.checkout.running.forget_cancels();
@@ -262,6 +263,9 @@ const PATIENT_PROBES_MAX: u32 = 20;
 pub(super) async fn release_at_end(session: &Session, mut attached: Attached) {
     if let UnderWay::Yes = session.cancel.detach() {
         session.cancel.settled().await;
+    }
+    if attached.checkout.running.has_stray() {
+        return;
     }
     let mut reported = session.reported.clone();
     let answer = own::run(&mut attached.checkout, "DISCARD ALL", &mut reported).await;

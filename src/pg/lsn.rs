@@ -134,10 +134,18 @@ mod tests {
             ("0/5000018", "0/5000018"),   // no header is 24 bytes long there
             ("0/5000029", "0/5000029"),
             ("0/5002000", "0/5002000"),
+            ("0/2658F018", "0/2658F018"), // the middle of a page
         ];
         for (raw, expected) in cases {
             let raw: Lsn = raw.parse().unwrap();
             assert_eq!(raw.normalised(layout).to_string(), expected, "{raw}");
+        }
+        // Servers that were built or initialised otherwise.
+        let other = WalLayout { block_size: 4096, segment_size: 1024 * 1024 };
+        let cases = [("0/2658F018", "0/2658F000"), ("0/100028", "0/100000")];
+        for (raw, expected) in cases {
+            let raw: Lsn = raw.parse().unwrap();
+            assert_eq!(raw.normalised(other).to_string(), expected, "{raw}");
         }
     }
 }

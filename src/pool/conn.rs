@@ -46,6 +46,8 @@ pub struct Running {
     pub key: Box<[u8]>,
     /// Whether a cancel was sent there that may still hit something.
     cancelled: AtomicBool,
+    /// Whether one of those may come at any time from now on.
+    astray: AtomicBool,
 }
 
 /// A backend on its way to another shard.
@@ -63,7 +65,8 @@ pub struct Moved {
 impl Running {
     /// A backend that nobody has cancelled anything on.
     pub const fn new(target: Target, pid: i32, key: Box<[u8]>) -> Self {
-        Self { target, pid, key, cancelled: AtomicBool::new(false) }
+        let (cancelled, astray) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { target, pid, key, cancelled, astray }
     }
 
     /// A cancel is about to be sent there. Noted before it is sent, so whoever sees what came of
@@ -72,10 +75,21 @@ impl Running {
         self.cancelled.store(true, Ordering::SeqCst);
     }
 
-    /// Every cancel has arrived there, and the backend was asked something since.
+    /// Nobody knows whether, or when, a cancel that was sent there arrives.
+    pub fn note_stray(&self) {
+        self.astray.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a cancel may hit whatever it runs, however much later: it is nobody else's any more.
+    pub fn has_stray(&self) -> bool {
+        self.astray.load(Ordering::SeqCst)
+    }
+
+    /// Every cancel has arrived there, and the backend was asked something since. One that went
+    /// astray is not forgotten.
     pub fn forget_cancels(&self) {
         // As good as never is there one, and a look is cheaper than a word.
-        if self.was_cancelled() {
+        if self.was_cancelled() && !self.has_stray() {
             self.cancelled.store(false, Ordering::SeqCst);
         }
     }

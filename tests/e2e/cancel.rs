@@ -4,6 +4,7 @@ use crate::raw::{Raw, bind, cancel, execute, parse, query};
 use crate::support::{Blueprint, House, await_that};
 use pgsteer::sandbox::StatementLog;
 use pgsteer::tasks;
+use rustix::process::{Pid, Signal, kill_process};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -141,6 +142,86 @@ async fn two_hundred_cancels_that_race_with_the_end_hit_nobody_else() {
     eprintln!("of 200 cancels {hit} hit; {innocent} statements of others were untouched");
     assert!(hit > 10, "the race was lost by all cancels: {hit}");
     assert!(innocent > 200, "nobody was there to be hit: {innocent}");
+}
+
+/// How long a postmaster hangs before it delivers a cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hangs {
+    /// Not so long that pgsteer gives the cancel up.
+    Shortly,
+    /// Longer than that: nobody knows any more when it comes.
+    Long,
+}
+
+/// A postmaster that hangs delivers a cancel when it goes on, and not before: whoever is next on
+/// that backend must not be there yet.
+#[test]
+fn a_cancel_that_its_server_is_slow_to_deliver_hits_nobody_else() {
+    std::thread::scope(|scope| {
+        for mode in ["transaction", "session"] {
+            for hangs in [Hangs::Shortly, Hangs::Long] {
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Runtime::new().unwrap();
+                    runtime.block_on(delivered_late(mode, hangs));
+                });
+            }
+        }
+    });
+}
+
+async fn delivered_late(mode: &'static str, hangs: Hangs) {
+    let house = Blueprint::new()
+        // Says when it is asked to cancel.
+        .servers(|plan| plan.standbys(0).setting("log_min_messages", "debug2"))
+        .unhurried()
+        .set("pool.mode", mode)
+        .set("pool.size", "1")
+        .set("pool.wait_timeout", "1m")
+        .build();
+    let primary = house.server("primary");
+    let mut goes = Raw::enter(&house).await;
+    let postmaster = Pid::from_raw(primary.pid().unwrap().try_into().unwrap()).unwrap();
+    let backend = goes.value("SELECT pg_backend_pid()").await;
+    // In session mode it has nothing under way when it cancels, and says goodbye at once.
+    if mode == "transaction" {
+        let fails = "DO $$ BEGIN PERFORM pg_sleep(2); RAISE 'ended'; END $$ /* goes */";
+        goes.send(&query(fails)).await;
+        await_running(&house, "goes */");
+    }
+    let mut watcher = primary.connect("postgres").unwrap();
+    kill_process(postmaster, Signal::STOP).unwrap();
+    let (address, pid, secret) = (house.proxy.address(), goes.pid, goes.secret.clone());
+    let late = tasks::spawn("late", async move { cancel(address, pid, &secret).await });
+    let under_way = "pgsteer_client_connections_total{result=\"cancel\"}";
+    await_that("the cancel is under way", || house.metric(under_way) == Some(1.0));
+    let ended = format!("SELECT state = 'idle' FROM pg_stat_activity WHERE pid = {backend}");
+    await_that("it has ended", || watcher.value(&ended).unwrap() == "t");
+    let leaves = tasks::spawn("leaves", async move {
+        if mode == "transaction" {
+            assert_eq!(goes.ready().await.code().as_deref(), Some("P0001"));
+        }
+        goes.leave().await;
+    });
+    let login = [("user", "postgres"), ("database", "postgres")];
+    let next = tasks::spawn("next", async move {
+        let mut next = Raw::connect(address, &login).await.unwrap();
+        next.query("SELECT pg_backend_pid() FROM pg_sleep(1)").await
+    });
+    if hangs == Hangs::Long {
+        await_that("it is given up", || house.proxy.log().contains("did not get through"));
+    }
+    // Time enough to begin on that backend, if it could.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    kill_process(postmaster, Signal::CONT).unwrap();
+    late.await.unwrap();
+    leaves.await.unwrap();
+    let runs_on = next.await.unwrap().value();
+    let case = format!("{mode}, {hangs:?}");
+    assert_eq!(runs_on == backend, hangs == Hangs::Shortly, "{case}: where it was to be hit");
+    let sent = format!("processing cancel request: sending SIGINT to process {backend}");
+    if hangs == Hangs::Shortly {
+        assert_eq!(primary.logged(&sent), 1, "{case}: the cancel was at stake");
+    }
 }
 
 /// The probe behind a statement runs under the session's own settings.

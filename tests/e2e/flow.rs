@@ -2,8 +2,8 @@
 
 use crate::abandoned::{LONG_READ, await_known_reads, await_rid_of_it};
 use crate::raw::{
-    Raw, bind, close, copy_data, copy_done, copy_fail, describe, execute, flush, message_of, parse,
-    query, sync,
+    Answer, Raw, bind, close, copy_data, copy_done, copy_fail, describe, execute, flush,
+    message_of, parse, query, sync,
 };
 use crate::support::{Blueprint, House};
 use std::time::Duration;
@@ -265,4 +265,26 @@ async fn a_function_call_message_is_answered() {
     assert_eq!(answer.tags(), "VZ");
     assert_eq!(&answer.0[0].0[9..], b"42");
     assert_eq!(client.value("SELECT 1").await, "1");
+}
+
+/// A client tells its own notifications from others' by the process that it was told at its login.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notification_carries_the_process_that_its_client_knows() {
+    for mode in ["session", "transaction"] {
+        let house =
+            Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.mode", mode).build();
+        let (mut one, mut two) = (Raw::enter(&house).await, Raw::enter(&house).await);
+        one.query("LISTEN here").await;
+        let backend: i32 = one.value("SELECT pg_backend_pid()").await.parse().unwrap();
+        assert_eq!(backend == one.pid, mode == "session", "whose process a client is told");
+        let sender = |answer: &Answer| {
+            let told = answer.0.iter().find(|message| message.tag() == 'A').expect("none came");
+            i32::from_be_bytes(told.0[5..9].try_into().unwrap())
+        };
+        let own = one.query("NOTIFY here").await;
+        assert_eq!(sender(&own), one.pid, "{mode}");
+        two.query("NOTIFY here").await;
+        let others = one.until('A').await;
+        assert_ne!(sender(&others), one.pid, "{mode}");
+    }
 }

@@ -288,3 +288,30 @@ fn the_configuration_the_log_and_the_certificate_are_told_of() {
     house.reload(ONE);
     await_that("there is none any more", || expiry() == "NaN");
 }
+
+/// What pgsteer itself asks, on its own connections or on a session's, is no client's statement.
+#[test]
+fn only_what_clients_ask_is_counted() {
+    let house = Blueprint::new().set("servers.check_interval", "20ms").build();
+    let sum = |metric: &str| -> u64 {
+        let body = house.http("/metrics").body;
+        let lines = body.lines().filter(|line| line.starts_with(&format!("{metric}{{")));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    };
+    let counted = || {
+        ["queries_total", "routing_decisions_total", "query_seconds_count", "transactions_total"]
+            .map(|metric| sum(&format!("pgsteer_{metric}")))
+    };
+    let looks = || sum("pgsteer_server_checks_total");
+    let (mut wire, before) = (house.wire(), counted());
+    // Each leaves something behind, which is asked for.
+    for name in ["one", "two"] {
+        wire.run(&format!("SELECT set_config('app.{name}', 'x', false)"));
+        wire.run("CREATE TABLE IF NOT EXISTS t ()");
+    }
+    let (asked, looked) = (before.map(|value| value + 4), looks());
+    settles_at(asked, counted);
+    // Reads that wait for a standby make the control plane ask more often.
+    await_that("it was looked many times", || looks() > looked + 50);
+    assert_eq!(counted(), asked);
+}

@@ -221,3 +221,25 @@ fn without_a_primary_it_is_told_so_and_goes_on_when_it_is_rolled_back() {
     assert_eq!(wire.value(WHERE), "t");
     assert!(wire.run(&format!("{WHERE}; COMMIT")).is_good());
 }
+
+/// A function that says of itself that it only reads, and writes: a standby refuses that, and
+/// nobody knows what it did before. It is not tried on the primary.
+#[test]
+fn what_lies_about_itself_is_not_run_again() {
+    let house = Blueprint::new().unhurried().any_lag().build();
+    let primary = house.server("primary");
+    primary.rows("CREATE SEQUENCE ids").unwrap();
+    let lies = "CREATE FUNCTION lies() RETURNS bigint STABLE LANGUAGE plpgsql AS \
+                'BEGIN RETURN nextval(''ids''); END'";
+    primary.rows(lies).unwrap();
+    house.cluster.await_replay().unwrap();
+    let mut wire = house.wire();
+    // Until it is known to be STABLE, it is for the primary.
+    await_that("it is sent to a standby", || wire.query("SELECT lies()").codes() == ["25006"]);
+    let drawn = primary.value("SELECT last_value FROM ids").unwrap();
+    for _ in 0..5 {
+        assert_eq!(house.wire().query("SELECT lies()").codes(), ["25006"]);
+        assert_eq!(house.wire().extended("SELECT lies()").codes(), ["25006"]);
+    }
+    assert_eq!(primary.value("SELECT last_value FROM ids").unwrap(), drawn);
+}

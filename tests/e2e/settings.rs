@@ -189,3 +189,50 @@ async fn a_reset_goes_back_to_the_login() {
         }
     }
 }
+
+/// A setting under a name that only the server has seen stays with its session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_under_a_computed_name_stays_with_its_session() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", "2").build();
+    let (mut one, mut two) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    let set = "SELECT set_config('app.' || word, 'mine', false) FROM (VALUES ('hidden')) v (word)";
+    assert_eq!(one.value(set).await, "mine");
+    let shown = "SELECT current_setting('app.' || 'hid' || 'den', true)";
+    for _ in 0..5 {
+        assert_eq!(two.value(shown).await, "");
+        assert_eq!(one.value(shown).await, "mine");
+    }
+}
+
+/// Who acts as another user does so alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_session_user_stays_with_its_session() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", "2").build();
+    let (mut one, mut two) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    one.query("CREATE ROLE app LOGIN").await;
+    assert_eq!(one.query("SET SESSION AUTHORIZATION app").await.code(), None);
+    for _ in 0..5 {
+        assert_eq!(two.value("SELECT session_user").await, "postgres");
+        assert_eq!(one.value("SELECT session_user").await, "app");
+    }
+    one.leave().await;
+    for mut next in [Raw::enter(&house).await, Raw::enter(&house).await] {
+        assert_eq!(next.value("SELECT session_user").await, "postgres");
+        next.query("BEGIN").await;
+    }
+}
+
+/// A session is not held at a standby for what it leaves there; nobody else finds it either.
+#[test]
+fn what_is_left_on_a_standby_ends_with_its_backend() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(1)).unhurried().any_lag().build();
+    house.await_catalog();
+    let standby = house.server("standby1");
+    let mut wire = house.wire();
+    for sql in ["SELECT pg_advisory_lock(7)", "SELECT pg_advisory_lock(8)"] {
+        wire.run(&format!("{sql} /* pgsteer: role=standby */"));
+        assert!(standby.logged(sql) > 0, "it ran there");
+        let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid IN (7, 8)";
+        standby.await_value(held, "0", "rid of the lock").unwrap();
+    }
+}

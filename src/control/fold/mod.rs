@@ -578,3 +578,6 @@ fn resolve(specs: &[Spec], host: &str, port: u16) -> Option<ServerId> {
     let at = specs.iter().position(|spec| spec.port == port && &*spec.host == host)?;
     u16::try_from(at).ok().map(ServerId)
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,6 +156,14 @@ fn a_session_stays_on_the_standby_that_it_read_from() {
 }
 
 #[test]
+fn a_sample_vouches_for_backends_only_that_were_open_when_it_was_asked_for() {
+    for proof in [Proof::Sampled(ms(50)), Proof::Anchored(ms(50))] {
+        assert_eq!([49, 50, 51].map(|opened| proof.holds(ms(opened))), [true, true, false]);
+    }
+    assert!(Proof::NoneNeeded.holds(ms(51)));
+}
+
+#[test]
 fn a_move_from_a_standby_to_the_primary_waits_until_it_shows_as_much() {
     let seen = ms(NOW_MS - 5);
     let write = Request {

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::support::Ended;
+use pgsteer::sandbox::StatementLog;
+use pgsteer::wire::message;
+use std::net::Shutdown;
 
 fn waiting(house: &House, clients: f64) {
     let series = r#"pgsteer_client_connections{state="waiting"}"#;
@@ -24,9 +27,9 @@ fn a_client_that_has_left_or_cancelled_has_nothing_executed_for_it() {
     waiting(house, 5.0);
     let [goes, closes, leaves, cancels, also_goes] = wires;
     drop(closes);
-    leaves.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    leaves.stream.shutdown(Shutdown::Write).unwrap();
     let mut request = Vec::new();
-    pgsteer::wire::message::write_cancel_request(&mut request, cancels.pid, &cancels.key);
+    message::write_cancel_request(&mut request, cancels.pid, &cancels.key);
     let mut wire = Wire::connect(house.proxy.address()).unwrap();
     wire.send(&request).unwrap();
     let (reply, _cancels) = ask(cancels, Vec::new()).end(clock::now());
@@ -93,4 +96,54 @@ fn those_who_waited_longest_go_first() {
     let sql = "SELECT string_agg(id::text, ' ' ORDER BY turn) FROM turns";
     let expected: Vec<String> = (0..40).map(|id: i32| id.to_string()).collect();
     assert_eq!(house.server("standby1").value(sql).unwrap(), expected.join(" "));
+}
+
+/// A statement got its backend, and its client left or cancelled while its settings were brought
+/// there: it is not sent.
+#[test]
+fn nothing_is_sent_for_who_goes_while_its_settings_are_brought() {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0).log(StatementLog::All))
+        .unhurried()
+        .set("pool.size", "1")
+        .set("pool.wait_timeout", "1m")
+        .build();
+    let primary = house.server("primary");
+    primary.rows("CREATE TABLE ledger (id int)").unwrap();
+    let mut locker = primary.connect("postgres").unwrap();
+    let mut watcher = primary.connect("postgres").unwrap();
+    let waits = || {
+        let series = r#"pgsteer_client_connections{state="waiting"}"#;
+        await_that("it waits", || house.metric(series) == Some(1.0));
+    };
+    for (id, cancels) in [(1, true), (2, false)] {
+        let (mut holder, mut goes) = (house.wire(), house.wire());
+        goes.run("SET default_tablespace = 'pg_default'");
+        holder.run("BEGIN");
+        holder.run("INSERT INTO ledger VALUES (0)");
+        goes.send(&query(&format!("INSERT INTO ledger VALUES ({id})"))).unwrap();
+        waits();
+        // Who sets that looks for the tablespace.
+        locker.rows("BEGIN; LOCK TABLE pg_tablespace IN ACCESS EXCLUSIVE MODE").unwrap();
+        holder.run("COMMIT");
+        let brought = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                       AND query LIKE '%''default_tablespace''%'";
+        await_that("it is brought", || watcher.value(brought).unwrap() == "1");
+        if cancels {
+            let mut request = Vec::new();
+            message::write_cancel_request(&mut request, goes.pid, &goes.key);
+            let mut wire = Wire::connect(house.proxy.address()).unwrap();
+            wire.send(&request).unwrap();
+            assert!(wire.message().is_none());
+            locker.rows("COMMIT").unwrap();
+            assert_eq!(goes.reply().codes(), ["57014"]);
+        } else {
+            goes.stream.shutdown(Shutdown::Both).unwrap();
+            locker.rows("COMMIT").unwrap();
+        }
+        // Behind it in the queue for the only backend.
+        holder.run("INSERT INTO ledger VALUES (0)");
+        let there = format!("SELECT count(*) FROM ledger WHERE id = {id}");
+        assert_eq!(holder.value(&there), "0", "cancelled: {cancels}");
+    }
 }

@@ -256,3 +256,21 @@ fn what_was_in_flight_is_never_executed_twice() {
     assert!(!strange.is_empty(), "none was committed and not acknowledged: nothing was at stake");
     assert!(in_doubt.len() >= WRITERS, "too few were in flight at the kills: {in_doubt:?}");
 }
+
+/// What a login is told is remembered: who came before is let in while no server answers.
+#[test]
+fn who_came_before_is_let_in_without_any_server() {
+    let house = Blueprint::new().toml("[routing]\nhold_max = \"1s\"").unhurried().build();
+    house.wire().run("SELECT 1");
+    for server in house.cluster.servers() {
+        server.stop(Shutdown::Immediate).unwrap();
+    }
+    await_that("the loss is seen", || {
+        let status = house.status();
+        let mut servers = status["servers"].as_array().unwrap().iter();
+        servers.all(|server| server["role"].is_null())
+    });
+    let mut wire = house.wire();
+    let refused = wire.query(WRITE);
+    assert_eq!((refused.codes(), refused.ended), (vec!["57P03"], Ended::Ready('I')));
+}
