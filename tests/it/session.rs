@@ -2,8 +2,8 @@
 //! replaced, replies told apart.
 
 use pgsteer::session::{
-    Builder, Cut, Disposition, End, Executes, Held, Library, Names, Reader, Reading, Renamed,
-    Replies, Scan, Settings, Tally, Undo, UnnamedThere, scan,
+    Builder, Cut, Disposition, End, Executes, GROUP_MAX, Held, Library, Names, Reader, Reading,
+    Renamed, Replies, Scan, Settings, Tally, Undo, UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
@@ -77,6 +77,22 @@ fn scanned(bytes: &[u8], names: &Names) -> (Result<Scan, pgsteer::session::Viola
         },
     );
     (found, mentioned.len())
+}
+
+/// A batch of many short messages is sent on when the buffer is full, wherever its end is.
+#[test]
+fn a_batch_is_cut_where_the_buffer_is_full() {
+    let one = [parse("", "SELECT 1"), bind("", ""), execute()].concat();
+    let batch = one.repeat(GROUP_MAX / one.len() + 2);
+    let longest = batch.len() - 1;
+    let (found, mentioned) = scanned(&batch[..longest], &Names::default());
+    let Ok(Scan::Group(group)) = found else { panic!("more was waited for") };
+    assert_eq!(group.end, End::Cut { rest: 0, of: Cut::Batch });
+    assert_eq!(group.executes, Executes::Something);
+    assert!((GROUP_MAX..GROUP_MAX + one.len()).contains(&group.bytes), "{}", group.bytes);
+    assert!(mentioned > 1);
+    let (early, _) = scanned(&batch[..GROUP_MAX - 1], &Names::default());
+    assert!(matches!(early, Ok(Scan::Incomplete)), "it may still end");
 }
 
 #[test]
