@@ -7,6 +7,7 @@ use crate::failover::{
     Act, By, Change, Decision, Demotion, Mode, Policy, Promise, Receiver, Record, ServerView,
     Situation, WeakPromise, Why,
 };
+use crate::pg::Timeline;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -106,11 +107,23 @@ fn returned<'a>(situation: &'a Situation<'_>, policy: &Policy) -> impl Iterator<
             return Some(fence);
         };
         let fork = timeline.zip(to.history.as_ref()).and_then(|(own, known)| known.end_of(own));
-        if fork.is_some_and(|fork| flushed <= fork) {
+        let own = timeline.is_some_and(|timeline| led(situation.record, server, timeline));
+        if own && fork.is_some_and(|fork| flushed <= fork) {
             return Some(Act::Demote { server: server.id, to: to.id });
         }
         Some(fence)
     })
+}
+
+/// Whether that branch is the one that this server was the recorded primary of. One that was chosen
+/// and lost may have been promoted later, to a branch of its own that has the number of another.
+fn led(record: &Record, server: &ServerView, timeline: Timeline) -> bool {
+    let changes = &record.changes;
+    let made = changes.iter().any(|made| made.timeline == timeline && made.to == server.name);
+    let began = changes.first().is_some_and(|first| {
+        first.from.as_ref() == Some(&server.name) && timeline < first.timeline
+    });
+    made || began
 }
 
 /// A server that still takes itself for the primary on a branch that was left by our doing, or

@@ -24,7 +24,8 @@ fn changed() -> Scene {
     scene.record.primary.epoch = scene.record.epoch;
     scene.record.primary.timeline = Timeline(2);
     scene.record.promise = quorum(1, &["a", "c"]);
-    scene.record.changes.push(change(By::Evidence, "a", "b"));
+    let timeline = Timeline(2);
+    scene.record.changes.push(Change { timeline, ..change(By::Evidence, "a", "b") });
     scene
 }
 
@@ -194,6 +195,31 @@ fn a_former_primary_that_lacks_nothing_is_made_to_follow_where_it_may_be_restart
     assert_eq!(unknown.acts(), [Act::Fence(A)], "where the branch was left is not known");
     let theirs = back(END).with(|scene| scene.record.changes = vec![change(By::Outside, "a", "b")]);
     assert_eq!(theirs.acts(), []);
+}
+
+/// It was chosen, taken for lost and dropped, and promoted after all: its branch has the number of
+/// the one that another was promoted to in its place, and is not that one.
+#[test]
+fn a_branch_of_the_same_number_as_one_that_was_left_is_not_followed_on() {
+    let back = |server| {
+        let (end, role) = (lsn(END), Standing::Primary { flushed: lsn(END) });
+        let forks = [(1, END - 9), (2, END)].map(|(timeline, at)| {
+            let (timeline, at) = (Timeline(timeline), lsn(at));
+            Fork { timeline, at }
+        });
+        let scene = changed().see(B, gone(5)).see(A, primary_on(3)).see(server, answers(2, role));
+        scene.with(|scene| {
+            scene.at(A).history = Some(History::new(Timeline(3), forks.to_vec()));
+            scene.record.primary.server = Arc::from("a");
+            scene.record.primary.timeline = Timeline(3);
+            let (timeline, fork) = (Timeline(3), Some(end));
+            let change = Change { timeline, fork, ..change(By::Evidence, "b", "a") };
+            scene.record.changes.push(change);
+            scene.policy.demotion = Demotion::CrashRestart;
+        })
+    };
+    assert!(back(B).acts().contains(&Act::Demote { server: B, to: A }));
+    assert!(back(C).acts().contains(&Act::Fence(C)));
 }
 
 /// Two that were promoted from one branch give the next one the same number.
