@@ -110,6 +110,10 @@ impl Memory {
         let Some(done) = outcome else {
             let times = server.failed.map_or(0, |(times, _)| times).saturating_add(1);
             server.failed = Some((times, now));
+            if matches!(act, Act::Unfence(_)) {
+                // It may have been done. What the next survey finds counts.
+                server.fenced = None;
+            }
             return;
         };
         server.failed = None;
@@ -213,7 +217,8 @@ mod tests {
         memory.begin(&unfence);
         assert!(memory.servers[1].fenced.is_some());
         memory.end(&unfence, None, at(200));
-        assert!(memory.servers[1].fenced.is_some(), "it failed");
+        assert!(memory.servers[1].fenced.is_none(), "it failed, and may have been done");
+        memory.end(&fence, Some(Done::Fenced(held)), at(250));
         memory.begin(&unfence);
         memory.end(&unfence, Some(Done::Plain), at(300));
         assert!(memory.servers[1].fenced.is_none());
