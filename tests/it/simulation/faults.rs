@@ -191,7 +191,9 @@ impl World {
             self.servers[server].quorum = Some(quorum.min(most));
             self.judge.requorum_at = Some(self.now);
             // In the middle of a change nobody looks.
-            self.judge.unseen |= self.store.record.phase != Phase::Stable;
+            let amid = self.store.record.phase != Phase::Stable;
+            self.judge.unseen |= amid;
+            self.judge.watched.changed |= amid;
             self.release(server);
         }
     }

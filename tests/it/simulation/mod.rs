@@ -107,9 +107,10 @@ fn whatever_goes_wrong_nothing_is_lost_and_all_is_well_in_the_end() {
             total.add(counts);
         }
     });
-    if let Some(seed) = failed.iter().min() {
+    failed.sort_unstable();
+    if let Some(seed) = failed.first() {
         panic!(
-            "{} of {count} seeds fail\n{}\nrepeat with: SEED={seed} cargo test --test it simulation",
+            "{} of {count} seeds fail: {failed:?}\n{}\nrepeat with: SEED={seed} cargo test --test it simulation",
             failed.len(),
             tell(*seed, &Plan::of(*seed), Arm::Sound)
         );

@@ -74,7 +74,8 @@ impl World {
 
     /// Sends what the standbys of a server lack.
     pub(super) fn pump(&mut self, from: usize) {
-        let end = self.servers[from].log.whole();
+        // A standby passes on the beginning of a record, too.
+        let end = self.servers[from].log.end();
         for to in 0..self.servers.len() {
             let Some(stream) = self.servers[to].stream else { continue };
             if stream.from != from || stream.under_way || stream.sent >= end {

@@ -401,7 +401,7 @@ impl World {
         match (&act, outcome) {
             (_, Outcome::Frozen(frozen)) => remembered.frozen = Some((frozen, now)),
             (_, Outcome::Fenced(fenced)) => remembered.fenced = Some(fenced),
-            (Act::Unfence(_), Outcome::Plain) => remembered.fenced = None,
+            (Act::Unfence(_), Outcome::Plain | Outcome::Failed) => remembered.fenced = None,
             (Act::Unfreeze(_) | Act::Repoint { .. }, Outcome::Plain) => remembered.frozen = None,
             (Act::Prove(_), Outcome::Plain) => self.proxy.proved = Some(began),
             (_, Outcome::Plain | Outcome::Failed) => {}

@@ -5,7 +5,7 @@ use super::net::{PROXY, place};
 use super::plan::QUIET;
 use super::server::{Life, Role};
 use super::world::World;
-use pgsteer::failover::{By, Kind, Mode, Record, Sight};
+use pgsteer::failover::{By, Kind, Mode, Phase, Record, Sight};
 
 /// What has really been so for this long must have been seen: the limit of freshness, a look, and
 /// a late message.
@@ -32,6 +32,10 @@ pub(super) struct Watched {
     alone: Option<u64>,
     /// Another server was a primary, on a newer branch.
     rival: Option<u64>,
+    /// No change was under way, and the primary was there.
+    calm: Option<u64>,
+    /// In the middle of a change somebody changed the settings, and it has not been calm since.
+    pub changed: bool,
     /// Something was lacking for acting by itself.
     pub disarmed: Option<u64>,
     /// The primary was well, and then restarted by itself: which one, and in which life.
@@ -64,6 +68,8 @@ impl World {
         // One that is full says so.
         let present = self.is_reached(primary) && self.servers[primary].is_primary();
         hold(&mut watched.present, present, now);
+        hold(&mut watched.calm, present && self.store.record.phase == Phase::Stable, now);
+        watched.changed &= !self.surely(watched.calm);
         hold(&mut watched.alone, others().all(|server| !self.is_reached(server)), now);
         let newer = self.proxy.record.primary.timeline.0;
         let rival = |server: usize| {
@@ -101,6 +107,7 @@ impl World {
         self.watch_now();
         let age = self.judge.requorum_at.map(|at| self.now - at);
         self.judge.unseen = age.is_some_and(|age| age < SEEN_PERHAPS);
+        self.judge.unseen |= self.judge.watched.changed;
         let Some(operation) = after.operation() else { return };
         if operation.kind == Kind::Failover && self.surely(self.judge.watched.rival) {
             self.judge.fail("a claim beside another primary".to_owned());
@@ -133,7 +140,9 @@ impl World {
         let grace = u64::try_from(self.plan.policy.restart_grace.as_millis()).unwrap();
         let restarts = watched.relapsed.is_some_and(|(server, boot, at)| {
             let own = &self.servers[server];
-            own.boot == boot && own.life == Life::Booting && self.now + LOOKED < at + grace
+            // Where nobody is let through, it can't be told from a dead one.
+            let told = self.net.open(PROXY, place(server));
+            told && own.boot == boot && own.life == Life::Booting && self.now + LOOKED < at + grace
         });
         let found = if hears && !quorum {
             "a claim although a standby has been hearing from the primary"
