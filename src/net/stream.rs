@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -84,6 +84,22 @@ impl Stream {
         };
         // An error is news, too.
         drop(tcp.peek(&mut [0]).await);
+    }
+
+    /// Whether nothing has arrived: no byte, and no end. Otherwise a byte may be lost, so that the
+    /// connection is of no more use. Costs no system call unless something did arrive.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0_u8; 1];
+        let read = match self {
+            Self::Tcp(tcp) => tcp.try_read(&mut byte),
+            Self::Unix(unix) => unix.try_read(&mut byte),
+            Self::TlsServer(_) | Self::TlsClient(_) => {
+                let mut buffer = ReadBuf::new(&mut byte);
+                let mut context = Context::from_waker(Waker::noop());
+                return Pin::new(self).poll_read(&mut context, &mut buffer).is_pending();
+            }
+        };
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Who is on the other side.

@@ -5,11 +5,8 @@ use crate::backend::{Backend, Detached, Target};
 use crate::clock::Moment;
 use crate::metrics::Holder;
 use crate::session::{Held, SharedSettings, UnnamedThere};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
-use tokio::io::{AsyncRead, ReadBuf};
 
 /// A backend of a pool. Dropped, it is closed, and its slot goes to the first waiter.
 ///
@@ -126,11 +123,7 @@ impl Conn {
     /// Whether it is as it was left: nothing has arrived since, so it was not closed either.
     /// Costs no system call unless something did arrive.
     pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0_u8; 1];
-        let mut buffer = ReadBuf::new(&mut byte);
-        let mut context = Context::from_waker(Waker::noop());
-        let read = Pin::new(&mut self.backend.stream).poll_read(&mut context, &mut buffer);
-        matches!(read, Poll::Pending)
+        self.backend.stream.is_quiet()
     }
 
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
