@@ -1,7 +1,7 @@
 //! The proof that a client is who it says, and the two ways to it.
 
 use super::scram;
-use super::scram::{Keys, Nonce, ScramError, ServerFirst, Verifier};
+use super::scram::{Chosen, Keys, Nonce, ScramError, ServerFirst, Verifier};
 use crate::pg::SqlState;
 use crate::wire::message::ErrorReport;
 use std::sync::Arc;
@@ -66,10 +66,30 @@ impl Refusal {
             Self::WithoutTls { .. } => report(SqlState::INVALID_AUTHORIZATION)
                 .with_hint("Connect with sslmode=require, or a stricter one."),
             Self::Password { .. } => report(SqlState::INVALID_PASSWORD),
-            Self::Exchange(ScramError::ChannelBinding) => report(SqlState::PROTOCOL_VIOLATION)
-                .with_hint("Leave channel_binding at its default, prefer."),
-            Self::Exchange(_) => report(SqlState::PROTOCOL_VIOLATION),
+            Self::Exchange(error) => exchange(error, report(error.sqlstate())),
         }
+    }
+}
+
+/// What a client is told that left the exchange.
+fn exchange(error: &ScramError, report: ErrorReport) -> ErrorReport {
+    match error {
+        ScramError::Downgraded => report.with_detail(
+            "The client supports SCRAM channel binding but thinks the server does not. However, \
+             this server does support channel binding.",
+        ),
+        ScramError::BoundElsewhere => report.with_hint(
+            "Somebody stands between the client and pgsteer: a proxy that ends TLS, or worse. \
+             With such a proxy the client must set channel_binding=disable.",
+        ),
+        ScramError::Malformed(_)
+        | ScramError::BindingType(_)
+        | ScramError::Unsupported(_)
+        | ScramError::WrongProof
+        | ScramError::WrongServer
+        | ScramError::NotBound(_)
+        | ScramError::TooManyIterations(_)
+        | ScramError::Refused(_) => report,
     }
 }
 
@@ -99,14 +119,15 @@ pub struct Entry {
     pub keys: Keys,
 }
 
-/// Takes the client's first message; gives the answer, and what awaits the next one.
+/// Takes the first message of a client that chose so; gives the answer, and what awaits the next
+/// one.
 pub fn challenge(
     user: &Arc<str>,
     verifier: Verifier,
-    client_first: &[u8],
+    (chosen, client_first): (Chosen, &[u8]),
     nonce: &Nonce,
 ) -> Result<(String, Challenge), Refusal> {
-    let begun = scram::begin(client_first, verifier, nonce);
+    let begun = scram::begin(client_first, chosen, verifier, nonce);
     let (answer, state) = begun.map_err(Refusal::Exchange)?;
     Ok((answer, Challenge { user: Arc::clone(user), state }))
 }

@@ -109,7 +109,7 @@ async fn attempt(
 ) -> Result<Backend, ConnectError> {
     let mut stream = open(target, how, within, stage).await?;
     *stage = Stage::LoggingIn;
-    let welcome = log_in(&mut stream, login).await?;
+    let welcome = log_in(&mut stream, login, target.channel_binding).await?;
     Ok(Backend {
         stream,
         server: target.server,

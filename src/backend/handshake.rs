@@ -3,14 +3,18 @@
 use super::connect::Reported;
 use super::error::{ConnectError, ServerError, Stage};
 use super::io::{ReadError, message, random};
+use super::policy::ChannelBinding;
 use super::target::{Login, Replication};
 use crate::auth::LoginSecret;
-use crate::auth::scram::{ClientFinal, ClientFirst, ClientSecret, Nonce};
+use crate::auth::scram::{
+    Binding, ClientFinal, ClientFirst, ClientSecret, EndPoint, Nonce, ScramError,
+};
 use crate::auth::{md5_hash_response, md5_response};
 use crate::net::Stream;
 use crate::wire::message::{
-    AuthRequest, Malformed, SCRAM_SHA_256, read_auth_request, read_error, read_key_data,
-    read_parameter_status, write_password, write_sasl_initial, write_sasl_response, write_startup,
+    AuthRequest, Malformed, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, read_auth_request, read_error,
+    read_key_data, read_parameter_status, write_password, write_sasl_initial, write_sasl_response,
+    write_startup,
 };
 use bytes::BytesMut;
 use std::io;
@@ -31,6 +35,15 @@ pub(super) struct Welcome {
     pub(super) params: Vec<Reported>,
 }
 
+/// What the connection is to a proof.
+struct Channel {
+    wish: ChannelBinding,
+    /// Whether it is a TLS connection.
+    is_tls: bool,
+    /// The server's end of it; `None` if nobody knows how to digest its certificate.
+    end_point: Option<EndPoint>,
+}
+
 /// How far the proof of who we are has come.
 enum Proof {
     /// Nothing was asked yet.
@@ -44,8 +57,15 @@ enum Proof {
 }
 
 /// Logs in. Not cancel-safe: dropped, the connection is of no more use.
-pub(super) async fn log_in(stream: &mut Stream, login: &Login) -> Result<Welcome, ConnectError> {
+pub(super) async fn log_in(
+    stream: &mut Stream,
+    login: &Login,
+    wish: ChannelBinding,
+) -> Result<Welcome, ConnectError> {
     let mut buffer = BytesMut::new();
+    let end_point = stream.end_point().map(EndPoint);
+    let channel = Channel { wish, is_tls: stream.is_tls(), end_point };
+    channel.is_possible()?;
     send(stream, &startup(login)?).await?;
     let mut proof = Proof::Unasked;
     let mut welcome = Welcome::default();
@@ -54,7 +74,7 @@ pub(super) async fn log_in(stream: &mut Stream, login: &Login) -> Result<Welcome
         match next.first().copied().unwrap_or_default() {
             b'R' => {
                 let request = read_auth_request(&next).map_err(malformed)?;
-                let (answer, state) = answer(login, proof, request)?;
+                let (answer, state) = answer((login, &channel), proof, request)?;
                 proof = state;
                 if !answer.is_empty() {
                     send(stream, &answer).await?;
@@ -150,25 +170,33 @@ fn startup(login: &Login) -> Result<Vec<u8>, ConnectError> {
 
 /// What is answered to a server's request, and how far the proof has come then.
 fn answer(
-    login: &Login,
+    (login, channel): (&Login, &Channel),
     proof: Proof,
     request: AuthRequest,
 ) -> Result<(Vec<u8>, Proof), ConnectError> {
     let mut out = Vec::new();
     let too_long = |_| ConnectError::Protocol { what: "an answer is too long".to_owned() };
     let proof = match (request, proof) {
-        (AuthRequest::Ok, Proof::Unasked | Proof::Given) => Proof::Given,
+        (AuthRequest::Ok, Proof::Given) => Proof::Given,
+        (AuthRequest::Ok, Proof::Unasked) => {
+            channel.may_do_without()?;
+            Proof::Given
+        }
         (AuthRequest::CleartextPassword, Proof::Unasked) => {
+            channel.may_do_without()?;
             write_password(&mut out, cleartext(login)?.as_bytes());
             Proof::Given
         }
         (AuthRequest::Md5Password(salt), Proof::Unasked) => {
+            channel.may_do_without()?;
             write_password(&mut out, md5(login, salt)?.as_bytes());
             Proof::Given
         }
         (AuthRequest::Sasl(mechanisms), Proof::Unasked) => {
-            let (hello, next) = ClientFirst::new(scram_secret(login, &mechanisms)?, nonce()?);
-            write_sasl_initial(&mut out, SCRAM_SHA_256, hello.as_bytes()).map_err(too_long)?;
+            let binding = channel.binding(&mechanisms)?;
+            let mechanism = binding.mechanism();
+            let (hello, next) = ClientFirst::new(scram_secret(login)?, binding, nonce()?);
+            write_sasl_initial(&mut out, mechanism, hello.as_bytes()).map_err(too_long)?;
             Proof::First(next)
         }
         (AuthRequest::SaslContinue(data), Proof::First(state)) => {
@@ -192,6 +220,59 @@ fn answer(
     Ok((out, proof))
 }
 
+impl Channel {
+    /// Whether the server can be given what is demanded of it at all.
+    fn is_possible(&self) -> Result<(), ConnectError> {
+        match (self.wish, self.is_tls, &self.end_point) {
+            (ChannelBinding::Require, false, _) => {
+                Err(ScramError::NotBound("there is no TLS to this server").into())
+            }
+            (ChannelBinding::Require, true, None) => {
+                let what = "the server's certificate has no digest to bind to";
+                Err(ScramError::NotBound(what).into())
+            }
+            (ChannelBinding::Require, true, Some(_))
+            | (ChannelBinding::Disable | ChannelBinding::Prefer, _, _) => Ok(()),
+        }
+    }
+
+    /// A server that asks for no proof, or for one that binds nothing.
+    fn may_do_without(&self) -> Result<(), ConnectError> {
+        match self.wish {
+            ChannelBinding::Disable | ChannelBinding::Prefer => Ok(()),
+            ChannelBinding::Require => {
+                let what = "the server asks for another proof than SCRAM";
+                Err(ScramError::NotBound(what).into())
+            }
+        }
+    }
+
+    /// What is bound to, of what the server offers.
+    ///
+    /// Source: `pg_SASL_init` in `interfaces/libpq/fe-auth.c`.
+    fn binding(&self, offered: &[String]) -> Result<Binding, ConnectError> {
+        let has = |name: &str| offered.iter().any(|mechanism| mechanism == name);
+        let plus = has(SCRAM_SHA_256_PLUS);
+        if plus && !self.is_tls {
+            let what = "it offers SCRAM-SHA-256-PLUS on a connection without TLS".to_owned();
+            return Err(ConnectError::Protocol { what });
+        }
+        match (self.wish, &self.end_point) {
+            (ChannelBinding::Prefer | ChannelBinding::Require, Some(end_point)) if plus => {
+                Ok(Binding::Bound(end_point.clone()))
+            }
+            (ChannelBinding::Require, _) => {
+                Err(ScramError::NotBound("the server does not offer it").into())
+            }
+            _ if !has(SCRAM_SHA_256) => Err(ConnectError::Method { method: offered.join(", ") }),
+            (ChannelBinding::Prefer, Some(_)) => Ok(Binding::NotOffered),
+            (ChannelBinding::Prefer, None) | (ChannelBinding::Disable, _) => {
+                Ok(Binding::Unsupported)
+            }
+        }
+    }
+}
+
 fn cleartext(login: &Login) -> Result<&str, ConnectError> {
     match &login.secret {
         LoginSecret::Password(password) => Ok(password.reveal()),
@@ -211,10 +292,7 @@ fn md5(login: &Login, salt: [u8; 4]) -> Result<String, ConnectError> {
     }
 }
 
-fn scram_secret(login: &Login, mechanisms: &[String]) -> Result<ClientSecret, ConnectError> {
-    if !mechanisms.iter().any(|mechanism| mechanism == SCRAM_SHA_256) {
-        return Err(ConnectError::Method { method: mechanisms.join(", ") });
-    }
+fn scram_secret(login: &Login) -> Result<ClientSecret, ConnectError> {
     match &login.secret {
         LoginSecret::Password(password) => Ok(ClientSecret::Password(password.clone())),
         LoginSecret::Keys(keys) => Ok(ClientSecret::Keys(keys.clone())),

@@ -31,6 +31,6 @@ pub use connect::{Backend, Detached, Reported, connect};
 pub use error::{ConnectError, ServerError, Stage};
 pub(crate) use io::random;
 pub use lookup::{Answer, Lookup, LookupError};
-pub use policy::{SslMode, TlsPolicy};
+pub use policy::{ChannelBinding, SslMode, TlsPolicy};
 pub use query::{QueryError, ResultSet, Row};
 pub use target::{Login, Replication, Target};

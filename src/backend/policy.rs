@@ -11,6 +11,22 @@ pub struct TlsPolicy {
     pub mode: SslMode,
     /// The authorities that are trusted; `None`: the system's.
     pub root_cert: Option<PathBuf>,
+    /// Whether our proof is bound to the connection.
+    pub channel_binding: ChannelBinding,
+}
+
+/// `channel_binding`: whether the proof by SCRAM counts on the one TLS connection only.
+///
+/// Source: PostgreSQL manual, 34.1.2 "Parameter Key Words".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChannelBinding {
+    /// It is not bound.
+    Disable,
+    /// It is bound where the server offers it over TLS.
+    #[default]
+    Prefer,
+    /// It is bound, or there is no login.
+    Require,
 }
 
 /// `sslmode`.

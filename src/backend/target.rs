@@ -1,6 +1,6 @@
 //! Which server, and as whom.
 
-use super::policy::{SslMode, TlsPolicy};
+use super::policy::{ChannelBinding, SslMode, TlsPolicy};
 use crate::auth::LoginSecret;
 use crate::net::{ClientTls, Roots, TlsError, Verification};
 use crate::topology::ServerId;
@@ -20,6 +20,7 @@ pub struct Target {
     pub port: u16,
     pub(super) mode: SslMode,
     pub(super) tls: Option<ClientTls>,
+    pub(super) channel_binding: ChannelBinding,
 }
 
 /// As whom, and into what.
@@ -62,7 +63,8 @@ impl Target {
             Some(ClientTls::new(verification(policy), &roots(policy))?)
         };
         let mode = if tls.is_some() { policy.mode } else { SslMode::Disable };
-        Ok(Self { server, name: name.into(), host: host.into(), port, mode, tls })
+        let channel_binding = policy.channel_binding;
+        Ok(Self { server, name: name.into(), host: host.into(), port, mode, tls, channel_binding })
     }
 
     /// The socket's file, if it is one.

@@ -205,7 +205,7 @@ fn door(config: &Config) -> Result<Door, String> {
         Listen::Unix { directory, port } => (directory.display().to_string(), *port),
     };
     // It is the way to ourselves: whoever is there has the token as well.
-    let tls = TlsPolicy { mode: SslMode::Prefer, root_cert: None };
+    let tls = TlsPolicy { mode: SslMode::Prefer, ..TlsPolicy::default() };
     let target = Target::new(ServerId(0), "pgsteer", &host, port, &tls);
     let target = target.map_err(|error| error.to_string())?;
     let login = &config.control_login;

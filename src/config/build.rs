@@ -1,7 +1,6 @@
 //! From layers of values to one checked [`Config`]: the rules across keys live here.
 
 use crate::auth;
-use crate::backend::SslMode;
 use crate::backend::TlsPolicy;
 use crate::config::choices::TlsMode;
 use crate::config::hosts::Host;
@@ -20,7 +19,6 @@ use crate::config::problem::Notes;
 use crate::config::problem::Place;
 use crate::config::problem::SourceFile;
 use crate::config::secret;
-use crate::config::setting::Choice as _;
 use crate::config::setting::Setting;
 use crate::config::state;
 use crate::config::types::ClientTls;
@@ -55,7 +53,7 @@ pub(super) struct Builder<'b> {
 }
 
 impl Builder<'_> {
-    fn get<T: Setting>(&mut self, key: &Key<T>) -> Got<T> {
+    pub(super) fn get<T: Setting>(&mut self, key: &Key<T>) -> Got<T> {
         self.layers.get(key, self.file)
     }
 
@@ -64,7 +62,7 @@ impl Builder<'_> {
         self.get(key).value
     }
 
-    fn notes(&mut self) -> &mut Notes {
+    pub(super) fn notes(&mut self) -> &mut Notes {
         &mut self.layers.notes
     }
 
@@ -165,7 +163,7 @@ impl Builder<'_> {
     }
 
     /// Checks that a file can be read; its mode.
-    fn readable(&mut self, path: &Path, place: &Place) -> Option<u32> {
+    pub(super) fn readable(&mut self, path: &Path, place: &Place) -> Option<u32> {
         let about = File::open(path).and_then(|file| file.metadata()).and_then(|about| {
             if about.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { Ok(about) }
         });
@@ -178,7 +176,7 @@ impl Builder<'_> {
         }
     }
 
-    fn private(&mut self, path: &Path, mode: u32, place: &Place) {
+    pub(super) fn private(&mut self, path: &Path, mode: u32, place: &Place) {
         if secret::open_to_others(mode) {
             let shown = path.display();
             let message = format!("{shown} has mode {:04o}: others can read it", mode & 0o7777);
@@ -203,43 +201,6 @@ impl Builder<'_> {
         let list = self.server_list(&hosts.value, &overrides.value, login.as_ref());
         let check_interval = control.interval;
         Servers { list, tls, login, control: control.policy, check_interval }
-    }
-
-    fn server_tls(&mut self, hosts: &Hosts) -> TlsPolicy {
-        let mode = self.get(&keys::SSLMODE);
-        let root = self.get(&keys::SSLROOTCERT);
-        let env = self.env;
-        let mut policy = TlsPolicy { mode: mode.value, root_cert: root.value.clone() };
-        if mode.is_default() {
-            // A contradiction among the URIs is noted where the login is made.
-            let uri = login::of_uris(&hosts.0, &mut Notes::default()).and_then(|uri| uri.sslmode);
-            policy.mode = uri.or_else(|| self.sslmode_of_env()).unwrap_or(mode.value);
-        }
-        let mut place = root.place.clone();
-        if root.is_default()
-            && let Some(path) = env.get("PGSSLROOTCERT").filter(|path| !path.is_empty())
-        {
-            policy.root_cert = Some(PathBuf::from(path));
-            place = Place::Env(Arc::from("PGSSLROOTCERT"));
-        }
-        if policy.root_cert.as_deref() == Some(Path::new("system")) {
-            policy.root_cert = None;
-        }
-        if let Some(path) = policy.root_cert.clone() {
-            self.readable(&path, &place);
-        }
-        policy
-    }
-
-    fn sslmode_of_env(&mut self) -> Option<SslMode> {
-        let word = self.env.get("PGSSLMODE").filter(|word| !word.is_empty())?;
-        let known = SslMode::WORDS.iter().find(|(_, known)| known == word);
-        if known.is_none() {
-            let place = Place::Env(Arc::from("PGSSLMODE"));
-            let message = format!("`{word}` is not one of: {}", SslMode::form().replace(" |", ","));
-            self.notes().error(&place, message, "");
-        }
-        known.map(|(mode, _)| *mode)
     }
 
     fn watching(&mut self) -> Watching {

@@ -1,6 +1,7 @@
 //! The words of every closed choice.
 
 use crate::auth;
+use crate::backend::ChannelBinding;
 use crate::backend::SslMode;
 use crate::config::setting::Choice;
 use crate::config::types::LogFormat;
@@ -36,6 +37,11 @@ impl Choice for SslMode {
         (Self::VerifyCa, "verify-ca"),
         (Self::VerifyFull, "verify-full"),
     ];
+}
+
+impl Choice for ChannelBinding {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Disable, "disable"), (Self::Prefer, "prefer"), (Self::Require, "require")];
 }
 
 impl Choice for auth::Method {

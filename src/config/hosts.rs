@@ -3,6 +3,7 @@
 //!
 //! Source: PostgreSQL manual, 34.1.1.2 "Connection URIs".
 
+use crate::backend::ChannelBinding;
 use crate::backend::Secret;
 use crate::backend::SslMode;
 use crate::config::node::Entry;
@@ -11,7 +12,7 @@ use crate::config::node::Node;
 use crate::config::problem::Notes;
 use crate::config::problem::Place;
 use crate::config::problem::mask_uri;
-use crate::config::setting::Choice as _;
+use crate::config::setting::Choice;
 use crate::config::setting::Setting;
 use crate::config::setting::items;
 use crate::config::setting::nearest;
@@ -47,6 +48,7 @@ pub(super) struct UriLogin {
     pub(super) password: Option<Secret>,
     pub(super) database: Option<String>,
     pub(super) sslmode: Option<SslMode>,
+    pub(super) channel_binding: Option<ChannelBinding>,
 }
 
 /// One server of `servers.hosts`.
@@ -205,6 +207,7 @@ fn uri(written: &str) -> Result<(Vec<Address>, UriLogin), Wrong> {
         password: given(password.unwrap_or(""))?.map(Secret::new),
         database: given(database)?,
         sslmode: None,
+        channel_binding: None,
     };
     let mut hosts = Vec::new();
     for host in list.split(',').filter(|host| !host.is_empty()) {
@@ -220,7 +223,8 @@ fn uri(written: &str) -> Result<(Vec<Address>, UriLogin), Wrong> {
             "user" => login.user = Some(value),
             "password" => login.password = Some(Secret::new(value)),
             "dbname" => login.database = Some(value),
-            "sslmode" => login.sslmode = Some(sslmode(&value)?),
+            "sslmode" => login.sslmode = Some(choice(name, &value)?),
+            "channel_binding" => login.channel_binding = Some(choice(name, &value)?),
             "host" => hosts.push(address(&value)?),
             "port" => port = Some(port_number(&value)?),
             _ => return unknown_parameter(name),
@@ -236,7 +240,7 @@ fn uri(written: &str) -> Result<(Vec<Address>, UriLogin), Wrong> {
 }
 
 fn unknown_parameter<T>(name: &str) -> Result<T, Wrong> {
-    let known = ["user", "password", "dbname", "sslmode", "host", "port"];
+    let known = ["user", "password", "dbname", "sslmode", "channel_binding", "host", "port"];
     let help = nearest(name, &known).map_or_else(
         || format!("here a URI can have: {}; the rest is set in [servers]", known.join(", ")),
         |near| format!("did you mean `{near}`?"),
@@ -244,10 +248,10 @@ fn unknown_parameter<T>(name: &str) -> Result<T, Wrong> {
     Err(Wrong { what: format!("has an unknown parameter `{name}`"), help })
 }
 
-fn sslmode(word: &str) -> Result<SslMode, Wrong> {
-    match SslMode::WORDS.iter().find(|(_, known)| *known == word) {
-        Some((mode, _)) => Ok(*mode),
-        None => wrong("has an unknown sslmode", &SslMode::form()),
+fn choice<T: Choice>(name: &str, word: &str) -> Result<T, Wrong> {
+    match T::WORDS.iter().find(|(_, known)| *known == word) {
+        Some((value, _)) => Ok(*value),
+        None => wrong(&format!("has an unknown {name}"), &T::form()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Defaults are those of the policies, which own them.
 
 use crate::auth;
+use crate::backend::ChannelBinding;
 use crate::backend::SslMode;
 use crate::config::choices::TlsMode;
 use crate::config::hosts::Hosts;
@@ -153,6 +154,13 @@ keys! {
     SSLROOTCERT: Option<PathBuf> = "servers.sslrootcert" {
         default: None,
         example: "\"/etc/pgsteer/tls/ca.crt\"",
+        counts: OnRestart,
+    }
+    /// Whether our proof by SCRAM counts on the one TLS connection only, so that nobody in between
+    /// can pass it on; with libpq's meanings. `require` refuses servers that ask for no such proof.
+    /// Unset: `PGCHANNELBINDING`, else `prefer`.
+    CHANNEL_BINDING: ChannelBinding = "servers.channel_binding" {
+        default: ChannelBinding::Prefer,
         counts: OnRestart,
     }
     /// Pause between two looks at a server.

@@ -29,6 +29,7 @@ mod pgpass;
 mod problem;
 pub mod reference;
 mod secret;
+mod server_tls;
 mod setting;
 mod state;
 mod types;

@@ -13,18 +13,15 @@
 //! learn a verifier, any one, and none at all if the verifier is known.
 
 use crate::auth;
-use crate::auth::scram::{Nonce, Verifier};
-use crate::auth::{Authenticated, Keyring, Known, Method, Origin, Refusal, Word};
-use crate::backend::{Answer, Lookup, LookupError, random};
-use crate::clock;
+use crate::auth::scram::{EndPoint, ScramError};
+use crate::auth::{Authenticated, Keyring, Method, Origin, Refusal};
+use crate::backend::{Lookup, LookupError};
+use crate::frontend::prove;
 use crate::metrics::Admission;
 use crate::net::{Peer, ServerTls, Stream};
 use crate::pg::SqlState;
-use crate::wire::frame;
-use crate::wire::frame::HEADER;
 use crate::wire::message::{
-    AuthRequest, ErrorReport, Malformed, SCRAM_SHA_256, TooLong, read_sasl_initial,
-    read_sasl_response, write_auth_request, write_error,
+    AuthRequest, ErrorReport, Malformed, TooLong, write_auth_request, write_error,
 };
 use crate::wire::startup;
 use crate::wire::startup::{CancelKey, FirstPacket, Negotiation, Startup, StartupError};
@@ -34,14 +31,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::{debug, info};
 
-/// The longest message of a proof, in bytes.
-///
-/// Source: `PG_MAX_SASL_MESSAGE_LENGTH` in `libpq/auth-sasl.h`.
-const PROOF_MAX: usize = 1024;
 /// First packets before the startup message: GSSAPI, TLS, and then the startup itself.
 const PACKETS_MAX: usize = 4;
-/// How long the servers are waited for where they have said before what a user must prove.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a client that is turned away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How much of what it still sends is read meanwhile, in bytes: a reset would take the error
@@ -105,7 +96,7 @@ pub struct LoggedIn {
 
 /// Why nobody came in.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error("the client left")]
     Left,
     #[error("the connection broke: {0}")]
@@ -127,13 +118,15 @@ enum Failure {
 /// A connection on its way in. While it shakes hands over TLS, nothing can be said to it.
 struct Visitor {
     stream: Option<Stream>,
+    /// What a proof can be bound to: with TLS, if it is known.
+    end_point: Option<EndPoint>,
     peer: Peer,
 }
 
 /// Lets a client in, or turns it away. Not cancel-safe: dropped, the connection is closed.
 pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
     let peer = stream.peer();
-    let mut visitor = Visitor { stream: Some(stream), peer };
+    let mut visitor = Visitor { stream: Some(stream), end_point: None, peer };
     // Boxed: thousands of clients that have logged in need not carry the room for it.
     let visit = Box::pin(visit(&mut visitor, gate));
     let failure = match tokio::time::timeout(gate.timeout, visit).await {
@@ -180,19 +173,10 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
             let_in.map_err(|refusal| Failure::Refused { refusal, why: "" })?
         }
         Method::ScramSha256 => {
-            let Demand { verifier, why, age } = demand(gate, &user).await?;
-            let mechanisms = AuthRequest::Sasl(vec![SCRAM_SHA_256.to_owned()]);
-            write_auth_request(&mut out, &mechanisms)?;
             send(visitor.stream()?, &out).await?;
             out.clear();
-            match prove(visitor.stream()?, gate, &user, verifier).await {
-                Ok(authenticated) => authenticated,
-                Err(Failure::Refused { refusal, .. }) => {
-                    reconsider(gate, &user, age).await;
-                    return Err(Failure::Refused { refusal, why });
-                }
-                Err(failure) => return Err(failure),
-            }
+            let bound_to = visitor.end_point.clone();
+            prove::by_scram(visitor.stream()?, bound_to.as_ref(), gate, &user).await?
         }
     };
     write_auth_request(&mut out, &AuthRequest::Ok)?;
@@ -200,117 +184,6 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
     let (stream, peer, database) = (visitor.take()?, visitor.peer, database.into());
     let logged_in = LoggedIn { stream, peer, user, database, settings, authenticated };
     Ok(Entered::Session(logged_in))
-}
-
-/// What a user has to prove.
-struct Demand {
-    verifier: Verifier,
-    /// Why that can't succeed, if it can't.
-    why: &'static str,
-    age: Age,
-}
-
-/// Whether a demand is as the servers have it now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Age {
-    /// It is; or they have no say in it, or can't be asked.
-    Fresh,
-    /// They did not answer in time, and have said so before.
-    Remembered,
-}
-
-/// What the user has to prove. The servers are asked each time; those that are slow are not
-/// waited for if they have been asked before.
-async fn demand(gate: &Gate, user: &Arc<str>) -> Result<Demand, Failure> {
-    let demanded = |word: Word, why, age| match word {
-        Word::Verifier(verifier) => Demand { verifier, why: "", age },
-        Word::Nothing => Demand { verifier: gate.keyring.mock(user), why, age },
-    };
-    let remembered = match gate.keyring.known(user) {
-        Known::Verifier(verifier) => {
-            return Ok(demanded(Word::Verifier(verifier), "", Age::Fresh));
-        }
-        Known::Nothing(why) => return Ok(demanded(Word::Nothing, why, Age::Fresh)),
-        Known::Ask(remembered) => remembered,
-    };
-    let Some(lookup) = &gate.lookup else {
-        let why = "the user is not in auth.file, and there is no auth.query";
-        return Ok(demanded(Word::Nothing, why, Age::Fresh));
-    };
-    let asking = ask(gate, lookup, user);
-    let before = "the servers knew no password of this user when they were asked last";
-    let Some(remembered) = remembered else {
-        let (word, why) =
-            asking.await.map_err(|source| Failure::Lookup { user: Arc::clone(user), source })?;
-        return Ok(demanded(word, why, Age::Fresh));
-    };
-    match tokio::time::timeout(PATIENCE, asking).await {
-        Ok(Ok((word, why))) => Ok(demanded(word, why, Age::Fresh)),
-        Ok(Err(error)) => {
-            info!(?user, %error, "login goes on with what the servers said before");
-            Ok(demanded(remembered, before, Age::Fresh))
-        }
-        Err(_) => {
-            info!(?user, "the servers are slow; login goes on with what they said before");
-            Ok(demanded(remembered, before, Age::Remembered))
-        }
-    }
-}
-
-/// Asks the servers, and remembers what they say.
-async fn ask(
-    gate: &Gate,
-    lookup: &Lookup,
-    user: &Arc<str>,
-) -> Result<(Word, &'static str), Arc<LookupError>> {
-    let asked_at = clock::now();
-    let (word, why) = match lookup.find(user).await? {
-        Answer::Verifier(verifier) => (Word::Verifier(verifier), ""),
-        Answer::Nothing(why) => (Word::Nothing, why),
-    };
-    gate.keyring.learn(user, word.clone(), asked_at);
-    Ok((word, why))
-}
-
-/// A proof failed, perhaps because the password was changed since the servers were asked: their
-/// present word is waited for before the refusal, so that the next try is held against that.
-async fn reconsider(gate: &Gate, user: &Arc<str>, age: Age) {
-    if age == Age::Remembered
-        && let Some(lookup) = &gate.lookup
-        && let Err(error) = ask(gate, lookup, user).await
-    {
-        debug!(?user, %error, "the servers could not be asked again");
-    }
-}
-
-/// The exchange of SCRAM.
-async fn prove(
-    stream: &mut Stream,
-    gate: &Gate,
-    user: &Arc<str>,
-    verifier: Verifier,
-) -> Result<Authenticated, Failure> {
-    let refused = |refusal| Failure::Refused { refusal, why: "" };
-    let message = proof_message(stream).await?;
-    let initial = read_sasl_initial(&message)?;
-    if initial.mechanism != SCRAM_SHA_256.as_bytes() {
-        let what = "client selected an invalid SASL authentication mechanism";
-        return Err(Failure::Protocol(what.to_owned()));
-    }
-    let nonce = Nonce::new(random().map_err(Failure::Broken)?);
-    let hello = initial.data.unwrap_or_default();
-    let (answer, challenge) = auth::challenge(user, verifier, hello, &nonce).map_err(refused)?;
-    let mut out = Vec::new();
-    write_auth_request(&mut out, &AuthRequest::SaslContinue(answer.into_bytes().into()))?;
-    send(stream, &out).await?;
-
-    let message = proof_message(stream).await?;
-    let entry = challenge.finish(read_sasl_response(&message)?).map_err(refused)?;
-    out.clear();
-    write_auth_request(&mut out, &AuthRequest::SaslFinal(entry.message.into_bytes().into()))?;
-    send(stream, &out).await?;
-    gate.keyring.remember(user, entry.keys);
-    Ok(entry.authenticated)
 }
 
 impl Visitor {
@@ -339,7 +212,9 @@ impl Visitor {
         match (self.take()?, &gate.tls) {
             (Stream::Tcp(mut tcp), Some(tls)) => {
                 tcp.write_all(b"S").await.map_err(Failure::Broken)?;
-                self.stream = Some(tls.accept(tcp).await.map_err(Failure::Tls)?);
+                let secured = tls.accept(tcp).await.map_err(Failure::Tls)?;
+                self.stream = Some(secured.stream);
+                self.end_point = secured.end_point.map(EndPoint);
                 Ok(())
             }
             (stream @ (Stream::TlsServer(_) | Stream::TlsClient(_)), _) => {
@@ -364,34 +239,7 @@ async fn first_packet(stream: &mut Stream) -> Result<FirstPacket, Failure> {
     Ok(startup::read(&packet)?)
 }
 
-/// One message of a proof: its header, then exactly the rest.
-async fn proof_message(stream: &mut Stream) -> Result<Vec<u8>, Failure> {
-    let mut message = vec![0; HEADER];
-    stream.read_exact(&mut message).await.map_err(lost)?;
-    let header = match frame::peek(&message) {
-        Ok(Some(header)) => header,
-        Ok(None) => return Err(Failure::Left),
-        Err(error) => return Err(Failure::Protocol(error.to_string())),
-    };
-    match header.tag {
-        b'p' if header.total <= PROOF_MAX => (),
-        b'p' => {
-            let what = format!("authentication message of {} bytes is too long", header.total);
-            return Err(Failure::Protocol(what));
-        }
-        b'X' => return Err(Failure::Left),
-        other => {
-            let what = format!("expected SASL response, got message {:?}", char::from(other));
-            return Err(Failure::Protocol(what));
-        }
-    }
-    message.resize(header.total, 0);
-    let rest = message.get_mut(HEADER..).unwrap_or_default();
-    stream.read_exact(rest).await.map_err(lost)?;
-    Ok(message)
-}
-
-async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), Failure> {
     stream.write_all(bytes).await.map_err(Failure::Broken)?;
     stream.flush().await.map_err(Failure::Broken)
 }
@@ -414,7 +262,7 @@ async fn turn_away(mut stream: Stream, report: &ErrorReport) -> io::Result<()> {
     Ok(())
 }
 
-fn lost(error: io::Error) -> Failure {
+pub(super) fn lost(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         Failure::Left
     } else {
@@ -449,13 +297,17 @@ impl Failure {
             Self::Tls(_) | Self::Refused { refusal: Refusal::WithoutTls { .. }, .. } => {
                 Admission::TlsError
             }
+            Self::Refused {
+                refusal:
+                    Refusal::Password { .. }
+                    | Refusal::TrustElsewhere { .. }
+                    // Somebody in between.
+                    | Refusal::Exchange(ScramError::BoundElsewhere | ScramError::Downgraded),
+                ..
+            } => Admission::AuthFailed,
             Self::Startup(_)
             | Self::Protocol(_)
             | Self::Refused { refusal: Refusal::Exchange(_), .. } => Admission::ProtocolError,
-            Self::Refused {
-                refusal: Refusal::Password { .. } | Refusal::TrustElsewhere { .. },
-                ..
-            } => Admission::AuthFailed,
             Self::Lookup { .. } => Admission::Unavailable,
         }
     }

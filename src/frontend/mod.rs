@@ -34,6 +34,7 @@ mod params;
 mod plan;
 mod probe;
 mod processes;
+mod prove;
 mod refuse;
 mod report;
 mod seat;

@@ -1,6 +1,6 @@
 //! One connection, whatever carries it.
 
-use super::tls::{client_stream, server_stream};
+use super::tls::{client_stream, end_point, server_stream};
 use socket2::SockRef;
 use std::io;
 use std::mem::MaybeUninit;
@@ -70,6 +70,15 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Unix(_) => false,
             Self::TlsServer(_) | Self::TlsClient(_) => true,
+        }
+    }
+
+    /// The digest of the certificate that the server showed, to bind a proof to; `None` without
+    /// TLS to a server, or if nobody knows how to digest it.
+    pub fn end_point(&self) -> Option<Box<[u8]>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) | Self::TlsServer(_) => None,
+            Self::TlsClient(tls) => end_point(tls.get_ref().1.peer_certificates()?.first()?),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Our side towards servers.
 
 use super::keys::Keys;
-use super::{Nonce, ScramError, attributes, decoded, printable, utf8};
+use super::{Binding, Nonce, ScramError, attributes, decoded, printable, utf8};
 use crate::auth::Password;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +9,6 @@ use std::num::NonZeroU32;
 
 /// More than any sane verifier asks for: about half a second of one core.
 const ITERATIONS_MAX: u32 = 1_000_000;
-/// We use no channel binding, and would not if we could: see the module.
-const GS2_HEADER: &str = "n,,";
 
 /// What we have of a user.
 #[derive(Debug, Clone)]
@@ -25,6 +23,7 @@ pub enum ClientSecret {
 #[derive(Debug)]
 pub struct ClientFirst {
     secret: ClientSecret,
+    binding: Binding,
     bare: String,
     nonce: String,
 }
@@ -45,9 +44,10 @@ pub struct Verified {
 
 impl ClientFirst {
     /// The first message. The name stays empty, as with libpq: the startup message says who.
-    pub fn new(secret: ClientSecret, nonce: Nonce) -> (String, Self) {
+    pub fn new(secret: ClientSecret, binding: Binding, nonce: Nonce) -> (String, Self) {
         let bare = format!("n=,r={}", nonce.0);
-        (format!("{GS2_HEADER}{bare}"), Self { secret, bare, nonce: nonce.0 })
+        let first = format!("{}{bare}", binding.gs2_header());
+        (first, Self { secret, binding, bare, nonce: nonce.0 })
     }
 
     /// Takes the server's first message; gives the proof.
@@ -67,7 +67,7 @@ impl ClientFirst {
             ClientSecret::Password(password) => password.keys(&salt, iterations),
             ClientSecret::Keys(keys) => keys,
         };
-        let without_proof = format!("c={},r={nonce}", STANDARD.encode(GS2_HEADER));
+        let without_proof = format!("c={},r={nonce}", self.binding.repeated());
         let message = format!("{},{server_first},{without_proof}", self.bare);
         let proof = STANDARD.encode(keys.client.proof(&message));
         Ok((format!("{without_proof},p={proof}"), ClientFinal { keys, message }))

@@ -9,19 +9,23 @@
 //! the password could be had without guessing. That is how we log in to the servers as each
 //! user without knowing a password.
 //!
-//! Channel binding is neither offered to clients nor asked of servers: `SCRAM-SHA-256-PLUS`
-//! binds the proof to one TLS connection, and ours are two.
+//! Channel binding is ours on both sides: a client is bound to its TLS connection with us, and we
+//! are bound to ours with the server. The keys that a client shows have nothing of its connection
+//! in them, so a bound login is passed on like any other.
 //!
 //! Source: RFC 5802, RFC 7677; PostgreSQL manual, 55.3 "SASL Authentication"; `libpq/auth-scram.c`.
 
+mod binding;
 mod client;
 mod keys;
 mod server;
 
+pub use binding::{Binding, Chosen, EndPoint};
 pub use client::{ClientFinal, ClientFirst, ClientSecret, Verified};
 pub use keys::{ClientKey, Keys, ServerKey, Verifier, VerifierError};
 pub use server::{Proved, ServerFirst, begin};
 
+use crate::pg::SqlState;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -45,21 +49,50 @@ pub enum ScramError {
     /// A message is not one of SCRAM's.
     #[error("malformed SCRAM message: {0}")]
     Malformed(&'static str),
-    /// The client insists on channel binding.
-    #[error("the client requires channel binding, which pgsteer does not offer")]
-    ChannelBinding,
+    /// The client could bind and was told that we can't, which we never said.
+    #[error("SCRAM channel binding negotiation error")]
+    Downgraded,
+    /// A type of channel binding that nobody has.
+    #[error("unsupported SCRAM channel-binding type \"{0}\"")]
+    BindingType(String),
+    /// The proof is bound to another TLS connection: there is somebody in between.
+    #[error("SCRAM channel binding check failed")]
+    BoundElsewhere,
+    /// The client speaks for somebody else, or wants an extension.
+    #[error("{0}")]
+    Unsupported(&'static str),
     /// The proof is wrong: another password.
     #[error("the proof does not match the verifier")]
     WrongProof,
     /// The server doesn't know the verifier: an impostor.
     #[error("the server could not prove that it knows this user's verifier")]
     WrongServer,
+    /// `servers.channel_binding` is `require`, and there is none.
+    #[error("servers.channel_binding is \"require\", but {0}")]
+    NotBound(&'static str),
     /// The server asks for more work than any sane verifier.
     #[error("the server asks for {0} iterations")]
     TooManyIterations(u32),
     /// The server ended it.
     #[error("the server ended the exchange: {0}")]
     Refused(String),
+}
+
+impl ScramError {
+    /// Which error it is to a client that left the exchange, as with PostgreSQL.
+    pub const fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Downgraded | Self::BoundElsewhere => SqlState::INVALID_AUTHORIZATION,
+            Self::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Malformed(_)
+            | Self::BindingType(_)
+            | Self::WrongProof
+            | Self::WrongServer
+            | Self::NotBound(_)
+            | Self::TooManyIterations(_)
+            | Self::Refused(_) => SqlState::PROTOCOL_VIOLATION,
+        }
+    }
 }
 
 /// Takes `text` apart into attributes, `x=value` each, and gives the values of those named by

@@ -1,7 +1,7 @@
 //! Our side towards clients.
 
 use super::keys::{ClientKey, Keys, Verifier};
-use super::{Nonce, ScramError, attributes, decoded, printable, utf8};
+use super::{Binding, Chosen, Nonce, ScramError, attributes, decoded, printable, utf8};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 pub struct ServerFirst {
     verifier: Verifier,
     /// What the client said of channel binding, to be repeated by it.
-    gs2_header: String,
+    binding: Binding,
     client_bare: String,
     /// What we answered.
     answer: String,
@@ -26,25 +26,27 @@ pub struct Proved {
     pub keys: Keys,
 }
 
-/// Takes the client's first message; gives the answer, and what awaits the next one.
+/// Takes the first message of a client that chose so; gives the answer, and what awaits the next
+/// one.
 pub fn begin(
     client_first: &[u8],
+    chosen: Chosen,
     verifier: Verifier,
     nonce: &Nonce,
 ) -> Result<(String, ServerFirst), ScramError> {
     let text = utf8(client_first)?;
     let mut parts = text.splitn(3, ',');
-    let (Some(binding), Some(authzid), Some(bare)) = (parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(flag), Some(authzid), Some(bare)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(ScramError::Malformed("the first message is cut short"));
     };
-    match binding {
-        "n" | "y" => (),
-        other if other.starts_with("p=") => return Err(ScramError::ChannelBinding),
-        _ => return Err(ScramError::Malformed("an unexpected channel binding flag")),
-    }
+    let binding = chosen.check(flag)?;
     if !authzid.is_empty() {
-        return Err(ScramError::Malformed("an authorization identity is not supported"));
+        let what = "client uses authorization identity, but it is not supported";
+        return Err(ScramError::Unsupported(what));
+    }
+    if bare.starts_with("m=") {
+        let what = "client requires an unsupported SCRAM extension";
+        return Err(ScramError::Unsupported(what));
     }
     // The name within is ignored, as PostgreSQL does: the startup message said who.
     let [_, client_nonce] = attributes(bare, ['n', 'r'])?;
@@ -53,7 +55,7 @@ pub fn begin(
     let answer = format!("r={nonce},s={salt},i={}", verifier.iterations());
     let next = ServerFirst {
         verifier,
-        gs2_header: format!("{binding},{authzid},"),
+        binding,
         client_bare: bare.to_owned(),
         answer: answer.clone(),
         nonce,
@@ -68,8 +70,14 @@ impl ServerFirst {
         let (without_proof, proof) =
             text.rsplit_once(",p=").ok_or(ScramError::Malformed("the proof is missing"))?;
         let [binding, nonce] = attributes(without_proof, ['c', 'r'])?;
-        if decoded(binding)? != self.gs2_header.as_bytes() {
-            return Err(ScramError::Malformed("the channel binding changed"));
+        // Compared as it is sent, as PostgreSQL does: there is one way to write it.
+        if binding != self.binding.repeated() {
+            return Err(match self.binding {
+                Binding::Bound(_) => ScramError::BoundElsewhere,
+                Binding::Unsupported | Binding::NotOffered => {
+                    ScramError::Malformed("the channel binding changed")
+                }
+            });
         }
         if nonce != self.nonce {
             return Err(ScramError::Malformed("the nonce changed"));

@@ -1,10 +1,12 @@
 //! TLS on both sides, with rustls and its ring provider.
 
 mod client;
+mod end_point;
 mod server;
 
 pub use client::{ClientTls, Roots, Verification};
-pub use server::ServerTls;
+pub(super) use end_point::end_point;
+pub use server::{Secured, ServerTls};
 pub(super) use tokio_rustls::{client as client_stream, server as server_stream};
 
 use rustls::crypto::CryptoProvider;

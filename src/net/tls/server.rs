@@ -1,5 +1,6 @@
 //! TLS for clients: our certificate.
 
+use super::end_point::end_point;
 use super::{ALPN, TlsError, certificates, provider, read};
 use crate::net::Stream;
 use arc_swap::ArcSwap;
@@ -23,10 +24,21 @@ pub struct ServerTls {
     current: ArcSwap<Served>,
 }
 
+/// A connection that was secured.
+#[derive(Debug)]
+pub struct Secured {
+    /// It.
+    pub stream: Stream,
+    /// The digest of the certificate that was shown, to bind a proof to; `None`: nobody knows how
+    /// to digest it.
+    pub end_point: Option<Box<[u8]>>,
+}
+
 /// What handshakes use.
 #[derive(Debug)]
 struct Served {
     config: Arc<ServerConfig>,
+    end_point: Option<Box<[u8]>>,
     /// When the certificate runs out, as seconds since 1970; `None` if that can't be read.
     valid_until: Option<i64>,
 }
@@ -51,16 +63,20 @@ impl ServerTls {
     }
 
     /// Shakes hands with a client. Not cancel-safe: dropped, the connection is closed.
-    pub async fn accept(&self, tcp: TcpStream) -> io::Result<Stream> {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.load().config));
+    pub async fn accept(&self, tcp: TcpStream) -> io::Result<Secured> {
+        // What is shown and what is bound to stay together, also if it is read again meanwhile.
+        let served = self.current.load_full();
+        let acceptor = TlsAcceptor::from(Arc::clone(&served.config));
         let tls = acceptor.accept(tcp).await?;
-        Ok(Stream::TlsServer(Box::new(tls)))
+        let stream = Stream::TlsServer(Box::new(tls));
+        Ok(Secured { stream, end_point: served.end_point.clone() })
     }
 }
 
 fn served(certificate: &Path, key: &Path) -> Result<Served, TlsError> {
     let chain = certificates(certificate)?;
     let valid_until = chain.first().and_then(valid_until);
+    let end_point = chain.first().and_then(end_point);
     let secret = match PrivateKeyDer::from_pem_slice(&read(key)?) {
         Ok(secret) => secret,
         Err(pem::Error::NoItemsFound) => return Err(TlsError::NoKey { path: key.to_owned() }),
@@ -77,7 +93,7 @@ fn served(certificate: &Path, key: &Path) -> Result<Served, TlsError> {
             source,
         })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Served { config: Arc::new(config), valid_until })
+    Ok(Served { config: Arc::new(config), end_point, valid_until })
 }
 
 /// When a certificate runs out, as seconds since 1970. rustls keeps that to itself.

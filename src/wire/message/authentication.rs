@@ -13,6 +13,8 @@ use std::panic::AssertUnwindSafe;
 ///
 /// Source: RFC 7677.
 pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
+/// The same with channel binding.
+pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
 /// What a server asks of a client during the login.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,8 +25,8 @@ mod write;
 mod tests;
 
 pub use authentication::{
-    AuthRequest, SCRAM_SHA_256, SaslInitial, read_auth_request, read_password, read_sasl_initial,
-    read_sasl_response, write_auth_request, write_password, write_sasl_initial,
+    AuthRequest, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, SaslInitial, read_auth_request, read_password,
+    read_sasl_initial, read_sasl_response, write_auth_request, write_password, write_sasl_initial,
     write_sasl_response,
 };
 pub use read::{

@@ -15,7 +15,7 @@ use std::time::Duration;
 const WITHIN: Duration = Duration::from_secs(10);
 
 fn target(host: &str, port: u16, mode: SslMode, root: Option<PathBuf>) -> Target {
-    let policy = TlsPolicy { mode, root_cert: root };
+    let policy = TlsPolicy { mode, root_cert: root, ..TlsPolicy::default() };
     Target::new(ServerId(0), "db1", host, port, &policy).unwrap()
 }
 
@@ -265,7 +265,7 @@ async fn each_ssl_mode_means_what_libpq_says() {
     let secured = target(ADDRESS, house.server.port, SslMode::Require, None);
     cancel(&secured, 1, b"abcd", WITHIN).await.unwrap();
 
-    // The server offers SCRAM-SHA-256-PLUS, too, which we leave alone.
+    // By SCRAM-SHA-256-PLUS, which the server offers.
     let backend = connect(&secured, &with_password("bound", "secret"), WITHIN).await.unwrap();
     let mut backend = *backend.detach().unwrap_err().expect("TLS stays, and stays usable");
     let who = backend.query("SELECT session_user").await.unwrap();

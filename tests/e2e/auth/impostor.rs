@@ -65,7 +65,7 @@ async fn a_server_without_the_key_of_its_certificate_is_refused() {
             for (key, is_refused) in [("self.key", false), ("other-ca.key", true)] {
                 let port = server(files.path(), key, version);
                 let root_cert = (mode != SslMode::Require).then(|| files.path().join("self.crt"));
-                let policy = TlsPolicy { mode, root_cert };
+                let policy = TlsPolicy { mode, root_cert, ..TlsPolicy::default() };
                 let target = Target::new(ServerId(0), "db1", "localhost", port, &policy).unwrap();
                 let login = Login::new("either", "postgres", LoginSecret::None);
                 let error = connect(&target, &login, WITHIN).await.unwrap_err();

@@ -1,21 +1,18 @@
 //! `frontend::login` with real clients, and with everything else that may knock.
 
-use super::postgres::{Postgres, certificates, path, psql};
-use pgsteer::auth::{Keyring, Method, Userlist};
-use pgsteer::backend::{Backend, Login, LoginSecret, Lookup, SslMode, Target, TlsPolicy, connect};
+use super::door::{Door, WITHIN, gate, server, target};
+use super::postgres::{certificates, path, psql};
+use pgsteer::auth::Method;
+use pgsteer::backend::{Login, LoginSecret, Lookup, Target};
 use pgsteer::board::Board;
 use pgsteer::clock;
-use pgsteer::frontend::login::{Entered, Gate, LoggedIn, Plaintext, enter};
+use pgsteer::frontend::login::{Entered, Gate, enter};
 use pgsteer::metrics::Admission;
 use pgsteer::net::{Listener, ServerTls, UNIX_MODE};
 use pgsteer::sandbox::Scratch;
 use pgsteer::tasks;
-use pgsteer::topology::{ServerId, Topology};
-use pgsteer::wire::frame::TxStatus;
-use pgsteer::wire::message::{
-    ErrorReport, Severity, read_error, write_error, write_key_data, write_parameter_status,
-    write_ready,
-};
+use pgsteer::topology::Topology;
+use pgsteer::wire::message::read_error;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -23,99 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const WITHIN: Duration = Duration::from_secs(10);
 const QUERY: &str = "SELECT rolname::text, rolpassword FROM pg_authid WHERE rolname = $1";
-
-/// The least proxy that there can be: a login, a backend for it, and a pipe in between.
-struct Door {
-    port: u16,
-    keyring: Arc<Keyring>,
-}
-
-impl Door {
-    fn open(gate: Gate, target: Option<Target>) -> Self {
-        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-        Self::at(listener, gate, target)
-    }
-
-    fn at(listener: Listener, gate: Gate, target: Option<Target>) -> Self {
-        let port = listener.local_addr().map_or(0, |address| address.port());
-        let keyring = Arc::clone(&gate.keyring);
-        let gate = Arc::new(gate);
-        tasks::spawn("door", async move {
-            loop {
-                let stream = listener.accept().await.unwrap();
-                let (gate, target) = (Arc::clone(&gate), target.clone());
-                tasks::spawn("client", async move {
-                    match enter(stream, &gate).await {
-                        Entered::Session(client) => serve(client, target, &gate.keyring).await,
-                        Entered::Cancel(..) | Entered::Nobody(_) => (),
-                    }
-                });
-            }
-        });
-        Self { port, keyring }
-    }
-
-    async fn psql(
-        &self,
-        user: &'static str,
-        args: &'static [&'static str],
-    ) -> Result<String, String> {
-        let port = self.port;
-        tokio::task::spawn_blocking(move || psql("127.0.0.1", port, user, args)).await.unwrap()
-    }
-}
-
-async fn serve(mut client: LoggedIn, target: Option<Target>, keyring: &Keyring) {
-    assert_eq!(client.authenticated.user(), &client.user);
-    let Some(target) = target else { return };
-    let login = Login {
-        params: client.settings.clone(),
-        ..Login::new(&client.user, &client.database, keyring.secret_for(&client.user))
-    };
-    let mut out = Vec::new();
-    match connect(&target, &login, WITHIN).await {
-        Ok(Backend { mut stream, params, pid, key, .. }) => {
-            for (name, value) in &params {
-                write_parameter_status(&mut out, name, value);
-            }
-            write_key_data(&mut out, pid, &key);
-            write_ready(&mut out, TxStatus::Idle);
-            client.stream.write_all(&out).await.unwrap();
-            let _ended = tokio::io::copy_bidirectional(&mut client.stream, &mut stream).await;
-        }
-        Err(error) => {
-            let report = ErrorReport { severity: Severity::Fatal, ..error.report("db1") };
-            write_error(&mut out, &report);
-            client.stream.write_all(&out).await.unwrap();
-        }
-    }
-}
-
-fn gate(method: Method, file: &str) -> Gate {
-    let keyring = Keyring::new(Userlist::parse(file).unwrap(), [9; 32]);
-    let (keyring, timeout) = (Arc::new(keyring), WITHIN);
-    Gate { method, keyring, lookup: None, tls: None, plaintext: Plaintext::Allowed, timeout }
-}
-
-fn target(port: u16) -> Target {
-    let policy = TlsPolicy { mode: SslMode::Disable, root_cert: None };
-    Target::new(ServerId(0), "db1", "127.0.0.1", port, &policy).unwrap()
-}
-
-fn server() -> Postgres {
-    let server = Postgres::start(|_| {
-        (
-            "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256".into(),
-            String::new(),
-        )
-    });
-    server.sql("CREATE ROLE alice LOGIN PASSWORD 'secret'");
-    server.sql("CREATE ROLE bob LOGIN PASSWORD 'other'");
-    server.sql("CREATE ROLE nopass LOGIN");
-    server
-}
 
 fn lookup(targets: Vec<Target>) -> Arc<Lookup> {
     let control = Login::new("postgres", "postgres", LoginSecret::None);

@@ -1,6 +1,8 @@
 //! Logging in to real servers by every method, and to things that are none.
 
 mod backend;
+mod binding;
+mod door;
 mod impostor;
 mod login;
 pub mod postgres;

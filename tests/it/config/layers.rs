@@ -2,6 +2,7 @@
 
 use crate::config::Directory;
 use crate::config::Said;
+use pgsteer::backend::ChannelBinding;
 use pgsteer::backend::SslMode;
 use pgsteer::config::ClientTlsMode;
 use pgsteer::config::Config;
@@ -182,7 +183,7 @@ fn failover_is_as_the_operator_says() {
 
 #[test]
 fn a_uri_names_servers_and_the_login() {
-    let uri = "postgresql://me:a%40b@db1,db2:5433/app?sslmode=verify-ca";
+    let uri = "postgresql://me:a%40b@db1,db2:5433/app?sslmode=verify-ca&channel_binding=require";
     let flags = [("--server", "servers.hosts", uri)];
     let config = Said { flags: &flags, ..Said::default() }.config();
 
@@ -192,6 +193,7 @@ fn a_uri_names_servers_and_the_login() {
     assert_eq!(config.control_login.password.as_ref().unwrap().reveal(), "a@b");
     assert_eq!(config.control_login.database, "app");
     assert_eq!(config.server_tls.mode, SslMode::VerifyCa);
+    assert_eq!(config.server_tls.channel_binding, ChannelBinding::Require);
     assert!(!format!("{config:?}").contains("a@b"));
 }
 
@@ -213,9 +215,10 @@ fn the_control_user_is_who_libpq_would_take() {
         ("PGPASSWORD", "envpassword"),
         ("PGDATABASE", "envdb"),
         ("PGSSLMODE", "require"),
+        ("PGCHANNELBINDING", "disable"),
     ];
     let in_file = "user = 'fileuser'\npassword = 'filepassword'\ndatabase = 'filedb'\n";
-    let in_file = format!("{in_file}sslmode = 'disable'\n");
+    let in_file = format!("{in_file}sslmode = 'disable'\nchannel_binding = 'require'\n");
     let file = format!("{HOSTS}{in_file}");
 
     let by_env = Said { file: HOSTS, env: &env, ..Said::default() }.config();
@@ -225,10 +228,12 @@ fn the_control_user_is_who_libpq_would_take() {
     assert_eq!((login.user.as_str(), login.database.as_str()), ("envuser", "envdb"));
     assert_eq!(login.password.as_ref().unwrap().reveal(), "envpassword");
     assert_eq!(by_env.server_tls.mode, SslMode::Require);
+    assert_eq!(by_env.server_tls.channel_binding, ChannelBinding::Disable);
     let login = &by_file.control_login;
     assert_eq!((login.user.as_str(), login.database.as_str()), ("fileuser", "filedb"));
     assert_eq!(login.password.as_ref().unwrap().reveal(), "filepassword");
     assert_eq!(by_file.server_tls.mode, SslMode::Disable);
+    assert_eq!(by_file.server_tls.channel_binding, ChannelBinding::Require);
 }
 
 #[test]

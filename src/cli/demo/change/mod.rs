@@ -145,7 +145,7 @@ impl<'a> Play<'a> {
 
     fn crowd(self, clients: u8) -> Result<Crowd, Exit> {
         let address = self.stage.proxy.address();
-        let tls = TlsPolicy { mode: SslMode::Disable, root_cert: None };
+        let tls = TlsPolicy { mode: SslMode::Disable, ..TlsPolicy::default() };
         let host = address.ip().to_string();
         let target = Target::new(ServerId(0), "pgsteer", &host, address.port(), &tls);
         let target = target.map_err(|error| fail(&error))?;

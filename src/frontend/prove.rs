@@ -1,0 +1,188 @@
+//! How a client proves who it is: what it has to prove, and the messages of the proof.
+//!
+//! What must be proved comes from the file or from the servers. Whoever does not exist has to
+//! prove something, too, which nobody can.
+
+use crate::auth;
+use crate::auth::scram::{Chosen, EndPoint, Nonce, Verifier};
+use crate::auth::{Authenticated, Known, Word};
+use crate::backend::{Answer, Lookup, LookupError, random};
+use crate::clock;
+use crate::frontend::login::{Failure, Gate, lost, send};
+use crate::net::Stream;
+use crate::wire::frame;
+use crate::wire::frame::HEADER;
+use crate::wire::message::{
+    AuthRequest, read_sasl_initial, read_sasl_response, write_auth_request,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tracing::{debug, info};
+
+/// The longest message of a proof, in bytes.
+///
+/// Source: `PG_MAX_SASL_MESSAGE_LENGTH` in `libpq/auth-sasl.h`.
+const PROOF_MAX: usize = 1024;
+/// How long the servers are waited for where they have said before what a user must prove.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Has the client prove that it knows the user's password, on a connection to which the proof can
+/// be bound. Not cancel-safe: dropped, the connection is of no more use.
+pub(super) async fn by_scram(
+    stream: &mut Stream,
+    bound_to: Option<&EndPoint>,
+    gate: &Gate,
+    user: &Arc<str>,
+) -> Result<Authenticated, Failure> {
+    let Demand { verifier, why, age } = demand(gate, user).await?;
+    let mut out = Vec::new();
+    write_auth_request(&mut out, &AuthRequest::Sasl(Chosen::offer(bound_to)))?;
+    send(stream, &out).await?;
+    match exchange(stream, bound_to, (gate, user), verifier).await {
+        Err(Failure::Refused { refusal, .. }) => {
+            reconsider(gate, user, age).await;
+            Err(Failure::Refused { refusal, why })
+        }
+        other => other,
+    }
+}
+
+/// What a user has to prove.
+struct Demand {
+    verifier: Verifier,
+    /// Why that can't succeed, if it can't.
+    why: &'static str,
+    age: Age,
+}
+
+/// Whether a demand is as the servers have it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    /// It is; or they have no say in it, or can't be asked.
+    Fresh,
+    /// They did not answer in time, and have said so before.
+    Remembered,
+}
+
+/// What the user has to prove. The servers are asked each time; those that are slow are not
+/// waited for if they have been asked before.
+async fn demand(gate: &Gate, user: &Arc<str>) -> Result<Demand, Failure> {
+    let demanded = |word: Word, why, age| match word {
+        Word::Verifier(verifier) => Demand { verifier, why: "", age },
+        Word::Nothing => Demand { verifier: gate.keyring.mock(user), why, age },
+    };
+    let remembered = match gate.keyring.known(user) {
+        Known::Verifier(verifier) => {
+            return Ok(demanded(Word::Verifier(verifier), "", Age::Fresh));
+        }
+        Known::Nothing(why) => return Ok(demanded(Word::Nothing, why, Age::Fresh)),
+        Known::Ask(remembered) => remembered,
+    };
+    let Some(lookup) = &gate.lookup else {
+        let why = "the user is not in auth.file, and there is no auth.query";
+        return Ok(demanded(Word::Nothing, why, Age::Fresh));
+    };
+    let asking = ask(gate, lookup, user);
+    let before = "the servers knew no password of this user when they were asked last";
+    let Some(remembered) = remembered else {
+        let (word, why) =
+            asking.await.map_err(|source| Failure::Lookup { user: Arc::clone(user), source })?;
+        return Ok(demanded(word, why, Age::Fresh));
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(Ok((word, why))) => Ok(demanded(word, why, Age::Fresh)),
+        Ok(Err(error)) => {
+            info!(?user, %error, "login goes on with what the servers said before");
+            Ok(demanded(remembered, before, Age::Fresh))
+        }
+        Err(_) => {
+            info!(?user, "the servers are slow; login goes on with what they said before");
+            Ok(demanded(remembered, before, Age::Remembered))
+        }
+    }
+}
+
+/// Asks the servers, and remembers what they say.
+async fn ask(
+    gate: &Gate,
+    lookup: &Lookup,
+    user: &Arc<str>,
+) -> Result<(Word, &'static str), Arc<LookupError>> {
+    let asked_at = clock::now();
+    let (word, why) = match lookup.find(user).await? {
+        Answer::Verifier(verifier) => (Word::Verifier(verifier), ""),
+        Answer::Nothing(why) => (Word::Nothing, why),
+    };
+    gate.keyring.learn(user, word.clone(), asked_at);
+    Ok((word, why))
+}
+
+/// A proof failed, perhaps because the password was changed since the servers were asked: their
+/// present word is waited for before the refusal, so that the next try is held against that.
+async fn reconsider(gate: &Gate, user: &Arc<str>, age: Age) {
+    if age == Age::Remembered
+        && let Some(lookup) = &gate.lookup
+        && let Err(error) = ask(gate, lookup, user).await
+    {
+        debug!(?user, %error, "the servers could not be asked again");
+    }
+}
+
+/// The exchange of SCRAM.
+async fn exchange(
+    stream: &mut Stream,
+    bound_to: Option<&EndPoint>,
+    (gate, user): (&Gate, &Arc<str>),
+    verifier: Verifier,
+) -> Result<Authenticated, Failure> {
+    let refused = |refusal| Failure::Refused { refusal, why: "" };
+    let message = proof_message(stream).await?;
+    let initial = read_sasl_initial(&message)?;
+    let Some(chosen) = Chosen::by_name(initial.mechanism, bound_to) else {
+        let what = "client selected an invalid SASL authentication mechanism";
+        return Err(Failure::Protocol(what.to_owned()));
+    };
+    let nonce = Nonce::new(random().map_err(Failure::Broken)?);
+    let hello = initial.data.unwrap_or_default();
+    let begun = auth::challenge(user, verifier, (chosen, hello), &nonce);
+    let (answer, challenge) = begun.map_err(refused)?;
+    let mut out = Vec::new();
+    write_auth_request(&mut out, &AuthRequest::SaslContinue(answer.into_bytes().into()))?;
+    send(stream, &out).await?;
+
+    let message = proof_message(stream).await?;
+    let entry = challenge.finish(read_sasl_response(&message)?).map_err(refused)?;
+    out.clear();
+    write_auth_request(&mut out, &AuthRequest::SaslFinal(entry.message.into_bytes().into()))?;
+    send(stream, &out).await?;
+    gate.keyring.remember(user, entry.keys);
+    Ok(entry.authenticated)
+}
+
+/// One message of a proof: its header, then exactly the rest.
+async fn proof_message(stream: &mut Stream) -> Result<Vec<u8>, Failure> {
+    let mut message = vec![0; HEADER];
+    stream.read_exact(&mut message).await.map_err(lost)?;
+    let header = match frame::peek(&message) {
+        Ok(Some(header)) => header,
+        Ok(None) => return Err(Failure::Left),
+        Err(error) => return Err(Failure::Protocol(error.to_string())),
+    };
+    match header.tag {
+        b'p' if header.total <= PROOF_MAX => (),
+        b'p' => {
+            let what = format!("authentication message of {} bytes is too long", header.total);
+            return Err(Failure::Protocol(what));
+        }
+        b'X' => return Err(Failure::Left),
+        other => {
+            let what = format!("expected SASL response, got message {:?}", char::from(other));
+            return Err(Failure::Protocol(what));
+        }
+    }
+    message.resize(header.total, 0);
+    let rest = message.get_mut(HEADER..).unwrap_or_default();
+    stream.read_exact(rest).await.map_err(lost)?;
+    Ok(message)
+}
