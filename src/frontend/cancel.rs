@@ -5,8 +5,11 @@
 //! backend is not given to anybody else, for a late cancel must not hit the next client. One that
 //! did not come to its end in time may arrive at any time: its backend is closed after that.
 //!
-//! The secret has 32 bits, as protocol 3.0 has no room for more; the identifier beside it has
-//! another 31, drawn at random, so a guess hits one of all sessions with 2^-63 a try.
+//! To a client of protocol 3.0 the secret has 32 bits, since there is no room for more; the number
+//! of the process beside it has another 31, drawn at random, so a guess hits a given session with
+//! 2^-63 a try, and one of n sessions with n times that. (In session mode the number is the
+//! server's own process, and can be guessed.) From 3.2 on the secret has 24 random bytes, behind
+//! 8 that name this process of pgsteer: whoever is asked to cancel something can tell whose it is.
 
 use crate::backend;
 use crate::pool::Running;
@@ -19,11 +22,28 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
 /// Every session that can be cancelled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cancels {
+    identity: Identity,
     /// Guards the register; locked once when a session begins and ends, and by each cancel.
     sessions: Mutex<HashMap<i32, Arc<Handle>>>,
 }
+
+/// What tells this process of pgsteer from all others; the first bytes of long secrets.
+pub type Identity = [u8; 8];
+
+/// How long the secret of a key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyForm {
+    /// Four bytes.
+    Short,
+    /// As many as PostgreSQL 18 gives.
+    Long,
+}
+
+/// Random bytes of a long secret, in words of four. Source: `MAX_CANCEL_KEY_LENGTH` in
+/// `storage/procsignal.h`, less the identity.
+const LONG_WORDS: usize = 6;
 
 /// A session's place in the register, for as long as this lives.
 #[derive(Debug)]
@@ -48,12 +68,11 @@ impl Drop for Registered {
 }
 
 /// One session's entry.
-#[derive(Debug)]
 pub struct Handle {
     /// The process identifier that the client was told.
     pub pid: i32,
     /// The secret that it was told.
-    pub secret: i32,
+    pub secret: Box<[u8]>,
     /// Guards what is running; held for a few instructions.
     state: Mutex<State>,
     /// The statement that is held was cancelled. Beside the lock, since each statement is held
@@ -73,11 +92,17 @@ struct State {
 pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Cancels {
+    /// Nobody yet. `identity` is to be random, or told by an operator.
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, sessions: Mutex::default() }
+    }
+
     /// Enters a session under numbers that nobody can guess, drawn by `random`; under `wanted` as
     /// its process if that is given and free.
     pub fn enter(
         self: &Arc<Self>,
         wanted: Option<i32>,
+        form: KeyForm,
         mut random: impl FnMut() -> i32,
     ) -> Registered {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,7 +112,7 @@ impl Cancels {
         }
         let handle = Arc::new(Handle {
             pid: next,
-            secret: random(),
+            secret: self.secret(form, &mut random),
             state: Mutex::default(),
             held_cancelled: AtomicBool::new(false),
             changed: Notify::new(),
@@ -99,13 +124,14 @@ impl Cancels {
 
     /// Carries out a cancel request. Whether it found a statement is told to nobody: the
     /// requester gets no answer, as with a server.
-    pub async fn cancel(&self, pid: i32, secret: i32) {
+    pub async fn cancel(&self, pid: i32, secret: &[u8]) {
         let found = {
             let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             sessions.get(&pid).map(Arc::clone)
         };
         let Some(handle) = found else { return };
-        if bool::from(!handle.secret.to_be_bytes().ct_eq(&secret.to_be_bytes())) {
+        // Of another length it is another secret.
+        if bool::from(!handle.secret.ct_eq(secret)) {
             return;
         }
         let Some(running) = handle.begin_cancel() else { return };
@@ -116,6 +142,19 @@ impl Cancels {
             running.note_stray();
         }
         handle.end_cancel();
+    }
+
+    fn secret(&self, form: KeyForm, random: &mut impl FnMut() -> i32) -> Box<[u8]> {
+        match form {
+            KeyForm::Short => Box::new(random().to_be_bytes()),
+            KeyForm::Long => {
+                let mut secret = self.identity.to_vec();
+                for _ in 0..LONG_WORDS {
+                    secret.extend_from_slice(&random().to_be_bytes());
+                }
+                secret.into()
+            }
+        }
     }
 }
 
@@ -214,4 +253,35 @@ pub enum UnderWay {
     No,
     /// Yes.
     Yes,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Handle").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_secret_names_its_process_and_is_random_behind_that() {
+        let cancels = Arc::new(Cancels::new(*b"pgsteer7"));
+        let mut drawn = 0;
+        let mut random = || {
+            drawn += 1;
+            drawn
+        };
+        let short = cancels.enter(Some(5), KeyForm::Short, &mut random);
+        assert_eq!((short.pid, &*short.secret), (5, [0, 0, 0, 1].as_slice()));
+        let long = cancels.enter(None, KeyForm::Long, &mut random);
+        assert_eq!((long.pid, long.secret.len()), (2, 32));
+        let (identity, rest) = long.secret.split_at(8);
+        let words: Vec<u8> = (3..=8_i32).flat_map(i32::to_be_bytes).collect();
+        assert_eq!((identity, rest), (b"pgsteer7".as_slice(), &*words));
+        assert_eq!(format!("{:?}", *long), "Handle { pid: 2, .. }", "it is a secret");
+        let taken = cancels.enter(Some(5), KeyForm::Long, &mut random);
+        assert_ne!(taken.pid, 5, "it is another's");
+    }
 }

@@ -37,9 +37,7 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached) {
         Entered::Session(login) => session(shard, login).await,
         Entered::Cancel(key, stream) => {
             shard.shared.metrics.clients.admit(Admission::Cancel);
-            if let Ok(secret) = <[u8; 4]>::try_from(&*key.key) {
-                shard.shared.cancels.cancel(key.pid, i32::from_be_bytes(secret)).await;
-            }
+            shard.shared.cancels.cancel(key.pid, &key.key).await;
             // Closed only now: whoever cancels waits for that.
             drop(stream);
         }

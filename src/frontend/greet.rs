@@ -8,6 +8,7 @@ use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::Shard;
 use crate::frontend::attached::Attached;
+use crate::frontend::cancel::KeyForm;
 use crate::frontend::client::Client;
 use crate::frontend::local;
 use crate::frontend::login::LoggedIn;
@@ -73,9 +74,10 @@ pub(super) async fn greet(
     login: LoggedIn,
     mut random: impl FnMut() -> i32,
 ) -> Result<Serving, (Client, No)> {
-    let LoggedIn { stream, user, database, settings, .. } = login;
+    let LoggedIn { stream, user, database, settings, minor, .. } = login;
     let client = Client::new(Rc::clone(&shard), stream);
-    let cancel = shard.shared.cancels.enter(None, &mut random);
+    let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
+    let cancel = shard.shared.cancels.enter(None, keys, &mut random);
     let startup = Arc::new(Settings::from_startup(&settings));
     let wishes = Wishes { role: RoleWish::Auto, consistency: shard.live().routing.consistency };
     let mut session = Session {
@@ -117,7 +119,7 @@ pub(super) async fn greet(
     }
     session.first_wishes = session.wishes;
     let mut serving = Serving { client, session, attached: None, retry: None };
-    if let Err(no) = serving.settle_in(&mut random).await {
+    if let Err(no) = serving.settle_in(keys, &mut random).await {
         return Err((serving.client, no));
     }
     serving.tell();
@@ -139,13 +141,16 @@ impl Serving {
         for (name, value) in reported.visible() {
             message::write_parameter_status(client.out(), name.as_bytes(), value.as_bytes());
         }
-        let (pid, secret) = (session.cancel.pid, session.cancel.secret);
-        message::write_key_data(client.out(), pid, &secret.to_be_bytes());
+        message::write_key_data(client.out(), session.cancel.pid, &session.cancel.secret);
         message::write_ready(client.out(), TxStatus::Idle);
     }
 
     /// What a session needs before its client is told that it is ready.
-    async fn settle_in(&mut self, random: &mut impl FnMut() -> i32) -> Result<(), No> {
+    async fn settle_in(
+        &mut self,
+        keys: KeyForm,
+        random: &mut impl FnMut() -> i32,
+    ) -> Result<(), No> {
         self.learn_parameters().await?;
         let shard = Rc::clone(&self.client.shard);
         if shard.shared.pools.policy().mode != Mode::Session
@@ -159,7 +164,7 @@ impl Serving {
         self.attach_to_learn(&plan).await?;
         if let Some(attached) = &mut self.attached {
             let running = Arc::clone(&attached.checkout.running);
-            self.session.cancel = shard.shared.cancels.enter(Some(running.pid), random);
+            self.session.cancel = shard.shared.cancels.enter(Some(running.pid), keys, random);
             self.session.cancel.attach(running);
             attached.exchange.processes.client = self.session.cancel.pid;
         }

@@ -24,7 +24,7 @@ use crate::wire::message::{
     AuthRequest, ErrorReport, Malformed, TooLong, write_auth_request, write_error,
 };
 use crate::wire::startup;
-use crate::wire::startup::{CancelKey, FirstPacket, Negotiation, Startup, StartupError};
+use crate::wire::startup::{CancelKey, FirstPacket, Minor, Negotiation, Startup, StartupError};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +90,8 @@ pub struct LoggedIn {
     pub database: Arc<str>,
     /// The other parameters of its startup message, in the order in which they apply.
     pub settings: Vec<(String, String)>,
+    /// Which protocol it speaks.
+    pub minor: Minor,
     /// The proof that it is `user`.
     pub authenticated: Authenticated,
 }
@@ -155,13 +157,13 @@ async fn visit(visitor: &mut Visitor, gate: &Gate) -> Result<Entered, Failure> {
 }
 
 async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<Entered, Failure> {
-    let Startup { user, database, settings, negotiation } = startup;
+    let Startup { user, database, settings, minor, negotiation } = startup;
     let user: Arc<str> = user.into();
     let mut out = Vec::new();
     match negotiation {
         Negotiation::Agreed => (),
         Negotiation::Offer { unknown_options } => {
-            startup::write_negotiation(&mut out, &unknown_options)?;
+            startup::write_negotiation(&mut out, minor, &unknown_options)?;
         }
     }
     visitor.check_tls(gate)?;
@@ -182,7 +184,7 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
     write_auth_request(&mut out, &AuthRequest::Ok)?;
     send(visitor.stream()?, &out).await?;
     let (stream, peer, database) = (visitor.take()?, visitor.peer, database.into());
-    let logged_in = LoggedIn { stream, peer, user, database, settings, authenticated };
+    let logged_in = LoggedIn { stream, peer, user, database, settings, minor, authenticated };
     Ok(Entered::Session(logged_in))
 }
 

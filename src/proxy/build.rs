@@ -234,7 +234,7 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
         signals: Arc::clone(&links.signals),
         pools: Arc::new(pools),
         library: Library::default(),
-        cancels: Arc::new(Cancels::default()),
+        cancels: Arc::new(Cancels::new(backend::random()?)),
         metrics: Arc::clone(&links.metrics),
         gate: ArcSwap::from_pointee(gate),
         keyring,

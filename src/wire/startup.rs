@@ -6,6 +6,10 @@
 //! one and turns bytes that are not UTF-8 into replacement characters: two users could become
 //! one.
 //!
+//! Versions are agreed on as by PostgreSQL 18: each minor one up to [`Minor::LATEST`] is spoken as
+//! it was asked for, a later one is answered with that. 3.1 was never released and is spoken like
+//! 3.0.
+//!
 //! Source: PostgreSQL manual, 55.2.1 "Start-up" and 55.7 "Message Formats";
 //! `ProcessStartupPacket` in `postmaster/postmaster.c` (since 18 `tcop/backend_startup.c`).
 
@@ -21,8 +25,8 @@ use pgwire::messages::startup::NegotiateProtocolVersion;
 const BODY_MAX: usize = 10_000;
 /// The longest name of a user or a database that a server keeps, in bytes (`NAMEDATALEN - 1`).
 const NAME_MAX: usize = 63;
-/// Protocol 3.0, the one that we speak.
-const VERSION: i32 = 3 << 16;
+/// Protocol 3, as the upper half of a version.
+const MAJOR: i32 = 3 << 16;
 
 const CANCEL_CODE: [u8; 4] = 80_877_102_u32.to_be_bytes();
 const SSL_CODE: [u8; 4] = 80_877_103_u32.to_be_bytes();
@@ -59,16 +63,22 @@ pub struct Startup {
     pub database: String,
     /// Every other parameter in the order in which a server applies them, `options` taken apart.
     pub settings: Vec<(String, String)>,
-    /// What must be said about the protocol before the login goes on.
+    /// Which protocol is spoken.
+    pub minor: Minor,
+    /// What must be said about that before the login goes on.
     pub negotiation: Negotiation,
 }
 
-/// What the client asked for that protocol 3.0 does not have.
+/// A minor version of protocol 3 that we speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Minor(u16);
+
+/// What the client asked for that we do not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Negotiation {
     /// Nothing.
     Agreed,
-    /// A newer minor version, or these protocol options.
+    /// A later minor version, or these protocol options.
     Offer {
         /// The names of the options, `_pq_.` included.
         unknown_options: Vec<String>,
@@ -85,7 +95,7 @@ pub enum StartupError {
     #[error("direct TLS connections are not supported")]
     DirectTls,
     /// A protocol that we don't speak.
-    #[error("unsupported frontend protocol {major}.{minor}: pgsteer speaks 3.0")]
+    #[error("unsupported frontend protocol {major}.{minor}: pgsteer speaks 3.0 to 3.2")]
     Version {
         /// Major number.
         major: u16,
@@ -119,6 +129,20 @@ pub enum StartupError {
         /// The argument.
         argument: String,
     },
+}
+
+impl Minor {
+    /// The first one, which every client speaks.
+    pub const FIRST: Self = Self(0);
+    /// The last one that we know.
+    pub const LATEST: Self = Self(2);
+
+    /// Whether the secret of a cancel key may have more than four bytes.
+    ///
+    /// Source: PostgreSQL manual, 55.2.8 "Canceling Requests in Progress".
+    pub fn has_long_keys(self) -> bool {
+        self >= Self(2)
+    }
 }
 
 impl StartupError {
@@ -194,14 +218,20 @@ pub fn read(packet: &[u8]) -> Result<FirstPacket, StartupError> {
     }
 }
 
-/// Appends the `NegotiateProtocolVersion` that offers 3.0.
+/// Appends the `NegotiateProtocolVersion` that says what is spoken, and which options are not
+/// known.
 ///
 /// The number is the whole version and not only the minor part, as PostgreSQL itself sends it.
 ///
 /// # Errors
 /// [`TooLong`] if the client would not take it.
-pub fn write_negotiation(out: &mut Vec<u8>, unknown_options: &[String]) -> Result<(), TooLong> {
-    let message = NegotiateProtocolVersion::new(VERSION, unknown_options.to_vec());
+pub fn write_negotiation(
+    out: &mut Vec<u8>,
+    minor: Minor,
+    unknown_options: &[String],
+) -> Result<(), TooLong> {
+    let version = MAJOR | i32::from(minor.0);
+    let message = NegotiateProtocolVersion::new(version, unknown_options.to_vec());
     let mut buffer = BytesMut::new();
     message.encode(&mut buffer).map_err(|_| TooLong)?;
     out.extend_from_slice(&buffer);
@@ -247,12 +277,13 @@ fn startup(body: &[u8], minor: u16) -> Result<Startup, StartupError> {
     let database = if database.is_empty() { user.clone() } else { truncated(database) };
     // A server applies what `options` says first, so the same setting by name wins.
     from_options.append(&mut settings);
-    let negotiation = if minor == 0 && unknown_options.is_empty() {
+    let spoken = Minor::LATEST.min(Minor(minor));
+    let negotiation = if spoken == Minor(minor) && unknown_options.is_empty() {
         Negotiation::Agreed
     } else {
         Negotiation::Offer { unknown_options }
     };
-    Ok(Startup { user, database, settings: from_options, negotiation })
+    Ok(Startup { user, database, settings: from_options, minor: spoken, negotiation })
 }
 
 /// A parameter's name and value.
@@ -413,23 +444,48 @@ mod tests {
         assert!(started(&[("user", "u"), ("replication", "maybe")]).is_err());
     }
 
+    /// As PostgreSQL 18 does it.
     #[test]
-    fn a_newer_protocol_is_offered_ours() {
-        let body = b"user\0u\0_pq_.fancy\0on\0\0";
-        let FirstPacket::Startup(startup) = read(&packet(&[0, 3, 0, 2], body)).unwrap() else {
-            panic!("no startup")
-        };
-        let unknown_options = vec!["_pq_.fancy".to_owned()];
-        let mut out = Vec::new();
-        write_negotiation(&mut out, &unknown_options).unwrap();
-        assert_eq!(out, b"v\0\0\0\x17\0\x03\0\0\0\0\0\x01_pq_.fancy\0");
-        assert_eq!(startup.negotiation, Negotiation::Offer { unknown_options });
+    fn a_version_is_spoken_as_asked_or_the_latest_is_offered() {
+        let (plain, fancy): (&[u8], &[u8]) = (b"user\0u\0\0", b"user\0u\0_pq_.fancy\0on\0\0");
+        let offers = |minor: u8, names: &[u8]| Some([&[0, 3, 0, minor], names].concat());
+        let (none, one) = (b"\0\0\0\0".as_slice(), b"\0\0\0\x01_pq_.fancy\0".as_slice());
+        let cases = [
+            ([0, 3, 0, 0], plain, 0, None),
+            ([0, 3, 0, 0], fancy, 0, offers(0, one)),
+            ([0, 3, 0, 1], plain, 1, None),
+            ([0, 3, 0, 1], fancy, 1, offers(1, one)),
+            ([0, 3, 0, 2], plain, 2, None),
+            ([0, 3, 0, 2], fancy, 2, offers(2, one)),
+            ([0, 3, 0, 3], plain, 2, offers(2, none)),
+            ([0, 3, 0x27, 0x0F], fancy, 2, offers(2, one)),
+            ([0, 3, 0xFF, 0xFF], plain, 2, offers(2, none)),
+        ];
+        for (version, body, spoken, offered) in cases {
+            let FirstPacket::Startup(startup) = read(&packet(&version, body)).unwrap() else {
+                panic!("no startup")
+            };
+            assert_eq!(startup.minor, Minor(spoken), "{version:?}");
+            assert_eq!(startup.minor.has_long_keys(), spoken == 2, "{version:?}");
+            let message = match startup.negotiation {
+                Negotiation::Agreed => None,
+                Negotiation::Offer { unknown_options } => {
+                    let mut out = Vec::new();
+                    write_negotiation(&mut out, startup.minor, &unknown_options).unwrap();
+                    assert_eq!(out.first(), Some(&b'v'));
+                    assert_eq!(size(&out[1..]), Ok(Some(out.len() - 1)));
+                    Some(out[5..].to_vec())
+                }
+            };
+            assert_eq!(message, offered, "{version:?}");
+        }
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(Vec<u8>, StartupError); 9] = [
+        let cases: [(Vec<u8>, StartupError); 10] = [
             (packet(&[0, 2, 0, 0], b""), StartupError::Version { major: 2, minor: 0 }),
+            (packet(&[0, 4, 0, 1], b""), StartupError::Version { major: 4, minor: 1 }),
             (packet(&[0, 3, 0, 0], b""), StartupError::Layout),
             (packet(&[0, 3, 0, 0], b"user\0u"), StartupError::Layout),
             (packet(&[0, 3, 0, 0], b"user\0\0"), StartupError::Layout),

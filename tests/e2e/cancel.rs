@@ -66,6 +66,42 @@ async fn a_cancel_hits_its_own_clients_statement_only() {
     assert_eq!(mine.query("ROLLBACK").await.status(), 'I');
 }
 
+/// A key of protocol 3.2 is long, names its pgsteer, and counts as a whole or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_key_cancels_by_all_of_its_bytes() {
+    for mode in ["transaction", "session"] {
+        let house = house(&[("pool.mode", mode), ("pool.size", "4")]);
+        let address = house.proxy.address();
+        let login = [("user", "postgres"), ("database", "postgres")];
+        let fancy = [login[0], login[1], ("_pq_.fancy", "on")];
+        let mut long = Raw::connect_by(address, 2, &login).await.unwrap();
+        let offered = Raw::connect_by(address, 9999, &fancy).await.unwrap();
+        let short = Raw::connect_by(address, 0, &fancy).await.unwrap();
+        assert_eq!(long.negotiated, None);
+        let told = |raw: &Raw| raw.negotiated.as_ref().unwrap().0[5..].to_vec();
+        assert_eq!(told(&offered), b"\0\x03\0\x02\0\0\0\x01_pq_.fancy\0", "{mode}");
+        assert_eq!(told(&short), b"\0\x03\0\0\0\0\0\x01_pq_.fancy\0", "{mode}");
+        let lengths = [&long, &offered, &short].map(|raw| raw.secret.len());
+        assert_eq!(lengths, [32, 32, 4], "{mode}");
+        assert_eq!(long.secret[..8], offered.secret[..8], "{mode}: one pgsteer");
+        assert_ne!(long.secret[8..], offered.secret[8..], "{mode}");
+
+        long.send(&query("SELECT pg_sleep(3600) /* mine */")).await;
+        await_running(&house, "mine */");
+        let mut wrong = long.secret.clone();
+        wrong[31] ^= 1;
+        let longer = [&*long.secret, &[0]].concat();
+        let guesses = [&wrong, &long.secret[..4], &long.secret[8..], &long.secret[..31], &longer];
+        for guess in guesses {
+            cancel(address, long.pid, guess).await;
+        }
+        cancel(address, short.pid, &long.secret).await;
+        await_running(&house, "mine */");
+        long.cancel().await;
+        assert_eq!(long.ready().await.code().as_deref(), Some("57014"), "{mode}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_is_held_is_cancelled_where_it_waits() {
     let house = house(&[("pool.size", "1"), ("pool.wait_timeout", "1m")]);

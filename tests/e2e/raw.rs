@@ -28,6 +28,8 @@ pub(crate) struct Raw {
     /// How it is cancelled.
     pub(crate) pid: i32,
     pub(crate) secret: Vec<u8>,
+    /// What it was told of the protocol.
+    pub(crate) negotiated: Option<Message>,
     address: SocketAddr,
 }
 
@@ -112,6 +114,15 @@ impl Raw {
         address: SocketAddr,
         login: &[(&str, &str)],
     ) -> Result<Self, Message> {
+        Self::connect_by(address, 0, login).await
+    }
+
+    /// The same by protocol 3.`minor`.
+    pub(crate) async fn connect_by(
+        address: SocketAddr,
+        minor: u16,
+        login: &[(&str, &str)],
+    ) -> Result<Self, Message> {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut raw = Self {
@@ -121,15 +132,18 @@ impl Raw {
             params: BTreeMap::new(),
             pid: 0,
             secret: Vec::new(),
+            negotiated: None,
             address,
         };
         let mut startup = Vec::new();
         message::write_startup(&mut startup, login).unwrap();
+        startup[6..8].copy_from_slice(&minor.to_be_bytes());
         raw.send(&startup).await;
         loop {
             let message = raw.message().await.expect("the login ended without a word");
             match message.tag() {
                 'E' => return Err(message),
+                'v' => raw.negotiated = Some(message),
                 'K' => {
                     raw.pid = i32::from_be_bytes(message.0[5..9].try_into().unwrap());
                     raw.secret = message.0[9..].to_vec();
