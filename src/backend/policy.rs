@@ -1,5 +1,6 @@
 //! How the servers are reached.
 
+use crate::net::Identity;
 use std::path::PathBuf;
 
 /// How a connection to a server is protected; libpq's names and meanings.
@@ -11,6 +12,8 @@ pub struct TlsPolicy {
     pub mode: SslMode,
     /// The authorities that are trusted; `None`: the system's.
     pub root_cert: Option<PathBuf>,
+    /// The certificate that servers are shown; `None`: none.
+    pub identity: Option<Identity>,
     /// Whether our proof is bound to the connection.
     pub channel_binding: ChannelBinding,
 }
@@ -36,7 +39,8 @@ pub enum SslMode {
     Disable,
     /// TLS only if the server insists.
     Allow,
-    /// TLS if the server has it.
+    /// TLS if the server has it. With `root_cert`, as with `Allow`, only if its certificate is
+    /// of a trusted authority; else the connection is tried without.
     #[default]
     Prefer,
     /// TLS, whoever the server is; with `root_cert` as `VerifyCa`.

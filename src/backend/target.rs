@@ -60,7 +60,7 @@ impl Target {
         let tls = if policy.mode == SslMode::Disable || is_directory(host) {
             None
         } else {
-            Some(ClientTls::new(verification(policy), &roots(policy))?)
+            Some(ClientTls::new(verification(policy), &roots(policy), policy.identity.as_ref())?)
         };
         let mode = if tls.is_some() { policy.mode } else { SslMode::Disable };
         let channel_binding = policy.channel_binding;
@@ -92,12 +92,17 @@ fn is_directory(host: &str) -> bool {
     host.starts_with('/')
 }
 
+/// As libpq, which verifies by a root certificate that it has, whatever the mode.
+///
+/// Source: `initialize_SSL` in `interfaces/libpq/fe-secure-openssl.c`.
 fn verification(policy: &TlsPolicy) -> Verification {
     match (policy.mode, &policy.root_cert) {
-        (SslMode::Disable | SslMode::Allow | SslMode::Prefer, _) | (SslMode::Require, None) => {
+        (SslMode::Disable, _) | (SslMode::Allow | SslMode::Prefer | SslMode::Require, None) => {
             Verification::Nothing
         }
-        (SslMode::Require, Some(_)) | (SslMode::VerifyCa, _) => Verification::Authority,
+        (SslMode::Allow | SslMode::Prefer | SslMode::Require, Some(_)) | (SslMode::VerifyCa, _) => {
+            Verification::Authority
+        }
         (SslMode::VerifyFull, _) => Verification::AuthorityAndName,
     }
 }

@@ -134,6 +134,10 @@ impl Builder<'_> {
         let mode = self.get(&keys::TLS_MODE);
         let cert = self.get(&keys::TLS_CERT);
         let key = self.get(&keys::TLS_KEY);
+        let client_ca = self.get(&keys::TLS_CLIENT_CA);
+        if let Some(path) = &client_ca.value {
+            self.readable(path, &client_ca.place);
+        }
         let checked = match mode.value {
             TlsMode::Disable => return None,
             TlsMode::Prefer => ClientTlsMode::Prefer,
@@ -146,12 +150,16 @@ impl Builder<'_> {
                     self.private(key_path, about, &key.place);
                 }
                 let (cert, key) = (cert_path.clone(), key_path.clone());
-                Some(ClientTls { mode: checked, cert, key })
+                Some(ClientTls { mode: checked, cert, key, client_ca: client_ca.value })
             }
             (Some(_), None) => self.alone(&cert.place, "`tls.cert` is set, `tls.key` is not"),
             (None, Some(_)) => self.alone(&key.place, "`tls.key` is set, `tls.cert` is not"),
             (None, None) if checked == ClientTlsMode::Require => {
                 self.alone(&mode.place, "TLS is required, but there is no certificate")
+            }
+            (None, None) if client_ca.value.is_some() => {
+                let message = "`tls.client_ca` is set, but there is no certificate of our own";
+                self.alone(&client_ca.place, message)
             }
             (None, None) => None,
         }

@@ -117,6 +117,13 @@ keys! {
         example: "\"/etc/pgsteer/tls/tls.key\"",
         counts: OnReload,
     }
+    /// The authorities whose certificates clients may show, PEM. A client without one is let in as
+    /// far as the rules let it; one that shows a bad certificate is not.
+    TLS_CLIENT_CA: Option<PathBuf> = "tls.client_ca" {
+        default: None,
+        example: "\"/etc/pgsteer/tls/clients.crt\"",
+        counts: OnReload,
+    }
 
     /// The servers, at most 64. Which one is the primary is discovered, never declared.
     HOSTS: Hosts = "servers.hosts" {
@@ -154,6 +161,18 @@ keys! {
     SSLROOTCERT: Option<PathBuf> = "servers.sslrootcert" {
         default: None,
         example: "\"/etc/pgsteer/tls/ca.crt\"",
+        counts: OnRestart,
+    }
+    /// The certificate that servers are shown if they ask for one, PEM. Unset: `PGSSLCERT`.
+    SSLCERT: Option<PathBuf> = "servers.sslcert" {
+        default: None,
+        example: "\"/etc/pgsteer/tls/pgsteer.crt\"",
+        counts: OnRestart,
+    }
+    /// Its private key, PEM; of mode 0640 or stricter. Unset: `PGSSLKEY`.
+    SSLKEY: Option<PathBuf> = "servers.sslkey" {
+        default: None,
+        example: "\"/etc/pgsteer/tls/pgsteer.key\"",
         counts: OnRestart,
     }
     /// Whether our proof by SCRAM counts on the one TLS connection only, so that nobody in between

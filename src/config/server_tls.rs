@@ -11,6 +11,7 @@ use crate::config::problem::Notes;
 use crate::config::problem::Place;
 use crate::config::setting::Choice;
 use crate::config::setting::Setting as _;
+use crate::net::Identity;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,15 +23,39 @@ impl Builder<'_> {
         let UriLogin { sslmode, channel_binding, .. } = uri;
         let mode = self.get(&keys::SSLMODE);
         let mode = self.choice(&mode, sslmode, "PGSSLMODE");
-        let binding = self.get(&keys::CHANNEL_BINDING);
-        let channel_binding = self.choice(&binding, channel_binding, "PGCHANNELBINDING");
         let root = self.get(&keys::SSLROOTCERT);
         let (root_cert, place) = self.file(&root, "PGSSLROOTCERT");
         let root_cert = root_cert.filter(|path| path != Path::new("system"));
         if let Some(path) = &root_cert {
             self.readable(path, &place);
         }
-        TlsPolicy { mode, root_cert, channel_binding }
+        let identity = self.identity();
+        let binding = self.get(&keys::CHANNEL_BINDING);
+        let channel_binding = self.choice(&binding, channel_binding, "PGCHANNELBINDING");
+        TlsPolicy { mode, root_cert, identity, channel_binding }
+    }
+
+    /// What servers are shown.
+    fn identity(&mut self) -> Option<Identity> {
+        let cert = self.get(&keys::SSLCERT);
+        let (certificate, cert_place) = self.file(&cert, "PGSSLCERT");
+        let key = self.get(&keys::SSLKEY);
+        let (key, key_place) = self.file(&key, "PGSSLKEY");
+        let (place, message) = match (&certificate, &key) {
+            (Some(certificate), Some(key)) => {
+                self.readable(certificate, &cert_place);
+                if let Some(about) = self.readable(key, &key_place) {
+                    self.private(key, about, &key_place);
+                }
+                let (certificate, key) = (certificate.clone(), key.clone());
+                return Some(Identity { certificate, key });
+            }
+            (None, None) => return None,
+            (Some(_), None) => (&cert_place, "`servers.sslcert` is set, `servers.sslkey` is not"),
+            (None, Some(_)) => (&key_place, "`servers.sslkey` is set, `servers.sslcert` is not"),
+        };
+        self.notes().error(place, message.to_owned(), "set both, or neither");
+        None
     }
 
     /// A choice of `[servers]`, else of the URIs, else of a variable of libpq's.

@@ -92,6 +92,8 @@ pub struct ClientTls {
     pub cert: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
+    /// The authorities of clients' certificates, PEM; `None`: clients are asked for none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Whether a client may do without TLS.

@@ -283,6 +283,10 @@ impl Keeper {
         if let Some(authority) = &self.config.tls.root_cert {
             options = options.ssl_root_cert(authority);
         }
+        if let Some(identity) = &self.config.tls.identity {
+            let shown = options.ssl_client_cert(&identity.certificate);
+            options = shown.ssl_client_key(&identity.key);
+        }
         if let Some(password) = &server.password {
             options = options.password(password.reveal());
         }

@@ -18,7 +18,7 @@ use crate::auth::{Authenticated, Keyring, Method, Origin, Refusal};
 use crate::backend::{Lookup, LookupError};
 use crate::frontend::prove;
 use crate::metrics::Admission;
-use crate::net::{Peer, ServerTls, Stream};
+use crate::net::{ClientCertificate, Peer, Secured, ServerTls, Stream};
 use crate::pg::SqlState;
 use crate::wire::message::{
     AuthRequest, ErrorReport, Malformed, TooLong, write_auth_request, write_error,
@@ -33,6 +33,8 @@ use tracing::{debug, info};
 
 /// First packets before the startup message: GSSAPI, TLS, and then the startup itself.
 const PACKETS_MAX: usize = 4;
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// How long a client that is turned away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How much of what it still sends is read meanwhile, in bytes: a reset would take the error
@@ -122,13 +124,15 @@ struct Visitor {
     stream: Option<Stream>,
     /// What a proof can be bound to: with TLS, if it is known.
     end_point: Option<EndPoint>,
+    /// What the client showed of itself, verified.
+    certificate: Option<ClientCertificate>,
     peer: Peer,
 }
 
 /// Lets a client in, or turns it away. Not cancel-safe: dropped, the connection is closed.
 pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
     let peer = stream.peer();
-    let mut visitor = Visitor { stream: Some(stream), end_point: None, peer };
+    let mut visitor = Visitor { stream: Some(stream), end_point: None, certificate: None, peer };
     // Boxed: thousands of clients that have logged in need not carry the room for it.
     let visit = Box::pin(visit(&mut visitor, gate));
     let failure = match tokio::time::timeout(gate.timeout, visit).await {
@@ -145,6 +149,7 @@ pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
 }
 
 async fn visit(visitor: &mut Visitor, gate: &Gate) -> Result<Entered, Failure> {
+    visitor.secure_unasked(gate).await?;
     for _ in 0..PACKETS_MAX {
         match first_packet(visitor.stream()?).await? {
             FirstPacket::Ssl => visitor.secure(gate).await?,
@@ -209,14 +214,34 @@ impl Visitor {
         self.stream.take().ok_or(Failure::Left)
     }
 
+    /// Shakes hands at once with a client that begins with TLS itself (`sslnegotiation=direct`).
+    async fn secure_unasked(&mut self, gate: &Gate) -> Result<(), Failure> {
+        if self.stream()?.first_byte().await.map_err(lost)? != Some(TLS_HANDSHAKE) {
+            return Ok(());
+        }
+        match (self.take()?, &gate.tls) {
+            (Stream::Tcp(tcp), Some(tls)) => {
+                self.secured(tls.accept_unasked(tcp).await.map_err(Failure::Tls)?);
+            }
+            // Its first packet will turn out to be none.
+            (stream, _) => self.stream = Some(stream),
+        }
+        Ok(())
+    }
+
+    fn secured(&mut self, secured: Secured) {
+        let Secured { stream, end_point, client } = secured;
+        self.stream = Some(stream);
+        self.end_point = end_point.map(EndPoint);
+        self.certificate = client;
+    }
+
     /// Answers an `SSLRequest`. On a unix socket there is no TLS, as with PostgreSQL.
     async fn secure(&mut self, gate: &Gate) -> Result<(), Failure> {
         match (self.take()?, &gate.tls) {
             (Stream::Tcp(mut tcp), Some(tls)) => {
                 tcp.write_all(b"S").await.map_err(Failure::Broken)?;
-                let secured = tls.accept(tcp).await.map_err(Failure::Tls)?;
-                self.stream = Some(secured.stream);
-                self.end_point = secured.end_point.map(EndPoint);
+                self.secured(tls.accept(tcp).await.map_err(Failure::Tls)?);
                 Ok(())
             }
             (stream @ (Stream::TlsServer(_) | Stream::TlsClient(_)), _) => {

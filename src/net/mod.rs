@@ -20,4 +20,7 @@ mod tls;
 pub use listener::{BindError, Listener, UNIX_MODE};
 pub use socket::SocketPolicy;
 pub use stream::{Detached, Peer, Stream, TlsStays};
-pub use tls::{ClientTls, Roots, Secured, ServerTls, TlsError, Verification};
+pub use tls::{
+    ClientCertificate, ClientTls, Identity, Roots, Secured, ServerFiles, ServerTls, TlsError,
+    Verification,
+};

@@ -73,6 +73,14 @@ impl Stream {
         }
     }
 
+    /// The first byte that has not been read, without taking it off; `None` at the end, and where
+    /// it can't be seen. Waits for it. Cancel-safe.
+    pub async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let Self::Tcp(tcp) = self else { return Ok(None) };
+        let mut byte = [0];
+        Ok((tcp.peek(&mut byte).await? == 1).then_some(byte[0]))
+    }
+
     /// The digest of the certificate that the server showed, to bind a proof to; `None` without
     /// TLS to a server, or if nobody knows how to digest it.
     pub fn end_point(&self) -> Option<Box<[u8]>> {

@@ -13,7 +13,7 @@ use crate::frontend;
 use crate::frontend::login::{Gate, Plaintext};
 use crate::frontend::{Cancels, Live};
 use crate::metrics::{BackendState, Build, Metrics, Reload};
-use crate::net::{BindError, Listener, ServerTls, TlsError};
+use crate::net::{BindError, Listener, ServerFiles, ServerTls, TlsError};
 use crate::pool::Pools;
 use crate::proxy::accept;
 use crate::proxy::accept::Doors;
@@ -330,7 +330,11 @@ pub(super) fn gate(
     board: &Arc<Board>,
 ) -> Result<Gate, StartError> {
     let tls = match &config.tls {
-        Some(tls) => Some(Arc::new(ServerTls::load(&tls.cert, &tls.key)?)),
+        Some(tls) => Some(Arc::new(ServerTls::load(ServerFiles {
+            certificate: tls.cert.clone(),
+            key: tls.key.clone(),
+            client_ca: tls.client_ca.clone(),
+        })?)),
         None => None,
     };
     let lookup = config.auth.query.as_ref().map(|query| {

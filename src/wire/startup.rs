@@ -92,7 +92,7 @@ pub enum StartupError {
     #[error("invalid length of startup packet")]
     Length,
     /// It is the first byte of a TLS handshake.
-    #[error("direct TLS connections are not supported")]
+    #[error("direct TLS connections are not supported here")]
     DirectTls,
     /// A protocol that we don't speak.
     #[error("unsupported frontend protocol {major}.{minor}: pgsteer speaks 3.0 to 3.2")]
@@ -150,7 +150,9 @@ impl StartupError {
     pub fn report(&self) -> ErrorReport {
         let report = ErrorReport::fatal(self.sqlstate(), self.to_string());
         match self {
-            Self::DirectTls => report.with_hint("Leave sslnegotiation at its default, postgres."),
+            Self::DirectTls => report.with_hint(
+                "Set tls.cert and tls.key, or leave sslnegotiation at its default, postgres.",
+            ),
             Self::Encoding { .. } => report
                 .with_hint("Names of users and databases must be UTF-8 to pass through pgsteer."),
             Self::Replication => {

@@ -6,7 +6,7 @@
 //!
 //! Source: PostgreSQL manual, 34.19.1 "Client Verification of Server Certificates".
 
-use super::{ALPN, TlsError, certificates, provider};
+use super::{ALPN, TlsError, certificates, private_key, provider};
 use crate::net::Stream;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -41,13 +41,27 @@ pub enum Roots {
     File(PathBuf),
 }
 
+/// Our own certificate, for servers that ask for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+}
+
 /// How to shake hands with a server.
 #[derive(Debug, Clone)]
 pub struct ClientTls(Arc<ClientConfig>);
 
 impl ClientTls {
-    /// Prepares for servers that are to be verified so. Reads the roots unless nothing is.
-    pub fn new(verification: Verification, roots: &Roots) -> Result<Self, TlsError> {
+    /// Prepares for servers that are to be verified so, and are shown this. Reads the roots unless
+    /// nothing is verified.
+    pub fn new(
+        verification: Verification,
+        roots: &Roots,
+        identity: Option<&Identity>,
+    ) -> Result<Self, TlsError> {
         let provider = provider();
         let algorithms = provider.signature_verification_algorithms;
         let (chain, trusted) = match verification {
@@ -58,12 +72,21 @@ impl ClientTls {
             }
         };
         let verifier = Verifier { verification, algorithms, chain, trusted };
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Provider)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(Identity { certificate, key }) => builder
+                .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+                .map_err(|source| TlsError::Unusable {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                    source,
+                })?,
+        };
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self(Arc::new(config)))
     }

@@ -4,13 +4,14 @@ mod client;
 mod end_point;
 mod server;
 
-pub use client::{ClientTls, Roots, Verification};
+pub use client::{ClientTls, Identity, Roots, Verification};
 pub(super) use end_point::end_point;
-pub use server::{Secured, ServerTls};
+pub use server::{ClientCertificate, Secured, ServerFiles, ServerTls};
 pub(super) use tokio_rustls::{client as client_stream, server as server_stream};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
 use std::io;
@@ -93,5 +94,14 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         Err(TlsError::NoCertificate { path: path.to_owned() })
     } else {
         Ok(found)
+    }
+}
+
+/// The private key in a PEM file.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    match PrivateKeyDer::from_pem_slice(&read(path)?) {
+        Ok(key) => Ok(key),
+        Err(pem::Error::NoItemsFound) => Err(TlsError::NoKey { path: path.to_owned() }),
+        Err(source) => Err(TlsError::Pem { path: path.to_owned(), source }),
     }
 }

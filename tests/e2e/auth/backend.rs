@@ -246,7 +246,14 @@ async fn each_ssl_mode_means_what_libpq_says() {
         ("secured", ADDRESS, SslMode::Allow, "", Tls),
         ("unsecured", ADDRESS, SslMode::Prefer, "", Plain),
         ("unsecured", ADDRESS, SslMode::Require, "", Refused),
-        // With a root, `require` becomes `verify-ca`, which does not look at the name.
+        // With a root every mode verifies what it finds, and `prefer` then does without.
+        ("either", ADDRESS, SslMode::Allow, "other-ca.crt", Plain),
+        ("secured", ADDRESS, SslMode::Allow, "ca.crt", Tls),
+        ("secured", ADDRESS, SslMode::Allow, "other-ca.crt", Untrusted),
+        ("either", ADDRESS, SslMode::Prefer, "ca.crt", Tls),
+        ("either", ADDRESS, SslMode::Prefer, "other-ca.crt", Plain),
+        ("secured", ADDRESS, SslMode::Prefer, "other-ca.crt", Refused),
+        // So `require` becomes `verify-ca`, which does not look at the name.
         ("either", ADDRESS, SslMode::Require, "ca.crt", Tls),
         ("either", ADDRESS, SslMode::Require, "other-ca.crt", Untrusted),
         ("either", ADDRESS, SslMode::VerifyCa, "ca.crt", Tls),

@@ -1,6 +1,6 @@
 //! Channel binding on both sides, and somebody in between who has a certificate of his own.
 
-use super::door::{Door, WITHIN, gate, server, target};
+use super::door::{Door, WITHIN, gate, server, target, tls};
 use super::postgres::{Postgres, certificates, psql};
 use pgsteer::auth::{Method, Secret};
 use pgsteer::backend::{
@@ -40,11 +40,6 @@ fn certificate(dir: &Path, name: &str, key: &[&str], signature: &[&str]) {
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
-fn tls(dir: &Path, name: &str) -> Arc<ServerTls> {
-    let file = |end: &str| dir.join(format!("{name}.{end}"));
-    Arc::new(ServerTls::load(&file("crt"), &file("key")).unwrap())
 }
 
 /// A door with this certificate, in front of a server.
@@ -104,7 +99,7 @@ enum Trick {
 /// Somebody in between: shows his own certificate, and speaks TLS to the other side himself.
 async fn in_between(dir: &Path, port: u16, trick: Trick) -> u16 {
     let shown = tls(dir, "self");
-    let other_side = ClientTls::new(Verification::Nothing, &Roots::System).unwrap();
+    let other_side = ClientTls::new(Verification::Nothing, &Roots::System, None).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let here = listener.local_addr().unwrap().port();
     tasks::spawn("in between", async move {

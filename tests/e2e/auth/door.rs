@@ -4,13 +4,14 @@ use super::postgres::{Postgres, psql};
 use pgsteer::auth::{Keyring, Method, Userlist};
 use pgsteer::backend::{Backend, Login, SslMode, Target, TlsPolicy, connect};
 use pgsteer::frontend::login::{Entered, Gate, LoggedIn, Plaintext, enter};
-use pgsteer::net::Listener;
+use pgsteer::net::{Listener, ServerFiles, ServerTls};
 use pgsteer::tasks;
 use pgsteer::topology::ServerId;
 use pgsteer::wire::frame::TxStatus;
 use pgsteer::wire::message::{
     ErrorReport, Severity, write_error, write_key_data, write_parameter_status, write_ready,
 };
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -107,4 +108,15 @@ pub fn server() -> Postgres {
     server.sql("CREATE ROLE bob LOGIN PASSWORD 'other'");
     server.sql("CREATE ROLE nopass LOGIN");
     server
+}
+
+/// Our files with this name in this directory.
+pub fn files(dir: &Path, name: &str) -> ServerFiles {
+    let file = |end: &str| dir.join(format!("{name}.{end}"));
+    ServerFiles { certificate: file("crt"), key: file("key"), client_ca: None }
+}
+
+/// The certificate of this name.
+pub fn tls(dir: &Path, name: &str) -> Arc<ServerTls> {
+    Arc::new(ServerTls::load(files(dir, name)).unwrap())
 }

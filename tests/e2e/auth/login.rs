@@ -1,6 +1,6 @@
 //! `frontend::login` with real clients, and with everything else that may knock.
 
-use super::door::{Door, WITHIN, gate, server, target};
+use super::door::{Door, WITHIN, files, gate, server, target, tls};
 use super::postgres::{certificates, path, psql};
 use pgsteer::auth::Method;
 use pgsteer::backend::{Login, LoginSecret, Lookup, Target};
@@ -8,12 +8,11 @@ use pgsteer::board::Board;
 use pgsteer::clock;
 use pgsteer::frontend::login::{Entered, Gate, enter};
 use pgsteer::metrics::Admission;
-use pgsteer::net::{Listener, ServerTls, UNIX_MODE};
+use pgsteer::net::{Listener, ServerFiles, ServerTls, UNIX_MODE};
 use pgsteer::sandbox::Scratch;
 use pgsteer::tasks;
 use pgsteer::topology::Topology;
 use pgsteer::wire::message::read_error;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -245,7 +244,7 @@ async fn a_client_gets_tls_if_we_have_it() {
     let scratch = Scratch::new().unwrap();
     let dir = scratch.path();
     certificates(dir);
-    let tls = Arc::new(ServerTls::load(&dir.join("server.crt"), &dir.join("server.key")).unwrap());
+    let tls = tls(dir, "server");
     let secured =
         Gate { tls: Some(Arc::clone(&tls)), ..gate(Method::ScramSha256, "\"alice\" \"secret\"") };
     let door = Door::open(secured, Some(target(server.port)));
@@ -282,18 +281,11 @@ async fn a_client_gets_tls_if_we_have_it() {
     assert!(with(door.port, "verify-full", ca).await.unwrap().is_err());
     assert!(with(door.port, "verify-full", "self.crt").await.unwrap().is_ok());
 
-    assert!(
-        ServerTls::load(Path::new("/nonexistent"), &dir.join("server.key"))
-            .unwrap_err()
-            .to_string()
-            .contains("/nonexistent")
-    );
-    assert!(
-        ServerTls::load(&dir.join("server.crt"), &dir.join("ca.crt"))
-            .unwrap_err()
-            .to_string()
-            .contains("no private key")
-    );
+    let server = || files(dir, "server");
+    let nowhere = ServerFiles { certificate: "/nonexistent".into(), ..server() };
+    assert!(ServerTls::load(nowhere).unwrap_err().to_string().contains("/nonexistent"));
+    let no_key = ServerFiles { key: dir.join("ca.crt"), ..server() };
+    assert!(ServerTls::load(no_key).unwrap_err().to_string().contains("no private key"));
 }
 
 /// Sends bytes, reads until the end; the error that came, if one did.
@@ -374,8 +366,7 @@ async fn plaintext_behind_a_request_for_tls_is_not_heard() {
     let scratch = Scratch::new().unwrap();
     let dir = scratch.path();
     certificates(dir);
-    let tls = ServerTls::load(&dir.join("server.crt"), &dir.join("server.key")).unwrap();
-    let secured = Gate { tls: Some(Arc::new(tls)), ..gate(Method::Trust, "") };
+    let secured = Gate { tls: Some(tls(dir, "server")), ..gate(Method::Trust, "") };
     let door = Door::open(secured, None);
     let injected =
         [pgsteer::wire::message::SSL_REQUEST.as_slice(), &first([0, 3, 0, 0], b"user\0alice\0\0")]

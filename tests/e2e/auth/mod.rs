@@ -6,3 +6,4 @@ mod door;
 mod impostor;
 mod login;
 pub mod postgres;
+mod tls;

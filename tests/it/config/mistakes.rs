@@ -422,6 +422,21 @@ error: environment PGSTEER_ROUTING__HOLD_MAX: a duration needs a unit
 error: --set routing.maxlag.time: unknown key `routing.maxlag.time`
   = help: did you mean `routing.max_lag.time`?
 "
+    an_authority_without_a_certificate: line("tls", "client_ca = \"/etc/hostname\"") => r#"
+error: pgsteer.toml:4:13: `tls.client_ca` is set, but there is no certificate of our own
+ 4 | client_ca = "/etc/hostname"
+   |             ^^^^^^^^^^^^^^^
+   = help: set both tls.cert and tls.key
+"#
+    our_certificate_without_its_key: servers("sslcert = \"/etc/hostname\"") => r#"
+error: pgsteer.toml:3:11: `servers.sslcert` is set, `servers.sslkey` is not
+ 3 | sslcert = "/etc/hostname"
+   |           ^^^^^^^^^^^^^^^
+   = help: set both, or neither
+"#
+    a_wrong_channel_binding_in_the_environment: env("PGCHANNELBINDING", "on") => r"
+error: environment PGCHANNELBINDING: `on` is not one of: disable, prefer, require
+"
     a_wrong_sslmode_in_the_environment: env("PGSSLMODE", "on") => r"
 error: environment PGSSLMODE: `on` is not one of: disable, allow, prefer, require, verify-ca, verify-full
 "

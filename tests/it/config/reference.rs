@@ -53,6 +53,15 @@ fn every_key_of_the_reference_file_can_be_uncommented() {
         .filter(|shown| shown.source == Source::Default)
         .map(|shown| shown.key)
         .collect();
-    let files = ["tls.cert", "tls.key", "servers.password", "servers.sslrootcert", "auth.file"];
+    let files = [
+        "tls.cert",
+        "tls.key",
+        "tls.client_ca",
+        "servers.password",
+        "servers.sslrootcert",
+        "servers.sslcert",
+        "servers.sslkey",
+        "auth.file",
+    ];
     assert_eq!(unset, files);
 }
