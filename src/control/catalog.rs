@@ -78,13 +78,15 @@ async fn read(connection: &mut PgConnection) -> Result<Rows, CatalogError> {
             .persistent(false)
             .fetch_all(&mut *connection)
             .await?,
-        relations: relations(connection).await?,
         policies: policies(connection).await?,
         writes: writes(connection).await?,
         followers: sqlx::query_as(catalog_sql::FOLLOWERS)
             .persistent(false)
             .fetch_all(&mut *connection)
             .await?,
+        // Last: the server locks what a view reads, to tell its definition, until we end. Whoever
+        // locks such a table and will not wait would fail for as long.
+        relations: relations(connection).await?,
     })
 }
 
