@@ -56,7 +56,7 @@ impl Choice for pool::Mode {
 
 impl Choice for pool::Reset {
     const WORDS: &'static [(Self, &'static str)] =
-        &[(Self::Tracked, "tracked"), (Self::Off, "off")];
+        &[(Self::Tracked, "tracked"), (Self::Close, "close"), (Self::Off, "off")];
 }
 
 impl Choice for Reads {

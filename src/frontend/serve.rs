@@ -386,7 +386,8 @@ impl Serving {
     /// The client says goodbye: what it holds is given back if it is clean, else closed.
     async fn goodbye(&mut self) -> Goodbye {
         if let Some(attached) = self.attached.take_if(|attached| attached.is_free()) {
-            settle::release_at_end(&self.session, *attached).await;
+            let reset = self.client.shard.shared.pools.policy().reset;
+            settle::release_at_end(&self.session, reset, *attached).await;
         }
         self.abandon_read();
         Goodbye::Client

@@ -90,7 +90,7 @@ impl Serving {
     pub(super) async fn settle(&mut self, now: Moment) -> Result<(), Stop> {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let policy = self.client.shard.shared.pools.policy();
-        let tainted = policy.reset == Reset::Tracked && attached.taint != Taint::None;
+        let tainted = policy.reset != Reset::Off && attached.taint != Taint::None;
         // From here on a cancel finds no statement: one that comes late must hit neither what is
         // ours nor the next client.
         let under_way = self.session.cancel.detach();
@@ -157,7 +157,7 @@ impl Serving {
             attached.checkout.held.clear();
         }
         match policy.reset {
-            Reset::Tracked => self.examine(attached, policy.mode).await,
+            Reset::Tracked | Reset::Close => self.examine(attached, policy.mode).await,
             Reset::Off => Ok(()),
         }
     }
@@ -259,12 +259,12 @@ async fn probed(
 const PATIENT_PROBES_MAX: u32 = 20;
 
 /// A client that leaves gives back what it holds, if it can be left clean: in session mode, and
-/// when something pinned it.
-pub(super) async fn release_at_end(session: &Session, mut attached: Attached) {
+/// when something pinned it. Dropped, it is closed.
+pub(super) async fn release_at_end(session: &Session, reset: Reset, mut attached: Attached) {
     if let UnderWay::Yes = session.cancel.detach() {
         session.cancel.settled().await;
     }
-    if attached.checkout.running.has_stray() {
+    if attached.checkout.running.has_stray() || reset == Reset::Close {
         return;
     }
     let mut reported = session.reported.clone();

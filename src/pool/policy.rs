@@ -35,6 +35,10 @@ pub enum Mode {
 pub enum Reset {
     /// Settings are tracked and follow their session; what can't be moved pins it.
     Tracked,
+    /// The same, and a backend that was one client's own ends with it: what a server keeps of a
+    /// session cannot all be undone (`DISCARD ALL` unloads no library, nor does it forget that
+    /// there were temporary tables).
+    Close,
     /// Nothing: only for applications that never change a session's state.
     Off,
 }

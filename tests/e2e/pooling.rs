@@ -348,3 +348,34 @@ async fn backends_that_die_at_rest_are_noticed_and_nobody_sees_an_error() {
     assert!(killed.load(Ordering::Relaxed) >= 15, "backends were there to be killed");
     assert_eq!(house.server("primary").value("SELECT count(*) FROM t").unwrap(), "120");
 }
+
+/// Two clients, one after the other: which backend each had, and whether the second found what the
+/// first had left.
+async fn two_visits(reset: &str) -> (String, String, String) {
+    let house = house(&[("pool.mode", "session"), ("pool.size", "1"), ("pool.reset", reset)]);
+    let mut first = enter(&house).await;
+    let its = first.value("SELECT pg_backend_pid()").await;
+    first.query("CREATE TEMP TABLE t ()").await;
+    first.leave().await;
+
+    let mut second = enter(&house).await;
+    let other = second.value("SELECT pg_backend_pid()").await;
+    (its, other, second.value("SELECT pg_my_temp_schema()").await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_close_every_session_begins_on_a_new_backend() {
+    let (first, second, temporary) = two_visits("close").await;
+
+    assert_ne!(first, second);
+    assert_eq!(temporary, "0", "the server remembers another's temporary tables");
+}
+
+/// The opposite: `DISCARD ALL` does not undo everything, so the test above has something to find.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_close_the_next_session_has_the_same_backend() {
+    let (first, second, temporary) = two_visits("tracked").await;
+
+    assert_eq!(first, second);
+    assert_ne!(temporary, "0");
+}
