@@ -12,7 +12,8 @@ MINUTES ?= 60
 help:
 	@echo "make demo       a throw-away primary, two standbys and pgsteer in front; ARGS=\"lag 30s\""
 	@echo "make test       format, lints, and all tests on this machine's PostgreSQL (what CI runs)"
-	@echo "make test-all   test, then on other PostgreSQL versions ($(MAJORS)) and other drivers"
+	@echo "make test-all   test, then on other PostgreSQL versions ($(MAJORS)), other drivers, and"
+	@echo "                PostgreSQL's own suites through pgsteer"
 	@echo "make soak       the tests on real servers, over and over with new seeds; MINUTES=60"
 	@echo "make bench      what a proxy costs: pgbench direct, through PgBouncer and through pgsteer"
 	@echo "make bench-failover  how long a failover takes, as a distribution"
@@ -33,6 +34,7 @@ test-all: test
 	@scripts/setup.sh all
 	@scripts/test-versions.sh $(MAJORS)
 	@scripts/test-drivers.sh
+	@scripts/test-suites.sh
 	PGSTEER_KILLS=10 PGSTEER_SWITCHOVERS=50 cargo test --locked --test e2e -- failover::
 
 soak:

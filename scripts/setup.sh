@@ -5,7 +5,7 @@
 #   scripts/setup.sh demo      ... and PostgreSQL
 #   scripts/setup.sh test      ... and psql, openssl, Prometheus
 #   scripts/setup.sh bench     ... and PgBouncer
-#   scripts/setup.sh all       ... and Python, Node.js (drivers, other PostgreSQL versions)
+#   scripts/setup.sh all       ... and Python, Node.js, bzip2 (drivers, other versions, suites)
 #
 # On Debian and Ubuntu it installs, as root or with sudo; elsewhere it prints the line to run. It
 # neither stops nor configures the PostgreSQL service that a package may start by itself.
@@ -55,6 +55,7 @@ missing() {
     if [ "$what" = all ]; then
         has_venv || echo python
         has npm || echo node
+        has bzip2 || echo bzip2
     fi
 }
 
@@ -72,6 +73,7 @@ packages() {
         apt-pgbouncer | dnf-pgbouncer | pacman-pgbouncer) echo pgbouncer ;;
         apt-python) echo python3 python3-venv ;;
         apt-node) echo nodejs npm ;;
+        apt-bzip2 | dnf-bzip2 | pacman-bzip2) echo bzip2 ;;
         dnf-cc) echo gcc ;;
         dnf-libclang) echo clang-devel ;;
         dnf-postgresql) echo postgresql-server ;;
