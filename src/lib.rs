@@ -21,6 +21,7 @@ pub mod net;
 pub mod backend;
 pub mod pool;
 pub mod store;
+pub mod notifications;
 
 pub mod frontend;
 pub mod control;

@@ -88,6 +88,8 @@ impl Serving {
         checkout.unnamed_there = UnnamedThere::No;
         let server = checkout.server();
         let mut exchange = Exchange::new(reported, self.client.shard.take_buffer(), processes);
+        // What it listens to itself is looked for when it is done.
+        let listens = self.session.listening.as_ref().is_some_and(|here| here.is_on_backend());
         exchange.epoch = (standing == Standing::Primary).then_some(epoch);
         self.attached = Some(Box::new(Attached {
             server,
@@ -101,7 +103,7 @@ impl Serving {
             status: TxStatus::Idle,
             sent: None,
             segment: Segment::Closed,
-            taint: Taint::None,
+            taint: if listens { Taint::Visible } else { Taint::None },
             left: Taint::None,
             reads: Reads::AsCarried,
             resets: Resets::default(),

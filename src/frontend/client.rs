@@ -221,19 +221,21 @@ impl Client {
     /// # Errors
     /// [`Gone`] if the connection broke, or ended.
     pub async fn more(&mut self) -> Result<(), Gone> {
-        poll_fn(|context| {
-            let flushed =
-                if self.has_output() { self.poll_flush(context) } else { Poll::Ready(Ok(())) };
-            if let Poll::Ready(Err(Gone)) = flushed {
-                return Poll::Ready(Err(Gone));
-            }
-            if self.has_ended() {
-                // It has said all that it had to say, and may still listen.
-                return flushed.map(|_| Err(Gone));
-            }
-            self.poll_fill(context)
-        })
-        .await
+        poll_fn(|context| self.poll_more(context)).await
+    }
+
+    /// The same, for who waits for other things as well.
+    pub fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let flushed =
+            if self.has_output() { self.poll_flush(context) } else { Poll::Ready(Ok(())) };
+        if let Poll::Ready(Err(Gone)) = flushed {
+            return Poll::Ready(Err(Gone));
+        }
+        if self.has_ended() {
+            // It has said all that it had to say, and may still listen.
+            return flushed.map(|_| Err(Gone));
+        }
+        self.poll_fill(context)
     }
 
     /// Takes in what has arrived, and waits for nothing.

@@ -108,6 +108,7 @@ pub(super) async fn greet(
         lost_transaction: LostTransaction::No,
         lost_state: LostState::default(),
         held: None,
+        listening: None,
         pools: Vec::new(),
     };
     for (name, value) in &settings {

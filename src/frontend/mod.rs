@@ -23,6 +23,7 @@ mod exchange;
 mod glance;
 mod greet;
 mod hold;
+mod listening;
 mod local;
 pub mod login;
 mod lost;

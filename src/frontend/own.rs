@@ -72,7 +72,11 @@ async fn exchange(
         {
             at += header.total;
             match header.tag {
-                b'Z' if at == bytes.len() => return Ok(answer),
+                // What nobody asked for may come at any time, also right behind.
+                b'Z' if matches!(bytes.get(at), None | Some(b'A' | b'N' | b'S')) => {
+                    conn.partial.extend_from_slice(bytes.get(at..).unwrap_or(&[]));
+                    return Ok(answer);
+                }
                 b'D' => answer.rows.push(row(message)?),
                 b'S' => {
                     if reported.take(message, Cause::Ours) == Disposition::Forward {

@@ -94,6 +94,11 @@ impl Pins {
         self.0 |= pin.bit();
     }
 
+    /// Takes a reason away.
+    pub const fn remove(&mut self, pin: Pin) {
+        self.0 &= !pin.bit();
+    }
+
     /// One reason.
     pub const fn of(pin: Pin) -> Self {
         Self(pin.bit())

@@ -186,12 +186,11 @@ impl Serving {
             // More may have come from the client meanwhile.
             return self.listen_again().await;
         }
-        let seat = &self.session.seat;
         let Some(attached) = &mut self.attached else {
             let work = if self.client.inbox().is_empty() { Work::None } else { Work::Some };
-            seat.unless_sent_away(work, self.client.more()).await??;
-            return Ok(());
+            return self.rest(work).await;
         };
+        let seat = &self.session.seat;
         let rests = attached.is_free() && self.client.inbox().is_empty();
         let work = if rests { Work::None } else { Work::Some };
         let next = attached.exchange.next(&mut self.client, &mut attached.checkout, seat);
@@ -201,6 +200,9 @@ impl Serving {
 
     /// Sends a group, to the backend in hand or to one that is found for it.
     async fn dispatch(&mut self, group: Group) -> Result<(), Stop> {
+        if self.attached.is_none() && self.session.listening.is_some() {
+            self.tell_all_heard();
+        }
         let attached = self.attached.as_deref_mut();
         match local::answer(&mut self.client, &mut self.session, &group, attached) {
             Answer::Here => return Ok(()),
@@ -507,7 +509,8 @@ fn kind(plan: &Plan) -> QueryKind {
     }
 }
 
-fn pure_read(plan: &Plan) -> PureRead {
+/// Whether the group does nothing but read.
+pub(super) fn pure_read(plan: &Plan) -> PureRead {
     match plan.need {
         Need::Read | Need::Standby => PureRead::Yes,
         Need::Primary(_) if plan.unfit.is_none() => PureRead::Yes,

@@ -6,6 +6,7 @@ use crate::clock::Moment;
 use crate::frontend::attached::{Attached, Computed, Reads, Resting, Stale, Standing};
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
+use crate::frontend::listening;
 use crate::frontend::obtain::Obtained;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
@@ -37,7 +38,8 @@ pub(super) fn is_ready(
     plan: &Plan,
     obtained: &Obtained,
 ) -> bool {
-    let same = same(&session.settings, &obtained.checkout.carried);
+    let same = same(&session.settings, &obtained.checkout.carried)
+        && !listening::listens_itself(session, plan, obtained.standing);
     same && !plan.effects.any(Effects::SEQUENCE) || reset_of(client) == Reset::Off
 }
 
@@ -54,6 +56,9 @@ pub(super) async fn bring_settings(
 ) -> Result<Obtained, NotBrought> {
     if is_ready(client, session, plan, &obtained) {
         return Ok(obtained);
+    }
+    if listening::listens_itself(session, plan, obtained.standing) {
+        listening::bring(client, session, &mut obtained).await?;
     }
     let conn = &mut *obtained.checkout;
     if plan.effects.any(Effects::SEQUENCE) {
@@ -195,6 +200,11 @@ impl Serving {
         } else {
             carried
         };
+        if mode == Mode::Transaction {
+            self.hand_over_channels(attached).await?;
+        }
+        let conn = &mut *attached.checkout;
+        let reported = &mut attached.exchange.reported;
         let leaves = mode == Mode::Transaction && attached.pins.is_empty();
         if !leaves && let Some(sql) = self.session.settings.difference_from(&conn.carried) {
             // A RESET goes back to what the client gave at its login, which the server was told

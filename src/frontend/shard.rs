@@ -7,6 +7,7 @@ use crate::frontend::greet::Greetings;
 use crate::frontend::login::Gate;
 use crate::frontend::seat::{Reign, Seats};
 use crate::metrics::Metrics;
+use crate::notifications::Listeners;
 use crate::pool::{Pools, ShardPools};
 use crate::route;
 use crate::session::Library;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// How clients log in.
     pub gate: ArcSwap<Gate>,
+    /// Who listens for sessions that hold no backend.
+    pub listeners: Listeners,
     /// What users prove themselves with.
     pub keyring: Arc<Keyring>,
     /// The policies that a reload can change.

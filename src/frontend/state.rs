@@ -5,6 +5,7 @@ use crate::frontend::attached::Attached;
 use crate::frontend::cancel::Registered;
 use crate::frontend::client::Client;
 use crate::frontend::hold::Held;
+use crate::frontend::listening::Listening;
 use crate::frontend::lost::{LostState, LostTransaction};
 use crate::frontend::params::Reported;
 use crate::frontend::plan::Wishes;
@@ -79,6 +80,8 @@ pub struct Session {
     pub lost_transaction: LostTransaction,
     /// What it lost with its backend and was not told of yet.
     pub(super) lost_state: LostState,
+    /// That it is listened for, if it is.
+    pub(super) listening: Option<Box<Listening>>,
     /// How its statement is held although it has a backend.
     pub(super) held: Option<Held>,
     /// Its pools, by server.

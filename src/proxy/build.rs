@@ -14,6 +14,7 @@ use crate::frontend::login::{Gate, Plaintext};
 use crate::frontend::{Cancels, Live};
 use crate::metrics::{BackendState, Build, Metrics, Reload};
 use crate::net::{BindError, Listener, ServerFiles, ServerTls, TlsError};
+use crate::notifications::Listeners;
 use crate::pool::Pools;
 use crate::proxy::accept;
 use crate::proxy::accept::Doors;
@@ -92,6 +93,8 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+/// By which a server's own views know the connections that listen for sessions.
+const LISTENER_NAME: &str = "pgsteer listener";
 /// Longest wait for a server to take a login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two looks at who is still there while draining.
@@ -222,6 +225,13 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
     let secret = backend::random()?;
     let keyring = Arc::new(Keyring::new(userlist(config)?, secret));
     let gate = gate(config, &keyring, &targets, &links.board)?;
+    let logins = config.servers.iter().map(|server| {
+        let mut login = control_login(config, server);
+        login.params.push(("application_name".to_owned(), LISTENER_NAME.to_owned()));
+        login
+    });
+    let listening = targets.iter().cloned().zip(logins).collect();
+    let listeners = Listeners::new(listening, Arc::clone(&links.board))?;
     let pools = Pools::new(
         config.pool,
         targets.into_boxed_slice(),
@@ -237,6 +247,7 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
         cancels: Arc::new(Cancels::new(backend::random()?)),
         metrics: Arc::clone(&links.metrics),
         gate: ArcSwap::from_pointee(gate),
+        listeners,
         keyring,
         live: Arc::new(ArcSwap::from_pointee(Live { routing: config.routing.clone() })),
         held_bytes: AtomicU64::new(0),

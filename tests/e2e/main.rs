@@ -34,6 +34,7 @@ mod drivers;
 mod failover;
 mod fitness;
 mod handover;
+mod listening;
 mod logins;
 mod own;
 mod lost_servers;

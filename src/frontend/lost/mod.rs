@@ -7,7 +7,7 @@
 mod state;
 mod verdict;
 
-pub(super) use state::LostState;
+pub(super) use state::{LostState, missed};
 
 use crate::clock;
 use crate::frontend::anew::Beginning;

@@ -8,6 +8,7 @@ use crate::frontend::attach::Found;
 use crate::frontend::attached::Attached;
 use crate::frontend::lost::LostTransaction;
 use crate::frontend::own;
+use crate::frontend::plan::Taint;
 use crate::frontend::probe::{Pin, Pins};
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
@@ -19,6 +20,7 @@ use crate::route::{Need, PrimaryReason};
 use crate::session::Group;
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
+use std::collections::BTreeSet;
 
 /// What a session lost with its backend, and was not told of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,6 +37,12 @@ impl LostState {
             return None;
         }
         Some(std::mem::take(self).pins)
+    }
+
+    /// It listened to these, and they are not listened to any more.
+    pub(in crate::frontend) fn listen_to(&mut self, channels: BTreeSet<Box<str>>) {
+        self.pins.add(Pin::Listen);
+        self.channels.extend(channels.into_iter().map(String::from));
     }
 
     fn listens_only(&self) -> bool {
@@ -113,6 +121,8 @@ impl Serving {
                 Ok(Ok(answer)) if answer.error.is_none() => {
                     attached.pins.add(Pin::Listen);
                     attached.channels = channels;
+                    // So that it is looked whether it can be listened for again.
+                    attached.taint = Taint::Visible;
                     message::write_notice(self.client.out(), &missed());
                     self.client.out().extend_from_slice(&answer.for_client);
                     return self.settle(clock::now()).await;
@@ -130,7 +140,8 @@ impl Serving {
     }
 }
 
-fn missed() -> ErrorReport {
+/// What a client is told whose notifications may not all have been heard.
+pub(in crate::frontend) fn missed() -> ErrorReport {
     ErrorReport::warning(
         SqlState::WARNING,
         "LISTEN goes on at another server; notifications may have been missed",

@@ -30,8 +30,8 @@ pub use authentication::{
     write_sasl_response,
 };
 pub use read::{
-    ErrorFields, KeyData, read_columns, read_command_complete, read_data_row, read_error,
-    read_key_data, read_parameter_status, read_ready,
+    ErrorFields, KeyData, Notification, read_columns, read_command_complete, read_data_row,
+    read_error, read_key_data, read_notification, read_parameter_status, read_ready,
 };
 pub use report::{ErrorReport, Severity, write_error, write_notice};
 pub use write::{

@@ -82,6 +82,25 @@ pub fn read_parameter_status(message: &[u8]) -> Result<(&[u8], &[u8]), Malformed
     Ok(pair)
 }
 
+/// A `NotificationResponse`, its texts in the session's encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification<'a> {
+    /// The process that notified.
+    pub pid: i32,
+    /// The channel.
+    pub channel: &'a [u8],
+    /// What it said.
+    pub payload: &'a [u8],
+}
+
+/// Reads a `NotificationResponse`.
+pub fn read_notification(message: &[u8]) -> Result<Notification<'_>, Malformed> {
+    let mut reader = Reader::new(message, b'A')?;
+    let (pid, channel, payload) = (reader.int32()?, reader.text()?, reader.text()?);
+    reader.end()?;
+    Ok(Notification { pid, channel, payload })
+}
+
 /// Reads a `BackendKeyData`.
 pub fn read_key_data(message: &[u8]) -> Result<KeyData<'_>, Malformed> {
     let mut reader = Reader::new(message, b'K')?;

@@ -106,6 +106,9 @@ impl Scene {
             let upstream = format!("host={host} port={port} user=postgres");
             second.set("primary_conninfo", &upstream).unwrap();
         }
+        // Before, a backend that rests on the lost primary could be taken.
+        let name = first.address();
+        await_that("it is followed", || self.house.status()["primary"] == *name);
         let mut wire = self.house.wire();
         wire.run("INSERT INTO ledger VALUES (0) /* the first one */");
         clock::now()

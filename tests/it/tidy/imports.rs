@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 5] = [
     // Thinking: pure.
     &["wire", "auth", "sql", "topology", "session", "route", "failover"],
     // Touching: I/O in small, bounded pieces.
-    &["board", "metrics", "tasks", "net", "backend", "pool", "store"],
+    &["board", "metrics", "tasks", "net", "backend", "pool", "store", "notifications"],
     // Planes.
     &["frontend", "control", "admin"],
     // Assembly.
