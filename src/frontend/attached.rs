@@ -281,6 +281,14 @@ impl Attached {
             && (self.segment == Segment::Open || self.exchange.replies.is_settled())
     }
 
+    /// Whether what comes next is something else if what was sent before it fails, or begins a
+    /// COPY: the server passes over a `Query` then, or takes in the data.
+    pub fn must_hear_first(&self, inbox: &[u8]) -> bool {
+        matches!(inbox.first(), Some(b'Q' | b'F' | b'd' | b'c' | b'f'))
+            && !self.exchange.replies.is_settled()
+            && self.sent.is_some_and(|sent| sent.end == End::Flush)
+    }
+
     /// Whether a standby was only asked to prepare and to describe, with `Flush`: a session that
     /// goes on with a write must leave it.
     pub fn may_have_to_leave(&self) -> bool {

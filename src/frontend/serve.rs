@@ -119,6 +119,9 @@ impl Serving {
             if !attached.may_send() || attached.sent.is_some_and(|sent| sent.kept > 0) {
                 return Ok(Next::Nothing);
             }
+            if attached.must_hear_first(self.client.inbox()) {
+                return Ok(Next::Nothing);
+            }
         }
         if self.session.skipping == Skipping::UntilSync {
             return self.skip();

@@ -97,11 +97,13 @@ impl Builder<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), FrameError> {
         let mut at = 0;
+        let mut ends = Ends::AsItIs;
         while let Some(rest) = group.get(at..)
             && let Some(header) = frame::peek(rest)?
         {
             let message = rest.get(..header.total).unwrap_or(rest);
             at += message.len();
+            ends = Ends::of(header.tag, header.total - message.len());
             if self.replies.is_skipping() && header.tag != b'S' {
                 continue;
             }
@@ -144,6 +146,9 @@ impl Builder<'_> {
                 }
                 _ => out.extend_from_slice(message),
             }
+        }
+        if ends == Ends::WithFlush && !self.replies.is_skipping() {
+            out.extend_from_slice(frame::FLUSH);
         }
         Ok(())
     }
@@ -401,6 +406,26 @@ impl Builder<'_> {
         if let Some(oldest) = self.held.insert(statement, out) {
             self.tally.evicted += 1;
             self.replies.expect(Expect::OwnClose(Undo::Evicted(oldest)));
+        }
+    }
+}
+
+/// How what the backend is sent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// As the client's group does.
+    AsItIs,
+    /// With a `Flush` of ours: what comes next waits for the answers, of which the server would
+    /// send none yet.
+    WithFlush,
+}
+
+impl Ends {
+    /// By the group's last message, of which so much is missing.
+    const fn of(tag: u8, missing: usize) -> Self {
+        match (tag, missing) {
+            (b'P' | b'B' | b'D' | b'E' | b'C', 0) => Self::WithFlush,
+            _ => Self::AsItIs,
         }
     }
 }

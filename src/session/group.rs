@@ -2,7 +2,9 @@
 //!
 //! One `Query` is a group. In the extended protocol a group reaches up to `Sync` or `Flush`, for
 //! a client may wait for the answers after either. A group that grows past what is buffered is
-//! cut: it is routed by what is known, which is "unsure", and can't be run again.
+//! cut: it is routed by what is known, which is "unsure", and can't be run again. A `Query`, a
+//! `FunctionCall` or COPY data behind messages that no `Sync` has ended is a group of its own in
+//! the same implicit transaction: what stands before it is a group that ends as if with `Flush`.
 //!
 //! Source: PostgreSQL manual, 55.2.3 "Extended Query" and 55.2.4 "Pipelining".
 
@@ -30,7 +32,8 @@ pub enum End {
     Query,
     /// With `Sync`: likewise.
     Sync,
-    /// With `Flush`: answers are due, and the implicit transaction stays open.
+    /// With `Flush`, or with what comes next without one: answers are due, and the implicit
+    /// transaction stays open.
     Flush,
     /// With the buffer: so many bytes of its last message are still to come and pass through.
     Cut {
@@ -144,6 +147,9 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
             b'X' => return Ok(Scan::Terminate),
             b'd' | b'c' | b'f' if first => return leftover(header),
             b'Q' | b'F' if first => return Ok(query(rest, header, reader)),
+            b'Q' | b'F' | b'd' | b'c' | b'f' => {
+                return Ok(Scan::Group(Group { bytes: at, end: End::Flush, executes }));
+            }
             b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {}
             tag => return Err(Violation::Unexpected { tag: char::from(tag) }),
         }

@@ -152,6 +152,8 @@ pub fn write_text(out: &mut Vec<u8>, text: &[u8]) {
 
 /// `Sync`, whole.
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
+/// `Flush`, whole.
+pub const FLUSH: &[u8] = b"H\0\0\0\x04";
 /// `ParseComplete`, whole.
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 

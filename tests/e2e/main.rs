@@ -45,6 +45,7 @@ mod metrics;
 mod pieces;
 mod pooling;
 mod prepared;
+mod protocol;
 mod raw;
 mod read_only;
 mod operations;

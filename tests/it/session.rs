@@ -120,6 +120,33 @@ fn a_group_is_found_only_when_it_is_whole_in_every_split() {
     }
 }
 
+/// As some drivers do: `Close` goes out with whatever comes next.
+#[test]
+fn what_no_sync_has_ended_is_a_group_before_a_query() {
+    let begun = [parse("a", "SELECT 1"), bind("", "a"), execute()].concat();
+    for (next, end) in [(query("SELECT 2"), End::Query), (message(b'F'), End::Query)] {
+        let bytes = [begun.clone(), next].concat();
+        let (found, mentioned) = scanned(&bytes, &Names::default());
+        let Ok(Scan::Group(group)) = found else { panic!("{found:?}") };
+        assert_eq!((group.bytes, group.end, mentioned), (begun.len(), End::Flush, 1));
+        let (found, _) = scanned(&bytes[begun.len()..], &Names::default());
+        let Ok(Scan::Group(group)) = found else { panic!("{found:?}") };
+        assert_eq!(group.end, end);
+    }
+    let copying = [begun.clone(), message(b'd')].concat();
+    let (found, _) = scanned(&copying, &Names::default());
+    assert!(matches!(found, Ok(Scan::Group(group)) if group.bytes == begun.len()));
+
+    // The server sends its answers only if it is asked to.
+    let mut desk = Desk::default();
+    assert_eq!(tags(&desk.build(&begun)), "PBEH");
+    assert_eq!(desk.answer("12DC").0, "12DC");
+    let flushed = [bind("", "a"), execute(), message(b'H')].concat();
+    assert_eq!(tags(&desk.build(&flushed)), "BEH", "once is enough");
+    assert_eq!(desk.answer("E").0, "E");
+    assert_eq!(tags(&desk.build(&execute())), "", "nothing is asked of one that skips");
+}
+
 #[test]
 fn the_statements_of_a_group_are_named_once_each() {
     let names = Names::default();

@@ -1,0 +1,4 @@
+//! Every message of the protocol is answered as a server alone answers it.
+
+mod alike;
+mod calls;
