@@ -6,6 +6,7 @@
 //! - What the servers said is bounded in number, and counts only where they can't be asked now, so
 //!   that logins go on: they are asked at each login, and a changed password counts at once.
 
+use super::Secret;
 use super::login::LoginSecret;
 use super::scram::{Keys, Verifier};
 use super::userlist::{Stored, Userlist};
@@ -53,10 +54,10 @@ struct MockSecret([u8; SECRET]);
 pub enum Known {
     /// This is to be proved.
     Verifier(Verifier),
+    /// Only the old hash is stored: for rules with the method `md5`.
+    Md5(Secret),
     /// The servers must be asked; if none answers in time, this is what they said before.
     Ask(Option<Word>),
-    /// There is no way to prove anything; the reason is for the log, not for the client.
-    Nothing(&'static str),
 }
 
 /// The servers' word on a user.
@@ -64,6 +65,8 @@ pub enum Known {
 pub enum Word {
     /// This is to be proved.
     Verifier(Verifier),
+    /// Only the old hash is stored: for rules with the method `md5`.
+    Md5(Secret),
     /// There is nothing to be proved, so nobody can be that user.
     Nothing,
 }
@@ -91,9 +94,7 @@ impl Keyring {
             let users = self.lock();
             match users.file.get(user) {
                 Some(Stored::Verifier(verifier)) => return Known::Verifier(verifier.clone()),
-                Some(Stored::Md5(_)) => {
-                    return Known::Nothing("only an md5 hash is stored in auth.file");
-                }
+                Some(Stored::Md5(hash)) => return Known::Md5(hash.clone()),
                 Some(Stored::Password(password)) => match users.made.get(user) {
                     Some(verifier) => return Known::Verifier(verifier.clone()),
                     None => password.clone(),
@@ -156,7 +157,7 @@ impl Keyring {
             (Some(Stored::Verifier(verifier)), _)
             | (None, Some(Found { word: Word::Verifier(verifier), .. })) => Some(verifier),
             (Some(Stored::Password(_) | Stored::Md5(_)), _)
-            | (None, Some(Found { word: Word::Nothing, .. }) | None) => None,
+            | (None, Some(Found { word: Word::Nothing | Word::Md5(_), .. }) | None) => None,
         };
         let keys = users.keys.get(user);
         if !known.zip(keys).is_some_and(|(verifier, keys)| verifier.matches(keys)) {
@@ -171,7 +172,11 @@ impl Keyring {
         match users.file.get(user) {
             Some(Stored::Password(password)) => LoginSecret::Password(password.clone()),
             Some(Stored::Md5(hash)) => LoginSecret::Md5(hash.clone()),
-            Some(Stored::Verifier(_)) | None => keys(),
+            Some(Stored::Verifier(_)) => keys(),
+            None => match users.found.get(user) {
+                Some(Found { word: Word::Md5(hash), .. }) => LoginSecret::Md5(hash.clone()),
+                Some(Found { word: Word::Verifier(_) | Word::Nothing, .. }) | None => keys(),
+            },
         }
     }
 
@@ -210,7 +215,7 @@ mod tests {
         let Known::Verifier(first) = keyring.known(&alice) else { panic!("unknown") };
         assert_eq!(keyring.known(&alice), Known::Verifier(first), "the salt stays");
         assert!(matches!(keyring.secret_for("alice"), LoginSecret::Password(_)));
-        assert!(matches!(keyring.known(&Arc::from("old")), Known::Nothing(_)));
+        assert!(matches!(keyring.known(&Arc::from("old")), Known::Md5(_)));
         assert!(matches!(keyring.secret_for("old"), LoginSecret::Md5(_)));
 
         keyring.replace_file(Userlist::default());

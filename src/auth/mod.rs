@@ -14,6 +14,7 @@ mod login;
 mod password;
 mod policy;
 mod proof;
+pub mod rules;
 pub mod scram;
 mod secret;
 mod userlist;
@@ -21,7 +22,10 @@ mod userlist;
 pub use keyring::{Keyring, Known, Word};
 pub use login::{LoginSecret, md5_hash_response, md5_response};
 pub use password::Password;
-pub use policy::{Method, Policy};
-pub use proof::{Authenticated, Challenge, Entry, Origin, Refusal, challenge, trust};
+pub use policy::{Access, Method, Policy};
+pub use proof::{
+    Authenticated, Challenge, Entry, Origin, Refusal, by_certificate, by_md5, by_peer, challenge,
+    trust, trust_by_rule,
+};
 pub use secret::Secret;
 pub use userlist::{Stored, Userlist, UserlistError};

@@ -1,17 +1,28 @@
 //! What the operator chose about authentication.
 
+use super::rules::Rules;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// `[auth]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// How clients prove who they are.
-    pub method: Method,
+    pub access: Access,
     /// A file of users and their verifiers or passwords, in PgBouncer's format.
     pub file: Option<PathBuf>,
     /// The query that finds a user's verifier on a server; one parameter, the name; two columns,
     /// name and verifier. `None`: only the file counts.
     pub query: Option<String>,
+}
+
+/// How clients prove who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// All in the same way.
+    Everybody(Method),
+    /// As the first rule says that fits: `auth.hba_file`.
+    ByRules(Arc<Rules>),
 }
 
 /// How clients prove who they are: `auth.method`.
@@ -28,6 +39,10 @@ pub(crate) const DEFAULT_QUERY: &str = "SELECT rolname::text, rolpassword FROM p
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { method: Method::Trust, file: None, query: Some(DEFAULT_QUERY.to_owned()) }
+        Self {
+            access: Access::Everybody(Method::Trust),
+            file: None,
+            query: Some(DEFAULT_QUERY.to_owned()),
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! The proof that a client is who it says, and the two ways to it.
 
+use super::Secret;
+use super::login::md5_hash_response;
+use super::rules::Rule;
 use super::scram;
 use super::scram::{Chosen, Keys, Nonce, ScramError, ServerFirst, Verifier};
 use crate::pg::SqlState;
 use crate::wire::message::ErrorReport;
 use std::sync::Arc;
+use subtle::ConstantTimeEq;
 
 /// A client is who it says. Only this module can make one.
 #[derive(Debug, Clone)]
@@ -43,6 +47,33 @@ pub enum Refusal {
         /// From where.
         peer: String,
     },
+    /// A rule says so.
+    #[error("pgsteer's rules reject the connection: {visit}")]
+    Rejected {
+        /// Who, from where, to what.
+        visit: String,
+    },
+    /// No rule says anything.
+    #[error("no entry in pgsteer's rules: {visit}")]
+    NoRule {
+        /// Who, from where, to what.
+        visit: String,
+    },
+    /// The rule wants a certificate, and there is none.
+    #[error("connection requires a valid client certificate")]
+    NoCertificate,
+    /// The certificate is somebody else's.
+    #[error("certificate authentication failed for user \"{user}\"")]
+    Certificate {
+        /// Who.
+        user: String,
+    },
+    /// The operating system knows him by another name.
+    #[error("peer authentication failed for user \"{user}\"")]
+    Peer {
+        /// Who.
+        user: String,
+    },
     /// A wrong password, or no such user: nobody is told which.
     #[error("password authentication failed for user \"{user}\"")]
     Password {
@@ -65,6 +96,12 @@ impl Refusal {
             ),
             Self::WithoutTls { .. } => report(SqlState::INVALID_AUTHORIZATION)
                 .with_hint("Connect with sslmode=require, or a stricter one."),
+            Self::Rejected { .. } | Self::NoRule { .. } => {
+                report(SqlState::INVALID_AUTHORIZATION).with_hint("auth.hba_file has the rules.")
+            }
+            Self::NoCertificate => report(SqlState::INVALID_AUTHORIZATION)
+                .with_hint("Connect over TLS with sslcert and sslkey."),
+            Self::Certificate { .. } | Self::Peer { .. } => report(SqlState::INVALID_AUTHORIZATION),
             Self::Password { .. } => report(SqlState::INVALID_PASSWORD),
             Self::Exchange(error) => exchange(error, report(error.sqlstate())),
         }
@@ -98,6 +135,43 @@ pub fn trust(user: &Arc<str>, origin: Origin, peer: &str) -> Result<Authenticate
     match origin {
         Origin::SameMachine => Ok(Authenticated { user: Arc::clone(user) }),
         Origin::Elsewhere => Err(Refusal::TrustElsewhere { peer: peer.to_owned() }),
+    }
+}
+
+/// Lets a client in without a question, because a rule says so.
+pub fn trust_by_rule(user: &Arc<str>, _rule: &Rule) -> Authenticated {
+    Authenticated { user: Arc::clone(user) }
+}
+
+/// Lets a client in whose certificate has this name; it was verified in the handshake.
+pub fn by_certificate(user: &Arc<str>, name: Option<&str>) -> Result<Authenticated, Refusal> {
+    match name {
+        Some(name) if *name == **user => Ok(Authenticated { user: Arc::clone(user) }),
+        Some(_) | None => Err(Refusal::Certificate { user: user.to_string() }),
+    }
+}
+
+/// Lets a client in whom the operating system knows by this name.
+pub fn by_peer(user: &Arc<str>, name: Option<&str>) -> Result<Authenticated, Refusal> {
+    match name {
+        Some(name) if *name == **user => Ok(Authenticated { user: Arc::clone(user) }),
+        Some(_) | None => Err(Refusal::Peer { user: user.to_string() }),
+    }
+}
+
+/// Lets a client in that knows what this hash was made of. The hash is as it is stored: `md5` and
+/// 32 digits.
+pub fn by_md5(
+    user: &Arc<str>,
+    stored: &Secret,
+    salt: [u8; 4],
+    answer: &[u8],
+) -> Result<Authenticated, Refusal> {
+    let expected = md5_hash_response(stored.reveal().trim_start_matches("md5"), salt);
+    if bool::from(expected.as_bytes().ct_eq(answer)) {
+        Ok(Authenticated { user: Arc::clone(user) })
+    } else {
+        Err(Refusal::Password { user: user.to_string() })
     }
 }
 

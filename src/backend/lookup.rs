@@ -14,6 +14,7 @@ use super::connect::{Backend, connect};
 use super::error::{ConnectError, ServerError};
 use super::query::{QueryError, ResultSet};
 use super::target::{Login, Target};
+use crate::auth::Secret;
 use crate::auth::scram::Verifier;
 use crate::board::Board;
 use crate::clock;
@@ -79,6 +80,8 @@ struct Attempt<'a> {
 pub enum Answer {
     /// This is to be proved.
     Verifier(Verifier),
+    /// Only the old hash is stored.
+    Md5(Secret),
     /// Nothing can be proved; the reason is for the log, not for the client.
     Nothing(&'static str),
 }
@@ -300,6 +303,12 @@ enum Unanswered {
     Silent,
 }
 
+/// The old hash as servers store it: `md5` and 32 digits.
+fn is_md5(text: &str) -> bool {
+    let digits = text.strip_prefix("md5").unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
 /// Name and verifier, for exactly this user.
 fn read(set: &ResultSet, user: &str) -> Answer {
     if set.rows.is_empty() {
@@ -312,6 +321,7 @@ fn read(set: &ResultSet, user: &str) -> Answer {
         None => Answer::Nothing("the user has no password on the servers"),
         Some(text) => match Verifier::parse(text) {
             Ok(verifier) => Answer::Verifier(verifier),
+            Err(_) if is_md5(text) => Answer::Md5(Secret::new(text.to_owned())),
             Err(_) => Answer::Nothing("the user's password is not stored as a SCRAM verifier"),
         },
     }

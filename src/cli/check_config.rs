@@ -1,5 +1,6 @@
 //! `pgsteer check-config`: every mistake, or what the configuration comes to.
 
+use crate::auth::Access;
 use crate::cli::args::Globals;
 use crate::cli::args::Output;
 use crate::cli::exit::Exit;
@@ -70,10 +71,14 @@ fn summary(request: &Request, config: &Config) -> String {
     let login = &config.control_login;
     let http = config.http.map_or_else(|| "off".to_owned(), |http| http.to_string());
     let tls = if config.tls.is_some() { value("tls.mode") } else { "off" };
+    let access = match &config.auth.access {
+        Access::Everybody(_) => value("auth.method").to_owned(),
+        Access::ByRules(rules) => format!("{} rules of {}", rules.len(), value("auth.hba_file")),
+    };
     let rows = [
         ("listen", listen.join(", ")),
         ("http", http),
-        ("clients", format!("{}, TLS {tls}", value("auth.method"))),
+        ("clients", format!("{access}, TLS {tls}")),
         ("servers", format!("{} as {} on {}", servers.join(", "), login.user, login.database)),
         (
             "pool",

@@ -1,6 +1,5 @@
 //! From layers of values to one checked [`Config`]: the rules across keys live here.
 
-use crate::auth;
 use crate::backend::TlsPolicy;
 use crate::config::choices::TlsMode;
 use crate::config::hosts::Host;
@@ -74,7 +73,7 @@ impl Builder<'_> {
         let http = self.value(&keys::HTTP).0;
         let tls = self.tls();
         let servers = self.servers();
-        let auth = self.auth(&listeners);
+        let auth = self.auth(&listeners, tls.as_ref());
         let pool = self.pool();
         let routing = self.routing(&servers);
         let failover = self.failover(&routing);
@@ -280,50 +279,6 @@ impl Builder<'_> {
             }
         };
         hosts.0.iter().map(one).collect()
-    }
-
-    fn auth(&mut self, listeners: &Got<Listeners>) -> auth::Policy {
-        let method = self.get(&keys::AUTH_METHOD);
-        let file = self.get(&keys::AUTH_FILE);
-        let query = self.get(&keys::AUTH_QUERY);
-        if let Some(path) = &file.value
-            && let Some(mode) = self.readable(path, &file.place)
-        {
-            self.private(path, mode, &file.place);
-        }
-        match method.value {
-            auth::Method::Trust if method.broken => {}
-            auth::Method::Trust => self.trust_stays_home(&method, listeners),
-            auth::Method::ScramSha256 => {
-                if file.value.is_none() && query.value.is_none() {
-                    let message =
-                        "nobody can log in: there is neither a file nor a query of verifiers";
-                    self.notes().error(
-                        &query.place,
-                        message.to_owned(),
-                        "set auth.file or auth.query",
-                    );
-                }
-            }
-        }
-        auth::Policy { method: method.value, file: file.value, query: query.value }
-    }
-
-    fn trust_stays_home(&mut self, method: &Got<auth::Method>, listeners: &Got<Listeners>) {
-        for listener in &listeners.value.0 {
-            let At::Tcp(address) = listener.at else { continue };
-            if address.ip().to_canonical().is_loopback() {
-                continue;
-            }
-            let by_default = if method.is_default() { ", the default," } else { "" };
-            let message = format!(
-                "with auth.method = \"trust\"{by_default} anybody who reaches {address} could log \
-                 in as anybody"
-            );
-            let help = "set auth.method = \"scram-sha-256\", or listen on 127.0.0.1, [::1] or \
-                        unix:/DIR only";
-            self.notes().error(&listener.place, message, help);
-        }
     }
 
     fn pool(&mut self) -> pool::Policy {

@@ -221,7 +221,15 @@ keys! {
     /// How clients prove who they are. `trust` believes them, and is allowed on loopback and
     /// unix sockets only.
     AUTH_METHOD: auth::Method = "auth.method" {
-        default: auth::Policy::default().method,
+        default: auth::Method::Trust,
+        counts: OnReload,
+    }
+    /// A file of rules in the syntax of `pg_hba.conf`: who may log in from where, and how it is
+    /// proved (`trust`, `reject`, `scram-sha-256`, `md5`, `cert`, `peer`). The first line that fits
+    /// decides, in the place of `auth.method`; if none does, nobody comes in.
+    AUTH_HBA_FILE: Option<PathBuf> = "auth.hba_file" {
+        default: None,
+        example: "\"/etc/pgsteer/hba.conf\"",
         counts: OnReload,
     }
     /// A file of users and their SCRAM verifiers or passwords, in PgBouncer's format

@@ -14,6 +14,7 @@ use crate::config::pgpass::Wanted;
 use crate::config::problem::Notes;
 use crate::config::problem::Place;
 use crate::config::types::ControlLogin;
+use crate::net;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -114,12 +115,6 @@ pub(super) fn password_of(file: &str, host: &Host, login: &ControlLogin) -> Opti
 /// The operating system's name for this process's user. Users that are not in `/etc/passwd`
 /// (LDAP and the like) are known by `USER`.
 fn os_user(env: &BTreeMap<String, String>) -> Option<String> {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let listed = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
+    let listed = net::user_name(rustix::process::geteuid().as_raw());
     listed.or_else(|| env.get("USER").cloned()).filter(|name| !name.is_empty())
 }

@@ -14,6 +14,7 @@
 //! Deliberately absent: a way to read a key in mid-flow. The parts of the house get their own
 //! policy by value, and a reload hands them a new one.
 
+mod access;
 mod build;
 mod changes;
 mod choices;

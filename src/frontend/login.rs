@@ -12,11 +12,10 @@
 //! Deliberately absent: everything that a session needs of a server. A login needs one only to
 //! learn a verifier, any one, and none at all if the verifier is known.
 
-use crate::auth;
 use crate::auth::scram::{EndPoint, ScramError};
-use crate::auth::{Authenticated, Keyring, Method, Origin, Refusal};
+use crate::auth::{Access, Authenticated, Keyring, Refusal};
 use crate::backend::{Lookup, LookupError};
-use crate::frontend::prove;
+use crate::frontend::admit::{Wish, authenticate};
 use crate::metrics::Admission;
 use crate::net::{ClientCertificate, Peer, Secured, ServerTls, Stream};
 use crate::pg::SqlState;
@@ -45,7 +44,7 @@ const FAREWELL_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Gate {
     /// How they prove who they are.
-    pub method: Method,
+    pub access: Access,
     /// What is known of the users.
     pub keyring: Arc<Keyring>,
     /// Who is asked about the others; `None`: nobody.
@@ -120,13 +119,13 @@ pub(super) enum Failure {
 }
 
 /// A connection on its way in. While it shakes hands over TLS, nothing can be said to it.
-struct Visitor {
+pub(super) struct Visitor {
     stream: Option<Stream>,
     /// What a proof can be bound to: with TLS, if it is known.
-    end_point: Option<EndPoint>,
+    pub(super) end_point: Option<EndPoint>,
     /// What the client showed of itself, verified.
-    certificate: Option<ClientCertificate>,
-    peer: Peer,
+    pub(super) certificate: Option<ClientCertificate>,
+    pub(super) peer: Peer,
 }
 
 /// Lets a client in, or turns it away. Not cancel-safe: dropped, the connection is closed.
@@ -172,20 +171,10 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
         }
     }
     visitor.check_tls(gate)?;
-    let authenticated = match gate.method {
-        Method::Trust => {
-            let peer = visitor.peer;
-            let origin = if peer.is_local() { Origin::SameMachine } else { Origin::Elsewhere };
-            let let_in = auth::trust(&user, origin, &peer.to_string());
-            let_in.map_err(|refusal| Failure::Refused { refusal, why: "" })?
-        }
-        Method::ScramSha256 => {
-            send(visitor.stream()?, &out).await?;
-            out.clear();
-            let bound_to = visitor.end_point.clone();
-            prove::by_scram(visitor.stream()?, bound_to.as_ref(), gate, &user).await?
-        }
-    };
+    send(visitor.stream()?, &out).await?;
+    let wish = Wish { user: &user, database: &database };
+    let authenticated = authenticate(visitor, gate, wish).await?;
+    out.clear();
     write_auth_request(&mut out, &AuthRequest::Ok)?;
     send(visitor.stream()?, &out).await?;
     let (stream, peer, database) = (visitor.take()?, visitor.peer, database.into());
@@ -206,7 +195,7 @@ impl Visitor {
         }
     }
 
-    fn stream(&mut self) -> Result<&mut Stream, Failure> {
+    pub(super) fn stream(&mut self) -> Result<&mut Stream, Failure> {
         self.stream.as_mut().ok_or(Failure::Left)
     }
 
@@ -328,6 +317,11 @@ impl Failure {
                 refusal:
                     Refusal::Password { .. }
                     | Refusal::TrustElsewhere { .. }
+                    | Refusal::Rejected { .. }
+                    | Refusal::NoRule { .. }
+                    | Refusal::NoCertificate
+                    | Refusal::Certificate { .. }
+                    | Refusal::Peer { .. }
                     // Somebody in between.
                     | Refusal::Exchange(ScramError::BoundElsewhere | ScramError::Downgraded),
                 ..

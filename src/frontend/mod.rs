@@ -11,6 +11,7 @@
 //! - What a client did can't be felt by another, not even after an error.
 
 mod abandon;
+mod admit;
 mod anew;
 mod attach;
 mod attached;

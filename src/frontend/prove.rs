@@ -5,7 +5,7 @@
 
 use crate::auth;
 use crate::auth::scram::{Chosen, EndPoint, Nonce, Verifier};
-use crate::auth::{Authenticated, Known, Word};
+use crate::auth::{Authenticated, Known, Secret, Word};
 use crate::backend::{Answer, Lookup, LookupError, random};
 use crate::clock;
 use crate::frontend::login::{Failure, Gate, lost, send};
@@ -13,7 +13,7 @@ use crate::net::Stream;
 use crate::wire::frame;
 use crate::wire::frame::HEADER;
 use crate::wire::message::{
-    AuthRequest, read_sasl_initial, read_sasl_response, write_auth_request,
+    AuthRequest, read_password, read_sasl_initial, read_sasl_response, write_auth_request,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,19 +27,38 @@ const PROOF_MAX: usize = 1024;
 /// How long the servers are waited for where they have said before what a user must prove.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Whether the old hash will do, where nothing better is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OldHash {
+    /// It will: the rule says `md5`.
+    Allowed,
+    /// It won't.
+    Refused,
+}
+
 /// Has the client prove that it knows the user's password, on a connection to which the proof can
 /// be bound. Not cancel-safe: dropped, the connection is of no more use.
-pub(super) async fn by_scram(
+pub(super) async fn by_password(
     stream: &mut Stream,
     bound_to: Option<&EndPoint>,
-    gate: &Gate,
-    user: &Arc<str>,
+    (gate, user): (&Gate, &Arc<str>),
+    old_hash: OldHash,
 ) -> Result<Authenticated, Failure> {
-    let Demand { verifier, why, age } = demand(gate, user).await?;
-    let mut out = Vec::new();
-    write_auth_request(&mut out, &AuthRequest::Sasl(Chosen::offer(bound_to)))?;
-    send(stream, &out).await?;
-    match exchange(stream, bound_to, (gate, user), verifier).await {
+    let Demand { word, why, age } = demand(gate, user).await?;
+    let (proved, why) = match (word, old_hash) {
+        (Word::Md5(hash), OldHash::Allowed) => (by_md5(stream, user, &hash).await, why),
+        (Word::Md5(_), OldHash::Refused) => {
+            let why = "only an md5 hash is stored, which takes a rule with the method md5";
+            (by_scram(stream, bound_to, (gate, user), gate.keyring.mock(user)).await, why)
+        }
+        (Word::Verifier(verifier), _) => {
+            (by_scram(stream, bound_to, (gate, user), verifier).await, why)
+        }
+        (Word::Nothing, _) => {
+            (by_scram(stream, bound_to, (gate, user), gate.keyring.mock(user)).await, why)
+        }
+    };
+    match proved {
         Err(Failure::Refused { refusal, .. }) => {
             reconsider(gate, user, age).await;
             Err(Failure::Refused { refusal, why })
@@ -50,7 +69,8 @@ pub(super) async fn by_scram(
 
 /// What a user has to prove.
 struct Demand {
-    verifier: Verifier,
+    /// This; or nothing, which can't be proved.
+    word: Word,
     /// Why that can't succeed, if it can't.
     why: &'static str,
     age: Age,
@@ -69,14 +89,14 @@ enum Age {
 /// waited for if they have been asked before.
 async fn demand(gate: &Gate, user: &Arc<str>) -> Result<Demand, Failure> {
     let demanded = |word: Word, why, age| match word {
-        Word::Verifier(verifier) => Demand { verifier, why: "", age },
-        Word::Nothing => Demand { verifier: gate.keyring.mock(user), why, age },
+        Word::Verifier(_) | Word::Md5(_) => Demand { word, why: "", age },
+        Word::Nothing => Demand { word, why, age },
     };
     let remembered = match gate.keyring.known(user) {
         Known::Verifier(verifier) => {
             return Ok(demanded(Word::Verifier(verifier), "", Age::Fresh));
         }
-        Known::Nothing(why) => return Ok(demanded(Word::Nothing, why, Age::Fresh)),
+        Known::Md5(hash) => return Ok(demanded(Word::Md5(hash), "", Age::Fresh)),
         Known::Ask(remembered) => remembered,
     };
     let Some(lookup) = &gate.lookup else {
@@ -112,6 +132,7 @@ async fn ask(
     let asked_at = clock::now();
     let (word, why) = match lookup.find(user).await? {
         Answer::Verifier(verifier) => (Word::Verifier(verifier), ""),
+        Answer::Md5(hash) => (Word::Md5(hash), ""),
         Answer::Nothing(why) => (Word::Nothing, why),
     };
     gate.keyring.learn(user, word.clone(), asked_at);
@@ -129,14 +150,33 @@ async fn reconsider(gate: &Gate, user: &Arc<str>, age: Age) {
     }
 }
 
+/// The exchange of md5: a salt, and what it makes of the hash.
+async fn by_md5(
+    stream: &mut Stream,
+    user: &Arc<str>,
+    hash: &Secret,
+) -> Result<Authenticated, Failure> {
+    let salt = random().map_err(Failure::Broken)?;
+    let mut out = Vec::new();
+    write_auth_request(&mut out, &AuthRequest::Md5Password(salt))?;
+    send(stream, &out).await?;
+    let message = proof_message(stream).await?;
+    let answer = read_password(&message)?;
+    let proved = auth::by_md5(user, hash, salt, answer);
+    proved.map_err(|refusal| Failure::Refused { refusal, why: "" })
+}
+
 /// The exchange of SCRAM.
-async fn exchange(
+async fn by_scram(
     stream: &mut Stream,
     bound_to: Option<&EndPoint>,
     (gate, user): (&Gate, &Arc<str>),
     verifier: Verifier,
 ) -> Result<Authenticated, Failure> {
     let refused = |refusal| Failure::Refused { refusal, why: "" };
+    let mut out = Vec::new();
+    write_auth_request(&mut out, &AuthRequest::Sasl(Chosen::offer(bound_to)))?;
+    send(stream, &out).await?;
     let message = proof_message(stream).await?;
     let initial = read_sasl_initial(&message)?;
     let Some(chosen) = Chosen::by_name(initial.mechanism, bound_to) else {
@@ -147,7 +187,7 @@ async fn exchange(
     let hello = initial.data.unwrap_or_default();
     let begun = auth::challenge(user, verifier, (chosen, hello), &nonce);
     let (answer, challenge) = begun.map_err(refused)?;
-    let mut out = Vec::new();
+    out.clear();
     write_auth_request(&mut out, &AuthRequest::SaslContinue(answer.into_bytes().into()))?;
     send(stream, &out).await?;
 

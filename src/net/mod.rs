@@ -19,7 +19,7 @@ mod tls;
 
 pub use listener::{BindError, Listener, UNIX_MODE};
 pub use socket::SocketPolicy;
-pub use stream::{Detached, Peer, Stream, TlsStays};
+pub use stream::{Detached, Peer, Stream, TlsStays, is_ours, user_name};
 pub use tls::{
     ClientCertificate, ClientTls, Identity, Roots, Secured, ServerFiles, ServerTls, TlsError,
     Verification,

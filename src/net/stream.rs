@@ -4,7 +4,7 @@ use super::tls::{client_stream, end_point, server_stream};
 use socket2::SockRef;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -73,6 +73,15 @@ impl Stream {
         }
     }
 
+    /// The operating system's name for the user at the other end of a socket file. Users that are
+    /// not in `/etc/passwd` (LDAP and the like) have none.
+    pub fn peer_user(&self) -> Option<String> {
+        match self {
+            Self::Unix(unix) => user_name(unix.peer_cred().ok()?.uid()),
+            Self::Tcp(_) | Self::TlsServer(_) | Self::TlsClient(_) => None,
+        }
+    }
+
     /// The first byte that has not been read, without taking it off; `None` at the end, and where
     /// it can't be seen. Waits for it. Cancel-safe.
     pub async fn first_byte(&self) -> io::Result<Option<u8>> {
@@ -129,6 +138,23 @@ impl Stream {
         };
         tcp.peer_addr().map_or(Peer::Unknown, Peer::Ip)
     }
+}
+
+/// The name of a user of this machine, by `/etc/passwd`.
+pub fn user_name(uid: u32) -> Option<String> {
+    let uid = uid.to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let listed = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    listed.filter(|name| !name.is_empty())
+}
+
+/// Whether an address is one of this machine's. Only such a one can be bound to.
+pub fn is_ours(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address.to_canonical(), 0)).is_ok()
 }
 
 async fn unix_stirs(unix: &UnixStream) {

@@ -354,7 +354,7 @@ pub(super) fn gate(
         Arc::new(Lookup::new(servers, query.clone(), Arc::clone(board)))
     });
     Ok(Gate {
-        method: config.auth.method,
+        access: config.auth.access.clone(),
         keyring: Arc::clone(keyring),
         lookup,
         tls,

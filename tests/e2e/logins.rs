@@ -380,6 +380,42 @@ fn a_renewed_certificate_counts_from_the_reload_on() {
     assert_eq!(trusts(&login).as_deref(), Ok("alice alice"), "the one before is still shown");
 }
 
+/// Rules in the place of a method, from the reload on; a file with a mistake leaves the old ones in
+/// place.
+#[test]
+fn rules_count_from_the_reload_on() {
+    let login = Login::build("").with_users();
+    let alice = ALICE.concat();
+    let hba = login.files.path().join("hba.conf");
+    let config = std::fs::read_to_string(login.house.proxy.file()).unwrap();
+    let rules = config.replace(
+        "method = \"scram-sha-256\"",
+        &format!("hba_file = {:?}", hba.display().to_string()),
+    );
+    assert_ne!(config, rules);
+    let reload = |lines: &str| {
+        std::fs::write(&hba, lines).unwrap();
+        login.house.reload(&rules);
+    };
+    assert!(login.psql("bob", &BOB.concat(), WHO).is_ok());
+
+    reload("hostssl postgres alice samehost scram-sha-256\n");
+    assert_eq!(login.psql("alice", &alice, WHO).as_deref(), Ok("alice alice"));
+    let refused = login.psql("bob", &BOB.concat(), WHO).unwrap_err();
+    assert!(refused.contains("no entry in pgsteer's rules: host \"127.0.0.1\""), "{refused}");
+
+    reload("host all all all scram-sha-256\nhost all +staff all scram-sha-256\n");
+    let log = login.house.proxy.log();
+    assert!(log.contains("hba.conf:2: `+staff`"), "{log}");
+    assert_eq!(login.psql("alice", &alice, WHO).as_deref(), Ok("alice alice"));
+    assert!(login.psql("bob", &BOB.concat(), WHO).is_err(), "the rules from before still count");
+
+    reload("host all alice all reject\nhost all all all scram-sha-256\n");
+    let refused = login.psql("alice", &alice, WHO).unwrap_err();
+    assert!(refused.contains("rules reject the connection"), "{refused}");
+    assert_eq!(login.psql("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
+}
+
 #[test]
 fn logins_work_while_the_primary_is_down() {
     let login = Login::build("").with_users();

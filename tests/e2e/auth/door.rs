@@ -1,7 +1,8 @@
 //! The least proxy that there can be, for tests of logins.
 
 use super::postgres::{Postgres, psql};
-use pgsteer::auth::{Keyring, Method, Userlist};
+use pgsteer::auth::rules::Rules;
+use pgsteer::auth::{Access, Keyring, Method, Userlist};
 use pgsteer::backend::{Backend, Login, SslMode, Target, TlsPolicy, connect};
 use pgsteer::frontend::login::{Entered, Gate, LoggedIn, Plaintext, enter};
 use pgsteer::net::{Listener, ServerFiles, ServerTls};
@@ -87,9 +88,18 @@ async fn serve(mut client: LoggedIn, target: Option<Target>, keyring: &Keyring) 
 }
 
 pub fn gate(method: Method, file: &str) -> Gate {
+    gate_by(Access::Everybody(method), file)
+}
+
+/// A gate with these rules.
+pub fn by_rules(lines: &str, file: &str) -> Gate {
+    gate_by(Access::ByRules(Arc::new(Rules::parse(lines).unwrap())), file)
+}
+
+fn gate_by(access: Access, file: &str) -> Gate {
     let keyring = Keyring::new(Userlist::parse(file).unwrap(), [9; 32]);
     let (keyring, timeout) = (Arc::new(keyring), WITHIN);
-    Gate { method, keyring, lookup: None, tls: None, plaintext: Plaintext::Allowed, timeout }
+    Gate { access, keyring, lookup: None, tls: None, plaintext: Plaintext::Allowed, timeout }
 }
 
 pub fn target(port: u16) -> Target {

@@ -384,7 +384,10 @@ async fn plaintext_behind_a_request_for_tls_is_not_heard() {
 async fn trust_lets_this_machine_in() {
     let door = Door::open(gate(Method::Trust, ""), None);
     let answer = knock(door.port, &first([0, 3, 0, 2], b"user\0a\0_pq_.x\0on\0\0")).await;
-    assert_eq!(answer, Err(b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0R\0\0\0\x08\0\0\0\0".to_vec()));
+    assert_eq!(
+        answer,
+        Err(b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.x\0R\0\0\0\x08\0\0\0\0".to_vec())
+    );
 
     let elsewhere = Command::new("hostname").arg("-I").output().unwrap();
     let elsewhere = String::from_utf8(elsewhere.stdout).unwrap();

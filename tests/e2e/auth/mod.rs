@@ -6,4 +6,5 @@ mod door;
 mod impostor;
 mod login;
 pub mod postgres;
+mod rules;
 mod tls;

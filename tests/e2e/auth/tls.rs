@@ -92,7 +92,7 @@ async fn tls_begins_at_once_if_the_client_names_the_protocol() {
 }
 
 /// Certificates for clients: `alice` and `bob` of the authority, `mallory` of another.
-fn clients(dir: &Path) {
+pub fn clients(dir: &Path) {
     let openssl = |args: &[&str]| {
         let made = Command::new("openssl").args(args).current_dir(dir).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -4,6 +4,7 @@ mod layers;
 mod mistakes;
 mod noise;
 mod reference;
+mod rules;
 
 use pgsteer::config::Config;
 use pgsteer::config::Flag;

@@ -61,6 +61,7 @@ fn every_key_of_the_reference_file_can_be_uncommented() {
         "servers.sslrootcert",
         "servers.sslcert",
         "servers.sslkey",
+        "auth.hba_file",
         "auth.file",
     ];
     assert_eq!(unset, files);
