@@ -9,7 +9,7 @@ use crate::frontend::probe::Pins;
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
 use crate::metrics::{QueryKind, ServedBy, TransactionOutcome};
-use crate::pool::Checkout;
+use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
 use crate::session::{End, Executes, Renamed};
 use crate::sql::Effects;
@@ -373,6 +373,9 @@ impl Attached {
         if !self.pins.is_empty() && plan.effects.any(Effects::CLOSE) {
             // Perhaps the last thing that keeps the session here.
             self.taint = self.taint.max(Taint::Visible);
+        }
+        if plan.may_draw() {
+            self.checkout.drawn = Drawn::ByHolder;
         }
         if plan.need != Need::Anywhere {
             self.shown = ShownData::Yes;

@@ -155,6 +155,12 @@ enum Reads {
 }
 
 impl Plan {
+    /// Whether it may draw from a sequence: it says so, or changes rows, for which a column's
+    /// default may, or runs code that is not in the text.
+    pub fn may_draw(&self) -> bool {
+        self.taint == Taint::Hidden || self.effects.any(Effects::DML | Effects::DRAW)
+    }
+
     fn weigh(&mut self, facts: &Facts, catalog: Option<&Catalog>, reads: &mut Reads) {
         let judgement = facts.judge(catalog);
         let effects = facts.effects();

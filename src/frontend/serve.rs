@@ -248,6 +248,8 @@ impl Serving {
             }
         } else if let Some(no) = self.unfit_for_present(&plan) {
             return self.refuse_in_transaction(&group, &no).await;
+        } else if self.forget_others_draws(&plan).await? == settle::Usable::Gone {
+            return Ok(());
         }
         self.send(&group, &plan)
     }

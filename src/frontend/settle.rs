@@ -3,22 +3,25 @@
 
 use crate::clock;
 use crate::clock::Moment;
-use crate::frontend::attached::{Attached, Computed, Reads, Resting, Stale, Standing};
+use crate::frontend::attached::{Attached, Computed, Reads, Resting, Segment, Stale, Standing};
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
 use crate::frontend::listening;
+use crate::frontend::lost::Loss;
 use crate::frontend::obtain::Obtained;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Plan, Taint};
 use crate::frontend::probe;
 use crate::frontend::probe::Pin;
+use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session};
 use crate::pg::{SqlState, quote_identifier};
-use crate::pool::{Conn, Mode, Policy, Reset};
+use crate::pool::{Conn, Drawn, Mode, Policy, Reset};
 use crate::session::{Account, Settings, same};
 use crate::sql::Effects;
+use crate::wire::frame::TxStatus;
 use std::sync::Arc;
 
 /// Why a backend could not be given the session's settings.
@@ -40,7 +43,17 @@ pub(super) fn is_ready(
 ) -> bool {
     let same = same(&session.settings, &obtained.checkout.carried)
         && !listening::listens_itself(session, plan, obtained.standing);
-    same && !plan.effects.any(Effects::SEQUENCE) || reset_of(client) == Reset::Off
+    same && !must_forget(plan, obtained.checkout.drawn) || reset_of(client) == Reset::Off
+}
+
+/// Whether a backend must forget what others drew from sequences before it runs this: it asks for
+/// that, or runs code that may.
+///
+/// What the session itself drew is kept, as in a transaction that goes on. Then what others drew
+/// before is still there, for a sequence from which it did not draw.
+fn must_forget(plan: &Plan, drawn: Drawn) -> bool {
+    let asks = plan.effects.any(Effects::SEQUENCE) || plan.taint == Taint::Hidden;
+    asks && drawn == Drawn::ByOthers
 }
 
 /// Brings the session's settings to a backend that carries others, and takes from it what must
@@ -61,12 +74,8 @@ pub(super) async fn bring_settings(
         listening::bring(client, session, &mut obtained).await?;
     }
     let conn = &mut *obtained.checkout;
-    if plan.effects.any(Effects::SEQUENCE) {
-        // Else the session would be told what another one drew.
-        let forgotten = own::run(conn, "DISCARD SEQUENCES", &mut session.reported).await;
-        if forgotten.map_err(|_| NotBrought::Broken)?.error.is_some() {
-            return Err(NotBrought::Broken);
-        }
+    if must_forget(plan, conn.drawn) {
+        forget_draws(conn, &mut session.reported).await.map_err(|_| NotBrought::Broken)?;
     }
     let Some(sql) = session.settings.difference_from(&conn.carried) else { return Ok(obtained) };
     let answer = own::run(conn, &sql, &mut session.reported).await;
@@ -85,11 +94,52 @@ pub(super) async fn bring_settings(
     }
 }
 
+/// Makes a backend forget what was drawn from sequences.
+async fn forget_draws(conn: &mut Conn, reported: &mut Reported) -> Result<(), own::Unanswered> {
+    let answer = own::run(conn, "DISCARD SEQUENCES", reported).await?;
+    if answer.error.is_some() {
+        return Err(own::Unanswered);
+    }
+    conn.drawn = Drawn::Nobody;
+    Ok(())
+}
+
 fn reset_of(client: &Client) -> Reset {
     client.shard.shared.pools.policy().reset
 }
 
+/// Whether the backend in hand can run what it was about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Usable {
+    /// It can.
+    Yes,
+    /// It was lost; what becomes of the session is settled, and its group waits to be looked at
+    /// again.
+    Gone,
+}
+
 impl Serving {
+    /// The backend in hand is to run this: what others drew there from sequences is forgotten.
+    pub(super) async fn forget_others_draws(&mut self, plan: &Plan) -> Result<Usable, Stop> {
+        let tracked = reset_of(&self.client) != Reset::Off;
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
+        // A transaction that has failed runs nothing; before `Sync` nothing of ours can be run.
+        let can = attached.status != TxStatus::Failed && attached.segment == Segment::Closed;
+        if !(tracked && can && must_forget(plan, attached.checkout.drawn)) {
+            return Ok(Usable::Yes);
+        }
+        let reported = &mut attached.exchange.reported;
+        let thread = self.session.seat.thread();
+        let forgetting = forget_draws(&mut attached.checkout, reported);
+        let loss = match thread.unless_cut(forgetting).await {
+            Ok(Ok(())) => return Ok(Usable::Yes),
+            Ok(Err(own::Unanswered)) => Loss::Broken(None),
+            Err(CutOff) => Loss::Replaced,
+        };
+        self.on_server_gone(loss).await?;
+        Ok(Usable::Gone)
+    }
+
     /// The backend is free: finds out what the session left on it, and gives it back unless the
     /// session must stay. `now` it came free.
     pub(super) async fn settle(&mut self, now: Moment) -> Result<(), Stop> {
@@ -219,10 +269,15 @@ impl Serving {
         if leaves && attached.left == Taint::Hidden {
             // Code that is not in the text may have set what no probe lists.
             // To the client its settings are what they were; they follow it to the next backend.
-            let answer = own::run(conn, "RESET ALL", &mut reported.clone()).await?;
+            let sql = match conn.drawn {
+                Drawn::Nobody => "RESET ALL",
+                Drawn::ByHolder | Drawn::ByOthers => "RESET ALL; DISCARD SEQUENCES",
+            };
+            let answer = own::run(conn, sql, &mut reported.clone()).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
+            conn.drawn = Drawn::Nobody;
             let mut left = Settings::default();
             if let Some(role) = conn.carried.get("role") {
                 left.set("role", role);
@@ -282,6 +337,7 @@ pub(super) async fn release_at_end(session: &Session, reset: Reset, mut attached
     if answer.is_ok_and(|answer| answer.error.is_none()) {
         attached.checkout.held.clear();
         attached.checkout.carried = Arc::default();
+        attached.checkout.drawn = Drawn::Nobody;
         attached.checkout.release(clock::now());
     }
 }

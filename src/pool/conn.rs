@@ -27,9 +27,34 @@ pub struct Conn {
     pub rested_at: Moment,
     /// Whether the unnamed statement of the session that holds it is here.
     pub unnamed_there: UnnamedThere,
+    /// Who may have drawn from a sequence there.
+    pub drawn: Drawn,
     /// Counts the statements that it holds.
     holder: Holder,
     slot: Slot,
+}
+
+/// Who may have drawn from a sequence on a backend since it was made to forget that: `currval`
+/// tells whoever is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Drawn {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// The session that holds it; others may have before.
+    ByHolder,
+    /// Sessions that held it before.
+    ByOthers,
+}
+
+impl Drawn {
+    /// The same once the holder has left.
+    pub(super) const fn left(self) -> Self {
+        match self {
+            Self::Nobody => Self::Nobody,
+            Self::ByHolder | Self::ByOthers => Self::ByOthers,
+        }
+    }
 }
 
 /// The backend that a session holds, as far as a cancel request must know it.
@@ -55,6 +80,7 @@ pub struct Moved {
     carried: SharedSettings,
     held: Held,
     rested_at: Moment,
+    drawn: Drawn,
     holder: Holder,
     slot: Slot,
 }
@@ -110,6 +136,7 @@ impl Conn {
             partial: Vec::new(),
             rested_at,
             unnamed_there: UnnamedThere::No,
+            drawn: Drawn::Nobody,
             holder,
             slot,
         })
@@ -128,9 +155,11 @@ impl Conn {
 
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
     pub fn detach(self: Box<Self>) -> Result<Moved, Slot> {
-        let Self { backend, carried, held, running, rested_at, holder, slot, .. } = *self;
+        let Self { backend, carried, held, running, rested_at, drawn, holder, slot, .. } = *self;
         match backend.detach() {
-            Ok(backend) => Ok(Moved { backend, running, carried, held, rested_at, holder, slot }),
+            Ok(backend) => {
+                Ok(Moved { backend, running, carried, held, rested_at, drawn, holder, slot })
+            }
             Err(_) => Err(slot),
         }
     }
@@ -140,7 +169,7 @@ impl Moved {
     /// Puts it on this shard's runtime; only its slot is left if that fails, or if its server has
     /// closed it. A shard that is busy may not know that of a backend that it gives away.
     pub fn attach(self) -> Result<Box<Conn>, Slot> {
-        let Self { backend, running, carried, held, rested_at, holder, slot } = self;
+        let Self { backend, running, carried, held, rested_at, drawn, holder, slot } = self;
         if !backend.is_quiet() {
             return Err(slot);
         }
@@ -155,6 +184,7 @@ impl Moved {
                     partial,
                     rested_at,
                     unnamed_there,
+                    drawn,
                     holder,
                     slot,
                 };

@@ -13,7 +13,7 @@ mod policy;
 mod shard;
 mod shared;
 
-pub use conn::{Conn, Moved, Running};
+pub use conn::{Conn, Drawn, Moved, Running};
 pub use policy::{Mode, Policy, Reset};
 pub use shard::{Checkout, ShardPool, ShardPools};
 pub use shared::{PoolKey, Shared};

@@ -260,6 +260,7 @@ impl Checkout {
         let Some(mut conn) = self.conn.take() else { return };
         self.home.pools.signals.given_back(self.home.server());
         conn.rested_at = now;
+        conn.drawn = conn.drawn.left();
         if let Some(why) = self.home.time_is_up(&conn, now, &self.home.pools.policy()) {
             self.home.pools.closed(conn.backend.server, why);
             return;

@@ -253,7 +253,8 @@ SELECT c.relname::text AS relation, e.expression
 
 /// What changing a table's rows runs besides: `relation`, and the columns of [`FUNCTIONS`] for
 /// each function of a trigger, a default, a constraint, an index or a partition key; a rule is a
-/// volatile function of its name.
+/// volatile function of its name. Of PostgreSQL's own functions `currval` (1575) and `lastval`
+/// (2559) in a default count as somebody's code: they tell of the session.
 pub const WRITES: &str = concat!(
     "
 WITH called (relid, oid) AS (
@@ -294,7 +295,12 @@ UNION
 SELECT c.relname::text, r.rulename::text, 'other', 'written', 'v', 'other'
   FROM pg_catalog.pg_rewrite r
   JOIN pg_catalog.pg_class c ON c.oid = r.ev_class AND c.relpersistence <> 't'
- WHERE r.ev_type <> '1' AND r.oid >= 16384"
+ WHERE r.ev_type <> '1' AND r.oid >= 16384
+UNION
+SELECT c.relname::text, 'currval', 'other', 'written', 'v', 'other'
+  FROM pg_catalog.pg_attrdef d
+  JOIN pg_catalog.pg_class c ON c.oid = d.adrelid AND c.relpersistence <> 't'
+ WHERE d.adbin::text ~ ':funcid (1575|2559) '"
 );
 
 /// Whose rows change along with a table's: `relation`, `follower` (its partitions and children,

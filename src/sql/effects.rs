@@ -82,6 +82,8 @@ effects! {
     UNKNOWN = 29, "unknown";
     /// `currval`, `lastval`: what the session drew from a sequence last.
     SEQUENCE = 30, "state of a sequence";
+    /// `nextval`, `setval`: from here on, `currval` and `lastval` tell of it.
+    DRAW = 31, "draw from a sequence";
 }
 
 impl Effects {

@@ -163,6 +163,7 @@ pub(super) fn effects(name: &str) -> Effects {
     match name {
         "pg_notify" => Effects::NOTIFY,
         "currval" | "lastval" => Effects::SEQUENCE,
+        "nextval" | "setval" => Effects::DRAW,
         _ if lasting => Effects::LASTING,
         _ => Effects::NONE,
     }

@@ -236,3 +236,50 @@ fn what_is_left_on_a_standby_ends_with_its_backend() {
         standby.await_value(held, "0", "rid of the lock").unwrap();
     }
 }
+
+/// Ways to ask what was drawn from the sequence `s` without saying so in the text, or after the
+/// backend was taken.
+const ASKED_BEHIND: [(&str, &str); 4] = [
+    ("", "INSERT INTO by_default DEFAULT VALUES RETURNING drawn"),
+    ("", "INSERT INTO by_trigger VALUES (0) RETURNING drawn"),
+    ("", "SELECT drawn()"),
+    ("BEGIN; SELECT 1", "SELECT currval('s')"),
+];
+
+/// What the second of two clients is told after the first has drawn; `None`: a number.
+async fn asks_behind(house: &House) -> Vec<Option<String>> {
+    let (mut one, mut two) = (Raw::enter(house).await, Raw::enter(house).await);
+    let made = "CREATE SEQUENCE s;
+        CREATE FUNCTION drawn() RETURNS bigint LANGUAGE sql AS $$ SELECT currval('s') $$;
+        CREATE FUNCTION takes() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN NEW.drawn := currval('s'); RETURN NEW; END $$;
+        CREATE TABLE by_default (drawn bigint DEFAULT currval('s'));
+        CREATE TABLE by_trigger (drawn bigint);
+        CREATE TRIGGER t BEFORE INSERT ON by_trigger FOR EACH ROW EXECUTE FUNCTION takes()";
+    assert_eq!(one.query(made).await.code(), None);
+    let mut codes = Vec::new();
+    for (before, sql) in ASKED_BEHIND {
+        one.value("SELECT nextval('s')").await;
+        two.query(before).await;
+        codes.push(two.query(sql).await.code());
+        two.query("ROLLBACK").await;
+    }
+    codes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_drew_is_not_told_to_code_behind_a_statement_either() {
+    let house = house("transaction");
+
+    let refused = Some("55000".to_owned());
+    assert_eq!(asks_behind(&house).await, vec![refused; ASKED_BEHIND.len()]);
+}
+
+/// The opposite: each of them would be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_reset_what_another_drew_is_told() {
+    let blueprint = Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", "1");
+    let house = blueprint.set("pool.reset", "off").build();
+
+    assert_eq!(asks_behind(&house).await, vec![None; ASKED_BEHIND.len()]);
+}
