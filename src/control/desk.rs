@@ -8,6 +8,7 @@ use crate::clock;
 use crate::control::Policy;
 use crate::control::finding::Finding;
 use crate::control::fold::{Appointment, Fold, Report, Vacancy};
+use crate::control::footing::Quorum;
 use crate::control::tell::{tell_changes, tell_findings};
 use crate::metrics::Metrics;
 use crate::sql::Catalog;
@@ -73,6 +74,11 @@ impl Desk {
     /// Our own failover recorded something.
     pub(crate) fn appoint(&self, appointment: Appointment) {
         self.change(|fold| fold.appoint(appointment, clock::now()));
+    }
+
+    /// Others confirm the primary's commits than before, or fewer.
+    pub(crate) fn pledge(&self, quorum: Option<Quorum>) {
+        self.change(|fold| fold.pledge(quorum, clock::now()));
     }
 
     /// We were not awake: what was seen until now proves nobody's absence.

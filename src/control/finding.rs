@@ -3,6 +3,7 @@
 //! A finding is logged once when it appears and once when it is gone, and counted while it
 //! lasts; the text is the same everywhere.
 
+use crate::pg::Lsn;
 use crate::pg::SystemId;
 use crate::pg::Timeline;
 use crate::topology::ServerId;
@@ -56,6 +57,13 @@ pub(crate) enum Finding {
         standby: ServerId,
         /// Its branch.
         newer: Timeline,
+    },
+    /// The primary may have restarted, and shows commits that too few standbys hold.
+    Unheld {
+        /// The primary.
+        server: ServerId,
+        /// Up to where its log should be held.
+        end: Lsn,
     },
 }
 
@@ -180,6 +188,12 @@ impl fmt::Display for Text<'_> {
                  no writes; start the newer primary, or rewind that standby",
                 self.name(*server),
                 self.name(*standby)
+            ),
+            Finding::Unheld { server, end } => write!(
+                out,
+                "{} may have restarted, and too few standbys hold its log up to {end}: what it \
+                 shows may be lost with it; see that its synchronous standbys stream",
+                self.name(*server)
             ),
         }
     }

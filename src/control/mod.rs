@@ -2,14 +2,15 @@
 //!
 //! One task a server looks at it over a standing connection (`watch`, `link`, `look`); every
 //! answer and every failure goes to one desk (`desk`), which folds it into what is remembered
-//! (`fold`), decides who is the primary (`adopt`, `evidence`, `finding`) and who is fit to serve
-//! reads (`fitness`, `lag`), and publishes a new topology. Wishes of the data plane come as
-//! [`crate::topology::Signals`]: positions and samples are taken by the server's own task,
-//! visibility by `guard`, catalogs by `loader`. What operators ask goes through `steward`.
+//! (`fold`), decides who is the primary (`adopt`, `evidence`, `finding`), what it stands on after
+//! a restart (`footing`) and who is fit to serve reads (`fitness`, `lag`), and publishes a new
+//! topology. Wishes of the data plane come as [`crate::topology::Signals`]: positions and samples
+//! are taken by the server's own task, visibility by `guard`, catalogs by `loader`. What operators
+//! ask goes through `steward`.
 //!
 //! Invariants:
-//! - Deciding is pure: `adopt`, `evidence`, `fitness`, `fold`, `lag`, `look` and `snapshot` take
-//!   the moment as an argument and open nothing.
+//! - Deciding is pure: `adopt`, `evidence`, `fitness`, `fold`, `footing`, `lag`, `look` and
+//!   `snapshot` take the moment as an argument and open nothing.
 //! - A server that stalls delays no look at another.
 //! - Every question has a deadline; a connection whose question timed out is dropped.
 //!
@@ -25,6 +26,7 @@ mod evidence;
 mod finding;
 mod fitness;
 mod fold;
+mod footing;
 mod guard;
 pub mod hands;
 mod lag;

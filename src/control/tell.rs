@@ -40,9 +40,10 @@ pub(crate) fn tell_findings(old: &BTreeSet<Finding>, new: &BTreeSet<Finding>, na
         let level = match finding {
             Finding::OtherSystem { .. } | Finding::Disputed { .. } => Level::Error,
             Finding::Rogue { .. } if finding.is_passing() => Level::Info,
-            Finding::Rogue { .. } | Finding::Returned { .. } | Finding::LeftBehind { .. } => {
-                Level::Warn
-            }
+            Finding::Rogue { .. }
+            | Finding::Returned { .. }
+            | Finding::LeftBehind { .. }
+            | Finding::Unheld { .. } => Level::Warn,
         };
         Line { level, event: "finding", text: finding.text(names).to_string() }
     });

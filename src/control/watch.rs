@@ -237,7 +237,13 @@ impl Watcher {
                 let newest = topology.samples.newest().map_or(Moment::ORIGIN, |s| s.sent_at);
                 let resolving = wanted != Moment::ORIGIN && newest <= wanted;
                 let flushing = self.unflushed.map(|(_, since)| since + UNFLUSHED_MAX);
-                if resolving { Some(paced) } else { flushing.map(|at| at.max(paced).max(now)) }
+                let wanted = self.watch.signals.wanted_sample(self.watch.id);
+                let vouching = topology.vouched.is_some_and(|vouched| wanted > vouched);
+                if resolving || vouching {
+                    Some(paced)
+                } else {
+                    flushing.map(|at| at.max(paced).max(now))
+                }
             }
             Role::Primary => None,
             Role::Standby => {

@@ -18,10 +18,10 @@ use crate::pg::SqlState;
 use crate::pool::{Checkout, CheckoutError};
 use crate::route;
 use crate::route::{
-    Ask, Consistency, Need, Patience, PrimaryReason, Refusal, Request, Route, Why, decide,
+    Ask, Consistency, Need, Patience, PrimaryReason, Proof, Refusal, Request, Route, Why, decide,
 };
 use crate::session::{Anchor, Demand, GROUP_MAX};
-use crate::topology::{Epoch, ServerId, Topology};
+use crate::topology::{Epoch, NoPrimary, ServerId, Topology};
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
 use std::future::Future;
@@ -162,7 +162,13 @@ impl Attempt<'_> {
                     return Ok(None);
                 }
                 if !proof.holds(checkout.backend.opened_at) {
-                    self.wait_for_sample(server, checkout).await?;
+                    drop(taken);
+                    match proof {
+                        Proof::Vouched(_) => self.wait_for_footing(server, checkout).await?,
+                        Proof::NoneNeeded | Proof::Anchored(_) | Proof::Sampled(_) => {
+                            self.wait_for_sample(server, checkout).await?;
+                        }
+                    }
                     return Ok(None);
                 }
                 self.count(standing, why, now);
@@ -397,6 +403,22 @@ impl Attempt<'_> {
         self.client.shard.shared.signals.want_sample(server, opened_at);
         let patience = self.client.shard.live().routing.replay_wait_max;
         self.wait(patience, News::Any).await
+    }
+
+    /// The primary's backend is younger than what is known of the primary: it may have restarted
+    /// since, and show what none of its standbys holds. Asks for a newer word of it.
+    async fn wait_for_footing(
+        &mut self,
+        server: ServerId,
+        checkout: Checkout,
+    ) -> Result<(), Unobtained> {
+        let (opened_at, now) = (checkout.backend.opened_at, clock::now());
+        checkout.release(now);
+        if now >= self.plan.since + self.client.shard.live().routing.hold_max {
+            return Err(self.refuse(Refusal::NoPrimary(NoPrimary::Settling), now));
+        }
+        self.client.shard.shared.signals.want_sample(server, opened_at);
+        self.wait(RECONNECT_PAUSE, News::Any).await
     }
 
     /// Waits for news, at most for `pause`, as long as the client is there. Nothing may be waited

@@ -226,6 +226,7 @@ fn refused(refusal: Refusal, held: Duration) -> ErrorReport {
                 NoPrimary::NeverSeen
                 | NoPrimary::Unseen
                 | NoPrimary::Demoted
+                | NoPrimary::Settling
                 | NoPrimary::Failover
                 | NoPrimary::Switchover => {
                     "Run it again later; routing.hold_max is how long statements are held."

@@ -179,7 +179,7 @@ catalogue! {
     STORE_TIME: Kind::Histogram(FAILOVER), "pgsteer_store_swap_seconds", ["result"],
         "Time to put a record in the place of another, durably; a rise is a slow disk, and slows failovers";
     FINDINGS: Kind::Gauge, "pgsteer_findings", [],
-        "What is wrong with the set now (cordoned, disputed or foreign servers); the log names each";
+        "What is wrong with the set now (cordoned, disputed or foreign servers, a primary whose log too few standbys hold); the log names each";
     SERVER_UP: Kind::Gauge, "pgsteer_server_up", ["server"], "Whether the last look had an answer";
     SERVER_ROLE: Kind::Gauge, "pgsteer_server_role", ["server", "role"],
         "1 for what the server says that it is, 0 for the others";

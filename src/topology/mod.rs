@@ -22,6 +22,7 @@ pub use samples::{FormerSamples, PrimarySample, PrimarySamples, Succession};
 pub use server::{Lag, Observation, Role, Seen, Server, ServerId, StandbySample, Unfit, Unseen};
 pub use signals::{Busy, MAX_SERVERS, Signals};
 
+use crate::clock::Moment;
 use crate::pg::{SystemId, Timeline};
 use crate::sql::Catalog;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,9 @@ pub struct Topology {
     /// Databases that somebody waits to have for himself, to drop or to rename them: idle backends
     /// in them are closed.
     pub vacated: BTreeSet<Arc<str>>,
+    /// Where the primary promises a quorum: only its backends that were opened until then are
+    /// used. A later one may be of a server that has restarted and shows what nobody else holds.
+    pub vouched: Option<Moment>,
 }
 
 /// Where writes go.
@@ -88,6 +92,8 @@ pub enum NoPrimary {
     Demoted,
     /// Two servers say that they are the primary and neither is known to be the rightful one.
     Disputed,
+    /// The primary may have restarted, and shows what too few of its standbys hold yet.
+    Settling,
     /// Another server is being made the primary because this one is gone: whatever is still
     /// under way on the old one is cut off at once.
     Failover,
@@ -104,6 +110,7 @@ impl NoPrimary {
             Self::Unseen => "the primary does not answer",
             Self::Demoted => "the primary went into recovery",
             Self::Disputed => "two servers say that they are the primary",
+            Self::Settling => "the primary is back, and its standbys do not hold its log yet",
             Self::Failover => "a failover is under way",
             Self::Switchover => "a switchover is under way",
         }
@@ -123,6 +130,7 @@ impl Topology {
             former: FormerSamples::default(),
             catalogs: BTreeMap::new(),
             vacated: BTreeSet::new(),
+            vouched: None,
         }
     }
 

@@ -33,7 +33,7 @@ use crate::failover::{
 };
 use crate::metrics::{Metrics, SwapResult};
 use crate::store::{Revision, Store, SwapError};
-use crate::topology::{ServerId, Signals};
+use crate::topology::{NoPrimary, Primary, ServerId, Signals};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,9 +163,11 @@ impl Conductor {
             }
             let Some((record, _)) = self.record.clone() else { return };
             let views = self.views(&record);
-            self.asking = self.ask_witnesses(&record, &views);
+            let witnesses = self.ask_witnesses(&record, &views);
+            self.asking = self.ask_confirmers(&views) || witnesses;
             let arming = self.arming(&record, &views);
             self.promised(&record);
+            self.pledge(&record);
             let policy = self.parts.policy.load();
             let decision = decide(&self.situation(&record, &views, &arming), &policy, unix_now());
             self.tell(&decision.why, &arming);
@@ -242,12 +244,28 @@ impl Conductor {
         if now.since(missing.since) > WITNESSES_FOR {
             return false;
         }
+        self.look_again(views);
+        true
+    }
+
+    /// Has the standbys looked at while the primary is kept from its clients until enough of them
+    /// hold its log: whether it is.
+    fn ask_confirmers(&self, views: &[ServerView]) -> bool {
+        let primary = self.parts.desk.topology().primary;
+        if !matches!(primary, Primary::None { why: NoPrimary::Settling, .. }) {
+            return false;
+        }
+        self.look_again(views);
+        true
+    }
+
+    fn look_again(&self, views: &[ServerView]) {
+        let now = clock::now();
         for view in views {
             if view.answer().is_some_and(|seen| now.since(seen.at) >= WITNESS_PACE) {
                 self.parts.desk.look_at(view.id);
             }
         }
-        true
     }
 
     fn arming(&self, record: &Record, views: &[ServerView]) -> Arming {
@@ -260,6 +278,15 @@ impl Conductor {
         let seen = self.parts.hands.promise(&record.primary.server);
         if self.promised.as_ref().map(|(promise, _)| promise) != seen.as_ref() {
             self.promised = seen.map(|promise| (promise, clock::now()));
+        }
+    }
+
+    /// Tells the desk who confirms commits.
+    fn pledge(&self, record: &Record) {
+        let seen = self.promised.as_ref().map(|(promise, _)| promise);
+        let quorum = scene::quorum(seen, &record.promise, &self.parts.names);
+        if self.parts.desk.read(|fold| fold.quorum() != quorum.as_ref()) {
+            self.parts.desk.pledge(quorum);
         }
     }
 
@@ -404,7 +431,8 @@ impl Conductor {
                 self.memory.appointed(ServerId(id));
             }
         }
-        self.parts.desk.appoint(scene::appointment(before, &record, &self.parts.names));
+        let seen = self.promised.as_ref().map(|(promise, _)| promise);
+        self.parts.desk.appoint(scene::appointment(before, &record, seen, &self.parts.names));
         self.record = Some((record, revision));
         self.publish(None);
     }

@@ -3,6 +3,7 @@
 use crate::clock::Moment;
 use crate::control::adopt;
 use crate::control::fold::Appointment;
+use crate::control::footing::Quorum;
 use crate::failover::{
     Acknowledged, Appointed, By, Change, Kind, Loss, Phase, Promise, Record, WeakPromise,
 };
@@ -47,6 +48,7 @@ pub(super) fn recorded(
 pub(super) fn appointment(
     before: Option<&Record>,
     record: &Record,
+    seen: Option<&Promise>,
     names: &[Arc<str>],
 ) -> Appointment {
     let at = names.iter().position(|name| *name == record.primary.server);
@@ -65,7 +67,25 @@ pub(super) fn appointment(
         changing,
         epochs_used: record.epoch,
         succession: before.map_or(Succession::Unproven, |before| succession(before, record)),
+        quorum: quorum(seen, &record.promise, names),
     }
+}
+
+/// Who confirms the primary's commits: by its settings of now, else as it was recorded.
+pub(super) fn quorum(
+    seen: Option<&Promise>,
+    recorded: &Promise,
+    names: &[Arc<str>],
+) -> Option<Quorum> {
+    let of = |promise: &Promise| match promise {
+        Promise::Quorum { w, cohort } => {
+            let ids = (0..).map(ServerId).zip(names);
+            let cohort = ids.filter(|(_, name)| cohort.contains(*name)).map(|(id, _)| id);
+            Some(Quorum { w: usize::from(*w), cohort: cohort.collect() })
+        }
+        Promise::Asynchronous(_) => None,
+    };
+    seen.and_then(of).or_else(|| of(recorded))
 }
 
 /// Whether the present primary has the whole log of the one before.

@@ -8,6 +8,7 @@
 //!   that may be gone (a crash restart reopens lower and shows it in nothing else).
 //! - The positions of the primary are of one epoch and one timeline; a new epoch starts anew.
 
+mod ground;
 mod sight;
 
 use crate::clock::Moment;
@@ -17,6 +18,8 @@ use crate::control::adopt::{Scene, Standing, Verdict, decide};
 use crate::control::evidence::{Absence, Attempt, Sighting, Testimony};
 use crate::control::finding::Finding;
 use crate::control::fitness::{Candidate, PrimaryState, Yardstick, judge};
+use crate::control::fold::ground::Ground;
+use crate::control::footing::{Quorum, Spoken};
 use crate::control::lag::LagRing;
 use crate::control::look::Look;
 use crate::pg::Lsn;
@@ -112,7 +115,7 @@ pub(crate) struct Spec {
 }
 
 /// What our own failover recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Appointment {
     /// The primary of the last completed change; `None`: none was recorded, or it is not
     /// configured any more.
@@ -123,6 +126,8 @@ pub(crate) struct Appointment {
     pub epochs_used: Epoch,
     /// What the primary has of the one before it.
     pub succession: Succession,
+    /// Who confirms its commits, as far as that is promised.
+    pub quorum: Option<Quorum>,
 }
 
 /// Everything that is remembered.
@@ -142,6 +147,7 @@ pub(crate) struct Fold {
     former: FormerSamples,
     catalogs: BTreeMap<Arc<str>, Arc<Catalog>>,
     vacated: BTreeSet<Arc<str>>,
+    ground: Ground,
 }
 
 /// Whether somebody waits for a database to be left.
@@ -166,6 +172,7 @@ struct Watched {
     primary_at: Option<PrimaryAt>,
     sample: Option<StandbySample>,
     visible: Option<Moment>,
+    spoken: Option<Spoken>,
 }
 
 #[derive(Debug)]
@@ -192,6 +199,7 @@ impl Fold {
             former: FormerSamples::default(),
             catalogs: BTreeMap::new(),
             vacated: BTreeSet::new(),
+            ground: Ground::new(),
         }
     }
 
@@ -201,6 +209,7 @@ impl Fold {
         let specs: Vec<_> = self.servers.iter().map(|server| server.spec.clone()).collect();
         if let Some(server) = self.servers.get_mut(from.index()) {
             let resolve = |host: &str, port| resolve(&specs, host, port);
+            server.hear(&report);
             server.take(report, epoch, &self.policy, resolve);
         }
         self.reconsider(now);
@@ -243,6 +252,7 @@ impl Fold {
             self.standing = Standing::Adopted(record);
         }
         self.changing = appointment.changing;
+        self.ground.quorum = appointment.quorum;
         self.epochs_used = self.epochs_used.max(appointment.epochs_used);
         if self.epoch() != before {
             self.begin_epoch(before, appointment.succession);
@@ -252,6 +262,7 @@ impl Fold {
 
     /// What was seen before this moment proves nobody's absence: we were not awake.
     pub(crate) fn void_evidence(&mut self, now: Moment) {
+        self.ground.awake(now);
         for server in &mut self.servers {
             server.awake_since = now;
             if let Sighting::Missing(absence) = &mut server.sighting {
@@ -282,12 +293,14 @@ impl Fold {
             self.follow(server, timeline);
         }
         self.verdict = Some(verdict);
+        self.stand(now);
     }
 
     /// Positions of the epoch before say nothing in this one; only what they say of that epoch
     /// stays known.
     fn begin_epoch(&mut self, before: Epoch, succession: Succession) {
         self.ring.clear();
+        self.ground.begin_epoch(before);
         self.former = self.former.with(before, std::mem::take(&mut self.samples), succession);
         self.history = History::default();
         self.servers.iter_mut().for_each(|server| server.visible = None);
@@ -321,7 +334,7 @@ impl Fold {
     /// The topology as of now.
     pub(crate) fn topology(&self, now: Moment) -> Topology {
         let (primary, system) = match &self.verdict {
-            Some(verdict) => (verdict.primary, verdict.system),
+            Some(verdict) => (self.on_firm_ground(verdict.primary), verdict.system),
             None => (Topology::unseen(Box::new([])).primary, None),
         };
         let yardstick = Yardstick {
@@ -344,6 +357,7 @@ impl Fold {
             former: self.former.clone(),
             catalogs: self.catalogs.clone(),
             vacated: self.vacated.clone(),
+            vouched: self.vouched(),
         }
     }
 
@@ -362,7 +376,8 @@ impl Fold {
 
     /// What is wrong now.
     pub(crate) fn findings(&self) -> BTreeSet<Finding> {
-        self.verdict.as_ref().map(|verdict| verdict.findings.clone()).unwrap_or_default()
+        let of_verdict = self.verdict.iter().flat_map(|verdict| verdict.findings.clone());
+        of_verdict.chain(self.unheld()).collect()
     }
 
     fn epoch(&self) -> Epoch {
@@ -409,6 +424,7 @@ impl Watched {
             primary_at: None,
             sample: None,
             visible: None,
+            spoken: None,
         }
     }
 

@@ -85,6 +85,7 @@ fn a_new_epoch_begins_without_positions() {
             changing: None,
             epochs_used: epoch,
             succession: Succession::Unproven,
+            quorum: None,
         },
         ms(20),
     );
@@ -114,4 +115,70 @@ fn a_lost_connection_takes_what_vouched_with_it() {
         fold.take(NEW, loses, ms(32));
         assert_eq!(vouched(&fold), Some((false, false)));
     }
+}
+
+fn received(at: u64, lsn: u64) -> Report {
+    let mut report = looked(at, Role::Standby, 1, 100);
+    if let Report::Looked { look, .. } = &mut report {
+        look.received = Some(Lsn(lsn));
+    }
+    report
+}
+
+/// One that promises a quorum, and was looked at since: all that is open at 30 ms is vouched for.
+fn pledged() -> Fold {
+    let mut fold = begun();
+    let cohort = BTreeSet::from([NEW]);
+    fold.pledge(Some(Quorum { w: 1, cohort }), ms(20));
+    fold.take(OLD, looked(30, Role::Primary, 1, 100), ms(31));
+    assert_eq!(fold.topology(ms(31)).vouched, Some(ms(30)));
+    fold
+}
+
+const SETTLING: Primary = Primary::None { last: Some(OLD), why: NoPrimary::Settling };
+
+/// It may have crashed, and show commits that nobody else has.
+#[test]
+fn a_primary_that_may_have_restarted_waits_until_its_standby_holds_its_log() {
+    let mut fold = pledged();
+    let now = |fold: &Fold, at| (fold.topology(ms(at)).primary, fold.topology(ms(at)).vouched);
+    let open = fold.topology(ms(31)).primary;
+
+    fold.take(OLD, Report::LinkLost, ms(40));
+    assert_eq!(now(&fold, 40), (open, Some(ms(30))), "what was open before lives on, or is dead");
+    fold.take(OLD, looked(50, Role::Primary, 1, 130), ms(51));
+    assert_eq!(now(&fold, 51), (SETTLING, Some(ms(30))));
+    fold.take(NEW, received(60, 129), ms(61));
+    assert_eq!(now(&fold, 61).0, SETTLING, "the last of it is missing");
+    fold.take(OLD, looked(70, Role::Primary, 1, 500), ms(71));
+    fold.take(NEW, received(80, 130), ms(81));
+    assert_eq!(now(&fold, 81), (open, Some(ms(70))));
+    assert_eq!(fold.findings(), BTreeSet::new());
+}
+
+#[test]
+fn a_primary_whose_log_nobody_takes_is_used_after_a_while_and_that_is_told() {
+    let mut fold = pledged();
+    fold.take(OLD, Report::LinkLost, ms(40));
+    fold.take(OLD, looked(50, Role::Primary, 1, 130), ms(50));
+    for at in [5_000, 6_000] {
+        fold.take(OLD, looked(at, Role::Primary, 1, 140), ms(at));
+        assert_eq!(fold.topology(ms(at)).primary, SETTLING);
+    }
+    fold.take(OLD, looked(6_051, Role::Primary, 1, 140), ms(6_051));
+    let topology = fold.topology(ms(6_051));
+    assert_eq!((topology.writable(), topology.vouched), (Some(OLD), Some(ms(6_051))));
+    let unheld = Finding::Unheld { server: OLD, end: Lsn(130) };
+    assert_eq!(fold.findings(), BTreeSet::from([unheld]));
+    fold.take(NEW, received(6_100, 130), ms(6_100));
+    assert_eq!(fold.findings(), BTreeSet::new());
+}
+
+#[test]
+fn where_no_quorum_is_promised_nothing_is_waited_for() {
+    let mut fold = begun();
+    fold.take(OLD, Report::LinkLost, ms(40));
+    fold.take(OLD, looked(50, Role::Primary, 1, 130), ms(51));
+    let topology = fold.topology(ms(51));
+    assert_eq!((topology.writable(), topology.vouched), (Some(OLD), None));
 }

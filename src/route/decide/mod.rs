@@ -117,7 +117,7 @@ pub enum Ask {
 /// What makes it sound to read from a server; to be held against the backend in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// Nothing is demanded, or the server is the primary.
+    /// Nothing is demanded.
     NoneNeeded,
     /// The session read there before, last at this moment: a backend that was open then shows
     /// at least as much.
@@ -125,6 +125,9 @@ pub enum Proof {
     /// A sample, sent at this moment, covers the floor: it vouches for backends that were open
     /// then.
     Sampled(Moment),
+    /// The primary was seen not to have restarted, or to be held by its standbys, up to this
+    /// moment: a backend that was opened later may be of a server that was not.
+    Vouched(Moment),
 }
 
 impl Proof {
@@ -132,7 +135,7 @@ impl Proof {
     pub fn holds(self, opened_at: Moment) -> bool {
         match self {
             Self::NoneNeeded => true,
-            Self::Anchored(at) | Self::Sampled(at) => opened_at <= at,
+            Self::Anchored(at) | Self::Sampled(at) | Self::Vouched(at) => opened_at <= at,
         }
     }
 }
@@ -257,7 +260,7 @@ fn to_primary(
         let refusal = Refusal::NoPrimary(NoPrimary::Unseen);
         return wait_or(now, request, policy, Ask::Nothing, refusal);
     }
-    let go = Route::Go { server, why, proof: Proof::NoneNeeded };
+    let go = Route::Go { server, why, proof: of_primary(topology) };
     let (Anchor::Standby(standby, seen) | Anchor::Left(standby, seen)) = request.anchor else {
         return go;
     };
@@ -405,8 +408,13 @@ fn offer_primary(request: &Request<'_>, topology: &Topology, choice: &mut Choice
         && !request.has_failed(primary.id)
         && primary.weight > 0
     {
-        choice.offer(primary, Proof::NoneNeeded);
+        choice.offer(primary, of_primary(topology));
     }
+}
+
+/// What shows that the primary's standbys hold what it shows, where that is promised.
+fn of_primary(topology: &Topology) -> Proof {
+    topology.vouched.map_or(Proof::NoneNeeded, Proof::Vouched)
 }
 
 /// Whether a server may serve reads at all, now.
@@ -443,7 +451,7 @@ impl<'a> Choice<'a> {
         let load = self.request.load.get(server.id.index()).copied().unwrap_or(0);
         let load = match proof {
             Proof::Anchored(_) => u64::from(load).saturating_sub(LOYALTY),
-            Proof::Sampled(_) | Proof::NoneNeeded => u64::from(load),
+            Proof::Sampled(_) | Proof::Vouched(_) | Proof::NoneNeeded => u64::from(load),
         };
         // Scaled, so that a weight of 3 bears three times the load before it looks as busy.
         let rank = (load + 1) * 1_000_000 / weight;

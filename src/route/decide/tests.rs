@@ -87,6 +87,27 @@ fn target(route: Route) -> Option<(ServerId, Why)> {
     }
 }
 
+/// It may have restarted since, and show what none of its standbys holds.
+#[test]
+fn a_backend_of_the_primary_that_is_younger_than_what_vouches_for_it_is_not_used() {
+    let mut vouched = world();
+    vouched.vouched = Some(ms(500));
+    let write = Request { need: Need::Primary(PrimaryReason::Statement), ..request() };
+    let policy = Policy { reads: Reads::Any, ..Policy::default() };
+    let read = Request { load: &[0, 9, 9], ..request() };
+    for (request, policy) in [(write, Policy::default()), (read, policy)] {
+        let proof = |topology: &Topology| match decide(ms(NOW_MS), &request, topology, &policy) {
+            Route::Go { server: PRIMARY, proof, .. } => proof,
+            other @ (Route::Go { .. } | Route::Wait { .. } | Route::Refuse(_)) => {
+                panic!("{other:?}")
+            }
+        };
+        let given = proof(&vouched);
+        assert!(given.holds(ms(500)) && !given.holds(ms(501)), "{given:?}");
+        assert!(proof(&world()).holds(ms(NOW_MS)), "no quorum is promised");
+    }
+}
+
 #[test]
 fn a_write_goes_to_the_primary_and_nowhere_else() {
     let write = Request { need: Need::Primary(PrimaryReason::Statement), ..request() };

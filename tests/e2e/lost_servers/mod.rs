@@ -2,6 +2,7 @@
 //! and whoever can stay connected does.
 
 mod marks;
+mod phantoms;
 mod primary;
 mod restart;
 mod standby;

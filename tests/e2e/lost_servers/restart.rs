@@ -72,7 +72,7 @@ fn crash_restarts_show_nobody_less_than_before() {
 }
 
 /// `kill -9` of one of a server's backends; waits until the server has started all over.
-fn crash(house: &House, name: &str) {
+pub(super) fn crash(house: &House, name: &str) {
     let server = house.server(name);
     let started = "all server processes terminated; reinitializing";
     let before = server.logged(started);

@@ -26,6 +26,7 @@ const THINKING: &[&str] = &[
     "src/control/conductor/memory.rs",
     "src/control/conductor/scene.rs",
     "src/control/fold/",
+    "src/control/footing.rs",
     "src/control/lag.rs",
     "src/control/look.rs",
     "src/control/snapshot.rs",

@@ -1,0 +1,128 @@
+//! What the primary stands on: whether it may have restarted, and who holds what it shows.
+
+use super::{Fold, Report, Watched};
+use crate::clock::Moment;
+use crate::control::finding::Finding;
+use crate::control::footing::{Footing, Quorum, Spoken};
+use crate::pg::Lsn;
+use crate::topology::{Epoch, NoPrimary, Primary, Role, ServerId};
+
+/// What is remembered of the primary's footing.
+#[derive(Debug)]
+pub(super) struct Ground {
+    footing: Footing,
+    pub(super) quorum: Option<Quorum>,
+    /// What was opened until then is of no later incarnation than one that stood firm.
+    vouched: Moment,
+}
+
+impl Ground {
+    /// Nothing is known yet.
+    pub(super) const fn new() -> Self {
+        Self { footing: Footing::Unknown, quorum: None, vouched: Moment::ORIGIN }
+    }
+
+    /// Another primary, or the first one that is known.
+    pub(super) fn begin_epoch(&mut self, before: Epoch) {
+        let first = before == Epoch::default();
+        self.footing = if first { Footing::Unknown } else { Footing::Appointed };
+        self.vouched = Moment::ORIGIN;
+    }
+
+    /// We were not awake.
+    pub(super) fn awake(&mut self, now: Moment) {
+        self.footing = self.footing.awake(now);
+    }
+}
+
+impl Fold {
+    /// Who confirms the primary's commits, as far as that is promised.
+    pub(crate) fn pledge(&mut self, quorum: Option<Quorum>, now: Moment) {
+        self.ground.quorum = quorum;
+        self.reconsider(now);
+    }
+
+    /// What was pledged last.
+    pub(crate) const fn quorum(&self) -> Option<&Quorum> {
+        self.ground.quorum.as_ref()
+    }
+
+    /// Looks anew at what the recorded primary stands on.
+    pub(super) fn stand(&mut self, now: Moment) {
+        let Some(record) = self.adopted() else { return };
+        let Some(primary) = self.servers.get(record.server.index()) else { return };
+        // Without a connection nothing is learned, and what was vouched for stays so.
+        let Some(spoken) = primary.spoken else { return };
+        let of_record = primary.answer.as_ref().is_some_and(|answer| {
+            answer.system == record.system && answer.look.timeline == Some(record.timeline)
+        });
+        if !of_record {
+            return;
+        }
+        let held: Vec<_> = (0..)
+            .map(ServerId)
+            .zip(&self.servers)
+            .filter_map(|(id, server)| Some((id, server.holds(record.system, record.timeline)?)))
+            .collect();
+        let ground = &mut self.ground;
+        ground.footing = ground.footing.next(now, spoken, ground.quorum.as_ref(), &held);
+        if ground.footing.is_open() {
+            ground.vouched = ground.vouched.max(spoken.newest);
+        }
+    }
+
+    /// The primary, if its footing lets it be used.
+    pub(super) const fn on_firm_ground(&self, decided: Primary) -> Primary {
+        match (decided, self.ground.footing) {
+            (Primary::Open { server, .. }, Footing::Settling { .. }) => {
+                Primary::None { last: Some(server), why: NoPrimary::Settling }
+            }
+            (Primary::Open { .. } | Primary::None { .. }, _) => decided,
+        }
+    }
+
+    /// When a backend of the primary must have been opened at the latest to be used.
+    pub(super) fn vouched(&self) -> Option<Moment> {
+        self.ground.quorum.as_ref().map(|_| self.ground.vouched)
+    }
+
+    /// What an operator must know of it.
+    pub(super) fn unheld(&self) -> Option<Finding> {
+        match self.ground.footing {
+            Footing::Unheld { end, .. } => {
+                let server = self.adopted()?.server;
+                Some(Finding::Unheld { server, end })
+            }
+            Footing::Unknown
+            | Footing::Appointed
+            | Footing::Settling { .. }
+            | Footing::Firm { .. } => None,
+        }
+    }
+}
+
+impl Watched {
+    /// Keeps what the server says over its standing connection, as a primary.
+    pub(super) fn hear(&mut self, report: &Report) {
+        let (at, end) = match report {
+            Report::Looked { look, .. } if look.role == Role::Primary => (look.sent_at, look.lsn),
+            Report::PrimaryAt(at) => (at.sent_at, at.flush),
+            Report::Looked { .. } | Report::LinkLost => {
+                self.spoken = None;
+                return;
+            }
+            Report::Failed(_) | Report::StandbyAt { .. } | Report::Visible { .. } => return,
+        };
+        let first = self.spoken.unwrap_or(Spoken { first: at, newest: at, end });
+        self.spoken = Some(Spoken { newest: first.newest.max(at), ..first });
+    }
+
+    /// Up to where a standby of this branch has flushed the log, at least.
+    fn holds(&self, system: crate::pg::SystemId, timeline: crate::pg::Timeline) -> Option<Lsn> {
+        let answer = self.answer.as_ref()?;
+        let look = &answer.look;
+        let same = answer.system == system && look.timeline == Some(timeline);
+        let standby = look.role == Role::Standby && same;
+        standby.then(|| look.received.unwrap_or_default().max(look.lsn))
+    }
+}
