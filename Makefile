@@ -35,6 +35,7 @@ test-all: test
 	@scripts/test-versions.sh $(MAJORS)
 	@scripts/test-drivers.sh
 	@scripts/test-suites.sh
+	PGSTEER_TRIES=2000 cargo test --locked --test e2e -- auth::guessing::
 	PGSTEER_KILLS=10 PGSTEER_SWITCHOVERS=50 cargo test --locked --test e2e -- failover::
 
 soak:

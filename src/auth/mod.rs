@@ -9,6 +9,7 @@
 //! - Whatever is compared with a secret is compared in constant time.
 //! - A user that does not exist can't be told from a wrong password.
 
+mod failures;
 mod keyring;
 mod login;
 mod password;
@@ -19,6 +20,7 @@ pub mod scram;
 mod secret;
 mod userlist;
 
+pub use failures::{Failures, Source};
 pub use keyring::{Keyring, Known, Word};
 pub use login::{LoginSecret, md5_hash_response, md5_response};
 pub use password::Password;

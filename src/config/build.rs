@@ -362,6 +362,7 @@ impl Builder<'_> {
     fn limits(&mut self) -> Limits {
         Limits {
             login_timeout: self.value(&keys::LOGIN_TIMEOUT),
+            login_failure_delay: self.value(&keys::LOGIN_FAILURE_DELAY),
             shards: usize::try_from(self.value(&keys::SHARDS)).ok().and_then(NonZeroUsize::new),
             drain_delay: self.value(&keys::DRAIN_DELAY),
             drain_timeout: self.value(&keys::DRAIN_TIMEOUT),

@@ -411,6 +411,16 @@ keys! {
         check: one_second,
         counts: OnReload,
     }
+    /// Whoever fails to log in from an address again and again is refused later and later: after
+    /// five failures by 100 ms, then twice that, up to this. Every ten seconds one is forgiven.
+    /// Logins that succeed never wait. `"0s"`: refusals don't, either.
+    LOGIN_FAILURE_DELAY: Duration = "limits.login_failure_delay" {
+        default: Limits::default().login_failure_delay,
+        check: |delay| {
+            if *delay <= Duration::from_secs(30) { Ok(()) } else { Err("must be at most \"30s\"") }
+        },
+        counts: OnReload,
+    }
     /// Threads that serve clients; 0: by the number of cores.
     SHARDS: u32 = "limits.shards" {
         default: 0,

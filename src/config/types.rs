@@ -148,6 +148,8 @@ impl Config {
 pub struct Limits {
     /// Longest time from a client's connect to its login, then it is closed.
     pub login_timeout: Duration,
+    /// Longest wait for the refusal of a login, for who failed often.
+    pub login_failure_delay: Duration,
     /// Threads that serve clients; `None`: by the number of cores.
     pub shards: Option<NonZeroUsize>,
     /// Time from SIGTERM to the end of accepting, for load balancers to notice.
@@ -160,6 +162,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             login_timeout: Duration::from_secs(30),
+            login_failure_delay: Duration::from_secs(3),
             shards: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),

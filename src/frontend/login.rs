@@ -13,8 +13,9 @@
 //! learn a verifier, any one, and none at all if the verifier is known.
 
 use crate::auth::scram::{EndPoint, ScramError};
-use crate::auth::{Access, Authenticated, Keyring, Refusal};
+use crate::auth::{Access, Authenticated, Failures, Keyring, Refusal, Source};
 use crate::backend::{Lookup, LookupError};
+use crate::clock;
 use crate::frontend::admit::{Wish, authenticate};
 use crate::metrics::Admission;
 use crate::net::{ClientCertificate, Peer, Secured, ServerTls, Stream};
@@ -55,6 +56,10 @@ pub struct Gate {
     pub plaintext: Plaintext,
     /// The longest time from the connection to `AuthenticationOk`.
     pub timeout: Duration,
+    /// Who failed how often.
+    pub failures: Arc<Failures>,
+    /// The longest wait for a refusal.
+    pub failure_delay: Duration,
 }
 
 /// Whether a client may do without TLS.
@@ -141,6 +146,13 @@ pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
     };
     failure.log(&peer);
     let counts_as = failure.counts_as();
+    if counts_as == Admission::AuthFailed {
+        let wait = gate.failures.count(source(&peer), clock::now(), gate.failure_delay);
+        if !wait.is_zero() {
+            debug!(%peer, ?wait, "a refusal waits");
+            tokio::time::sleep(wait).await;
+        }
+    }
     if let (Some(stream), Some(report)) = (visitor.stream, failure.report()) {
         drop(tokio::time::timeout(FAREWELL, turn_away(stream, &report)).await);
     }
@@ -354,6 +366,14 @@ impl Failure {
         } else {
             info!(%peer, reason, why, "login refused");
         }
+    }
+}
+
+/// Whose failures are counted together.
+fn source(peer: &Peer) -> Source {
+    match peer {
+        Peer::Ip(address) => Source::of(address.ip()),
+        Peer::Unix | Peer::Unknown => Source::Socket,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The parts of a running proxy, in the order in which they are built.
 
 use crate::admin::{AdminError, Health, Listening, Operators, Shown, Sources};
-use crate::auth::{Keyring, Userlist, UserlistError};
+use crate::auth::{Failures, Keyring, Userlist, UserlistError};
 use crate::backend;
 use crate::backend::{Login, LoginSecret, Lookup, Target};
 use crate::board::Board;
@@ -154,7 +154,8 @@ impl Parts {
     pub(super) fn apply(&self, config: &Config) -> Result<(), StartError> {
         let file = userlist(config)?;
         let targets = targets(config)?;
-        let gate = gate(config, &self.shared.keyring, &targets, &self.shared.board)?;
+        let failures = Arc::clone(&self.shared.gate.load().failures);
+        let gate = gate(config, (&self.shared.keyring, &failures), &targets, &self.shared.board)?;
         self.shared.keyring.replace_file(file);
         self.shared.gate.store(Arc::new(gate));
         self.shared.live.store(Arc::new(Live { routing: config.routing.clone() }));
@@ -224,7 +225,7 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
     let targets = targets(config)?;
     let secret = backend::random()?;
     let keyring = Arc::new(Keyring::new(userlist(config)?, secret));
-    let gate = gate(config, &keyring, &targets, &links.board)?;
+    let gate = gate(config, (&keyring, &Arc::default()), &targets, &links.board)?;
     let logins = config.servers.iter().map(|server| {
         let mut login = control_login(config, server);
         login.params.push(("application_name".to_owned(), LISTENER_NAME.to_owned()));
@@ -336,7 +337,7 @@ pub(super) fn userlist(config: &Config) -> Result<Userlist, StartError> {
 /// How clients log in.
 pub(super) fn gate(
     config: &Config,
-    keyring: &Arc<Keyring>,
+    (keyring, failures): (&Arc<Keyring>, &Arc<Failures>),
     targets: &[Target],
     board: &Arc<Board>,
 ) -> Result<Gate, StartError> {
@@ -363,6 +364,8 @@ pub(super) fn gate(
             Some(ClientTlsMode::Prefer) | None => Plaintext::Allowed,
         },
         timeout: config.limits.login_timeout,
+        failures: Arc::clone(failures),
+        failure_delay: config.limits.login_failure_delay,
     })
 }
 

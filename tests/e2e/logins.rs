@@ -35,6 +35,7 @@ impl Login {
             .servers(|plan| plan.standbys(1).auth(Auth::Password))
             .toml(&tls)
             .set("routing.hold_max", "300ms")
+            .set("limits.login_failure_delay", "0s")
             .build();
         Self { house, files }
     }

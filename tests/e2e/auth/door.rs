@@ -98,8 +98,17 @@ pub fn by_rules(lines: &str, file: &str) -> Gate {
 
 fn gate_by(access: Access, file: &str) -> Gate {
     let keyring = Keyring::new(Userlist::parse(file).unwrap(), [9; 32]);
-    let (keyring, timeout) = (Arc::new(keyring), WITHIN);
-    Gate { access, keyring, lookup: None, tls: None, plaintext: Plaintext::Allowed, timeout }
+    Gate {
+        access,
+        keyring: Arc::new(keyring),
+        lookup: None,
+        tls: None,
+        plaintext: Plaintext::Allowed,
+        timeout: WITHIN,
+        failures: Arc::default(),
+        // Most tests are of something else.
+        failure_delay: Duration::ZERO,
+    }
 }
 
 pub fn target(port: u16) -> Target {

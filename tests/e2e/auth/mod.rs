@@ -3,6 +3,7 @@
 mod backend;
 mod binding;
 mod door;
+mod guessing;
 mod impostor;
 mod login;
 pub mod postgres;
