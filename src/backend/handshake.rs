@@ -4,7 +4,7 @@ use super::connect::Reported;
 use super::error::{ConnectError, ServerError, Stage};
 use super::io::{ReadError, message, random};
 use super::policy::ChannelBinding;
-use super::target::{Login, Replication};
+use super::target::Login;
 use crate::auth::LoginSecret;
 use crate::auth::scram::{
     Binding, ClientFinal, ClientFirst, ClientSecret, EndPoint, Nonce, ScramError,
@@ -16,6 +16,7 @@ use crate::wire::message::{
     read_key_data, read_parameter_status, write_password, write_sasl_initial, write_sasl_response,
     write_startup,
 };
+use crate::wire::startup::Replication;
 use bytes::BytesMut;
 use std::io;
 use tokio::io::AsyncWriteExt;
@@ -159,6 +160,7 @@ fn startup(login: &Login) -> Result<Vec<u8>, ConnectError> {
     let mut params = vec![("user", &*login.user), ("database", &*login.database)];
     match login.replication {
         Replication::None => (),
+        Replication::Physical => params.push(("replication", "true")),
         Replication::Database => params.push(("replication", "database")),
     }
     params.extend(login.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));

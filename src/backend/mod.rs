@@ -27,6 +27,7 @@ mod target;
 
 pub use crate::auth::LoginSecret;
 pub use crate::auth::Secret;
+pub use crate::wire::startup::Replication;
 pub use cancel::cancel;
 pub use connect::{Backend, Detached, Reported, connect};
 pub use error::{ConnectError, ServerError, Stage};
@@ -35,4 +36,4 @@ pub use listen::Heard;
 pub use lookup::{Answer, Lookup, LookupError};
 pub use policy::{ChannelBinding, SslMode, TlsPolicy};
 pub use query::{QueryError, ResultSet, Row};
-pub use target::{Login, Replication, Target};
+pub use target::{Login, Target};

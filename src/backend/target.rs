@@ -4,6 +4,7 @@ use super::policy::{ChannelBinding, SslMode, TlsPolicy};
 use crate::auth::LoginSecret;
 use crate::net::{ClientTls, Roots, TlsError, Verification};
 use crate::topology::ServerId;
+use crate::wire::startup::Replication;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,16 +37,6 @@ pub struct Login {
     pub replication: Replication,
     /// Settings to start with: `application_name`, `client_encoding`, ...
     pub params: Vec<(String, String)>,
-}
-
-/// Whether a connection takes replication commands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Replication {
-    /// It doesn't.
-    #[default]
-    None,
-    /// `replication=database`: SQL and replication commands. Needs the right to replicate.
-    Database,
 }
 
 impl Target {

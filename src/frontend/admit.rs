@@ -8,6 +8,7 @@ use crate::frontend::prove;
 use crate::frontend::prove::OldHash;
 use crate::net;
 use crate::net::Peer;
+use crate::wire::startup::Replication;
 use std::sync::Arc;
 use tracing::debug;
 
@@ -16,6 +17,7 @@ use tracing::debug;
 pub(super) struct Wish<'a> {
     pub(super) user: &'a Arc<str>,
     pub(super) database: &'a str,
+    pub(super) replication: Replication,
 }
 
 /// Finds out whether a client is who it says, as the operator chose. Not cancel-safe: dropped, the
@@ -53,15 +55,27 @@ fn find<'r>(visitor: &mut Visitor, rules: &'r Rules, wish: Wish<'_>) -> Result<&
         }
         Peer::Unknown => return Err(Failure::Left),
     };
-    let visit = Visit { from, user: wish.user, wants: Wants::Database(wish.database) };
+    // A connection to a database is one, whatever else it takes.
+    let wants = match wish.replication {
+        Replication::Physical => Wants::Replication,
+        Replication::None | Replication::Database => Wants::Database(wish.database),
+    };
+    let visit = Visit { from, user: wish.user, wants };
     let described = || {
         let encryption = if is_tls { "SSL encryption" } else { "no encryption" };
         let host = match visitor.peer {
             Peer::Ip(address) => format!("host \"{}\"", address.ip().to_canonical()),
             Peer::Unix | Peer::Unknown => "host \"[local]\"".to_owned(),
         };
-        let Wish { user, database } = wish;
-        format!("{host}, user \"{user}\", database \"{database}\", {encryption}")
+        let Wish { user, database, replication } = wish;
+        match replication {
+            Replication::Physical => {
+                format!("replication connection from {host}, user \"{user}\", {encryption}")
+            }
+            Replication::None | Replication::Database => {
+                format!("{host}, user \"{user}\", database \"{database}\", {encryption}")
+            }
+        }
     };
     match rules.find(visit, net::is_ours) {
         None => Err(refused(Refusal::NoRule { visit: described() })),

@@ -6,13 +6,16 @@ use crate::frontend::greet::greet;
 use crate::frontend::login;
 use crate::frontend::login::Entered;
 use crate::frontend::obtain::is_final;
+use crate::frontend::replicate::replicate;
 use crate::frontend::report::No;
 use crate::frontend::serve::serve;
 use crate::metrics::Admission;
 use crate::net::{Detached, Stream};
 use crate::pool::CheckoutError;
 use crate::wire::message;
+use crate::wire::startup::Replication;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::AsyncWriteExt;
 
@@ -34,7 +37,15 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached) {
     }
     let gate = shard.shared.gate.load_full();
     match login::enter(stream, &gate).await {
-        Entered::Session(login) => session(shard, login).await,
+        Entered::Session(login) => match login.replication {
+            Replication::None => session(shard, login).await,
+            Replication::Physical | Replication::Database => {
+                let metrics = Arc::clone(&shard.shared.metrics);
+                let counts_as = |no: Option<&No>| no.map_or(Admission::Accepted, counts_as);
+                let entered = |no: Option<&No>| metrics.clients.admit(counts_as(no));
+                Box::pin(replicate(shard, login, random, entered)).await;
+            }
+        },
         Entered::Cancel(key, stream) => {
             shard.shared.metrics.clients.admit(Admission::Cancel);
             shard.shared.cancels.cancel(key.pid, &key.key).await;
@@ -77,6 +88,7 @@ fn counts_as(no: &No) -> Admission {
         | No::Cancelled
         | No::TooMuchHeld
         | No::OutOfStep
+        | No::Replaced
         | No::ShuttingDown => Admission::Unavailable,
     }
 }

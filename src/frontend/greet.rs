@@ -128,7 +128,7 @@ pub(super) async fn greet(
 }
 
 /// Counts a client that has come.
-fn arrive(shard: &Shard) -> Presence {
+pub(super) fn arrive(shard: &Shard) -> Presence {
     let metrics = &shard.shared.metrics;
     metrics.clients.arrive(metrics.statements.holder(StatementSide::Client))
 }
@@ -242,7 +242,7 @@ async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<s
 }
 
 /// What wakes the task that this runs in.
-async fn own_waker() -> Waker {
+pub(super) async fn own_waker() -> Waker {
     poll_fn(|context| Poll::Ready(context.waker().clone())).await
 }
 

@@ -207,6 +207,12 @@ pub(super) fn hear_first(session: &mut Session, name: &str, value: &str) -> Resu
     hear(session, &Wish { name: name.into(), value: Some(value.into()), scope: Scope::Session })
 }
 
+/// These wishes with what a startup message's options say.
+pub(super) fn with_option(wishes: Wishes, name: &str, value: &str) -> Result<Wishes, No> {
+    let wish = Wish { name: name.into(), value: Some(value.into()), scope: Scope::Session };
+    with(wishes, wishes, &wish)
+}
+
 /// Heeds what these statements wish for. A wrong one is refused, and none of them counts.
 fn hear_all(
     client: &mut Client,

@@ -24,7 +24,9 @@ use crate::wire::message::{
     AuthRequest, ErrorReport, Malformed, TooLong, write_auth_request, write_error,
 };
 use crate::wire::startup;
-use crate::wire::startup::{CancelKey, FirstPacket, Minor, Negotiation, Startup, StartupError};
+use crate::wire::startup::{
+    CancelKey, FirstPacket, Minor, Negotiation, Replication, Startup, StartupError,
+};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +98,8 @@ pub struct LoggedIn {
     pub database: Arc<str>,
     /// The other parameters of its startup message, in the order in which they apply.
     pub settings: Vec<(String, String)>,
+    /// Whether it wants to send replication commands.
+    pub replication: Replication,
     /// Which protocol it speaks.
     pub minor: Minor,
     /// The proof that it is `user`.
@@ -173,7 +177,7 @@ async fn visit(visitor: &mut Visitor, gate: &Gate) -> Result<Entered, Failure> {
 }
 
 async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<Entered, Failure> {
-    let Startup { user, database, settings, minor, negotiation } = startup;
+    let Startup { user, database, settings, replication, minor, negotiation } = startup;
     let user: Arc<str> = user.into();
     let mut out = Vec::new();
     match negotiation {
@@ -184,14 +188,22 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
     }
     visitor.check_tls(gate)?;
     send(visitor.stream()?, &out).await?;
-    let wish = Wish { user: &user, database: &database };
+    let wish = Wish { user: &user, database: &database, replication };
     let authenticated = authenticate(visitor, gate, wish).await?;
     out.clear();
     write_auth_request(&mut out, &AuthRequest::Ok)?;
     send(visitor.stream()?, &out).await?;
     let (stream, peer, database) = (visitor.take()?, visitor.peer, database.into());
-    let logged_in = LoggedIn { stream, peer, user, database, settings, minor, authenticated };
-    Ok(Entered::Session(logged_in))
+    Ok(Entered::Session(LoggedIn {
+        stream,
+        peer,
+        user,
+        database,
+        settings,
+        replication,
+        minor,
+        authenticated,
+    }))
 }
 
 impl Visitor {

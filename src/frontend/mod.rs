@@ -38,6 +38,7 @@ mod probe;
 mod processes;
 mod prove;
 mod refuse;
+mod replicate;
 mod report;
 mod seat;
 mod serve;

@@ -56,6 +56,8 @@ pub enum No {
     Protocol(String),
     /// pgsteer is shutting down.
     ShuttingDown,
+    /// The primary to which a replication connection led was replaced.
+    Replaced,
     /// As much memory is taken by statements that wait as may be.
     TooMuchHeld,
     /// As many clients are connected as may be.
@@ -118,6 +120,11 @@ impl No {
                 "terminating connection: pgsteer is shutting down",
             )
             .with_hint("Connect again."),
+            Self::Replaced => ErrorReport::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating replication connection: the primary was replaced",
+            )
+            .with_hint("Connect again, and begin where you stopped."),
             Self::TooMuchHeld => too_much_held(),
             Self::TooManyClients(limit) => ErrorReport::fatal(
                 SqlState::TOO_MANY_CONNECTIONS,

@@ -202,6 +202,11 @@ impl Seat {
         self.place.cut.get()
     }
 
+    /// Whether pgsteer shuts down, so that who has nothing to do is to be sent away.
+    pub(super) fn is_closing(&self) -> bool {
+        self.seats.house.get() == House::Closing
+    }
+
     /// Waits for `future`, unless pgsteer shuts down and the session has no work. As cancel-safe
     /// as the future is.
     ///
@@ -215,9 +220,7 @@ impl Seat {
         let mut future = pin!(future);
         poll_fn(|context| match future.as_mut().poll(context) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending if work == Work::None && self.seats.house.get() == House::Closing => {
-                Poll::Ready(Err(SentAway))
-            }
+            Poll::Pending if work == Work::None && self.is_closing() => Poll::Ready(Err(SentAway)),
             Poll::Pending => Poll::Pending,
         })
         .await

@@ -153,6 +153,11 @@ impl Conn {
         self.backend.stream.is_quiet()
     }
 
+    /// Closes it; its slot is left.
+    pub fn into_slot(self: Box<Self>) -> Slot {
+        self.slot
+    }
+
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
     pub fn detach(self: Box<Self>) -> Result<Moved, Slot> {
         let Self { backend, carried, held, running, rested_at, drawn, holder, slot, .. } = *self;
@@ -166,6 +171,11 @@ impl Conn {
 }
 
 impl Moved {
+    /// Closes it; its slot is left.
+    pub fn into_slot(self) -> Slot {
+        self.slot
+    }
+
     /// Puts it on this shard's runtime; only its slot is left if that fails, or if its server has
     /// closed it. A shard that is busy may not know that of a backend that it gives away.
     pub fn attach(self) -> Result<Box<Conn>, Slot> {

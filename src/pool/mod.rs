@@ -8,11 +8,13 @@
 //!   opened, over all shards. When the limit is lowered, none is opened until enough were closed.
 //! - Those who wait are served in the order in which they came, and not for ever.
 
+mod alone;
 mod conn;
 mod policy;
 mod shard;
 mod shared;
 
+pub use alone::{Alone, Purpose};
 pub use conn::{Conn, Drawn, Moved, Running};
 pub use policy::{Mode, Policy, Reset};
 pub use shard::{Checkout, ShardPool, ShardPools};
@@ -157,8 +159,19 @@ impl Pools {
 
     /// Opens a backend: logs in as the user, with what is known to prove it.
     async fn open(&self, key: &PoolKey) -> Result<(Backend, Target), CheckoutError> {
+        self.open_for(key, Purpose::default()).await
+    }
+
+    /// The same for something else than a pool.
+    async fn open_for(
+        &self,
+        key: &PoolKey,
+        purpose: Purpose,
+    ) -> Result<(Backend, Target), CheckoutError> {
         let target = self.target(key.server).ok_or(CheckoutError::NoSuchServer)?;
         let login = Login::new(&key.user, &key.database, self.keyring.secret_for(&key.user));
+        let Purpose { replication, params } = purpose;
+        let login = Login { replication, params, ..login };
         let started = clock::now();
         let _opening = self.metrics.backends.opening(key.server);
         let connected = backend::connect(target, &login, self.connect_timeout).await;

@@ -34,8 +34,8 @@ pub struct ShardPools {
 #[derive(Debug)]
 pub struct ShardPool {
     shard: usize,
-    pools: Arc<Pools>,
-    shared: Arc<Shared>,
+    pub(super) pools: Arc<Pools>,
+    pub(super) shared: Arc<Shared>,
     #[expect(clippy::vec_box, reason = "each changes hands in its box")]
     idle: RefCell<Vec<Box<Conn>>>,
     /// Until when no new backend is tried where another server will do.
@@ -180,17 +180,7 @@ impl ShardPool {
         if let Some(slot) = slot {
             return self.open(slot).await;
         }
-        let started = clock::now();
-        let (grant, granted) = oneshot::channel();
-        self.shared.wait(Waiter { shard: self.shard, since: started, grant });
-        self.pools.call_for(&self.shared, self.shard);
-        let exhausted = || CheckoutError::Exhausted {
-            server: self.pools.name(self.shared.key.server),
-            limit: self.shared.limit(),
-            waited: clock::now().since(started),
-        };
-        let grant = tokio::time::timeout(patience, granted).await;
-        match grant.map_err(|_| exhausted())?.map_err(|_| exhausted())? {
+        match self.granted(patience).await? {
             Grant::Here(conn) => Ok(self.lend(conn)),
             Grant::Elsewhere(moved) => match moved.attach() {
                 Ok(conn) => Ok(self.lend(conn)),
@@ -198,6 +188,48 @@ impl ShardPool {
             },
             Grant::Slot(slot) => self.open(slot).await,
         }
+    }
+
+    /// The right to open a backend, in the place of one that rests if there are enough.
+    pub(super) async fn slot(&self, patience: Duration) -> Result<Slot, CheckoutError> {
+        if !self.shared.has_waiters() {
+            if let Some(slot) = self.shared.try_slot() {
+                return Ok(slot);
+            }
+            let idle = self.idle.borrow_mut().pop();
+            if let Some(conn) = idle {
+                self.pools.closed(self.server(), DisconnectReason::Idle);
+                return Ok(conn.into_slot());
+            }
+        }
+        Ok(match self.granted(patience).await? {
+            Grant::Here(conn) => {
+                self.pools.closed(self.server(), DisconnectReason::Idle);
+                conn.into_slot()
+            }
+            Grant::Elsewhere(moved) => {
+                self.pools.closed(self.server(), DisconnectReason::Idle);
+                moved.into_slot()
+            }
+            Grant::Slot(slot) => slot,
+        })
+    }
+
+    /// What comes free, in the order of those who wait for it.
+    async fn granted(&self, patience: Duration) -> Result<Grant, CheckoutError> {
+        let started = clock::now();
+        let (grant, granted) = oneshot::channel();
+        self.shared.wait(Waiter { shard: self.shard, since: started, grant });
+        // Those before it may have left, and what rests here was kept for them.
+        self.donate();
+        self.pools.call_for(&self.shared, self.shard);
+        let exhausted = || CheckoutError::Exhausted {
+            server: self.pools.name(self.shared.key.server),
+            limit: self.shared.limit(),
+            waited: clock::now().since(started),
+        };
+        let grant = tokio::time::timeout(patience, granted).await;
+        grant.map_err(|_| exhausted())?.map_err(|_| exhausted())
     }
 
     /// The server has refused this login just now.

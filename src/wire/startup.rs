@@ -63,10 +63,26 @@ pub struct Startup {
     pub database: String,
     /// Every other parameter in the order in which a server applies them, `options` taken apart.
     pub settings: Vec<(String, String)>,
+    /// Whether the connection takes replication commands.
+    pub replication: Replication,
     /// Which protocol is spoken.
     pub minor: Minor,
     /// What must be said about that before the login goes on.
     pub negotiation: Negotiation,
+}
+
+/// Whether a connection takes replication commands.
+///
+/// Source: PostgreSQL manual, 55.4 "Streaming Replication Protocol".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replication {
+    /// It doesn't.
+    #[default]
+    None,
+    /// `replication=true`: those, and no SQL.
+    Physical,
+    /// `replication=database`: both.
+    Database,
 }
 
 /// A minor version of protocol 3 that we speak.
@@ -114,9 +130,6 @@ pub enum StartupError {
         /// Which parameter.
         name: String,
     },
-    /// A replication connection.
-    #[error("replication connections are not supported")]
-    Replication,
     /// `replication` is neither `database` nor a Boolean.
     #[error("invalid value for parameter \"replication\": \"{value}\"")]
     ReplicationValue {
@@ -155,9 +168,6 @@ impl StartupError {
             ),
             Self::Encoding { .. } => report
                 .with_hint("Names of users and databases must be UTF-8 to pass through pgsteer."),
-            Self::Replication => {
-                report.with_hint("Connect to the server itself for streaming replication.")
-            }
             Self::Options { .. } => {
                 report.with_hint("Only -c name=value and --name=value can be used in options.")
             }
@@ -171,9 +181,7 @@ impl StartupError {
     const fn sqlstate(&self) -> SqlState {
         match self {
             Self::Length | Self::Layout => SqlState::PROTOCOL_VIOLATION,
-            Self::DirectTls | Self::Version { .. } | Self::Replication => {
-                SqlState::FEATURE_NOT_SUPPORTED
-            }
+            Self::DirectTls | Self::Version { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::NoUser => SqlState::INVALID_AUTHORIZATION,
             Self::Encoding { .. } | Self::ReplicationValue { .. } => {
                 SqlState::INVALID_PARAMETER_VALUE
@@ -255,6 +263,7 @@ fn startup(body: &[u8], minor: u16) -> Result<Startup, StartupError> {
     let mut from_options = Vec::new();
     let mut settings = Vec::new();
     let mut unknown_options = Vec::new();
+    let mut wanted = Replication::None;
     for (name, value) in pairs(body)? {
         let name = text(name, "name")?;
         if name == "application_name" {
@@ -267,7 +276,7 @@ fn startup(body: &[u8], minor: u16) -> Result<Startup, StartupError> {
             "user" => user = value,
             "database" => database = value,
             "options" => from_options = options(&value)?,
-            "replication" => no_replication(value)?,
+            "replication" => wanted = replication(value)?,
             _ if name.starts_with("_pq_.") => unknown_options.push(name),
             _ => settings.push((name, value)),
         }
@@ -285,7 +294,8 @@ fn startup(body: &[u8], minor: u16) -> Result<Startup, StartupError> {
     } else {
         Negotiation::Offer { unknown_options }
     };
-    Ok(Startup { user, database, settings: from_options, minor: spoken, negotiation })
+    let (settings, replication) = (from_options, wanted);
+    Ok(Startup { user, database, settings, replication, minor: spoken, negotiation })
 }
 
 /// A parameter's name and value.
@@ -323,10 +333,11 @@ fn truncated(mut name: String) -> String {
     name
 }
 
-fn no_replication(value: String) -> Result<(), StartupError> {
+fn replication(value: String) -> Result<Replication, StartupError> {
     match value.to_ascii_lowercase().as_str() {
-        "false" | "off" | "no" | "0" | "f" | "n" => Ok(()),
-        "true" | "on" | "yes" | "1" | "t" | "y" | "database" => Err(StartupError::Replication),
+        "false" | "off" | "no" | "0" | "f" | "n" => Ok(Replication::None),
+        "true" | "on" | "yes" | "1" | "t" | "y" => Ok(Replication::Physical),
+        "database" => Ok(Replication::Database),
         _ => Err(StartupError::ReplicationValue { value }),
     }
 }
@@ -437,13 +448,21 @@ mod tests {
     }
 
     #[test]
-    fn replication_is_refused_only_where_it_is_meant() {
-        for value in ["database", "true", "1", "on"] {
-            let refused = started(&[("user", "u"), ("replication", value)]);
-            assert_eq!(refused, Err(StartupError::Replication));
+    fn replication_is_a_boolean_or_a_databases() {
+        let cases = [
+            ("off", Some(Replication::None)),
+            ("0", Some(Replication::None)),
+            ("true", Some(Replication::Physical)),
+            ("ON", Some(Replication::Physical)),
+            ("1", Some(Replication::Physical)),
+            ("database", Some(Replication::Database)),
+            ("maybe", None),
+            ("", None),
+        ];
+        for (value, expected) in cases {
+            let startup = started(&[("user", "u"), ("replication", value)]);
+            assert_eq!(startup.map(|startup| startup.replication).ok(), expected, "{value}");
         }
-        assert!(started(&[("user", "u"), ("replication", "off")]).is_ok());
-        assert!(started(&[("user", "u"), ("replication", "maybe")]).is_err());
     }
 
     /// As PostgreSQL 18 does it.

@@ -8,6 +8,7 @@ mod confirmed;
 mod floors;
 mod held;
 mod reads;
+mod replication;
 mod rows;
 mod state;
 
