@@ -6,7 +6,7 @@ use pgsteer::auth::Method;
 use pgsteer::backend::{ConnectError, Login, LoginSecret, SslMode, Target, TlsPolicy, connect};
 use pgsteer::frontend::login::{Entered, Gate, enter};
 use pgsteer::metrics::Admission;
-use pgsteer::net::{Identity, Listener, ServerFiles, ServerTls};
+use pgsteer::net::{ClientTls, Identity, Listener, Roots, ServerFiles, ServerTls, Verification};
 use pgsteer::sandbox::Scratch;
 use pgsteer::topology::ServerId;
 use pgsteer::wire::message::{SSL_REQUEST, write_startup};
@@ -17,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -215,4 +216,44 @@ async fn a_handshake_where_there_is_no_tls_is_refused() {
     client.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3]).await.unwrap();
     let entered = enter(listener.accept().await.unwrap(), &gate(Method::Trust, "")).await;
     assert!(matches!(entered, Entered::Nobody(Admission::ProtocolError)), "{entered:?}");
+}
+
+/// A handshake that was asked for before a reload is brought to its end with the certificate of
+/// then, and a bound proof with it; the next one has the new certificate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_harms_no_handshake_in_flight() {
+    let scratch = Scratch::new().unwrap();
+    let dir = scratch.path();
+    certificates(dir);
+    let tls = tls(dir, "server");
+    let gate = Gate { tls: Some(Arc::clone(&tls)), ..gate(Method::Trust, "") };
+    let door = Door::open(gate, None);
+    let asks = async || {
+        let mut tcp = TcpStream::connect(("127.0.0.1", door.port)).await.unwrap();
+        tcp.write_all(&SSL_REQUEST).await.unwrap();
+        assert_eq!(tcp.read_u8().await.unwrap(), b'S');
+        tcp
+    };
+    let trusting = |root: &str| {
+        let roots = Roots::File(dir.join(root));
+        ClientTls::new(Verification::AuthorityAndName, &roots, None).unwrap()
+    };
+    let (old, new) = (trusting("ca.crt"), trusting("self.crt"));
+    let in_flight = [asks().await, asks().await];
+    // The yes is sent just before the handshake begins.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for end in ["crt", "key"] {
+        std::fs::copy(dir.join(format!("self.{end}")), dir.join(format!("server.{end}"))).unwrap();
+    }
+    tls.reload().unwrap();
+
+    for tcp in in_flight {
+        let mut client = old.connect("localhost", tcp).await.unwrap();
+        client.write_all(&startup("alice")).await.unwrap();
+        let mut answer = [0; 9];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"R\0\0\0\x08\0\0\0\0", "let in");
+    }
+    assert!(new.connect("localhost", asks().await).await.is_ok());
+    assert!(old.connect("localhost", asks().await).await.is_err());
 }
