@@ -25,6 +25,8 @@ pub struct Client {
     inbox: Vec<u8>,
     /// How much of the inbox was dealt with.
     taken: usize,
+    /// How much of what was not dealt with is known to be whole messages of an unfinished group.
+    pub framed: usize,
     out: Vec<u8>,
     /// How much of the output was written.
     written: usize,
@@ -70,6 +72,7 @@ impl Client {
             stream,
             inbox: Vec::new(),
             taken: 0,
+            framed: 0,
             out: Vec::new(),
             written: 0,
             held_back: HeldBack::No,
@@ -86,6 +89,7 @@ impl Client {
     /// So many bytes of the inbox were dealt with; those that have not arrived are passed over
     /// when they do.
     pub fn take(&mut self, bytes: usize) {
+        self.framed = 0;
         let here = bytes.min(self.inbox.len() - self.taken);
         self.taken += here;
         self.skip += bytes - here;

@@ -130,16 +130,19 @@ impl Serving {
         let facts = &self.client.shard.facts;
         let unnamed = self.session.unnamed.as_ref().map(|unnamed| &unnamed.facts);
         let mut mentioned = std::mem::take(&mut self.session.mentioned);
+        let mut framed = self.client.framed;
         let scanned = scan(
             self.client.inbox(),
             &mut Reader {
                 names: &self.session.names,
                 unnamed,
                 examine: &mut |sql| facts.borrow_mut().examine(sql, dialect),
+                framed: &mut framed,
                 mentioned: &mut mentioned,
             },
         );
         self.session.mentioned = mentioned;
+        self.client.framed = framed;
         Ok(match scanned? {
             Scan::Incomplete => {
                 if let Some(attached) = &mut self.attached {

@@ -97,6 +97,7 @@ impl Builder<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), FrameError> {
         let mut at = 0;
+        let runs = executes(group);
         let mut ends = Ends::AsItIs;
         while let Some(rest) = group.get(at..)
             && let Some(header) = frame::peek(rest)?
@@ -119,7 +120,7 @@ impl Builder<'_> {
                     out.extend_from_slice(message);
                 }
                 b'P' => {
-                    if message.len() == header.total && executes(group) {
+                    if message.len() == header.total && runs {
                         let mut cursor = Cursor::new(message);
                         cursor.text()?;
                         let facts = examine(cursor.text()?);

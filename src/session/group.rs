@@ -14,6 +14,7 @@ use crate::wire::frame;
 use crate::wire::frame::Cursor;
 use crate::wire::frame::FrameError;
 use crate::wire::frame::Header;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// How much of a group is buffered before it is cut, in bytes: enough for large batches of
@@ -119,6 +120,10 @@ pub struct Reader<'a> {
     pub unnamed: Option<&'a Arc<Facts>>,
     /// What a text is.
     pub examine: &'a mut dyn FnMut(&[u8]) -> Arc<Facts>,
+    /// How many bytes at the beginning are whole messages of a group whose end had not come when
+    /// it was looked at before: they are not walked through again for every packet that brings a
+    /// little more. 0 when the beginning is another.
+    pub framed: &'a mut usize,
     /// Takes the facts of every statement that the group mentions, in order; `None` is a
     /// statement that can't be known.
     pub mentioned: &'a mut Vec<Option<Arc<Facts>>>,
@@ -135,10 +140,8 @@ impl std::fmt::Debug for Reader<'_> {
 /// # Errors
 /// [`Violation`] if the bytes can't be a client's; the connection is to be closed.
 pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
-    let mut at = 0;
-    let mut executes = Executes::Nothing;
-    let mut parsed: Vec<(&[u8], Option<Arc<Facts>>)> = Vec::new();
     reader.mentioned.clear();
+    let mut at = std::mem::take(reader.framed);
     while let Some(rest) = inbox.get(at..)
         && let Some(header) = frame::peek(rest)?
     {
@@ -147,38 +150,16 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
             b'X' => return Ok(Scan::Terminate),
             b'd' | b'c' | b'f' if first => return leftover(header),
             b'Q' | b'F' if first => return Ok(query(rest, header, reader)),
-            b'Q' | b'F' | b'd' | b'c' | b'f' => {
-                return Ok(Scan::Group(Group { bytes: at, end: End::Flush, executes }));
-            }
+            b'Q' | b'F' | b'd' | b'c' | b'f' => return group(inbox, at, End::Flush, reader),
             b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {}
             tag => return Err(Violation::Unexpected { tag: char::from(tag) }),
         }
-        let Some(message) = rest.get(..header.total) else {
-            return oversized(rest, header, at, executes, reader);
-        };
-        match header.tag {
-            b'P' => {
-                let mut body = Cursor::new(message);
-                let name = body.text()?;
-                let facts = (reader.examine)(body.text()?);
-                parsed.push((name, Some(Arc::clone(&facts))));
-                reader.mentioned.push(Some(facts));
+        let length = length(rest, header)?;
+        if rest.len() < header.total {
+            if length == Length::Bounded || inbox.len() < GROUP_MAX {
+                break;
             }
-            b'B' => {
-                // A portal can't be moved, so it counts as begun.
-                executes = Executes::Something;
-                let mut body = Cursor::new(message);
-                body.text()?;
-                mention(body.text()?, &parsed, reader);
-            }
-            b'D' => {
-                let mut body = Cursor::new(message);
-                if body.byte()? == b'S' {
-                    mention(body.text()?, &parsed, reader);
-                }
-            }
-            b'E' => executes = Executes::Something,
-            _ => {}
+            return cut(inbox, at, header, reader);
         }
         at += header.total;
         let end = match header.tag {
@@ -187,9 +168,41 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
             _ if at >= GROUP_MAX => End::Cut { rest: 0, of: Cut::Batch },
             _ => continue,
         };
-        return Ok(Scan::Group(Group { bytes: at, end, executes }));
+        return group(inbox, at, end, reader);
     }
+    *reader.framed = at;
     Ok(Scan::Incomplete)
+}
+
+/// A group of the extended protocol: what its messages mention and do. They are looked into once,
+/// when the group is whole.
+fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Result<Scan, Violation> {
+    let mut executes = Executes::Nothing;
+    let mut parsed: HashSet<&[u8]> = HashSet::new();
+    let mut at = 0;
+    while at < bytes
+        && let Some(rest) = inbox.get(at..)
+        && let Some(header) = frame::peek(rest)?
+    {
+        at += header.total;
+        let mut body = Cursor::new(rest.get(..header.total).unwrap_or(rest));
+        match header.tag {
+            b'P' => {
+                parsed.insert(body.text()?);
+                reader.mentioned.push(Some((reader.examine)(body.text()?)));
+            }
+            b'B' => {
+                // A portal can't be moved, so it counts as begun.
+                executes = Executes::Something;
+                body.text()?;
+                mention(body.text()?, &parsed, reader);
+            }
+            b'D' if body.byte()? == b'S' => mention(body.text()?, &parsed, reader),
+            b'E' => executes = Executes::Something,
+            _ => {}
+        }
+    }
+    Ok(Scan::Group(Group { bytes, end, executes }))
 }
 
 /// A `Query` or a `FunctionCall`, which is a group by itself.
@@ -211,18 +224,21 @@ fn query(rest: &[u8], header: Header, reader: &mut Reader<'_>) -> Scan {
     Scan::Group(Group { bytes, end, executes: Executes::Something })
 }
 
-/// A message of the extended protocol that has not arrived whole. `Bind`, and `Parse` of the
-/// unnamed statement, are cut when they outgrow the buffer; the others have no business to.
-fn oversized(
-    rest: &[u8],
-    header: Header,
-    at: usize,
-    executes: Executes,
-    reader: &mut Reader<'_>,
-) -> Result<Scan, Violation> {
+/// Whether a message of the extended protocol may be longer than what is buffered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// `Bind`, and `Parse` of the unnamed statement: cut when they outgrow the buffer.
+    Any,
+    /// The others: kept until they are whole.
+    Bounded,
+}
+
+/// Refuses what is too long for its kind, whether it has arrived or not.
+fn length(rest: &[u8], header: Header) -> Result<Length, Violation> {
     let limit = match header.tag {
-        b'B' => usize::MAX,
-        b'P' if rest.get(frame::HEADER) == Some(&0) => usize::MAX,
+        b'B' => return Ok(Length::Any),
+        // Whether it has a name is not known before a byte of it has come.
+        b'P' if rest.get(frame::HEADER).is_none_or(|first| *first == 0) => return Ok(Length::Any),
         b'P' => NAMED_STATEMENT_MAX,
         _ => SHORT_MESSAGE_MAX,
     };
@@ -230,12 +246,33 @@ fn oversized(
         let tag = char::from(header.tag);
         return Err(Violation::TooLong { tag, bytes: header.total, limit });
     }
-    if limit != usize::MAX || at + rest.len() < GROUP_MAX {
-        return Ok(Scan::Incomplete);
+    Ok(Length::Bounded)
+}
+
+/// The buffer is full, and its last message, at `at`, has not arrived whole: it is cut, unless its
+/// names are still to come, which must be replaced. Then the cut is before it.
+fn cut(
+    inbox: &[u8],
+    at: usize,
+    header: Header,
+    reader: &mut Reader<'_>,
+) -> Result<Scan, Violation> {
+    let rest = inbox.get(at..).unwrap_or(&[]);
+    let mut names = Cursor::new(rest);
+    let has_names = names.text().is_ok() && (header.tag != b'B' || names.text().is_ok());
+    if !has_names {
+        if at == 0 {
+            return Err(FrameError::Truncated { tag: char::from(header.tag) }.into());
+        }
+        return group(inbox, at, End::Cut { rest: 0, of: Cut::Batch }, reader);
     }
-    reader.mentioned.push(None);
     let end = End::Cut { rest: header.total - rest.len(), of: Cut::Batch };
-    Ok(Scan::Group(Group { bytes: at + rest.len(), end, executes }))
+    let found = group(inbox, at, end, reader)?;
+    reader.mentioned.push(None);
+    Ok(match found {
+        Scan::Group(group) => Scan::Group(Group { bytes: inbox.len(), ..group }),
+        other @ (Scan::Incomplete | Scan::Leftover(_) | Scan::Terminate) => other,
+    })
 }
 
 /// Bytes that a client still sent for a COPY that had failed meanwhile.
@@ -249,13 +286,12 @@ fn leftover(header: Header) -> Result<Scan, Violation> {
 }
 
 /// Notes the facts of the statement with this name.
-fn mention(name: &[u8], parsed: &[(&[u8], Option<Arc<Facts>>)], reader: &mut Reader<'_>) {
-    let here = parsed.iter().rev().find(|(known, _)| *known == name);
-    let facts = match here {
+fn mention(name: &[u8], parsed: &HashSet<&[u8]>, reader: &mut Reader<'_>) {
+    let facts = match name {
         // Its `Parse` was counted already.
-        Some(_) => return,
-        None if name.is_empty() => reader.unnamed.map(Arc::clone),
-        None => reader.names.get(name).map(|prepared| Arc::clone(&prepared.facts)),
+        _ if parsed.contains(name) => return,
+        _ if name.is_empty() => reader.unnamed.map(Arc::clone),
+        _ => reader.names.get(name).map(|prepared| Arc::clone(&prepared.facts)),
     };
     reader.mentioned.push(facts);
 }

@@ -12,6 +12,7 @@ use crate::wire::frame;
 use crate::wire::frame::Cursor;
 use crate::wire::frame::FrameError;
 use crate::wire::message;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -228,16 +229,15 @@ impl fmt::Debug for Known<'_> {
     }
 }
 
-/// Statements or portals by their names, latest last.
-type ByName<'a> = Vec<(&'a [u8], Option<Arc<Facts>>)>;
+/// Statements or portals by their names.
+type ByName<'a> = HashMap<&'a [u8], Option<Arc<Facts>>>;
 
 /// Looks through a group of the extended protocol, whose messages were framed before.
 ///
 /// # Errors
 /// [`FrameError`] if a message is not what the scan took it for.
 pub fn survey(group: &[u8], known: &mut Known<'_>) -> Result<Survey, FrameError> {
-    let mut parsed: ByName<'_> = Vec::new();
-    let mut bound: ByName<'_> = Vec::new();
+    let (mut parsed, mut bound) = (ByName::new(), ByName::new());
     let mut executed = Vec::new();
     let (mut ours, mut others) = (0_u32, 0_u32);
     let mut rest = group;
@@ -251,7 +251,7 @@ pub fn survey(group: &[u8], known: &mut Known<'_>) -> Result<Survey, FrameError>
                 let facts = (known.examine)(body.text()?);
                 let taken = !name.is_empty() && known.names.get(name).is_some();
                 let facts = Some(facts).filter(|_| !taken && body.rest() == NO_TYPES);
-                parsed.push((name, facts.clone()));
+                parsed.insert(name, facts.clone());
                 facts
             }
             b'B' => {
@@ -259,7 +259,7 @@ pub fn survey(group: &[u8], known: &mut Known<'_>) -> Result<Survey, FrameError>
                 let facts = known.statement(body.text()?, &parsed);
                 let room = known.portals.0.len() + bound.len() < PORTALS_MAX;
                 let facts = facts.filter(|_| room && format_of(body.rest()).is_some());
-                bound.push((portal, facts.clone()));
+                bound.insert(portal, facts.clone());
                 facts
             }
             b'D' | b'C' if body.byte()? == b'S' => known.statement(body.text()?, &parsed),
@@ -286,16 +286,16 @@ pub fn survey(group: &[u8], known: &mut Known<'_>) -> Result<Survey, FrameError>
 
 impl Known<'_> {
     fn statement(&self, name: &[u8], parsed: &ByName<'_>) -> Option<Arc<Facts>> {
-        match parsed.iter().rev().find(|(known, _)| *known == name) {
-            Some((_, facts)) => facts.clone(),
+        match parsed.get(name) {
+            Some(facts) => facts.clone(),
             None if name.is_empty() => self.unnamed.cloned(),
             None => self.names.get(name).map(|prepared| Arc::clone(&prepared.facts)),
         }
     }
 
     fn portal(&self, name: &[u8], bound: &ByName<'_>) -> Option<Arc<Facts>> {
-        match bound.iter().rev().find(|(known, _)| *known == name) {
-            Some((_, facts)) => facts.clone(),
+        match bound.get(name) {
+            Some(facts) => facts.clone(),
             None => self.portals.get(name).map(|portal| Arc::clone(&portal.facts)),
         }
     }

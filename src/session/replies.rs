@@ -84,13 +84,88 @@ pub struct OutOfStep {
 /// The answers that one backend still owes.
 #[derive(Debug, Default)]
 pub struct Replies {
-    due: VecDeque<Expect>,
+    due: Due,
     /// The server skips messages until `Sync`, which was not sent yet.
     skipping: bool,
     /// `Sync`s that a server in copy-in mode may pass over without an answer.
     voided: u32,
     /// Whether all answers are accounted for.
     account: Account,
+}
+
+/// What is due, in order, and how much of it is of the kinds that are asked for with each message:
+/// a client may have a hundred thousand answers due.
+#[derive(Debug, Default)]
+struct Due {
+    queue: VecDeque<Expect>,
+    /// How many of them are [`Expect::Ready`].
+    readies: usize,
+    /// How many of them are [`Expect::KnownParse`].
+    known: usize,
+}
+
+impl Due {
+    fn push_back(&mut self, expect: Expect) {
+        self.count(&expect, usize::wrapping_add);
+        self.queue.push_back(expect);
+    }
+
+    fn push_front(&mut self, expect: Expect) {
+        self.count(&expect, usize::wrapping_add);
+        self.queue.push_front(expect);
+    }
+
+    fn pop_front(&mut self) -> Option<Expect> {
+        let expect = self.queue.pop_front()?;
+        self.count(&expect, usize::wrapping_sub);
+        Some(expect)
+    }
+
+    fn pop_back(&mut self) -> Option<Expect> {
+        let expect = self.queue.pop_back()?;
+        self.count(&expect, usize::wrapping_sub);
+        Some(expect)
+    }
+
+    /// Takes off what is due before the first `Z`, or everything.
+    fn up_to_ready(&mut self) -> Vec<Expect> {
+        let mut taken = Vec::new();
+        while !matches!(self.queue.front(), None | Some(Expect::Ready)) {
+            taken.extend(self.pop_front());
+        }
+        taken
+    }
+
+    /// Takes off every `Z` that is due; how many there were.
+    fn forget_ready(&mut self) -> usize {
+        let ends = |expect: &Expect| matches!(expect, Expect::Ready);
+        self.queue.retain(|expect| !ends(expect));
+        std::mem::take(&mut self.readies)
+    }
+
+    fn front(&self) -> Option<&Expect> {
+        self.queue.front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    fn count(&mut self, expect: &Expect, change: fn(usize, usize) -> usize) {
+        match expect {
+            Expect::Ready => self.readies = change(self.readies, 1),
+            Expect::KnownParse(_) => self.known = change(self.known, 1),
+            Expect::Parse(_)
+            | Expect::OwnParse(_)
+            | Expect::Own(..)
+            | Expect::Bind
+            | Expect::Describe
+            | Expect::Execute
+            | Expect::Close(_)
+            | Expect::OwnClose(_)
+            | Expect::OwnFailure => {}
+        }
+    }
 }
 
 /// Whether a server that seems to owe nothing may still send something.
@@ -128,8 +203,8 @@ impl Replies {
     }
 
     /// Whether a `Parse` is due that the server was not sent, as it holds the statement.
-    pub fn relies_on_held(&self) -> bool {
-        self.due.iter().any(|expect| matches!(expect, Expect::KnownParse(_)))
+    pub const fn relies_on_held(&self) -> bool {
+        self.due.known > 0
     }
 
     /// Whether the next answer is to a query of ours.
@@ -140,10 +215,8 @@ impl Replies {
     /// What the next `CommandComplete` means to whoever waits for it.
     pub fn success(&self) -> Success {
         match self.due.front() {
-            Some(Expect::Execute) => {
-                let ends = self.due.iter().any(|expect| matches!(expect, Expect::Ready));
-                if ends { Success::OfStep } else { Success::OfStepAlone }
-            }
+            Some(Expect::Execute) if self.due.readies > 0 => Success::OfStep,
+            Some(Expect::Execute) => Success::OfStepAlone,
             _ => Success::Whole,
         }
     }
@@ -239,10 +312,7 @@ impl Replies {
         if !matches!(self.due.front(), Some(Expect::Execute)) {
             return CopyIn::Simple;
         }
-        let before = self.due.len();
-        self.due.retain(|expect| !matches!(expect, Expect::Ready));
-        let voided = before - self.due.len();
-        self.voided = u32::try_from(voided).unwrap_or(u32::MAX);
+        self.voided = u32::try_from(self.due.forget_ready()).unwrap_or(u32::MAX);
         CopyIn::Extended
     }
 
@@ -281,15 +351,12 @@ impl Replies {
 
     /// An error: what is due up to the next `Sync` will never come.
     fn fail(&mut self, undo: &mut dyn FnMut(Undo)) {
-        let kept = self.due.iter().position(|expect| matches!(expect, Expect::Ready));
-        let skipped = kept.unwrap_or(self.due.len());
-        let tail = self.due.split_off(skipped);
-        while let Some(expect) = self.due.pop_back() {
-            undo_of(expect, undo);
-        }
-        self.due = tail;
-        if kept.is_none() && skipped > 0 {
+        let mut skipped = self.due.up_to_ready();
+        if self.due.is_empty() && !skipped.is_empty() {
             self.skipping = true;
+        }
+        while let Some(expect) = skipped.pop() {
+            undo_of(expect, undo);
         }
     }
 

@@ -11,6 +11,7 @@ mod admin;
 mod classify;
 mod cli;
 mod config;
+mod floods;
 mod session;
 mod simulation;
 mod store;

@@ -9,11 +9,11 @@ use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
 use std::sync::Arc;
 
-fn facts(sql: &[u8]) -> Arc<Facts> {
+pub(crate) fn facts(sql: &[u8]) -> Arc<Facts> {
     Arc::new(examine(sql, Dialect::default()))
 }
 
-fn parse(name: &str, sql: &str) -> Vec<u8> {
+pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
     let mut out = Vec::new();
     frame::write(&mut out, b'P', |out| {
         frame::write_text(out, name.as_bytes());
@@ -23,7 +23,7 @@ fn parse(name: &str, sql: &str) -> Vec<u8> {
     out
 }
 
-fn bind(portal: &str, name: &str) -> Vec<u8> {
+pub(crate) fn bind(portal: &str, name: &str) -> Vec<u8> {
     let mut out = Vec::new();
     frame::write(&mut out, b'B', |out| {
         frame::write_text(out, portal.as_bytes());
@@ -33,7 +33,7 @@ fn bind(portal: &str, name: &str) -> Vec<u8> {
     out
 }
 
-fn describe(name: &str) -> Vec<u8> {
+pub(crate) fn describe(name: &str) -> Vec<u8> {
     let mut out = Vec::new();
     frame::write(&mut out, b'D', |out| {
         out.push(b'S');
@@ -42,23 +42,23 @@ fn describe(name: &str) -> Vec<u8> {
     out
 }
 
-fn execute() -> Vec<u8> {
+pub(crate) fn execute() -> Vec<u8> {
     let mut out = Vec::new();
     frame::write(&mut out, b'E', |out| out.extend_from_slice(&[0, 0, 0, 0, 0]));
     out
 }
 
-fn query(sql: &str) -> Vec<u8> {
+pub(crate) fn query(sql: &str) -> Vec<u8> {
     let mut out = Vec::new();
     frame::write(&mut out, b'Q', |out| frame::write_text(out, sql.as_bytes()));
     out
 }
 
-fn sync() -> Vec<u8> {
+pub(crate) fn sync() -> Vec<u8> {
     frame::SYNC.to_vec()
 }
 
-fn message(tag: u8) -> Vec<u8> {
+pub(crate) fn message(tag: u8) -> Vec<u8> {
     let mut out = Vec::new();
     frame::write(&mut out, tag, |_| ());
     out
@@ -73,6 +73,7 @@ fn scanned(bytes: &[u8], names: &Names) -> (Result<Scan, pgsteer::session::Viola
             names,
             unnamed: None,
             examine: &mut |sql| facts(sql),
+            framed: &mut 0,
             mentioned: &mut mentioned,
         },
     );
@@ -196,15 +197,15 @@ fn a_query_that_outgrows_the_buffer_is_cut_and_a_named_parse_refused() {
 }
 
 /// What one backend and one client know.
-struct Desk {
-    names: Names,
+pub(crate) struct Desk {
+    pub(crate) names: Names,
     unnamed: Option<pgsteer::session::Unnamed>,
     there: UnnamedThere,
     held: Held,
     library: Library,
     /// `None`: not known.
     settings: Option<Settings>,
-    replies: Replies,
+    pub(crate) replies: Replies,
     strays: Vec<Box<[u8]>>,
     renamed: Vec<Renamed>,
 }
@@ -226,7 +227,7 @@ impl Default for Desk {
 }
 
 impl Desk {
-    fn build(&mut self, group: &[u8]) -> Vec<u8> {
+    pub(crate) fn build(&mut self, group: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut builder = Builder {
             names: &mut self.names,
