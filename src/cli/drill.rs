@@ -17,7 +17,8 @@ use crate::cli::order;
 use crate::cli::order::Order;
 use crate::cli::say;
 use crate::clock;
-use crate::config::{Config, Listen};
+use crate::config::{Config, ListenAt};
+use crate::route::RoleWish;
 use crate::topology::ServerId;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -196,13 +197,14 @@ fn report(acts: &[Act], globals: &Globals) -> Result<Exit, Exit> {
 
 /// Where the proxy of this configuration takes clients, and the user that it uses itself.
 fn door(config: &Config) -> Result<Door, String> {
-    let listen = config.listen.first().ok_or("the configuration has no listener")?;
-    let (host, port) = match listen {
-        Listen::Tcp(address) => {
+    let writes = config.listen.iter().find(|listen| listen.role != RoleWish::Standby);
+    let listen = writes.ok_or("the configuration has no listener that leads to the primary")?;
+    let (host, port) = match &listen.at {
+        ListenAt::Tcp(address) => {
             let reached = SocketAddr::new(ask::reachable(address.ip()), address.port());
             (reached.ip().to_string(), reached.port())
         }
-        Listen::Unix { directory, port } => (directory.display().to_string(), *port),
+        ListenAt::Unix { directory, port } => (directory.display().to_string(), *port),
     };
     // It is the way to ourselves: whoever is there has the token as well.
     let tls = TlsPolicy { mode: SslMode::Prefer, ..TlsPolicy::default() };

@@ -26,6 +26,7 @@ use crate::config::types::Config;
 use crate::config::types::ControlLogin;
 use crate::config::types::Limits;
 use crate::config::types::Listen;
+use crate::config::types::ListenAt;
 use crate::config::types::Observability;
 use crate::config::types::ServerConfig;
 use crate::control;
@@ -33,6 +34,7 @@ use crate::failover;
 use crate::pool;
 use crate::route;
 use crate::route::LagLimit;
+use crate::route::RoleWish;
 use crate::topology::MAX_SERVERS;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -107,20 +109,26 @@ impl Builder<'_> {
     }
 
     fn listen(&mut self, listeners: &Got<Listeners>) -> Vec<Listen> {
-        let tcp = listeners.value.0.iter().find_map(|listener| match &listener.at {
-            At::Tcp(address) => Some(address.port()),
-            At::Unix(_) => None,
-        });
+        let tcp = |role| {
+            let mut alike = listeners.value.0.iter().filter(|listener| listener.role == role);
+            alike.find_map(|listener| match &listener.at {
+                At::Tcp(address) => Some(address.port()),
+                At::Unix(_) => None,
+            })
+        };
         let mut seen = BTreeSet::new();
         let mut listen = Vec::new();
         for listener in &listeners.value.0 {
-            let one = match &listener.at {
-                At::Tcp(address) => Listen::Tcp(*address),
+            let role = listener.role;
+            let at = match &listener.at {
+                At::Tcp(address) => ListenAt::Tcp(*address),
                 At::Unix(directory) => {
-                    Listen::Unix { directory: directory.clone(), port: tcp.unwrap_or(CLIENT_PORT) }
+                    let port = tcp(role).or(tcp(RoleWish::Auto)).unwrap_or(CLIENT_PORT);
+                    ListenAt::Unix { directory: directory.clone(), port }
                 }
             };
-            if !seen.insert(one.to_string()) {
+            let one = Listen { at, role };
+            if !seen.insert(one.at.clone()) {
                 let message = format!("`{one}` is listed twice");
                 self.notes().error(&listener.place, message, "");
             }

@@ -31,6 +31,7 @@ use crate::control;
 use crate::failover;
 use crate::pool;
 use crate::route;
+use crate::route::RoleWish;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -81,15 +82,21 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 fn default_listeners() -> Listeners {
-    Listeners(vec![Listener { at: At::Tcp(loopback(CLIENT_PORT)), place: Place::Nowhere }])
+    Listeners(vec![Listener {
+        at: At::Tcp(loopback(CLIENT_PORT)),
+        role: RoleWish::Auto,
+        place: Place::Nowhere,
+    }])
 }
 
 keys! {
     /// Where clients connect: addresses, and directories of unix sockets.
     /// An address that is not loopback needs `auth.method = "scram-sha-256"`.
+    /// Sessions that come by one with `?role=standby` begin with `pgsteer.role = standby`, and are
+    /// told that they are on a standby (`in_hot_standby`).
     LISTEN: Listeners = "listen" {
         default: default_listeners(),
-        example: "[\"0.0.0.0:6432\", \"unix:/run/pgsteer\"]",
+        example: "[\"0.0.0.0:6432\", \"0.0.0.0:6433?role=standby\", \"unix:/run/pgsteer\"]",
         check: |all| if all.0.is_empty() { Err("must name an address") } else { Ok(()) },
         counts: OnRestart,
     }

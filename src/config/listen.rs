@@ -1,4 +1,5 @@
-//! Where we listen, as it is written: `ADDRESS[:PORT]` or `unix:/DIR`.
+//! Where we listen, as it is written: `ADDRESS[:PORT]` or `unix:/DIR`, and behind it perhaps
+//! `?role=standby`.
 
 use crate::config::node::Node;
 use crate::config::problem::Notes;
@@ -7,6 +8,7 @@ use crate::config::setting::Setting;
 use crate::config::setting::items;
 use crate::config::setting::quoted;
 use crate::config::setting::text;
+use crate::route::RoleWish;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ pub(super) const HTTP_PORT: u16 = 9632;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listener {
     pub(super) at: At,
+    pub(super) role: RoleWish,
     pub(super) place: Place,
 }
 
@@ -38,7 +41,8 @@ pub(super) struct Listeners(pub(super) Vec<Listener>);
 
 impl Setting for Listeners {
     fn form() -> String {
-        "list of \"ADDRESS[:PORT]\" or \"unix:/DIR\"".to_owned()
+        "list of \"ADDRESS[:PORT]\" or \"unix:/DIR\", each with \"?role=standby\" or without"
+            .to_owned()
     }
 
     fn read(node: &Node, notes: &mut Notes) -> Option<Self> {
@@ -49,29 +53,52 @@ impl Setting for Listeners {
     }
 
     fn write(&self) -> String {
-        let each = self.0.iter().map(|listener| match &listener.at {
-            At::Tcp(address) => quoted(&address.to_string()),
-            At::Unix(directory) => quoted(&format!("unix:{}", directory.display())),
+        let each = self.0.iter().map(|listener| {
+            let at = match &listener.at {
+                At::Tcp(address) => address.to_string(),
+                At::Unix(directory) => format!("unix:{}", directory.display()),
+            };
+            quoted(&format!("{at}{}", suffix(listener.role)))
         });
         format!("[{}]", each.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// What stands behind an address whose sessions wish for this.
+pub(super) const fn suffix(role: RoleWish) -> &'static str {
+    match role {
+        RoleWish::Auto => "",
+        RoleWish::Primary => "?role=primary",
+        RoleWish::Standby => "?role=standby",
     }
 }
 
 fn listener(node: &Node, notes: &mut Notes) -> Option<Listener> {
     let written = text(node, notes)?.trim();
     let place = node.place.clone();
+    let (written, role) = match written.split_once('?') {
+        None => (written, RoleWish::Auto),
+        Some((at, "role=auto")) => (at, RoleWish::Auto),
+        Some((at, "role=primary")) => (at, RoleWish::Primary),
+        Some((at, "role=standby")) => (at, RoleWish::Standby),
+        Some((_, asked)) => {
+            let message = format!("`{asked}` is nothing that a listener can be asked for");
+            notes.error(&place, message, "write ?role=standby, ?role=primary or nothing");
+            return None;
+        }
+    };
     let directory =
         written.strip_prefix("unix:").or_else(|| written.starts_with('/').then_some(written));
     if let Some(directory) = directory {
         if directory.starts_with('/') {
-            return Some(Listener { at: At::Unix(PathBuf::from(directory)), place });
+            return Some(Listener { at: At::Unix(PathBuf::from(directory)), role, place });
         }
         let message = format!("`{written}` is not an absolute directory");
         notes.error(&place, message, "write \"unix:/run/pgsteer\"");
         return None;
     }
     let address = socket_address(node, written, CLIENT_PORT, notes)?;
-    Some(Listener { at: At::Tcp(address), place })
+    Some(Listener { at: At::Tcp(address), role, place })
 }
 
 /// Reads `ADDRESS[:PORT]`.

@@ -4,10 +4,12 @@ use crate::auth;
 use crate::backend::Secret;
 use crate::backend::TlsPolicy;
 use crate::config::changes::Shown;
+use crate::config::listen::suffix;
 use crate::control;
 use crate::failover;
 use crate::pool;
 use crate::route;
+use crate::route::RoleWish;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -50,9 +52,18 @@ pub struct Config {
     pub sources: Vec<Shown>,
 }
 
-/// Where clients connect.
+/// Where clients connect, and what their sessions wish for unless they say otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
+pub struct Listen {
+    /// Where.
+    pub at: ListenAt,
+    /// `pgsteer.role` of its sessions.
+    pub role: RoleWish,
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenAt {
     /// A TCP address.
     Tcp(SocketAddr),
     /// A unix socket, `.s.PGSQL.PORT` in this directory, as libpq looks for it.
@@ -67,19 +78,20 @@ pub enum Listen {
 impl Listen {
     /// The socket's file; `None` for TCP.
     pub fn socket_path(&self) -> Option<PathBuf> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Unix { directory, port } => Some(directory.join(format!(".s.PGSQL.{port}"))),
+        match &self.at {
+            ListenAt::Tcp(_) => None,
+            ListenAt::Unix { directory, port } => Some(directory.join(format!(".s.PGSQL.{port}"))),
         }
     }
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(out),
-            Self::Unix { directory, .. } => write!(out, "unix:{}", directory.display()),
+        match &self.at {
+            ListenAt::Tcp(address) => address.fmt(out)?,
+            ListenAt::Unix { directory, .. } => write!(out, "unix:{}", directory.display())?,
         }
+        out.write_str(suffix(self.role))
     }
 }
 

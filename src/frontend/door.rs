@@ -12,6 +12,7 @@ use crate::frontend::serve::serve;
 use crate::metrics::Admission;
 use crate::net::{Detached, Stream};
 use crate::pool::CheckoutError;
+use crate::route::RoleWish;
 use crate::wire::message;
 use crate::wire::startup::Replication;
 use std::rc::Rc;
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::AsyncWriteExt;
 
-/// Lets one client in, serves it, and sees it out.
-pub async fn admit(shard: Rc<Shard>, arrival: Detached) {
+/// Lets one client in, serves it, and sees it out. Unless it says otherwise, it wishes for `role`.
+pub async fn admit(shard: Rc<Shard>, arrival: Detached, role: RoleWish) {
     let stream = match arrival.attach() {
         Ok(stream) => stream,
         Err(error) => {
@@ -38,12 +39,12 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached) {
     let gate = shard.shared.gate.load_full();
     match login::enter(stream, &gate).await {
         Entered::Session(login) => match login.replication {
-            Replication::None => session(shard, login).await,
+            Replication::None => session(shard, (login, role)).await,
             Replication::Physical | Replication::Database => {
                 let metrics = Arc::clone(&shard.shared.metrics);
                 let counts_as = |no: Option<&No>| no.map_or(Admission::Accepted, counts_as);
                 let entered = |no: Option<&No>| metrics.clients.admit(counts_as(no));
-                Box::pin(replicate(shard, login, random, entered)).await;
+                Box::pin(replicate(shard, (login, role), random, entered)).await;
             }
         },
         Entered::Cancel(key, stream) => {
@@ -56,7 +57,7 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached) {
     }
 }
 
-async fn session(shard: Rc<Shard>, login: login::LoggedIn) {
+async fn session(shard: Rc<Shard>, login: (login::LoggedIn, RoleWish)) {
     let mut serving = match greet(Rc::clone(&shard), login, random).await {
         Ok(serving) => serving,
         Err((mut client, no)) => {

@@ -25,6 +25,7 @@ use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
 use crate::session::{Floor, Names, OwnPortals, Settings, SharedSettings};
 use crate::sql::Effects;
+use crate::topology::Topology;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use std::collections::{BTreeMap, HashMap};
@@ -71,7 +72,7 @@ const GREETINGS_MAX: usize = 1024;
 /// What the client is to be told before it is closed.
 pub(super) async fn greet(
     shard: Rc<Shard>,
-    login: LoggedIn,
+    (login, role): (LoggedIn, RoleWish),
     mut random: impl FnMut() -> i32,
 ) -> Result<Serving, (Client, No)> {
     let LoggedIn { stream, user, database, settings, minor, .. } = login;
@@ -79,7 +80,7 @@ pub(super) async fn greet(
     let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
     let cancel = shard.shared.cancels.enter(None, keys, &mut random);
     let startup = Arc::new(Settings::from_startup(&settings));
-    let wishes = Wishes { role: RoleWish::Auto, consistency: shard.live().routing.consistency };
+    let wishes = Wishes { role, consistency: shard.live().routing.consistency };
     let mut session = Session {
         user,
         database,
@@ -139,7 +140,12 @@ impl Serving {
         let Self { client, session, attached, .. } = self;
         // A session that keeps its backend has lent it what it knows.
         let reported = attached.as_ref().map_or(&session.reported, |held| &held.exchange.reported);
-        for (name, value) in reported.visible() {
+        // Where there is no standby a client that has other hosts to try goes on to those.
+        let standby = match session.wishes.role {
+            RoleWish::Standby if has_standby(&client.shard.topology()) => "on",
+            RoleWish::Standby | RoleWish::Auto | RoleWish::Primary => "off",
+        };
+        for (name, value) in reported.visible(standby) {
             message::write_parameter_status(client.out(), name.as_bytes(), value.as_bytes());
         }
         message::write_key_data(client.out(), session.cancel.pid, &session.cancel.secret);
@@ -154,14 +160,17 @@ impl Serving {
     ) -> Result<(), No> {
         self.learn_parameters().await?;
         let shard = Rc::clone(&self.client.shard);
-        if shard.shared.pools.policy().mode != Mode::Session
-            || shard.topology().writable().is_none()
-        {
+        let on_standby = self.session.wishes.role == RoleWish::Standby;
+        let topology = shard.topology();
+        let is_there =
+            if on_standby { has_standby(&topology) } else { topology.writable().is_some() };
+        if shard.shared.pools.policy().mode != Mode::Session || !is_there {
             return Ok(());
         }
         // A session that keeps its backend is told that backend's own process, which is what
         // `pg_backend_pid()` and notifications will show it.
-        let plan = own_plan(Need::Primary(PrimaryReason::Mode));
+        let primary = Need::Primary(PrimaryReason::Mode);
+        let plan = own_plan(if on_standby { Need::Standby } else { primary });
         self.attach_to_learn(&plan).await?;
         if let Some(attached) = &mut self.attached {
             let running = Arc::clone(&attached.checkout.running);
@@ -239,6 +248,13 @@ async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<s
         }
     }
     Ok(base)
+}
+
+/// Whether any standby takes reads.
+fn has_standby(topology: &Topology) -> bool {
+    let mut standbys =
+        topology.servers.iter().filter(|server| topology.writable() != Some(server.id));
+    standbys.any(|server| server.reads.is_ok())
 }
 
 /// What wakes the task that this runs in.

@@ -40,9 +40,9 @@ pub enum Cause {
     Ours,
 }
 
-/// Not for clients: it changes with the server that answers, and a client that chose its server
-/// by it would choose wrong. Behind pgsteer a session can always write.
-const NOT_FOR_CLIENTS: [&str; 1] = ["in_hot_standby"];
+/// It changes with the server that answers, and a client that chose its host by it would choose
+/// wrong: it is told at its login what its session is for, and nothing later.
+const OF_SERVERS: &str = "in_hot_standby";
 
 impl Reported {
     /// What a login was told.
@@ -71,7 +71,7 @@ impl Reported {
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
             return Disposition::Forward;
         };
-        if NOT_FOR_CLIENTS.contains(&name) {
+        if name == OF_SERVERS {
             return Disposition::Swallow;
         }
         if cause == Cause::Ours && self.get(name) == Some(value) {
@@ -91,12 +91,13 @@ impl Reported {
         self.dialect = encoding.with_standard_conforming_strings(strings);
     }
 
-    /// Every parameter that a client is told at login.
-    pub fn visible(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Every parameter that a client is told at login; `standby` is what a session on a standby
+    /// is told by, if its servers tell that at all.
+    pub fn visible<'a>(&'a self, standby: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let as_before = |name: &str| self.changed.iter().all(|(changed, _)| **changed != *name);
         let base = self.base.iter().filter(move |(name, _)| as_before(name));
         base.chain(self.changed.iter().map(|(name, value)| (name, value)))
             .map(|(name, value)| (&**name, &**value))
-            .filter(|(name, _)| !NOT_FOR_CLIENTS.contains(name))
+            .map(move |(name, value)| (name, if name == OF_SERVERS { standby } else { value }))
     }
 }

@@ -1,6 +1,7 @@
 //! One acceptor for each address deals the clients out to the least loaded shard.
 
 use crate::net::{Detached, Listener};
+use crate::route::RoleWish;
 use crate::tasks;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,8 @@ struct Door {
 pub(super) struct Arrival {
     /// The socket.
     pub socket: Detached,
+    /// What its session wishes for.
+    pub role: RoleWish,
     /// Counts it at its shard.
     pub place: Place,
 }
@@ -49,11 +52,11 @@ impl Doors {
     }
 
     /// Through the door behind which the fewest are.
-    fn deal(&self, socket: Detached) {
+    fn deal(&self, socket: Detached, role: RoleWish) {
         let least = self.0.iter().min_by_key(|door| door.inside.load(Ordering::Relaxed));
         if let Some(door) = least {
             door.inside.fetch_add(1, Ordering::Relaxed);
-            let arrival = Arrival { socket, place: Place(Arc::clone(&door.inside)) };
+            let arrival = Arrival { socket, role, place: Place(Arc::clone(&door.inside)) };
             if door.arrivals.try_send(arrival).is_err() {
                 warn!("a shard has no room for another connection; it was closed");
             }
@@ -62,7 +65,7 @@ impl Doors {
 }
 
 /// Accepts until `stop` is set.
-pub(super) fn start(listener: Listener, doors: Doors, stop: CancellationToken) {
+pub(super) fn start((listener, role): (Listener, RoleWish), doors: Doors, stop: CancellationToken) {
     tasks::spawn("accept", async move {
         loop {
             let accepted = tokio::select! {
@@ -70,7 +73,7 @@ pub(super) fn start(listener: Listener, doors: Doors, stop: CancellationToken) {
                 () = stop.cancelled() => return,
             };
             match accepted.map(crate::net::Stream::detach) {
-                Ok(Ok(arrival)) => doors.deal(arrival),
+                Ok(Ok(arrival)) => doors.deal(arrival, role),
                 Ok(Err(_)) => warn!("an accepted socket could not be handed to its shard"),
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");

@@ -6,7 +6,7 @@ use crate::backend;
 use crate::backend::{Login, LoginSecret, Lookup, Target};
 use crate::board::Board;
 use crate::clock;
-use crate::config::{ClientTlsMode, Config, Limits, Listen, ServerConfig};
+use crate::config::{ClientTlsMode, Config, Limits, ListenAt, ServerConfig};
 use crate::control;
 use crate::control::{Bell, Control, ControlConfig, Links, LiveControl, WatchedServer};
 use crate::frontend;
@@ -22,6 +22,7 @@ use crate::proxy::explain::explainer;
 use crate::proxy::shard;
 use crate::proxy::shard::Inlets;
 use crate::proxy::state::State;
+use crate::route::RoleWish;
 use crate::session::Library;
 use crate::sql::FunctionLists;
 use crate::store::Store;
@@ -113,7 +114,7 @@ impl Parts {
             None => None,
         };
         let listeners = listen(config)?;
-        let addresses = listeners.iter().map(|(address, _)| address.clone()).collect();
+        let addresses = listeners.iter().map(|(address, ..)| address.clone()).collect();
         let links = links(config)?;
         let shared = Arc::new(shared(config, &links)?);
         show_pools(&shared);
@@ -128,8 +129,8 @@ impl Parts {
         let operators = Operators { steward: control.steward(), token: state.token };
         let http =
             http.map(|http| start_http(http, (&shared, &health), (&shown, operators), &serving));
-        for (_, listener) in listeners {
-            accept::start(listener, doors.clone(), accepting.clone());
+        for (_, listener, role) in listeners {
+            accept::start((listener, role), doors.clone(), accepting.clone());
         }
         health.listening();
         Ok(Self { shared, control, health, shards, addresses, http, shown, accepting, serving })
@@ -202,21 +203,21 @@ impl Parts {
     }
 }
 
-fn listen(config: &Config) -> Result<Vec<(String, Listener)>, StartError> {
+fn listen(config: &Config) -> Result<Vec<(String, Listener, RoleWish)>, StartError> {
     let mut listeners = Vec::new();
     for listen in &config.listen {
-        let listener = match listen {
-            Listen::Tcp(address) => Listener::tcp(*address)?,
-            Listen::Unix { directory, port } => Listener::unix(directory, *port, SOCKET_MODE)?,
+        let listener = match &listen.at {
+            ListenAt::Tcp(address) => Listener::tcp(*address)?,
+            ListenAt::Unix { directory, port } => Listener::unix(directory, *port, SOCKET_MODE)?,
         };
-        let address = match (listener.local_addr(), listen) {
+        let address = match (listener.local_addr(), &listen.at) {
             (Some(address), _) => address.to_string(),
-            (None, Listen::Tcp(address)) => address.to_string(),
-            (None, Listen::Unix { directory, port }) => {
+            (None, ListenAt::Tcp(address)) => address.to_string(),
+            (None, ListenAt::Unix { directory, port }) => {
                 format!("{}/.s.PGSQL.{port}", directory.display())
             }
         };
-        listeners.push((address, listener));
+        listeners.push((address, listener, listen.role));
     }
     Ok(listeners)
 }

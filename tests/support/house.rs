@@ -70,6 +70,12 @@ impl Blueprint {
         self
     }
 
+    /// One more address where the proxy listens: `127.0.0.1:7000?role=standby`.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.flags.extend(["--listen".to_owned(), address.to_owned()]);
+        self
+    }
+
     /// A proxy to which no server is silent for too long, for tests of something else: on a
     /// crowded machine one may well be for longer than the second or two that it has by default,
     /// and then its reads go elsewhere.

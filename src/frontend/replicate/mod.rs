@@ -48,7 +48,7 @@ const WORD_MAX: Duration = Duration::from_secs(5);
 /// Serves such a client to its end. `entered` is told whether it got a backend, or why not.
 pub(super) async fn replicate(
     shard: Rc<Shard>,
-    login: LoggedIn,
+    (login, role): (LoggedIn, RoleWish),
     random: impl FnMut() -> i32,
     entered: impl Fn(Option<&No>),
 ) {
@@ -56,7 +56,8 @@ pub(super) async fn replicate(
     let mut presence = arrive(&shard);
     let seat = shard.seats.sit(own_waker().await);
     presence.turn(ClientState::Waiting);
-    let wanted = wanted(settings, shard.live().routing.consistency);
+    let first = Wishes { role, consistency: shard.live().routing.consistency };
+    let wanted = wanted(settings, first);
     let opened = match wanted {
         Ok((role, params)) => {
             let purpose = Purpose { replication, params };
@@ -97,9 +98,9 @@ pub(super) async fn replicate(
 /// What the client asks of pgsteer, and what of its server.
 fn wanted(
     settings: Vec<(String, String)>,
-    consistency: Consistency,
+    first: Wishes,
 ) -> Result<(RoleWish, Vec<(String, String)>), No> {
-    let mut wishes = Wishes { role: RoleWish::Auto, consistency };
+    let mut wishes = first;
     let mut params = Vec::new();
     for (name, value) in settings {
         match name.to_ascii_lowercase().strip_prefix("pgsteer.") {

@@ -2,4 +2,5 @@
 
 mod alike;
 mod calls;
+mod hosts;
 mod replication;

@@ -6,6 +6,7 @@ use pgsteer::backend::ChannelBinding;
 use pgsteer::backend::SslMode;
 use pgsteer::config::ClientTlsMode;
 use pgsteer::config::Config;
+use pgsteer::config::Listen;
 use pgsteer::config::Source;
 use pgsteer::failover;
 use pgsteer::failover::{Demotion, MaxLoss, Mode, Profile};
@@ -298,6 +299,31 @@ fn tls_needs_both_its_files_and_both_readable() {
     assert_eq!(mode(&required), Some(ClientTlsMode::Require));
     assert_eq!(mode(&disabled), None);
     assert_eq!(mode(HOSTS), None);
+}
+
+/// Each of two sockets in one directory is numbered after the port that means the same.
+#[test]
+fn a_listener_may_give_its_sessions_a_role() {
+    let flags = [
+        ("--listen", "listen", "unix:/run/x"),
+        ("--listen", "listen", "[::1]:7000"),
+        ("--listen", "listen", "127.0.0.1:7001?role=standby"),
+        ("--listen", "listen", "unix:/run/x?role=standby"),
+        ("--listen", "listen", "127.0.0.1?role=primary"),
+    ];
+    let config = Said { file: HOSTS, flags: &flags, ..Said::default() }.config();
+    let shown: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let expected = [
+        "unix:/run/x",
+        "[::1]:7000",
+        "127.0.0.1:7001?role=standby",
+        "unix:/run/x?role=standby",
+        "127.0.0.1:6432?role=primary",
+    ];
+    assert_eq!(shown, expected);
+    let sockets: Vec<_> = config.listen.iter().filter_map(Listen::socket_path).collect();
+    let paths: Vec<_> = sockets.iter().map(|path| path.display().to_string()).collect();
+    assert_eq!(paths, ["/run/x/.s.PGSQL.7000", "/run/x/.s.PGSQL.7001"]);
 }
 
 #[test]

@@ -326,6 +326,12 @@ error: pgsteer.toml:1:24: `127.0.0.1:6432` is listed twice
  1 | listen = ["127.0.0.1", "127.0.0.1:6432"]
    |                        ^^^^^^^^^^^^^^^^
 "#
+    a_listener_of_a_role_that_is_none: file("listen = [\"127.0.0.1?role=replica\"]\n[servers]\nhosts = [\"db1\"]\n") => r#"
+error: pgsteer.toml:1:11: `role=replica` is nothing that a listener can be asked for
+ 1 | listen = ["127.0.0.1?role=replica"]
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^
+   = help: write ?role=standby, ?role=primary or nothing
+"#
     tls_without_a_certificate: line("tls", "mode = \"require\"") => r#"
 error: pgsteer.toml:4:8: TLS is required, but there is no certificate
  4 | mode = "require"

@@ -1,0 +1,128 @@
+//! `target_session_attrs` of libpq: a client that names several hosts finds the one it means.
+
+use crate::raw::Raw;
+use crate::support::{Blueprint, House, await_that};
+use pgsteer::sandbox::StatementLog;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+
+/// A set with a listener for everything and one that leads to standbys.
+struct Doors {
+    house: House,
+    standby: SocketAddr,
+}
+
+fn doors(mode: &str, standbys: usize) -> Doors {
+    // Free when it is asked for; the proxy takes it a moment later.
+    let standby = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(standbys).log(StatementLog::Off))
+        .unhurried()
+        .any_lag()
+        .set("pool.mode", mode)
+        .set("routing.hold_max", "1s")
+        .listen(&format!("{standby}?role=standby"))
+        .build();
+    Doors { house, standby }
+}
+
+/// What a session through the first host that fits says of where it is: the host's port, and
+/// whether what it reads from a table comes from a standby.
+fn finds(hosts: &[SocketAddr], attributes: &str) -> Result<(u16, String), String> {
+    let list =
+        |part: &dyn Fn(&SocketAddr) -> String| hosts.iter().map(part).collect::<Vec<_>>().join(",");
+    let info = format!(
+        "host={} port={} user=postgres dbname=postgres {attributes}",
+        list(&|host| host.ip().to_string()),
+        list(&|host| host.port().to_string()),
+    );
+    let mut psql = Command::new("psql");
+    psql.args(["-X", "-At", "-d", &info, "-c", "\\echo :PORT"]);
+    psql.args(["-c", "SELECT pg_is_in_recovery() FROM (TABLE pg_class LIMIT 1) AS read"]);
+    let output = psql.env_remove("PGOPTIONS").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if !output.status.success() {
+        return Err(text(&output.stderr));
+    }
+    let said = text(&output.stdout);
+    let (port, standby) = said.split_once('\n').unwrap();
+    Ok((port.parse().unwrap(), standby.to_owned()))
+}
+
+#[test]
+fn hosts_are_chosen_by_what_their_sessions_can_do() {
+    for mode in ["transaction", "session"] {
+        let Doors { house, standby } = doors(mode, 1);
+        house.cluster.await_replay().unwrap();
+        let any = house.proxy.address();
+        await_that("the standby takes reads", || finds(&[standby], "").is_ok());
+        let (both, turned) = ([any, standby], [standby, any]);
+        for (attributes, wanted) in [
+            ("read-write", any),
+            ("primary", any),
+            ("read-only", standby),
+            ("standby", standby),
+            ("prefer-standby", standby),
+        ] {
+            let attributes = format!("target_session_attrs={attributes}");
+            for hosts in [both, turned] {
+                let (port, on_standby) = finds(&hosts, &attributes).unwrap();
+                assert_eq!(port, wanted.port(), "{mode}: {attributes}, {hosts:?}");
+                if wanted == standby {
+                    assert_eq!(on_standby, "t", "{mode}: {attributes}");
+                }
+            }
+        }
+        // A wish in the options is as good as a listener's.
+        let asked = "target_session_attrs=standby options='-c pgsteer.role=standby'";
+        assert_eq!(finds(&[any], asked), Ok((any.port(), "t".to_owned())), "{mode}");
+        for (host, attributes) in [(any, "standby"), (standby, "read-write"), (any, "read-only")] {
+            let refused = finds(&[host], &format!("target_session_attrs={attributes}"));
+            assert!(refused.is_err(), "{mode}: {attributes}: {refused:?}");
+        }
+        let told = "target_session_attrs=read-write options='-c default_transaction_read_only=on'";
+        assert!(finds(&[any], told).is_err(), "{mode}: it would not be able to write");
+    }
+}
+
+/// Where there is no standby, its listener does not say that there is one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_standby_clients_go_on_to_the_next_host() {
+    for mode in ["transaction", "session"] {
+        let Doors { house, standby } = doors(mode, 0);
+        let any = house.proxy.address();
+        let there = Ok((any.port(), "f".to_owned()));
+        assert_eq!(finds(&[any, standby], "target_session_attrs=prefer-standby"), there, "{mode}");
+        for attributes in ["standby", "read-only"] {
+            let attributes = format!("target_session_attrs={attributes}");
+            assert!(finds(&[standby, any], &attributes).is_err(), "{mode}: {attributes}");
+        }
+        let login = [("user", "postgres"), ("database", "postgres")];
+        let mut raw = Raw::connect(standby, &login).await.unwrap();
+        assert_eq!(raw.params["in_hot_standby"], "off", "{mode}");
+        let refused = raw.query("TABLE pg_class").await;
+        assert_eq!(refused.code().as_deref(), Some("57P03"), "{mode}: {refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_gives_its_sessions_a_role_that_they_may_change() {
+    let Doors { house, standby } = doors("transaction", 1);
+    house.await_catalog();
+    let login = [("user", "postgres"), ("database", "postgres")];
+    let mut raw = Raw::connect(standby, &login).await.unwrap();
+    assert_eq!(raw.params["in_hot_standby"], "on");
+    assert_eq!(raw.value("SHOW pgsteer.role").await, "standby");
+    let refused = raw.query("CREATE TABLE t (i int)").await;
+    assert_eq!(refused.code().as_deref(), Some("25006"));
+    assert_eq!(raw.query("SET pgsteer.role = 'primary'").await.code(), None);
+    assert_eq!(raw.query("CREATE TABLE t (i int)").await.code(), None);
+    assert_eq!(raw.query("RESET pgsteer.role").await.code(), None);
+    assert_eq!(raw.value("SHOW pgsteer.role").await, "standby");
+    let asked = [login[0], login[1], ("options", "-c pgsteer.role=auto")];
+    let auto = Raw::connect(standby, &asked).await.unwrap();
+    assert_eq!(auto.params["in_hot_standby"], "off");
+    let replicates = [login[0], login[1], ("replication", "database")];
+    let replicates = Raw::connect(standby, &replicates).await.unwrap();
+    assert_eq!(replicates.params["in_hot_standby"], "on");
+}
