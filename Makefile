@@ -6,8 +6,10 @@ export PATH := $(HOME)/.cargo/bin:$(CURDIR)/target/tools:$(PATH)
 MAJORS ?= 13 14 16 17 18
 # How long `make soak` goes on, in minutes.
 MINUTES ?= 60
+# How long `make fuzz` goes on with each of its targets.
+SECONDS_EACH ?= 60
 
-.PHONY: help demo test test-all soak bench bench-failover lint docs clean
+.PHONY: help demo test test-all soak fuzz bench bench-failover lint docs clean
 
 help:
 	@echo "make demo       a throw-away primary, two standbys and pgsteer in front; ARGS=\"lag 30s\""
@@ -15,6 +17,7 @@ help:
 	@echo "make test-all   test, then on other PostgreSQL versions ($(MAJORS)), other drivers, and"
 	@echo "                PostgreSQL's own suites through pgsteer"
 	@echo "make soak       the tests on real servers, over and over with new seeds; MINUTES=60"
+	@echo "make fuzz       what the readers of strangers' bytes do with any; SECONDS_EACH=60, nightly Rust"
 	@echo "make bench      what a proxy costs: pgbench direct, through PgBouncer and through pgsteer"
 	@echo "make bench-failover  how long a failover takes, as a distribution"
 	@echo "make lint       format and lints only"
@@ -41,6 +44,10 @@ test-all: test
 soak:
 	@scripts/setup.sh test
 	@scripts/soak.sh $(MINUTES)
+
+fuzz:
+	@scripts/setup.sh build
+	@scripts/fuzz.sh $(SECONDS_EACH)
 
 bench:
 	@scripts/setup.sh bench

@@ -9,13 +9,14 @@ use pgsteer::wire::frame;
 use std::time::Duration;
 
 /// What this thread has worked so far: waiting for others does not count.
-fn worked() -> Duration {
+pub(crate) fn worked() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let seconds = u64::try_from(now.tv_sec).unwrap();
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap())
 }
 
-fn since(began: Duration) -> Duration {
+/// What it has worked since then.
+pub(crate) fn since(began: Duration) -> Duration {
     worked().saturating_sub(began)
 }
 

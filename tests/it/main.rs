@@ -12,6 +12,9 @@ mod classify;
 mod cli;
 mod config;
 mod floods;
+mod fuzzed;
+#[path = "../hostile/mod.rs"]
+mod hostile;
 mod session;
 mod simulation;
 mod store;

@@ -2,6 +2,7 @@
 
 use super::catalog;
 use super::facts;
+use crate::floods::{since, worked};
 use pgsteer::sql::Catalog;
 use pgsteer::sql::Class;
 use pgsteer::sql::Dialect;
@@ -79,6 +80,70 @@ fn deep_texts_do_not_overflow_a_stack() {
         }
         let deep = facts(&format!("SELECT 1{}", "+1".repeat(30_000)));
         assert_eq!(deep.class(), Class::Read, "deep, and read to the end");
+    });
+}
+
+/// What can be put behind itself, or into itself, without an end: beginning, again and again,
+/// middle, as often, end.
+const ENDLESS: [[&str; 5]; 34] = [
+    ["SELECT 1", "+1", "", "", ""],
+    ["SELECT 1", " OR 1", "", "", ""],
+    ["SELECT 1", " UNION SELECT 1", "", "", ""],
+    ["SELECT 1", " UNION ALL (SELECT 1", "", ")", ""],
+    ["SELECT a", "::int", "", "", ""],
+    ["SELECT a", "[1]", "", "", ""],
+    ["SELECT a", " COLLATE c", "", "", ""],
+    ["SELECT a", ".a", "", "", ""],
+    ["SELECT a", " IS NULL", "", "", ""],
+    ["SELECT * FROM a", " JOIN a ON true", "", "", ""],
+    ["SELECT * FROM ", "(a JOIN ", "a", " ON true)", ""],
+    ["SELECT * FROM a", ",a", "", "", ""],
+    ["SELECT * FROM ", "(SELECT * FROM ", "a", ") a", ""],
+    ["SELECT ", "1,", "1", "", ""],
+    ["SELECT a IN (", "1,", "1", "", ")"],
+    ["SELECT ", "1 IN (", "1", ")", ""],
+    ["", "SELECT 1;", "SELECT 1", "", ""],
+    ["", ";", "", "", ""],
+    ["SELECT ", "(", "1", ")", ""],
+    ["SELECT ", "(", "", "", ""],
+    ["SELECT ", "NOT ", "true", "", ""],
+    ["SELECT ", "- ", "1", "", ""],
+    ["SELECT ", "f(", "1", ")", ""],
+    ["SELECT ", "ARRAY[", "1", "]", ""],
+    ["SELECT ", "CASE WHEN true THEN ", "1", " END", ""],
+    ["SELECT ", "CAST(", "1", " AS int)", ""],
+    ["SELECT ", "json_object('a': ", "1", ")", ""],
+    ["", "WITH a AS (", "SELECT 1", ") SELECT 1", ""],
+    ["", "EXPLAIN ", "SELECT 1", "", ""],
+    ["INSERT INTO t VALUES ", "(1, 'x'),", "(1, 'x')", "", ""],
+    ["SELECT ", "'a' ", "", "", ""],
+    ["SELECT 'a'", "\n'a'", "", "", ""],
+    ["SELECT E'", "\\\\", "", "", "'"],
+    ["SELECT \"a", "\"\"", "", "", "\""],
+];
+
+/// The longest text that is parsed costs a shard little, whatever is in it, and what is longer
+/// hardly anything: a hundred thousand levels, and a megabyte.
+#[test]
+fn no_text_takes_long() {
+    on_a_small_stack(|| {
+        let catalog = catalog();
+        for [begin, open, middle, close, end] in ENDLESS {
+            let fixed = begin.len() + middle.len() + end.len();
+            let parsed = (64 * 1024 - fixed) / (open.len() + close.len());
+            for (depth, enough) in [(parsed, 2_000), (100_000, 200), (1_000_000, 200)] {
+                let (open, close) = (open.repeat(depth), close.repeat(depth));
+                let text = [begin, &open, middle, &close, end].concat();
+                let began = worked();
+                let facts = facts(&text);
+                facts.judge(Some(&catalog));
+                let took = since(began);
+                assert!(took.as_millis() < enough, "{took:?}: {depth} of {}", &text[..40]);
+                if text.len() > 64 * 1024 {
+                    assert_eq!(facts.fixed(), Some(NeedsPrimary::TooLong));
+                }
+            }
+        }
     });
 }
 

@@ -137,6 +137,22 @@ fn every_failure_has_its_guard() {
     assert_none(&found);
 }
 
+/// What is fuzzed is what is tested, and the other way round.
+#[test]
+fn every_target_can_be_fuzzed() {
+    let manifest = source::read("fuzz/Cargo.toml");
+    let script = source::read("scripts/fuzz.sh");
+    let listed = script.lines().find_map(|line| line.split_once("|| targets=("));
+    let listed = listed.map(|(_, names)| names.trim_end_matches(')').split_whitespace());
+    let names: Vec<_> = crate::hostile::TARGETS.iter().map(|target| target.name).collect();
+    assert_eq!(listed.into_iter().flatten().collect::<Vec<_>>(), names, "scripts/fuzz.sh");
+    for name in names {
+        let text = source::read(&format!("fuzz/fuzz_targets/{name}.rs"));
+        assert!(text.contains(&format!("pgsteer_fuzz::run(\"{name}\", data)")), "{name}");
+        assert!(manifest.contains(&format!("name = \"{name}\"\n")), "{name}: fuzz/Cargo.toml");
+    }
+}
+
 /// The commands of the blocks that show a shell: lines that begin with `pgsteer`, joined over `\`.
 fn commands(page: &str) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();

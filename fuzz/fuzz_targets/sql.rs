@@ -1,0 +1,4 @@
+//! The target `sql`: see `tests/hostile`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pgsteer_fuzz::run("sql", data));
