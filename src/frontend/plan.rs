@@ -131,6 +131,14 @@ pub fn plan(material: &Material<'_>) -> Plan {
         };
         plan.weigh(facts, material.catalog, &mut reads);
     }
+    if reads_change(material.mentioned) {
+        plan.unfit.get_or_insert(NeedsPrimary::Dialect);
+        plan.forbidden.get_or_insert(NeedsPrimary::Dialect);
+        plan.effects |= Effects::UNKNOWN;
+        plan.taint = Taint::Hidden;
+        plan.again = Again::MustNot;
+        plan.commits = MayCommit::Maybe;
+    }
     if may_go_on_behind_rollback(material) {
         plan.commits = MayCommit::Maybe;
     }
@@ -314,6 +322,20 @@ fn may_go_on_behind_rollback(material: &Material<'_>) -> bool {
     !alone && known.any(|facts| matches!(facts.transaction(), Transaction::Rollback(_)))
 }
 
+/// Whether a statement of the batch may change how the server reads those behind it: they were
+/// looked at as they read now, and what is a string by then may be a call.
+fn reads_change(mentioned: &[Option<Arc<Facts>>]) -> bool {
+    let Some((_, before)) = mentioned.split_last() else { return false };
+    before.iter().flatten().any(|facts| {
+        let all = Effects::RESET_ALL | Effects::DISCARD_ALL | Effects::SET_CONFIG_DYNAMIC;
+        facts.effects().any(all)
+            || facts.settings().iter().any(|setting| READING.contains(&&*setting.name))
+    })
+}
+
+/// The settings by which a server tells letters, and strings from what is around them.
+const READING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
+
 /// Whether the statement begins a transaction that a standby can run.
 fn begins_read_only(facts: &Facts) -> bool {
     matches!(
@@ -384,6 +406,32 @@ mod tests {
         ];
         for (texts, end, expected) in batches {
             assert_eq!(planned(texts, end).commits, expected, "{texts:?} {end:?}");
+        }
+    }
+
+    /// By the time a server reads what is behind it, a quote may be none.
+    #[test]
+    fn what_follows_a_change_of_how_it_is_read_is_unsure() {
+        let changes = [
+            "SET standard_conforming_strings = off",
+            "SET LOCAL standard_conforming_strings TO off",
+            "RESET standard_conforming_strings",
+            "SET client_encoding = 'SJIS'",
+            "SET NAMES 'SJIS'",
+            "RESET client_encoding",
+            "RESET ALL",
+            "DISCARD ALL",
+            "SELECT set_config('standard_conforming_strings', 'off', false)",
+            "SELECT set_config($1, $2, false)",
+        ];
+        for change in changes {
+            let plan = planned(&[change, "SELECT 1"], End::Sync);
+            assert_eq!(plan.need, Need::Primary(PrimaryReason::Statement), "{change}");
+            assert_eq!((plan.again, plan.taint), (Again::MustNot, Taint::Hidden), "{change}");
+        }
+        for harmless in ["SET work_mem = '1MB'", "SELECT 2"] {
+            let plan = planned(&[harmless, "SELECT 1"], End::Sync);
+            assert_eq!((plan.need, plan.taint == Taint::Hidden), (Need::Read, false), "{harmless}");
         }
     }
 

@@ -41,7 +41,7 @@ pub enum Pin {
     Prepared,
     /// It acts under another session user.
     SessionUser,
-    /// It set something that no probe shows.
+    /// It set something that no probe shows, or shows to us.
     Hidden,
     /// It may have left something, and nobody could ask any more.
     Unknown,
@@ -69,7 +69,7 @@ impl Pin {
             Self::Cursor => "cursors WITH HOLD",
             Self::Prepared => "statements of PREPARE",
             Self::SessionUser => "SET SESSION AUTHORIZATION",
-            Self::Hidden => "settings under a computed name",
+            Self::Hidden => "settings under a computed name, or in letters that are not UTF-8",
             Self::Unknown => "what the last statements may have set",
         }
     }
@@ -161,13 +161,40 @@ pub(super) fn sql(user: &str, custom: &BTreeSet<Box<str>>) -> String {
     sql
 }
 
-/// Reads the probe's answer.
-pub(super) fn read(rows: &[Vec<Option<String>>]) -> Found {
+/// In which letters a probe was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Letters {
+    /// UTF-8: what it says is what we read.
+    Utf8,
+    /// Those of another encoding, of which we know the ASCII ones.
+    Others,
+}
+
+impl Letters {
+    /// By the session's `client_encoding`.
+    pub(super) fn of(client_encoding: Option<&str>) -> Self {
+        match client_encoding {
+            None | Some("UTF8") => Self::Utf8,
+            Some(_) => Self::Others,
+        }
+    }
+
+    fn can_read(self, value: &str) -> bool {
+        self == Self::Utf8 && !value.contains(char::REPLACEMENT_CHARACTER) || value.is_ascii()
+    }
+}
+
+/// Reads the probe's answer. A setting in letters that we can't read can't be moved.
+pub(super) fn read(rows: &[Vec<Option<String>>], letters: Letters) -> Found {
     let mut found = Found::default();
     for row in rows {
         match row.as_slice() {
             [Some(kind), Some(name), Some(value)] if kind == "set" => {
-                found.settings.set(name, value);
+                if letters.can_read(value) {
+                    found.settings.set(name, value);
+                } else {
+                    found.pins.add(Pin::Hidden);
+                }
             }
             [Some(kind), Some(name), value] if kind == "pin" => {
                 if name == "listen" {

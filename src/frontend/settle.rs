@@ -13,7 +13,7 @@ use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Plan, Taint};
 use crate::frontend::probe;
-use crate::frontend::probe::Pin;
+use crate::frontend::probe::{Letters, Pin};
 use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session};
@@ -78,6 +78,7 @@ pub(super) async fn bring_settings(
         forget_draws(conn, &mut session.reported).await.map_err(|_| NotBrought::Broken)?;
     }
     let Some(sql) = session.settings.difference_from(&conn.carried) else { return Ok(obtained) };
+    let sql = if sql.is_ascii() { sql } else { in_utf8(conn, session).await? };
     let answer = own::run(conn, &sql, &mut session.reported).await;
     let answer = answer.map_err(|_| NotBrought::Broken)?;
     client.out().extend_from_slice(&answer.for_client);
@@ -102,6 +103,19 @@ async fn forget_draws(conn: &mut Conn, reported: &mut Reported) -> Result<(), ow
     }
     conn.drawn = Drawn::Nobody;
     Ok(())
+}
+
+/// What brings the session's settings to a backend, which is to read it as UTF-8 first: a server
+/// reads a text by the encoding of the moment.
+async fn in_utf8(conn: &mut Conn, session: &mut Session) -> Result<String, NotBrought> {
+    const UTF8: &str = "SELECT pg_catalog.set_config('client_encoding','UTF8',false)";
+    let told = own::run(conn, UTF8, &mut session.reported).await;
+    if told.map_err(|_| NotBrought::Broken)?.error.is_some() {
+        return Err(NotBrought::Broken);
+    }
+    let mut carried = Settings::clone(&conn.carried);
+    carried.set("client_encoding", "UTF8");
+    session.settings.difference_from(&carried).ok_or(NotBrought::Broken)
 }
 
 fn reset_of(client: &Client) -> Reset {
@@ -299,7 +313,7 @@ async fn probed(
     let answer = own::run(conn, sql, reported).await?;
     match answer.code {
         None => {
-            let found = probe::read(&answer.rows);
+            let found = probe::read(&answer.rows, letters(reported));
             return Ok((answer, found));
         }
         Some(SqlState::QUERY_CANCELED) => {}
@@ -311,12 +325,17 @@ async fn probed(
         let patient = format!("SET LOCAL statement_timeout = 0; {sql}");
         let answer = own::run(conn, &patient, reported).await?;
         if answer.error.is_none() {
-            let mut found = probe::read(&answer.rows);
+            let mut found = probe::read(&answer.rows, letters(reported));
             found.settings.set("statement_timeout", timeout);
             return Ok((answer, found));
         }
     }
     Err(own::Unanswered)
+}
+
+/// In which letters the session's backend answers.
+fn letters(reported: &Reported) -> Letters {
+    Letters::of(reported.get("client_encoding"))
 }
 
 /// How often a probe is tried that the session's `statement_timeout` ends: the two statements

@@ -2,5 +2,6 @@
 
 mod alike;
 mod calls;
+mod encodings;
 mod hosts;
 mod replication;
