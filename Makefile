@@ -39,6 +39,7 @@ test-all: test
 	@scripts/test-drivers.sh
 	@scripts/test-suites.sh
 	PGSTEER_TRIES=2000 cargo test --locked --test e2e -- auth::guessing::
+	HOSTILE=20000 cargo test --locked --test e2e -- bad_input::torture
 	PGSTEER_KILLS=10 PGSTEER_SWITCHOVERS=50 cargo test --locked --test e2e -- failover::
 
 soak:

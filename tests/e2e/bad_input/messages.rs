@@ -18,7 +18,7 @@ const GOOD: usize = 20;
 const RANDOM: u64 = 150;
 /// More memory than this, beyond what the proxy had, is a leak.
 const GROWTH_MAX: f64 = 64.0 * 1024.0 * 1024.0;
-const MEMORY: &str = "process_resident_memory_bytes";
+pub(super) const MEMORY: &str = "process_resident_memory_bytes";
 
 #[test]
 fn twenty_good_clients_feel_nothing_of_hostile_ones() {
@@ -67,7 +67,7 @@ fn behave(mut wire: Wire, who: usize, stop: &AtomicBool, done: &AtomicUsize) {
     }
 }
 
-fn files(house: &House) -> usize {
+pub(super) fn files(house: &House) -> usize {
     let pid = house.proxy.pid().unwrap();
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }

@@ -4,3 +4,4 @@ mod knocking;
 mod messages;
 mod servers;
 mod start;
+mod torture;

@@ -112,9 +112,9 @@ fn is_a_test(name: &str, read: impl Fn(&str) -> String) -> bool {
 }
 
 #[test]
-fn every_failure_and_every_invariant_names_a_test_that_exists() {
+fn every_failure_threat_and_invariant_names_a_test_that_exists() {
     let mut found = Vec::new();
-    for path in ["docs/known-failures.md", "ARCHITECTURE.md"] {
+    for path in ["docs/known-failures.md", "docs/security.md", "ARCHITECTURE.md"] {
         let page = source::read(path);
         let tests = guards(&page);
         assert!(tests.len() > 5, "{path} was not understood");
@@ -125,16 +125,34 @@ fn every_failure_and_every_invariant_names_a_test_that_exists() {
     assert_none(&found);
 }
 
+/// The rows of a page's tables, without their heads, that name no test.
+fn unguarded(page: &str) -> Vec<usize> {
+    let lines: Vec<_> = page.lines().collect();
+    let is_head = |at: usize| lines.get(at + 1).is_some_and(|next| next.starts_with("|--"));
+    let rows = (0..lines.len()).filter(|at| lines[*at].starts_with("| ") && !is_head(*at));
+    rows.filter(|at| guards(lines[*at]).is_empty()).map(|at| at + 1).collect()
+}
+
 #[test]
-fn every_failure_has_its_guard() {
-    let page = source::read("docs/known-failures.md");
-    let rows = page.lines().zip(1..).filter(|(line, _)| line.starts_with("| "));
-    let found: Vec<_> = rows
-        .skip(1)
-        .filter(|(line, _)| guards(line).is_empty())
-        .map(|(_, number)| format!("docs/known-failures.md:{number}: names no test"))
-        .collect();
+fn every_failure_and_every_threat_has_its_guard() {
+    let mut found = Vec::new();
+    for path in ["docs/known-failures.md", "docs/security.md"] {
+        let rows = unguarded(&source::read(path));
+        found.extend(rows.iter().map(|row| format!("{path}:{row}: names no test")));
+    }
     assert_none(&found);
+}
+
+/// A part that says only what is guarded against says half.
+#[test]
+fn each_part_about_security_says_what_is_not_guarded_against() {
+    let page = source::read("docs/security.md");
+    let parts: Vec<_> = page.split("\n## ").skip(1).collect();
+    let silent =
+        parts.iter().filter(|part| !part.replace('\n', " ").contains("Not guarded against:"));
+    let found: Vec<_> = silent.map(|part| part.lines().next().unwrap_or("").to_owned()).collect();
+    assert_none(&found);
+    assert!(parts.len() > 5, "docs/security.md was not understood");
 }
 
 /// What is fuzzed is what is tested, and the other way round.
@@ -297,6 +315,8 @@ fn the_rules_of_documents_bite() {
     let row = "| a | b `c.rs` | `tests/a.rs::one`, `tests/a.rs::two`, `Sync` |";
     let names: Vec<_> = guards(row).into_iter().map(|(_, name)| name).collect();
     assert_eq!(names, ["tests/a.rs::one", "tests/a.rs::two"]);
+    let tables = format!("| head |\n|---|\n{row}\n| a | b |\n\n| head |\n|---|\n| c | `d` |\n");
+    assert_eq!(unguarded(&tables), [4, 8]);
     let file = |_: &str| "fn one() {}\n    three: \"x\",\n".to_owned();
     assert!(is_a_test("tests/a.rs::one", file) && is_a_test("tests/a.rs::three", file));
     assert!(!is_a_test("tests/a.rs::two", file) && !is_a_test("one", file));
