@@ -4,6 +4,7 @@ use super::{Whim, message};
 use pgsteer::session::{End, Executes, GROUP_MAX, Names, Reader, Scan, Violation, scan, survey};
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
+use pgsteer::wire::watch::Watch;
 use std::sync::Arc;
 
 /// What finds the first group, as [`scan`] does.
@@ -12,6 +13,7 @@ pub(crate) type Groups<'g> = &'g dyn Fn(&[u8], &mut Reader<'_>) -> Result<Scan, 
 /// Anything.
 pub(crate) fn run(data: &[u8]) {
     headers_are_where_they_say(data);
+    a_stream_that_is_passed_on_is_followed(data);
     groups_as_they_arrive(data, &scan);
     groups_of_two_are_groups_of_each(data);
 }
@@ -38,6 +40,30 @@ fn headers_are_where_they_say(data: &[u8]) {
             (found, by_hand) => panic!("{found:?}, not {by_hand:?}"),
         }
     }
+}
+
+/// Who only watches the bytes pass in pieces tells the messages that who has them all finds.
+fn a_stream_that_is_passed_on_is_followed(data: &[u8]) {
+    let (mut at, mut tags, mut end) = (0, Vec::new(), Ok(()));
+    while let Some(rest) = data.get(at..).filter(|_| end.is_ok()) {
+        match frame::peek(rest) {
+            Ok(Some(header)) => {
+                tags.push(header.tag);
+                at += header.total;
+            }
+            Ok(None) => break,
+            Err(error) => end = Err(error),
+        }
+    }
+    let (mut watch, mut told, mut passed) = (Watch::default(), Vec::new(), Ok(()));
+    let (mut whim, mut rest) = (Whim::of(data), data);
+    while !rest.is_empty() && passed.is_ok() {
+        let (piece, behind) = rest.split_at(1 + whim.below(rest.len().min(20)));
+        passed = watch.pass(piece, &mut |tag| told.push(tag));
+        rest = behind;
+    }
+    assert_eq!((told, &passed), (tags, &end));
+    assert!(end.is_err() || watch.is_between() == (at == data.len()));
 }
 
 /// What was found, in order.
