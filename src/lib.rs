@@ -12,6 +12,7 @@ pub mod sql;
 pub mod topology;
 pub mod session;
 pub mod route;
+pub mod limits;
 pub mod failover;
 
 pub mod board;

@@ -371,6 +371,7 @@ impl Builder<'_> {
         Limits {
             login_timeout: self.value(&keys::LOGIN_TIMEOUT),
             login_failure_delay: self.value(&keys::LOGIN_FAILURE_DELAY),
+            rules: Arc::new(self.value(&keys::LIMIT_RULES)),
             shards: usize::try_from(self.value(&keys::SHARDS)).ok().and_then(NonZeroUsize::new),
             drain_delay: self.value(&keys::DRAIN_DELAY),
             drain_timeout: self.value(&keys::DRAIN_TIMEOUT),

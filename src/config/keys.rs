@@ -29,6 +29,7 @@ use crate::config::types::LogLevel;
 use crate::config::types::Observability;
 use crate::control;
 use crate::failover;
+use crate::limits::Rules;
 use crate::pool;
 use crate::route;
 use crate::route::RoleWish;
@@ -426,6 +427,16 @@ keys! {
         check: |delay| {
             if *delay <= Duration::from_secs(30) { Ok(()) } else { Err("must be at most \"30s\"") }
         },
+        counts: OnReload,
+    }
+    /// How much single clients may take, by user, database and address. Every rule counts that
+    /// fits; of times and sizes the smallest. `each` counts connections apart for each `user`,
+    /// `database` or `address`. Limits: `connections`; `login_timeout`, `idle_timeout`,
+    /// `idle_in_transaction_timeout`, `transaction_timeout`, `query_timeout` (looked at once a
+    /// second); `max_message` and `max_statement`. Counts for sessions that log in afterwards.
+    LIMIT_RULES: Rules = "limits.rules" {
+        default: Rules::default(),
+        example: "[{ each = \"address\", connections = 99 }, { user = \"bi\", query_timeout = \"5m\" }]",
         counts: OnReload,
     }
     /// Threads that serve clients; 0: by the number of cores.

@@ -22,6 +22,7 @@ mod hosts;
 mod key;
 mod keys;
 mod layers;
+mod limit_rules;
 mod listen;
 mod load;
 mod login;

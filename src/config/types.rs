@@ -7,6 +7,7 @@ use crate::config::changes::Shown;
 use crate::config::listen::suffix;
 use crate::control;
 use crate::failover;
+use crate::limits::Rules;
 use crate::pool;
 use crate::route;
 use crate::route::RoleWish;
@@ -162,6 +163,8 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Longest wait for the refusal of a login, for who failed often.
     pub login_failure_delay: Duration,
+    /// How much single clients may take.
+    pub rules: Arc<Rules>,
     /// Threads that serve clients; `None`: by the number of cores.
     pub shards: Option<NonZeroUsize>,
     /// Time from SIGTERM to the end of accepting, for load balancers to notice.
@@ -175,6 +178,7 @@ impl Default for Limits {
         Self {
             login_timeout: Duration::from_secs(30),
             login_failure_delay: Duration::from_secs(3),
+            rules: Arc::default(),
             shards: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),

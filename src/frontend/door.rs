@@ -9,12 +9,15 @@ use crate::frontend::obtain::is_final;
 use crate::frontend::replicate::replicate;
 use crate::frontend::report::No;
 use crate::frontend::serve::serve;
+use crate::limits::{Bounds, Caller, Rules};
 use crate::metrics::Admission;
-use crate::net::{Detached, Stream};
+use crate::net::{Detached, Peer, Stream};
 use crate::pool::CheckoutError;
 use crate::route::RoleWish;
+use crate::session::MessageLimits;
 use crate::wire::message;
 use crate::wire::startup::Replication;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,17 +39,20 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached, role: RoleWish) {
         refuse(stream, &No::TooManyClients(limit)).await;
         return;
     }
+    let rules = Arc::clone(&shard.live().limits);
+    let stranger = Caller::Stranger { address: address(stream.peer()) };
+    let entry = match shard.shared.counts.enter(&rules, stranger) {
+        Ok(entry) => entry,
+        Err(exceeded) => {
+            shard.shared.metrics.clients.admit(Admission::Limit);
+            refuse(stream, &No::TooManyOfThem(exceeded)).await;
+            return;
+        }
+    };
     let gate = shard.shared.gate.load_full();
-    match login::enter(stream, &gate).await {
-        Entered::Session(login) => match login.replication {
-            Replication::None => session(shard, (login, role)).await,
-            Replication::Physical | Replication::Database => {
-                let metrics = Arc::clone(&shard.shared.metrics);
-                let counts_as = |no: Option<&No>| no.map_or(Admission::Accepted, counts_as);
-                let entered = |no: Option<&No>| metrics.clients.admit(counts_as(no));
-                Box::pin(replicate(shard, (login, role), random, entered)).await;
-            }
-        },
+    let within = rules.bounds(stranger).login.map_or(gate.timeout, |own| own.min(gate.timeout));
+    match login::enter_within(stream, &gate, within).await {
+        Entered::Session(login) => known(shard, (login, role), &rules).await,
         Entered::Cancel(key, stream) => {
             shard.shared.metrics.clients.admit(Admission::Cancel);
             shard.shared.cancels.cancel(key.pid, &key.key).await;
@@ -55,10 +61,40 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached, role: RoleWish) {
         }
         Entered::Nobody(why) => shard.shared.metrics.clients.admit(why),
     }
+    drop(entry);
 }
 
-async fn session(shard: Rc<Shard>, login: (login::LoggedIn, RoleWish)) {
-    let mut serving = match greet(Rc::clone(&shard), login, random).await {
+/// Who came in, and what it wishes for unless it says otherwise.
+type Came = (login::LoggedIn, RoleWish);
+
+/// One that has proved who it is: counted by the rules that ask for that, and served.
+async fn known(shard: Rc<Shard>, came: Came, rules: &Rules) {
+    let (login, role) = came;
+    let (user, database) = (Arc::clone(&login.user), Arc::clone(&login.database));
+    let caller = Caller::Known { address: address(login.peer), user: &user, database: &database };
+    let entry = match shard.shared.counts.enter(rules, caller) {
+        Ok(entry) => entry,
+        Err(exceeded) => {
+            shard.shared.metrics.clients.admit(Admission::Limit);
+            let mut client = Client::new(Rc::clone(&shard), login.stream);
+            farewell(&mut client, &No::TooManyOfThem(exceeded)).await;
+            return;
+        }
+    };
+    match login.replication {
+        Replication::None => session(shard, (login, role), &rules.bounds(caller)).await,
+        Replication::Physical | Replication::Database => {
+            let metrics = Arc::clone(&shard.shared.metrics);
+            let counts_as = |no: Option<&No>| no.map_or(Admission::Accepted, counts_as);
+            let entered = |no: Option<&No>| metrics.clients.admit(counts_as(no));
+            Box::pin(replicate(shard, (login, role), random, entered)).await;
+        }
+    }
+    drop(entry);
+}
+
+async fn session(shard: Rc<Shard>, came: Came, bounds: &Bounds) {
+    let mut serving = match greet(Rc::clone(&shard), came, random).await {
         Ok(serving) => serving,
         Err((mut client, no)) => {
             shard.shared.metrics.clients.admit(counts_as(&no));
@@ -67,7 +103,21 @@ async fn session(shard: Rc<Shard>, login: (login::LoggedIn, RoleWish)) {
         }
     };
     shard.shared.metrics.clients.admit(Admission::Accepted);
+    let bytes = |limit: Option<u64>| {
+        limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+    };
+    serving.session.most =
+        MessageLimits { message: bytes(bounds.message), statement: bytes(bounds.statement) };
+    serving.session.seat.allow(bounds.times);
     serve(&mut serving).await;
+}
+
+/// Where a client comes from, if it is from an address.
+const fn address(peer: Peer) -> Option<IpAddr> {
+    match peer {
+        Peer::Ip(address) => Some(address.ip()),
+        Peer::Unix | Peer::Unknown => None,
+    }
 }
 
 /// What a client that proved who it is, and is not served, is in the metrics.
@@ -76,7 +126,7 @@ fn counts_as(no: &No) -> Admission {
         No::BadWish { .. } | No::UnknownWish { .. } | No::Protocol(_) => Admission::ProtocolError,
         No::Settings(_) => Admission::Refused,
         No::Checkout(CheckoutError::Connect { error, .. }) if is_final(error) => Admission::Refused,
-        No::TooManyClients(_) => Admission::Limit,
+        No::TooManyClients(_) | No::TooManyOfThem(_) => Admission::Limit,
         No::Checkout(_)
         | No::Refused(..)
         | No::ReadBroken
@@ -90,6 +140,8 @@ fn counts_as(no: &No) -> Admission {
         | No::TooMuchHeld
         | No::OutOfStep
         | No::Replaced
+        | No::Overdue(_)
+        | No::OverLimit(_)
         | No::ShuttingDown => Admission::Unavailable,
     }
 }

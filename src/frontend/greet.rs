@@ -23,7 +23,7 @@ use crate::metrics::{Presence, StatementSide};
 use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
-use crate::session::{Floor, Names, OwnPortals, Settings, SharedSettings};
+use crate::session::{Floor, MessageLimits, Names, OwnPortals, Settings, SharedSettings};
 use crate::sql::Effects;
 use crate::topology::Topology;
 use crate::wire::frame::TxStatus;
@@ -110,6 +110,7 @@ pub(super) async fn greet(
         lost_state: LostState::default(),
         held: None,
         listening: None,
+        most: MessageLimits::default(),
         pools: Vec::new(),
     };
     for (name, value) in &settings {

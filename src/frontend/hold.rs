@@ -10,6 +10,7 @@ use crate::frontend::attached::{Resting, Standing};
 use crate::frontend::cancel::Cancelled;
 use crate::frontend::exchange::Appetite;
 use crate::frontend::memory::{Room, Share};
+use crate::frontend::overdue::Doing;
 use crate::frontend::report::No;
 use crate::frontend::seat::{News, Ticket};
 use crate::frontend::serve::Stop;
@@ -80,6 +81,7 @@ impl Serving {
         let room = share.grow(self.client.inbox().len());
         self.session.held = Some(Held { since, ticket, share });
         self.session.presence.turn(ClientState::Waiting);
+        self.session.seat.turn(Doing::Waits, clock::now());
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         // What is held has not been sent: a cancel finds it here.
         let running = Arc::clone(&attached.checkout.running);

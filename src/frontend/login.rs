@@ -139,14 +139,19 @@ pub(super) struct Visitor {
 
 /// Lets a client in, or turns it away. Not cancel-safe: dropped, the connection is closed.
 pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
+    enter_within(stream, gate, gate.timeout).await
+}
+
+/// The same for a client that has less time.
+pub(super) async fn enter_within(stream: Stream, gate: &Gate, within: Duration) -> Entered {
     let peer = stream.peer();
     let mut visitor = Visitor { stream: Some(stream), end_point: None, certificate: None, peer };
     // Boxed: thousands of clients that have logged in need not carry the room for it.
     let visit = Box::pin(visit(&mut visitor, gate));
-    let failure = match tokio::time::timeout(gate.timeout, visit).await {
+    let failure = match tokio::time::timeout(within, visit).await {
         Ok(Ok(entered)) => return entered,
         Ok(Err(failure)) => failure,
-        Err(_) => Failure::Timeout(gate.timeout),
+        Err(_) => Failure::Timeout(within),
     };
     failure.log(&peer);
     let counts_as = failure.counts_as();

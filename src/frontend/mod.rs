@@ -31,6 +31,7 @@ mod lost;
 mod memory;
 mod obtain;
 mod outcome;
+mod overdue;
 mod own;
 mod params;
 mod plan;
@@ -48,6 +49,7 @@ mod state;
 
 pub use cancel::Cancels;
 pub use door::admit;
+pub use overdue::Overdue;
 pub use plan::{Material, Plan, Taint, Wishes, idle_hints, plan};
 pub use report::No;
 pub use serve::serve;

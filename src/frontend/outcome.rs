@@ -10,6 +10,7 @@ use crate::frontend::attached::{Attached, Proven, Segment, Sent, ShownData, Stan
 use crate::frontend::exchange::{Completed, Erred, Event, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::obtain::bit;
+use crate::frontend::overdue::rest_in;
 use crate::frontend::plan::PureRead;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
@@ -57,6 +58,7 @@ impl Serving {
             TxStatus::Idle => ClientState::Idle,
             TxStatus::Open | TxStatus::Failed => ClientState::InTransaction,
         });
+        self.session.seat.turn(rest_in(status), now);
         if let Some(sent) = attached.sent.take() {
             self.client.take(sent.kept);
             let took = now.since(sent.since);

@@ -1,8 +1,10 @@
 //! Saying no: to a group that goes nowhere, and to one within a transaction, which fails by it.
 
+use crate::clock;
 use crate::frontend::attached::{Attached, Segment};
 use crate::frontend::exchange::Shown;
 use crate::frontend::lost::Loss;
+use crate::frontend::overdue::rest_in;
 use crate::frontend::own;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
@@ -18,6 +20,7 @@ impl Serving {
         self.retry = None;
         self.session.held = None;
         self.session.presence.turn(ClientState::Idle);
+        self.session.seat.turn(rest_in(self.resting_status()), clock::now());
         self.client.report(&no.report());
         self.client.take(group.bytes);
         let status = self.resting_status();

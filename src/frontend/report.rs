@@ -2,7 +2,9 @@
 //! the codes and people find the remedy in the hint.
 
 use crate::frontend::lost::Loss;
+use crate::frontend::overdue::Overdue;
 use crate::frontend::probe::Pins;
+use crate::limits::Exceeded;
 use crate::pg::SqlState;
 use crate::pool::CheckoutError;
 use crate::route::Refusal;
@@ -62,6 +64,12 @@ pub enum No {
     TooMuchHeld,
     /// As many clients are connected as may be.
     TooManyClients(u32),
+    /// As many of its kind are connected as may be.
+    TooManyOfThem(Exceeded),
+    /// The session, or its transaction, has lasted too long.
+    Overdue(Overdue),
+    /// A message is longer than its session may send.
+    OverLimit(String),
 }
 
 impl No {
@@ -126,11 +134,17 @@ impl No {
             )
             .with_hint("Connect again, and begin where you stopped."),
             Self::TooMuchHeld => too_much_held(),
-            Self::TooManyClients(limit) => ErrorReport::fatal(
-                SqlState::TOO_MANY_CONNECTIONS,
+            Self::TooManyClients(limit) => too_many(
                 format!("{limit} clients are connected, as many as pool.max_clients allows"),
-            )
-            .with_hint("Close connections, or raise pool.max_clients."),
+                "Close connections, or raise pool.max_clients.",
+            ),
+            Self::TooManyOfThem(exceeded) => too_many(
+                exceeded.to_string(),
+                "Close connections, or change the rule in limits.rules.",
+            ),
+            Self::Overdue(overdue) => lasted(*overdue),
+            Self::OverLimit(what) => ErrorReport::fatal(SqlState::LIMIT_EXCEEDED, what.clone())
+                .with_hint("Send less at a time, or change the rule in limits.rules."),
         }
     }
 }
@@ -180,6 +194,10 @@ fn transaction_lost(loss: Loss) -> ErrorReport {
         .with_hint("Run the whole transaction again.")
 }
 
+fn too_many(message: String, remedy: &str) -> ErrorReport {
+    ErrorReport::fatal(SqlState::TOO_MANY_CONNECTIONS, message).with_hint(remedy)
+}
+
 fn too_much_held() -> ErrorReport {
     ErrorReport::error(
         SqlState::CONFIGURATION_LIMIT,
@@ -215,6 +233,29 @@ fn not_on_standby(why: NeedsPrimary) -> ErrorReport {
             "Let the transaction begin with this statement, begin it without READ ONLY, or SET \
              pgsteer.role = 'primary' before it begins.",
         )
+}
+
+/// In PostgreSQL's own words, which drivers know.
+fn lasted(overdue: Overdue) -> ErrorReport {
+    let (code, what, limit, key) = match overdue {
+        Overdue::Idle(limit) => {
+            (SqlState::IDLE_SESSION_TIMEOUT, "idle-session", limit, "idle_timeout")
+        }
+        Overdue::IdleInTransaction(limit) => (
+            SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
+            "idle-in-transaction",
+            limit,
+            "idle_in_transaction_timeout",
+        ),
+        Overdue::Transaction(limit) | Overdue::Statement(limit) => {
+            (SqlState::TRANSACTION_TIMEOUT, "transaction", limit, "transaction_timeout")
+        }
+    };
+    ErrorReport::fatal(code, format!("terminating connection due to {what} timeout"))
+        .with_detail(format!(
+            "A rule of limits.rules allows {limit:?}; what was open was rolled back."
+        ))
+        .with_hint(format!("Connect again; or change {key} in limits.rules."))
 }
 
 fn refused(refusal: Refusal, held: Duration) -> ErrorReport {

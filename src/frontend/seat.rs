@@ -9,6 +9,11 @@
 //! Costs a cell at the check-out and one at the release: nothing is looked at until the primary
 //! changes.
 
+use crate::clock;
+use crate::clock::Moment;
+use crate::frontend::overdue;
+use crate::frontend::overdue::{Doing, Overdue, Watch};
+use crate::limits::Times;
 use crate::topology::{Epoch, Primary, Topology};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -54,6 +59,7 @@ struct Place {
     /// The epoch of the primary whose backend the session holds.
     epoch: Cell<Option<Epoch>>,
     cut: Cell<bool>,
+    watch: Watch,
 }
 
 /// A session's hold on a backend of the primary, as far as its seat must know it.
@@ -69,10 +75,16 @@ pub(super) struct Thread(Rc<Place>);
 #[error("the primary was replaced")]
 pub(super) struct CutOff;
 
-/// pgsteer shuts down, and the session has nothing to do.
+/// Why a session does not wait any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("pgsteer is shutting down")]
-pub(super) struct SentAway;
+pub(super) enum SentAway {
+    /// pgsteer shuts down, and the session has nothing to do.
+    #[error("pgsteer is shutting down")]
+    Closing,
+    /// What it does, or does not do, lasts too long.
+    #[error("it lasts too long")]
+    Overdue(Overdue),
+}
 
 /// Whether a session has something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +123,9 @@ impl Seats {
     /// A seat for a session whose task is woken by `waker`.
     pub(super) fn sit(self: &Rc<Self>, waker: Waker) -> Seat {
         let id = self.number();
-        let place = Rc::new(Place { waker, epoch: Cell::new(None), cut: Cell::new(false) });
+        let watch = Watch::new(clock::now());
+        let place = Place { waker, epoch: Cell::new(None), cut: Cell::new(false), watch };
+        let place = Rc::new(place);
         self.places.borrow_mut().insert(id, Rc::clone(&place));
         Seat { id, place, seats: Rc::clone(self) }
     }
@@ -161,6 +175,15 @@ impl Seats {
         before.filter(|before| *before != now)
     }
 
+    /// Looks for what lasts too long.
+    pub(super) fn look_at_times(&self, now: Moment) {
+        for place in self.places.borrow().values() {
+            if place.watch.look(now) == overdue::News::Some {
+                place.waker.wake_by_ref();
+            }
+        }
+    }
+
     /// From now on, whoever has nothing to do is sent away.
     pub(super) fn close(&self) {
         self.house.set(House::Closing);
@@ -207,11 +230,11 @@ impl Seat {
         self.seats.house.get() == House::Closing
     }
 
-    /// Waits for `future`, unless pgsteer shuts down and the session has no work. As cancel-safe
-    /// as the future is.
+    /// Waits for `future`, unless pgsteer shuts down and the session has no work, or what it does
+    /// lasts too long. As cancel-safe as the future is.
     ///
     /// # Errors
-    /// [`SentAway`]: the client is to be told.
+    /// [`SentAway`]: why, for the client to be told.
     pub(super) async fn unless_sent_away<T>(
         &self,
         work: Work,
@@ -220,10 +243,25 @@ impl Seat {
         let mut future = pin!(future);
         poll_fn(|context| match future.as_mut().poll(context) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending if work == Work::None && self.is_closing() => Poll::Ready(Err(SentAway)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if work == Work::None && self.is_closing() => {
+                Poll::Ready(Err(SentAway::Closing))
+            }
+            Poll::Pending => match self.place.watch.take_found() {
+                Some(overdue) => Poll::Ready(Err(SentAway::Overdue(overdue))),
+                None => Poll::Pending,
+            },
         })
         .await
+    }
+
+    /// So long the session may do what it does.
+    pub(super) fn allow(&self, times: Times) {
+        self.place.watch.allow(times);
+    }
+
+    /// The session does this from now on.
+    pub(super) fn turn(&self, doing: Doing, now: Moment) {
+        self.place.watch.turn(doing, now);
     }
 
     /// To wait with while the session itself is lent out.
@@ -349,7 +387,7 @@ mod tests {
         assert_eq!(idles.as_mut().poll(&mut context), Poll::Pending);
         seats.close();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert_eq!(idles.as_mut().poll(&mut context), Poll::Ready(Err(SentAway)));
+        assert_eq!(idles.as_mut().poll(&mut context), Poll::Ready(Err(SentAway::Closing)));
         assert_eq!(works.as_mut().poll(&mut context), Poll::Pending);
         assert_eq!(done.as_mut().poll(&mut context), Poll::Ready(Ok(())), "what came is heard");
     }

@@ -14,6 +14,7 @@ use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::lost::LostTransaction;
 use crate::frontend::outcome::TRIES_SHOWN;
+use crate::frontend::overdue::{Doing, Overdue};
 use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, Material, MayCommit, Plan, PureRead, plan};
@@ -28,11 +29,14 @@ use crate::session::{
     Builder, Cut, End, Executes, Group, Own, Reader, Reading, Scan, Tally, Violation, scan,
 };
 use crate::sql::{Dialect, Facts, Transaction};
+use crate::tasks;
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+use tracing::info;
 
 /// How the conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,9 @@ pub async fn serve(serving: &mut Serving) -> Goodbye {
             Ok(Next::Skipped) => Ok(()),
             Ok(Next::Nothing) => serving.wait().await,
             Ok(Next::Terminate) => return serving.goodbye().await,
+            Err(violation @ Violation::OverLimit { .. }) => {
+                Err(Stop::Refuse(No::OverLimit(violation.to_string())))
+            }
             Err(violation) => Err(Stop::Refuse(No::Protocol(violation.to_string()))),
         };
         match step {
@@ -82,8 +89,11 @@ impl From<Gone> for Stop {
 }
 
 impl From<SentAway> for Stop {
-    fn from(_: SentAway) -> Self {
-        Self::Refuse(No::ShuttingDown)
+    fn from(why: SentAway) -> Self {
+        Self::Refuse(match why {
+            SentAway::Closing => No::ShuttingDown,
+            SentAway::Overdue(overdue) => No::Overdue(overdue),
+        })
     }
 }
 
@@ -138,6 +148,7 @@ impl Serving {
                 unnamed,
                 examine: &mut |sql| facts.borrow_mut().examine(sql, dialect),
                 framed: &mut framed,
+                most: self.session.most,
                 mentioned: &mut mentioned,
             },
         );
@@ -200,8 +211,25 @@ impl Serving {
         let rests = attached.is_free() && self.client.inbox().is_empty();
         let work = if rests { Work::None } else { Work::Some };
         let next = attached.exchange.next(&mut self.client, &mut attached.checkout, seat);
-        let event = seat.unless_sent_away(work, next).await?;
-        self.on_event(event).await
+        match seat.unless_sent_away(work, next).await {
+            Ok(event) => self.on_event(event).await,
+            Err(SentAway::Overdue(Overdue::Statement(limit))) => {
+                self.cancel_overdue(limit);
+                Ok(())
+            }
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// Cancels what runs too long, as its client could: its answer says so, or that it was done.
+    fn cancel_overdue(&self, limit: Duration) {
+        let Session { user, database, cancel, .. } = &self.session;
+        info!(event = "overdue", %user, %database, ?limit, "a statement is cancelled");
+        let (cancels, pid) = (Arc::clone(&self.client.shard.shared.cancels), cancel.pid);
+        let secret = cancel.secret.clone();
+        drop(tasks::spawn_local("overdue statement", async move {
+            cancels.cancel(pid, &secret).await;
+        }));
     }
 
     /// Sends a group, to the backend in hand or to one that is found for it.
@@ -320,6 +348,7 @@ impl Serving {
     /// Builds what the backend is to be sent.
     fn send(&mut self, group: &Group, plan: &Plan) -> Result<(), Stop> {
         self.session.presence.turn(ClientState::Active);
+        self.session.seat.turn(Doing::Runs, plan.since);
         let Self { client, session, attached, retry, .. } = self;
         let Some(attached) = attached.as_deref_mut() else { return Ok(()) };
         let before = attached.status;

@@ -2,10 +2,12 @@
 
 use crate::auth::Keyring;
 use crate::board::Board;
+use crate::clock::Moment;
 use crate::frontend::cancel::Cancels;
 use crate::frontend::greet::Greetings;
 use crate::frontend::login::Gate;
 use crate::frontend::seat::{Reign, Seats};
+use crate::limits::{Counts, Rules};
 use crate::metrics::Metrics;
 use crate::notifications::Listeners;
 use crate::pool::{Pools, ShardPools};
@@ -45,6 +47,8 @@ pub struct Shared {
     pub live: Arc<ArcSwap<Live>>,
     /// Bytes of statements that wait.
     pub held_bytes: AtomicU64,
+    /// How many there are by each rule.
+    pub counts: Arc<Counts>,
     /// How many clients are logged in or logging in.
     pub clients: AtomicU32,
     /// Set when pgsteer shuts down: every shard closes then.
@@ -56,6 +60,8 @@ pub struct Shared {
 pub struct Live {
     /// Where statements go.
     pub routing: route::Policy,
+    /// How much single clients may take.
+    pub limits: Arc<Rules>,
 }
 
 /// One shard's own.
@@ -140,6 +146,11 @@ impl Shard {
         {
             self.pools.desert(old);
         }
+    }
+
+    /// Looks for sessions, transactions and statements that last too long.
+    pub fn look_at_times(&self, now: Moment) {
+        self.seats.look_at_times(now);
     }
 
     /// pgsteer shuts down: sessions end when they have nothing to do.

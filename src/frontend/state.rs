@@ -13,7 +13,9 @@ use crate::frontend::seat::Seat;
 use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
-use crate::session::{Floor, Names, OwnPortals, Renamed, Settings, SharedSettings, Undo, Unnamed};
+use crate::session::{
+    Floor, MessageLimits, Names, OwnPortals, Renamed, Settings, SharedSettings, Undo, Unnamed,
+};
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
 use std::collections::BTreeSet;
@@ -80,6 +82,8 @@ pub struct Session {
     pub lost_transaction: LostTransaction,
     /// What it lost with its backend and was not told of yet.
     pub(super) lost_state: LostState,
+    /// How long its messages may be.
+    pub most: MessageLimits,
     /// That it is listened for, if it is.
     pub(super) listening: Option<Box<Listening>>,
     /// How its statement is held although it has a backend.

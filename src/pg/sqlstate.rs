@@ -37,6 +37,10 @@ codes! {
     READ_ONLY_TRANSACTION = b"25006";
     /// `in_failed_sql_transaction`
     IN_FAILED_TRANSACTION = b"25P02";
+    /// `idle_in_transaction_session_timeout`
+    IDLE_IN_TRANSACTION_TIMEOUT = b"25P03";
+    /// `transaction_timeout`
+    TRANSACTION_TIMEOUT = b"25P04";
     /// `invalid_authorization_specification`
     INVALID_AUTHORIZATION = b"28000";
     /// `invalid_password`
@@ -69,6 +73,8 @@ codes! {
     CRASH_SHUTDOWN = b"57P02";
     /// `cannot_connect_now`
     CANNOT_CONNECT_NOW = b"57P03";
+    /// `idle_session_timeout`
+    IDLE_SESSION_TIMEOUT = b"57P05";
     /// `system_error`
     SYSTEM_ERROR = b"58000";
     /// `internal_error`

@@ -159,7 +159,7 @@ impl Parts {
         let gate = gate(config, (&self.shared.keyring, &failures), &targets, &self.shared.board)?;
         self.shared.keyring.replace_file(file);
         self.shared.gate.store(Arc::new(gate));
-        self.shared.live.store(Arc::new(Live { routing: config.routing.clone() }));
+        self.shared.live.store(Arc::new(live(config)));
         self.shared.pools.set_policy(config.pool);
         self.shown.store(Arc::new(shown(config)));
         self.control.adjust(live_control(config));
@@ -251,11 +251,17 @@ fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError
         gate: ArcSwap::from_pointee(gate),
         listeners,
         keyring,
-        live: Arc::new(ArcSwap::from_pointee(Live { routing: config.routing.clone() })),
+        live: Arc::new(ArcSwap::from_pointee(live(config))),
         held_bytes: AtomicU64::new(0),
+        counts: Arc::default(),
         clients: AtomicU32::new(0),
         drain: CancellationToken::new(),
     })
+}
+
+/// The policies of the data plane that a reload can change.
+fn live(config: &Config) -> Live {
+    Live { routing: config.routing.clone(), limits: Arc::clone(&config.limits.rules) }
 }
 
 /// Brings the pools' figures into the metrics whenever they are read.

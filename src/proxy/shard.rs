@@ -73,6 +73,7 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
                 let now = clock::now();
                 health.beat(shard.pools.shard, now);
                 shard.pools.sweep(now);
+                shard.look_at_times(now);
                 for database in &shard.topology().vacated {
                     shard.pools.leave(database);
                 }

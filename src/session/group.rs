@@ -110,6 +110,48 @@ pub enum Violation {
         /// The limit.
         limit: usize,
     },
+    /// A message beyond what this session may send.
+    #[error("message {tag:?} of {bytes} bytes exceeds {key} of {limit} bytes (limits.rules)")]
+    OverLimit {
+        /// Its tag.
+        tag: char,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+        /// Which.
+        key: &'static str,
+    },
+}
+
+/// How long a session's messages may be, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageLimits {
+    /// Any message, other than COPY data.
+    pub message: usize,
+    /// One with a statement's text: `Query`, `Parse`.
+    pub statement: usize,
+}
+
+impl Default for MessageLimits {
+    /// As long as the protocol lets them be.
+    fn default() -> Self {
+        Self { message: usize::MAX, statement: usize::MAX }
+    }
+}
+
+impl MessageLimits {
+    fn check(self, header: Header) -> Result<(), Violation> {
+        let (limit, key) = match header.tag {
+            b'Q' | b'P' if self.statement < self.message => (self.statement, "max_statement"),
+            _ => (self.message, "max_message"),
+        };
+        if header.total <= limit {
+            return Ok(());
+        }
+        let tag = char::from(header.tag);
+        Err(Violation::OverLimit { tag, bytes: header.total, limit, key })
+    }
 }
 
 /// What the scan needs to know of statements.
@@ -124,6 +166,8 @@ pub struct Reader<'a> {
     /// it was looked at before: they are not walked through again for every packet that brings a
     /// little more. 0 when the beginning is another.
     pub framed: &'a mut usize,
+    /// How long messages may be.
+    pub most: MessageLimits,
     /// Takes the facts of every statement that the group mentions, in order; `None` is a
     /// statement that can't be known.
     pub mentioned: &'a mut Vec<Option<Arc<Facts>>>,
@@ -149,6 +193,9 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
         match header.tag {
             b'X' => return Ok(Scan::Terminate),
             b'd' | b'c' | b'f' if first => return leftover(header),
+            _ => reader.most.check(header)?,
+        }
+        match header.tag {
             b'Q' | b'F' if first => return Ok(query(rest, header, reader)),
             b'Q' | b'F' | b'd' | b'c' | b'f' => return group(inbox, at, End::Flush, reader),
             b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => {}

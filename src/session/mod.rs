@@ -15,7 +15,9 @@ mod statements;
 
 pub use build::{Builder, Renamed, Tally, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
-pub use group::{Cut, End, Executes, GROUP_MAX, Group, Reader, Scan, Violation, scan};
+pub use group::{
+    Cut, End, Executes, GROUP_MAX, Group, MessageLimits, Reader, Scan, Violation, scan,
+};
 pub use own::{Extent, Known, Own, OwnAnswer, OwnPortals, OwnRow, Survey, survey};
 pub use replies::{
     Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Success, Undo, status_of,

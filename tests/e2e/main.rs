@@ -34,6 +34,7 @@ mod drivers;
 mod failover;
 mod fitness;
 mod handover;
+mod limits;
 mod listening;
 mod logins;
 mod own;

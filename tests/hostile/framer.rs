@@ -1,7 +1,7 @@
 //! A client's bytes behind its login: messages, and groups of them.
 
 use super::{Whim, message};
-use pgsteer::session::{End, Executes, GROUP_MAX, Names, Reader, Scan, Violation, scan, survey};
+use pgsteer::session::{MessageLimits, End, Executes, GROUP_MAX, Names, Reader, Scan, Violation, scan, survey};
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
 use pgsteer::wire::watch::Watch;
@@ -117,6 +117,7 @@ fn found(data: &[u8], find: Groups<'_>, piece: &mut dyn FnMut(usize) -> usize) -
         let scanned = find(
             data.get(taken..arrived).unwrap_or(&[]),
             &mut Reader {
+                most: MessageLimits::default(),
                 names: &names,
                 unnamed: None,
                 examine: &mut look,

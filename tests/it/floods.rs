@@ -4,7 +4,9 @@
 //! floods once took time that grew with the square of what was sent.
 
 use crate::session::{Desk, bind, describe, execute, facts, message, parse, query, sync};
-use pgsteer::session::{End, GROUP_MAX, Group, Names, Reader, Scan, Violation, scan};
+use pgsteer::session::{
+    End, GROUP_MAX, Group, MessageLimits, Names, Reader, Scan, Violation, scan,
+};
 use pgsteer::wire::frame;
 use std::time::Duration;
 
@@ -37,6 +39,7 @@ impl Inbox {
     fn scan(&mut self, names: &Names) -> Result<Scan, Violation> {
         let examined = &mut self.examined;
         let mut reader = Reader {
+            most: MessageLimits::default(),
             names,
             unnamed: None,
             examine: &mut |sql| {

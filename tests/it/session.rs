@@ -2,8 +2,8 @@
 //! replaced, replies told apart.
 
 use pgsteer::session::{
-    Builder, Cut, Disposition, End, Executes, GROUP_MAX, Held, Library, Names, Reader, Reading,
-    Renamed, Replies, Scan, Settings, Tally, Undo, UnnamedThere, scan,
+    Builder, Cut, Disposition, End, Executes, GROUP_MAX, Held, Library, MessageLimits, Names,
+    Reader, Reading, Renamed, Replies, Scan, Settings, Tally, Undo, UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
@@ -70,6 +70,7 @@ fn scanned(bytes: &[u8], names: &Names) -> (Result<Scan, pgsteer::session::Viola
     let found = scan(
         bytes,
         &mut Reader {
+            most: MessageLimits::default(),
             names,
             unnamed: None,
             examine: &mut |sql| facts(sql),

@@ -17,6 +17,7 @@ use crate::frontend::block::Repeats;
 use crate::frontend::exchange::{Shown, Word};
 use crate::frontend::greet::own_plan;
 use crate::frontend::local;
+use crate::frontend::overdue::{Doing, rest_in};
 use crate::frontend::own;
 use crate::frontend::plan::Plan;
 use crate::frontend::report::{Doubt, No};
@@ -209,6 +210,7 @@ impl Serving {
             TxStatus::Idle => ClientState::Idle,
             TxStatus::Open | TxStatus::Failed => ClientState::InTransaction,
         });
+        self.session.seat.turn(rest_in(status), clock::now());
     }
 
     /// What a client without a backend believes of its transaction.
@@ -250,6 +252,7 @@ impl Serving {
             message::write_command_complete(self.client.out(), "ROLLBACK");
             message::write_ready(self.client.out(), TxStatus::Idle);
             self.session.presence.turn(ClientState::Idle);
+            self.session.seat.turn(Doing::Rests, clock::now());
             return Ok(true);
         }
         match self.session.lost_transaction {

@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 5] = [
     // Ground: facts; no I/O, no clock but its reader.
     &["pg", "clock"],
     // Thinking: pure.
-    &["wire", "auth", "sql", "topology", "session", "route", "failover"],
+    &["wire", "auth", "sql", "topology", "session", "route", "limits", "failover"],
     // Touching: I/O in small, bounded pieces.
     &["board", "metrics", "tasks", "net", "backend", "pool", "store", "notifications"],
     // Planes.

@@ -1,0 +1,152 @@
+//! What single clients may take: `limits.rules`.
+
+use crate::raw::{Raw, bind, copy_data, copy_done, execute, parse, query, sync};
+use crate::support::{Blueprint, House};
+use std::time::Duration;
+
+fn house(rules: &str) -> House {
+    let blueprint = Blueprint::new().servers(|plan| plan.standbys(0));
+    let house = blueprint.toml(&format!("[limits]\nrules = [{rules}]\n")).build();
+    house.server("primary").rows("CREATE ROLE app LOGIN").unwrap();
+    house.server("primary").rows("CREATE TABLE noted (i int)").unwrap();
+    house.server("primary").rows("GRANT ALL ON noted TO app").unwrap();
+    house
+}
+
+/// What a client is told that connects and is not let in.
+async fn refused(house: &House, user: &str) -> String {
+    let login = [("user", user), ("database", "postgres")];
+    match Raw::connect(house.proxy.address(), &login).await {
+        Ok(_) => panic!("{user} was let in"),
+        Err(message) => {
+            let (code, text) = (message.code().unwrap(), message.field(b'M').unwrap());
+            format!("{code} {text}")
+        }
+    }
+}
+
+/// The last error before the connection is closed.
+async fn last_word(wire: &mut Raw) -> String {
+    let messages = wire.end().await;
+    messages.iter().find_map(crate::raw::Message::code).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_counted_by_each_rule() {
+    let house = house(
+        r#"{ user = "app", connections = 2 }, { address = "127.0.0.0/8", connections = 4 },
+           { each = "database", connections = 3 }"#,
+    );
+    let first = Raw::enter_as(&house, "app").await;
+    let _second = Raw::enter_as(&house, "app").await;
+    let told = refused(&house, "app").await;
+    assert!(told.starts_with("53300 2 connections are open of user \"app\""), "{told}");
+    let _third = Raw::enter(&house).await;
+    let told = refused(&house, "postgres").await;
+    assert!(told.starts_with("53300 3 connections are open of database \"postgres\""), "{told}");
+
+    // Those who have not logged in are counted where they come from.
+    let _knocks = tokio::net::TcpStream::connect(house.proxy.address()).await.unwrap();
+    let mut told = String::new();
+    for _ in 0..50 {
+        told = refused(&house, "postgres").await;
+        if told.contains("127.0.0.0/8") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(told.contains("4 connections are open of network 127.0.0.0/8"), "{told}");
+
+    drop(first);
+    let login = [("user", "app"), ("database", "postgres")];
+    for _ in 0..500 {
+        if Raw::connect(house.proxy.address(), &login).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a place that came free was not given again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_lasts_too_long_is_cancelled_and_its_session_goes_on() {
+    let house = house(r#"{ user = "app", query_timeout = "1s" }"#);
+    let mut wire = Raw::enter_as(&house, "app").await;
+    let mut other = Raw::enter(&house).await;
+    let slow = other.query("SELECT pg_sleep(2.5)");
+    let cancelled = wire.query("SELECT pg_sleep(60)");
+    let (slow, cancelled) = tokio::join!(slow, cancelled);
+    assert_eq!((slow.code(), cancelled.code().as_deref()), (None, Some("57014")));
+    assert_eq!(wire.value("SELECT 1").await, "1");
+    wire.query("BEGIN").await;
+    let write = wire.query("INSERT INTO noted SELECT 1 FROM pg_sleep(60)").await;
+    assert_eq!((write.code().as_deref(), write.status()), (Some("57014"), 'E'));
+    wire.query("ROLLBACK").await;
+    // Two short ones are no long one.
+    wire.send(&[query("SELECT pg_sleep(0.6)"), query("SELECT pg_sleep(0.6)")].concat()).await;
+    for _ in 0..2 {
+        assert_eq!(wire.ready().await.code(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_does_nothing_for_too_long_is_closed() {
+    let house = house(
+        r#"{ user = "app", idle_timeout = "2s" },
+           { user = "postgres", idle_in_transaction_timeout = "1s" }"#,
+    );
+    let mut idle = Raw::enter_as(&house, "app").await;
+    let mut holds = Raw::enter(&house).await;
+    let mut rests = Raw::enter(&house).await;
+    holds.query("BEGIN; LOCK TABLE noted").await;
+    assert_eq!(last_word(&mut holds).await, "25P03");
+    // Its transaction is gone, and the lock with it.
+    assert_eq!(rests.value("SELECT count(*) FROM noted").await, "0");
+    assert_eq!(last_word(&mut idle).await, "57P05");
+    assert_eq!(rests.value("SELECT 1").await, "1", "the other rule is not about this one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_lasts_too_long_is_ended() {
+    let house = house(r#"{ transaction_timeout = "2s" }"#);
+    let mut wire = Raw::enter(&house).await;
+    wire.query("BEGIN; INSERT INTO noted VALUES (1)").await;
+    let long = wire.query("SELECT pg_sleep(60)").await;
+    assert_eq!(long.code().as_deref(), Some("57014"), "what runs is cancelled first");
+    assert_eq!(last_word(&mut wire).await, "25P04");
+    let mut next = Raw::enter(&house).await;
+    assert_eq!(next.value("SELECT count(*) FROM noted").await, "0");
+    assert_eq!(next.query("SELECT pg_sleep(60)").await.code().as_deref(), Some("57014"));
+    for _ in 0..6 {
+        assert_eq!(next.query("SELECT pg_sleep(0.5)").await.code(), None, "each is its own");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_and_statements_have_their_longest() {
+    let house = house(r#"{ user = "app", max_message = "64kB", max_statement = "4kB" }"#);
+    let long = "x".repeat(5_000);
+    let mut wire = Raw::enter_as(&house, "app").await;
+    wire.send(&query(&format!("SELECT '{long}'"))).await;
+    assert_eq!(last_word(&mut wire).await, "54000");
+    let mut wire = Raw::enter_as(&house, "app").await;
+    wire.send(&parse("", &format!("SELECT '{long}'"))).await;
+    assert_eq!(last_word(&mut wire).await, "54000");
+
+    let mut wire = Raw::enter_as(&house, "app").await;
+    let bound = |value: &[u8]| [parse("", "SELECT length($1)"), bind("", &[value])].concat();
+    let some = wire.batch(&[bound(&vec![b'x'; 60_000]), execute(), sync()]).await;
+    assert_eq!(some.code(), None, "a value is no statement");
+    // The header alone says it: nothing that long is waited for, or kept.
+    wire.send(&bound(&vec![b'x'; 70_000])[..1_000]).await;
+    assert_eq!(last_word(&mut wire).await, "54000");
+
+    let mut wire = Raw::enter_as(&house, "app").await;
+    wire.send(&query("COPY noted FROM STDIN")).await;
+    wire.until('G').await;
+    let rows = "1\n".repeat(100_000);
+    wire.send(&[copy_data(rows.as_bytes()), copy_done()].concat()).await;
+    assert_eq!(wire.ready().await.code(), None, "COPY data streams");
+    let mut other = Raw::enter(&house).await;
+    assert_eq!(other.query(&format!("SELECT '{long}'")).await.code(), None);
+}
