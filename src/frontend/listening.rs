@@ -125,29 +125,31 @@ pub(super) async fn bring(
 ) -> Result<(), NotBrought> {
     let Some(mut listening) = session.listening.take() else { return Ok(()) };
     let mark = listening.next_mark();
-    let told = listen(session, &mut obtained.checkout, &listening, mark).await;
-    if let Ok(told) = &told {
+    let listens = listen(session, &mut obtained.checkout, &listening, mark).await;
+    if listens.is_ok() {
         // What was heard before that is told before what the backend tells.
         let heard = tokio::time::timeout(MARK_MAX, hear_up_to_mark(client, &mut listening)).await;
         if !matches!(heard, Ok(Some(()))) {
             message::write_notice(client.out(), &missed());
         }
-        let for_whom = (processes(session, &obtained.checkout), &*listening.own, mark);
-        sift(told, for_whom, &mut Side::Behind, client.out());
+        let told = std::mem::take(&mut obtained.checkout.heard);
+        let running = &obtained.checkout.running;
+        let processes = Processes { backend: running.pid, client: session.cancel.pid };
+        sift(&told, (processes, &listening.own, mark), Side::Behind, client.out());
         listening.whose = Whose::Backends;
         obtained.at = clock::now();
     }
     session.listening = Some(listening);
-    told.map(|_| ())
+    listens
 }
 
-/// Listens, and notifies the mark; what the server said meanwhile.
+/// Listens, and notifies the mark.
 async fn listen(
     session: &mut Session,
     conn: &mut Conn,
     listening: &Listening,
     mark: u64,
-) -> Result<Vec<u8>, NotBrought> {
+) -> Result<(), NotBrought> {
     let mut sql = String::new();
     for channel in listening.channels.iter().chain([&listening.own]) {
         sql.push_str("LISTEN ");
@@ -155,11 +157,10 @@ async fn listen(
         sql.push(';');
     }
     push_mark(&mut sql, &listening.own, mark);
-    let mut told = run(conn, &sql, session).await?;
+    run(conn, &sql, session).await?;
     // No client is to see it among its channels.
     let quiet = format!("UNLISTEN {}", quote_identifier(&listening.own));
-    told.append(&mut run(conn, &quiet, session).await?);
-    Ok(told)
+    run(conn, &quiet, session).await
 }
 
 /// Tells the client what was heard, up to the last mark; `None` if the ear was lost.
@@ -204,17 +205,17 @@ impl Serving {
         let own = quote_identifier(&listening.own);
         let mut sql = format!("LISTEN {own};");
         push_mark(&mut sql, &listening.own, mark);
-        let processes = processes(&self.session, &attached.checkout);
-        let mut side = Side::Before;
         for sql in [sql.as_str(), "UNLISTEN *"] {
             let reported = &mut attached.exchange.reported;
             let answer = own::run(&mut attached.checkout, sql, reported).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
-            let for_whom = (processes, &*listening.own, mark);
-            sift(&answer.for_client, for_whom, &mut side, self.client.out());
+            self.client.out().extend_from_slice(&answer.for_client);
         }
+        let told = std::mem::take(&mut attached.checkout.heard);
+        let for_whom = (attached.exchange.processes, &*listening.own, mark);
+        sift(&told, for_whom, Side::Before, self.client.out());
         listening.whose = Whose::OursBehind(mark);
         self.session.listening = Some(listening);
         attached.pins.remove(Pin::Listen);
@@ -329,14 +330,19 @@ fn push_mark(sql: &mut String, own: &str, mark: u64) {
     sql.push('\'');
 }
 
-fn processes(session: &Session, conn: &Conn) -> Processes {
-    Processes { backend: conn.running.pid, client: session.cancel.pid }
-}
-
-async fn run(conn: &mut Conn, sql: &str, session: &mut Session) -> Result<Vec<u8>, NotBrought> {
+async fn run(conn: &mut Conn, sql: &str, session: &mut Session) -> Result<(), NotBrought> {
     let answer = own::run(conn, sql, &mut session.reported).await;
     let answer = answer.map_err(|own::Unanswered| NotBrought::Broken)?;
-    if answer.error.is_some() { Err(NotBrought::Broken) } else { Ok(answer.for_client) }
+    if answer.error.is_some() { Err(NotBrought::Broken) } else { Ok(()) }
+}
+
+/// Tells the client of notifications that came while something of ours ran on its backend.
+pub(super) fn tell_what_backend_heard(client: &mut Client, attached: &mut Attached) {
+    if attached.checkout.heard.is_empty() {
+        return;
+    }
+    let told = std::mem::take(&mut attached.checkout.heard);
+    sift(&told, (attached.exchange.processes, "", 0), Side::All, client.out());
 }
 
 /// Whose notifications are passed on.
@@ -352,23 +358,21 @@ enum Side {
     None,
 }
 
-/// Passes on what a backend said while it was handed over: notifications from its side of the
-/// mark alone, the session's own under the process that its client knows.
+/// Passes on the notifications that a backend told while it was handed over, from its side of the
+/// mark alone; the session's own under the process that its client knows.
 fn sift(
-    said: &[u8],
+    told: &[u8],
     (processes, own, mark): (Processes, &str, u64),
-    side: &mut Side,
+    side: Side,
     out: &mut Vec<u8>,
 ) {
-    let mut rest = said;
+    let (mut rest, mut side) = (told, side);
     while let Ok(Some(header)) = frame::peek(rest)
         && let Some((message, next)) = rest.split_at_checked(header.total)
     {
         rest = next;
-        if header.tag != b'A' {
-            out.extend_from_slice(message);
-        } else if let Some(found) = mark_of(message, own) {
-            *side = match *side {
+        if let Some(found) = mark_of(message, own) {
+            side = match side {
                 Side::Before if found == mark => Side::None,
                 Side::Behind if found == mark => Side::All,
                 side @ (Side::Before | Side::Behind | Side::All | Side::None) => side,

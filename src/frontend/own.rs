@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub(super) struct Answer {
     /// The rows, as text.
     pub rows: Vec<Vec<Option<String>>>,
-    /// Messages that are the client's after all: changed parameters, notices.
+    /// Messages that are the client's after all: changed parameters.
     pub for_client: Vec<u8>,
     /// The server's error, if it said no.
     pub error: Option<String>,
@@ -83,7 +83,8 @@ async fn exchange(
                         answer.for_client.extend_from_slice(message);
                     }
                 }
-                b'A' => answer.for_client.extend_from_slice(message),
+                // The client's, whatever it was that we asked: whoever has the backend tells it.
+                b'A' => conn.heard.extend_from_slice(message),
                 b'E' => {
                     let fields = message::read_error(message).map_err(|_| Unanswered)?;
                     let text = String::from_utf8_lossy(fields.message).into_owned();

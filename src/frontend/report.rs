@@ -143,8 +143,7 @@ impl No {
                 "Close connections, or change the rule in limits.rules.",
             ),
             Self::Overdue(overdue) => lasted(*overdue),
-            Self::OverLimit(what) => ErrorReport::fatal(SqlState::LIMIT_EXCEEDED, what.clone())
-                .with_hint("Send less at a time, or change the rule in limits.rules."),
+            Self::OverLimit(what) => over_limit(what),
         }
     }
 }
@@ -196,6 +195,11 @@ fn transaction_lost(loss: Loss) -> ErrorReport {
 
 fn too_many(message: String, remedy: &str) -> ErrorReport {
     ErrorReport::fatal(SqlState::TOO_MANY_CONNECTIONS, message).with_hint(remedy)
+}
+
+fn over_limit(what: &str) -> ErrorReport {
+    ErrorReport::fatal(SqlState::LIMIT_EXCEEDED, what)
+        .with_hint("Send less at a time, or change the rule in limits.rules.")
 }
 
 fn too_much_held() -> ErrorReport {

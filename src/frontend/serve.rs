@@ -10,6 +10,7 @@ use crate::frontend::attached::{Attached, GoesOn, Reads, Relies, Segment, Sent, 
 use crate::frontend::block::{Repeats, Said};
 use crate::frontend::client::Gone;
 use crate::frontend::exchange::{Appetite, Commits, OnError, Shown};
+use crate::frontend::listening;
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::lost::LostTransaction;
@@ -281,6 +282,9 @@ impl Serving {
             return self.refuse_in_transaction(&group, &no).await;
         } else if self.forget_others_draws(&plan).await? == settle::Usable::Gone {
             return Ok(());
+        }
+        if let Some(attached) = self.attached.as_deref_mut() {
+            listening::tell_what_backend_heard(&mut self.client, attached);
         }
         self.send(&group, &plan)
     }

@@ -179,6 +179,7 @@ impl Serving {
             self.session.reported = attached.exchange.reported;
             return Ok(());
         }
+        listening::tell_what_backend_heard(&mut self.client, &mut attached);
         attached.reads = Reads::AsCarried;
         attached.checkout.count_statements();
         let stays = policy.mode == Mode::Session

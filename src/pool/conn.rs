@@ -23,6 +23,8 @@ pub struct Conn {
     pub running: Arc<Running>,
     /// Bytes of the server's message that has not arrived whole.
     pub partial: Vec<u8>,
+    /// Notifications that came while something of ours ran: its session's.
+    pub heard: Vec<u8>,
     /// When it came free last.
     pub rested_at: Moment,
     /// Whether the unnamed statement of the session that holds it is here.
@@ -134,6 +136,7 @@ impl Conn {
             held: Held::default(),
             running: Arc::new(running),
             partial: Vec::new(),
+            heard: Vec::new(),
             rested_at,
             unnamed_there: UnnamedThere::No,
             drawn: Drawn::Nobody,
@@ -192,6 +195,7 @@ impl Moved {
                     held,
                     running,
                     partial,
+                    heard: Vec::new(),
                     rested_at,
                     unnamed_there,
                     drawn,

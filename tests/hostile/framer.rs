@@ -1,7 +1,9 @@
 //! A client's bytes behind its login: messages, and groups of them.
 
 use super::{Whim, message};
-use pgsteer::session::{MessageLimits, End, Executes, GROUP_MAX, Names, Reader, Scan, Violation, scan, survey};
+use pgsteer::session::{
+    End, Executes, GROUP_MAX, MessageLimits, Names, Reader, Scan, Violation, scan, survey,
+};
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
 use pgsteer::wire::watch::Watch;
