@@ -5,7 +5,7 @@
 #   scripts/setup.sh demo      ... and PostgreSQL
 #   scripts/setup.sh test      ... and psql, openssl, Prometheus
 #   scripts/setup.sh bench     ... and PgBouncer
-#   scripts/setup.sh all       ... and Python, Node.js, bzip2 (drivers, other versions, suites)
+#   scripts/setup.sh all       ... and Python, Node.js, bzip2, and drivers: JDBC, Perl's, Ruby's, PHP's
 #
 # On Debian and Ubuntu it installs, as root or with sudo; elsewhere it prints the line to run. It
 # neither stops nor configures the PostgreSQL service that a package may start by itself.
@@ -56,6 +56,10 @@ missing() {
         has_venv || echo python
         has npm || echo node
         has bzip2 || echo bzip2
+        { has java && [ -e "${PGSTEER_JDBC:-/usr/share/java/postgresql.jar}" ]; } || echo jdbc
+        { has perl && perl -MDBD::Pg -e1 2>/dev/null; } || echo perl
+        { has ruby && ruby -e 'require "pg"' 2>/dev/null; } || echo ruby
+        { has php && php -m | grep -qx pdo_pgsql; } || echo php
     fi
 }
 
@@ -74,6 +78,14 @@ packages() {
         apt-python) echo python3 python3-venv ;;
         apt-node) echo nodejs npm ;;
         apt-bzip2 | dnf-bzip2 | pacman-bzip2) echo bzip2 ;;
+        apt-jdbc) echo default-jdk-headless libpostgresql-jdbc-java ;;
+        apt-perl) echo libdbd-pg-perl ;;
+        apt-ruby) echo ruby ruby-pg ;;
+        apt-php) echo php-cli php-pgsql ;;
+        dnf-jdbc) echo java-latest-openjdk-devel postgresql-jdbc ;;
+        dnf-perl) echo perl-DBD-Pg ;;
+        dnf-ruby) echo ruby rubygem-pg ;;
+        dnf-php) echo php-cli php-pgsql ;;
         dnf-cc) echo gcc ;;
         dnf-libclang) echo clang-devel ;;
         dnf-postgresql) echo postgresql-server ;;
@@ -87,6 +99,10 @@ packages() {
         pacman-openssl) echo openssl ;;
         pacman-python) echo python ;;
         pacman-node) echo nodejs npm ;;
+        pacman-jdbc) echo jdk-openjdk ;;
+        pacman-perl) echo perl-dbd-pg ;;
+        pacman-ruby) echo ruby ruby-pg ;;
+        pacman-php) echo php php-pgsql ;;
         esac
     done | tr ' ' '\n' | sort -u | tr '\n' ' '
 }

@@ -1,4 +1,4 @@
-"""asyncpg through pgsteer. Usage: asyncpg_.py URI"""
+"""asyncpg through pgsteer; where to is in PGHOST and its like."""
 
 import asyncio
 import sys
@@ -7,18 +7,17 @@ import uuid
 
 import asyncpg
 
-uri = sys.argv[1]
+from checks import Checks, mistakes
+
+LARGE = 8 * 1024 * 1024
+# Far more than any check takes, in seconds.
+PATIENCE = 60
 table = f"drv_asyncpg_{uuid.uuid4().hex[:8]}"
-checks = []
-
-
-def check(function):
-    checks.append(function)
-    return function
+check = Checks(f"asyncpg {asyncpg.__version__}")
 
 
 @check
-async def simple_statements(conn):
+async def statements(conn):
     await conn.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, note text)")
     assert await conn.execute(f"INSERT INTO {table} VALUES (1, 'a')") == "INSERT 0 1"
     assert await conn.fetchval(f"SELECT note FROM {table}") == "a"
@@ -30,11 +29,24 @@ async def prepared_statements(conn):
     statement = await conn.prepare("SELECT $1::int + 1")
     for number in range(20):
         assert await statement.fetchval(number) == number + 1
-    for number in range(10):
-        await conn.execute(f"INSERT INTO {table} VALUES ($1, $2)", 100 + number, "p")
-        # The write is this session's own, so the read must see it, wherever it goes.
-        seen = await conn.fetchval(f"SELECT count(*) FROM {table} WHERE id >= $1", 100)
-        assert seen == number + 1, seen
+    # Its columns change under a statement that is prepared: it is told, and prepares anew.
+    await conn.execute(f"CREATE TABLE {table}_wide (a int)")
+    assert await conn.fetch(f"SELECT * FROM {table}_wide") == []
+    await conn.execute(f"ALTER TABLE {table}_wide ADD b int")
+    await conn.execute(f"INSERT INTO {table}_wide VALUES (1, 2)")
+    rows = await conn.fetch(f"SELECT * FROM {table}_wide")
+    assert [tuple(row) for row in rows] == [(1, 2)], rows
+    await conn.execute(f"DROP TABLE {table}_wide")
+
+
+@check
+async def own_writes(conn):
+    for number in range(50):
+        await conn.execute("INSERT INTO drv_own_writes VALUES ($1, $2)", table, number)
+        for _ in range(3):
+            count = "SELECT count(*) FROM drv_own_writes WHERE run = $1"
+            seen = await conn.fetchval(count, table)
+            assert seen == number + 1, seen
 
 
 @check
@@ -87,7 +99,7 @@ async def cursors(conn):
 
 
 @check
-async def copy_both_ways(conn):
+async def copy(conn):
     records = [(number, "c" * 100) for number in range(1000, 6000)]
     await conn.copy_records_to_table(table, records=records)
     received = bytearray()
@@ -97,6 +109,12 @@ async def copy_both_ways(conn):
 
     await conn.copy_from_query(f"SELECT * FROM {table} WHERE id >= 1000", output=take)
     assert received.count(b"\n") == 5000, received.count(b"\n")
+    try:
+        await conn.copy_records_to_table(table, records=[(1, "there already")])
+        raise AssertionError("a bad row was taken")
+    except asyncpg.UniqueViolationError:
+        pass
+    assert await conn.fetchval("SELECT 1") == 1
 
 
 @check
@@ -113,47 +131,55 @@ async def cancel(conn):
 
 
 @check
-async def listen_and_notify(conn):
-    heard = asyncio.get_running_loop().create_future()
+async def notifications(conn):
+    heard, news = [], asyncio.Event()
 
     def on_notice(_conn, _pid, _channel, payload):
-        if not heard.done():
-            heard.set_result(payload)
+        heard.append(payload)
+        news.set()
 
+    async def until(last):
+        while last not in heard:
+            news.clear()
+            await asyncio.wait_for(news.wait(), 10)
+
+    other = await asyncpg.connect()
     await conn.add_listener(table, on_notice)
-    other = await asyncpg.connect(uri)
-    await other.execute(f"NOTIFY {table}, 'hello'")
-    assert await asyncio.wait_for(heard, 10) == "hello"
+    await other.execute(f"NOTIFY {table}, 'idle'")
+    await until("idle")
+    await conn.execute(f"NOTIFY {table}, 'own'")
+    await until("own")
+    for number in range(20):
+        await other.execute(f"NOTIFY {table}, 'busy {number}'")
+        await conn.fetchval(f"SELECT count(*) FROM {table}")
+        await conn.execute(f"UPDATE {table} SET note = note WHERE id = 1")
+    await other.execute(f"NOTIFY {table}, 'end'")
+    await until("end")
+    assert heard == ["idle", "own", *(f"busy {n}" for n in range(20)), "end"], heard
     await conn.remove_listener(table, on_notice)
     await other.close()
 
 
 @check
-async def errors_with_sqlstate(conn):
-    for sql, code in [
-        ("SELECT 1/0", "22012"),
-        ("SELECT nothing", "42703"),
-        ("SELEKT", "42601"),
-        (f"INSERT INTO {table} VALUES (1, 'again')", "23505"),
-    ]:
+async def errors(conn):
+    for sql, code in mistakes(table):
         try:
             await conn.fetch(sql)
             raise AssertionError(f"{sql}: no error")
         except asyncpg.PostgresError as error:
             assert error.sqlstate == code, (sql, error.sqlstate)
-    assert await conn.fetchval("SELECT 1") == 1
+        assert await conn.fetchval("SELECT 1") == 1
 
 
 @check
 async def large_rows(conn):
-    size = 20 * 1024 * 1024
-    assert len(await conn.fetchval("SELECT repeat('x', $1)", size)) == size
-    assert await conn.fetchval("SELECT length($1::text)", "y" * size) == size
+    assert len(await conn.fetchval("SELECT repeat('x', $1)", LARGE)) == LARGE
+    assert await conn.fetchval("SELECT length($1::text)", "y" * LARGE) == LARGE
 
 
 @check
-async def a_pool(_conn):
-    async with asyncpg.create_pool(uri, min_size=5, max_size=20) as pool:
+async def pools(_conn):
+    async with asyncpg.create_pool(min_size=5, max_size=20) as pool:
 
         async def one(number):
             async with pool.acquire() as conn:
@@ -165,27 +191,20 @@ async def a_pool(_conn):
         assert names == [f"app{number}" for number in range(100)], names
 
 
-async def main():
-    failed = 0
-    for function in checks:
-        name = function.__name__.replace("_", " ")
-        conn = None
+@check
+async def tidying_up(conn):
+    await conn.execute(f"DROP TABLE {table}")
+
+
+async def on_its_own_connection(function):
+    conn = await asyncpg.connect()
+    try:
+        await asyncio.wait_for(function(conn), PATIENCE)
+    finally:
         try:
-            conn = await asyncpg.connect(uri)
-            await asyncio.wait_for(function(conn), 60)
-            print(f"asyncpg {asyncpg.__version__}: {name}: ok")
-        except Exception as error:
-            failed += 1
-            print(f"asyncpg {asyncpg.__version__}: {name}: FAILED: {type(error).__name__}: {error}")
-        if conn is not None:
-            try:
-                await conn.close(timeout=5)
-            except Exception:
-                conn.terminate()
-    conn = await asyncpg.connect(uri)
-    await conn.execute(f"DROP TABLE IF EXISTS {table}")
-    await conn.close()
-    return 1 if failed else 0
+            await conn.close(timeout=5)
+        except Exception:
+            conn.terminate()
 
 
-sys.exit(asyncio.run(main()))
+sys.exit(check.run(lambda function: asyncio.run(on_its_own_connection(function))))

@@ -1,19 +1,27 @@
-// node-postgres through pgsteer. Usage: node_pg.js URI
+// node-postgres through pgsteer; where to is in PGHOST and its like.
 "use strict";
 const assert = require("node:assert");
-const crypto = require("node:crypto");
 const { pipeline } = require("node:stream/promises");
 const { Readable } = require("node:stream");
 const pg = require("pg");
 const copy = require("pg-copy-streams");
+const { LARGE, Ear, mistakes, run, tls, unique } = require("./checks.js");
 
-const uri = process.argv[2];
-const table = `drv_node_${crypto.randomBytes(4).toString("hex")}`;
-const version = require("pg/package.json").version;
+const driver = `node-postgres ${require("./package.json").dependencies.pg}`;
+const table = unique("node");
+const options = { ssl: tls() };
 const checks = [];
-const check = (name, run) => checks.push({ name, run });
+const check = (title, body) => checks.push([title, body]);
 
-check("simple statements", async (client) => {
+const entered = async () => {
+  const client = new pg.Client(options);
+  // Without a listener an error between two statements would end the process.
+  client.on("error", () => {});
+  await client.connect();
+  return client;
+};
+
+check("statements", async (client) => {
   await client.query(`CREATE TABLE ${table} (id int PRIMARY KEY, note text)`);
   const inserted = await client.query(`INSERT INTO ${table} VALUES (1, 'a')`);
   assert.strictEqual(inserted.rowCount, 1);
@@ -28,19 +36,17 @@ check("prepared statements", async (client) => {
     const query = { name: "plus", text: "SELECT $1::int + 1 AS x", values: [number] };
     assert.strictEqual((await client.query(query)).rows[0].x, number + 1);
   }
-  for (let number = 0; number < 10; number++) {
-    await client.query({
-      name: "put",
-      text: `INSERT INTO ${table} VALUES ($1, $2)`,
-      values: [100 + number, "p"],
-    });
-    // The write is this session's own, so the read must see it, wherever it goes.
-    const seen = await client.query({
-      name: "seen",
-      text: `SELECT count(*)::int AS n FROM ${table} WHERE id >= $1`,
-      values: [100],
-    });
-    assert.strictEqual(seen.rows[0].n, number + 1);
+});
+
+check("own writes", async (client) => {
+  for (let number = 0; number < 50; number++) {
+    const put = "INSERT INTO drv_own_writes VALUES ($1, $2)";
+    await client.query({ name: "put", text: put, values: [table, number] });
+    for (let time = 0; time < 3; time++) {
+      const seen = "SELECT count(*)::int AS n FROM drv_own_writes WHERE run = $1";
+      const result = await client.query({ name: "seen", text: seen, values: [table] });
+      assert.strictEqual(result.rows[0].n, number + 1);
+    }
   }
 });
 
@@ -58,23 +64,39 @@ check("transactions", async (client) => {
   assert.deepStrictEqual(rows, [{ id: 2 }]);
 });
 
-check("copy both ways", async (client) => {
+check("copy", async (client) => {
   const lines = Array.from({ length: 5000 }, (_, n) => `${1000 + n}\t${"c".repeat(100)}\n`);
   await pipeline(Readable.from(lines), client.query(copy.from(`COPY ${table} FROM STDIN`)));
   let received = "";
   const out = client.query(copy.to(`COPY (SELECT * FROM ${table} WHERE id >= 1000) TO STDOUT`));
   for await (const chunk of out) received += chunk.toString();
   assert.strictEqual(received.split("\n").length - 1, 5000);
+  const bad = client.query(copy.from(`COPY ${table} FROM STDIN`));
+  await assert.rejects(pipeline(Readable.from(["not a number\tx\n"]), bad), { code: "22P02" });
+  assert.strictEqual((await client.query("SELECT 1 AS x")).rows[0].x, 1);
+});
+
+check("cancel", async (client) => {
+  const query = new pg.Query("SELECT pg_sleep(30)");
+  const cancelled = new Promise((resolve) => query.on("error", resolve));
+  const start = Date.now();
+  client.query(query);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  // node-postgres knows no cancel over TLS: as libpq before 17, it asks in the clear.
+  new pg.Client({ ssl: false }).cancel(client, query);
+  assert.strictEqual((await cancelled).code, "57014");
+  assert.ok(Date.now() - start < 10_000, "it was cancelled late");
+  for (let number = 0; number < 50; number++) {
+    assert.strictEqual((await client.query("SELECT 1 AS x")).rows[0].x, 1);
+  }
 });
 
 check("cancel by another session", async (client) => {
-  // node-postgres sends no cancel requests; its users end a statement by its process id, which
-  // is asked for on the same server in one transaction.
+  // By its process, which is asked for on the same server in one transaction.
   await client.query("BEGIN");
   const pid = (await client.query("SELECT pg_backend_pid() AS pid, txid_current()")).rows[0].pid;
   const refused = assert.rejects(client.query("SELECT pg_sleep(30)"), { code: "57014" });
-  const other = new pg.Client(uri);
-  await other.connect();
+  const other = await entered();
   await new Promise((resolve) => setTimeout(resolve, 300));
   await other.query("/* pgsteer: role=primary */ SELECT pg_cancel_backend($1)", [pid]);
   await refused;
@@ -83,40 +105,43 @@ check("cancel by another session", async (client) => {
   await other.end();
 });
 
-check("listen and notify", async (client) => {
-  const heard = new Promise((resolve, reject) => {
-    client.once("notification", (message) => resolve(message.payload));
-    setTimeout(() => reject(new Error("nothing was heard for 10 s")), 10_000).unref();
-  });
+check("notifications", async (client) => {
+  const ear = new Ear();
+  client.on("notification", (message) => ear.hear(message.payload));
   await client.query(`LISTEN ${table}`);
-  const other = new pg.Client(uri);
-  await other.connect();
-  await other.query(`NOTIFY ${table}, 'hello'`);
-  assert.strictEqual(await heard, "hello");
+  const other = await entered();
+  await other.query(`NOTIFY ${table}, 'idle'`);
+  await ear.until("idle");
+  await client.query(`NOTIFY ${table}, 'own'`);
+  await ear.until("own");
+  for (let number = 0; number < 20; number++) {
+    await other.query(`NOTIFY ${table}, 'busy ${number}'`);
+    await client.query(`SELECT count(*) FROM ${table}`);
+    await client.query(`UPDATE ${table} SET note = note WHERE id = $1`, [1]);
+  }
+  await other.query(`NOTIFY ${table}, 'end'`);
+  await ear.until("end");
+  ear.heardAll();
   await other.end();
 });
 
-check("errors with sqlstate", async (client) => {
-  const cases = [
-    ["SELECT 1/0", "22012"],
-    ["SELECT nothing", "42703"],
-    ["SELEKT", "42601"],
-    [`INSERT INTO ${table} VALUES (1, 'again')`, "23505"],
-  ];
-  for (const [sql, code] of cases) await assert.rejects(client.query(sql), { code }, sql);
-  assert.strictEqual((await client.query("SELECT 1 AS x")).rows[0].x, 1);
+check("errors", async (client) => {
+  for (const [sql, code] of mistakes(table)) {
+    await assert.rejects(client.query(sql), { code }, sql);
+    await assert.rejects(client.query({ text: sql, values: [], queryMode: "extended" }), { code });
+    assert.strictEqual((await client.query("SELECT 1 AS x")).rows[0].x, 1);
+  }
 });
 
 check("large rows", async (client) => {
-  const size = 20 * 1024 * 1024;
-  const row = (await client.query("SELECT repeat('x', $1) AS x", [size])).rows[0];
-  assert.strictEqual(row.x.length, size);
-  const echoed = await client.query("SELECT length($1::text) AS n", ["y".repeat(size)]);
-  assert.strictEqual(echoed.rows[0].n, size);
+  const row = (await client.query("SELECT repeat('x', $1) AS x", [LARGE])).rows[0];
+  assert.strictEqual(row.x.length, LARGE);
+  const echoed = await client.query("SELECT length($1::text) AS n", ["y".repeat(LARGE)]);
+  assert.strictEqual(echoed.rows[0].n, LARGE);
 });
 
-check("a pool", async () => {
-  const pool = new pg.Pool({ connectionString: uri, max: 20 });
+check("pools", async () => {
+  const pool = new pg.Pool({ ...options, max: 20 });
   const one = async (number) => {
     const client = await pool.connect();
     try {
@@ -131,33 +156,15 @@ check("a pool", async () => {
   await pool.end();
 });
 
-async function main() {
-  let failed = 0;
-  for (const { name, run } of checks) {
-    const client = new pg.Client(uri);
-    // Without a listener an error between two statements would end the process.
-    client.on("error", () => {});
-    try {
-      await client.connect();
-      await run(client);
-      console.log(`node-postgres ${version}: ${name}: ok`);
-    } catch (error) {
-      failed += 1;
-      console.log(`node-postgres ${version}: ${name}: FAILED: ${error.code ?? ""} ${error.message}`);
-    }
+check("tidying up", async (client) => {
+  await client.query(`DROP TABLE ${table}`);
+});
+
+run(driver, checks, async (body) => {
+  const client = await entered();
+  try {
+    await body(client);
+  } finally {
     await client.end().catch(() => {});
   }
-  const client = new pg.Client(uri);
-  await client.connect();
-  await client.query(`DROP TABLE IF EXISTS ${table}`);
-  await client.end();
-  return failed ? 1 : 0;
-}
-
-main().then(
-  (code) => process.exit(code),
-  (error) => {
-    console.log(`node-postgres ${version}: FAILED: ${error.stack}`);
-    process.exit(1);
-  },
-);
+});

@@ -1,26 +1,26 @@
-"""psycopg 3 through pgsteer. Usage: psycopg3.py URI"""
+"""psycopg 3 through pgsteer; where to is in PGHOST and its like."""
 
 import sys
-import threading
 import time
 import uuid
 
 import psycopg
 from psycopg import errors
 
-uri = sys.argv[1]
+from checks import Checks, in_a_moment, mistakes
+
+LARGE = 8 * 1024 * 1024
 table = f"drv_psycopg_{uuid.uuid4().hex[:8]}"
-checks = []
+check = Checks(f"psycopg {psycopg.__version__}")
 
 
-def check(function):
-    checks.append(function)
-    return function
+def connect(**options):
+    return psycopg.connect(**{"autocommit": True, **options})
 
 
 @check
-def simple_statements():
-    with psycopg.connect(uri, autocommit=True) as conn:
+def statements():
+    with connect() as conn:
         cur = psycopg.ClientCursor(conn)
         cur.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, note text)")
         cur.execute(f"INSERT INTO {table} VALUES (%s, %s)", (1, "it's"))
@@ -32,31 +32,52 @@ def simple_statements():
 
 @check
 def prepared_statements():
-    with psycopg.connect(uri, autocommit=True) as conn:
+    with connect() as conn:
         for number in range(20):
             row = conn.execute("SELECT %s::int + 1", (number,), prepare=True).fetchone()
             assert row == (number + 1,), row
-        for number in range(10):
-            conn.execute(
-                f"INSERT INTO {table} VALUES (%s, %s)", (100 + number, "p"), prepare=True
-            )
-            # The write is this session's own, so the read must see it, wherever it goes.
-            seen = conn.execute(
-                f"SELECT count(*) FROM {table} WHERE id >= 100", prepare=True
-            ).fetchone()
-            assert seen == (number + 1,), seen
+        # By itself it prepares what was said five times.
+        for number in range(20):
+            assert conn.execute("SELECT %s::int - 1", (number,)).fetchone() == (number - 1,)
 
 
 @check
-def pipelined_statements():
-    with psycopg.connect(uri, autocommit=True) as conn, conn.pipeline():
-        cursors = [conn.execute("SELECT %s::int", (number,)) for number in range(100)]
-        assert [cursor.fetchone()[0] for cursor in cursors] == list(range(100))
+def pipelines():
+    with connect() as conn:
+        with conn.pipeline():
+            cursors = [conn.execute("SELECT %s::int", (number,)) for number in range(100)]
+            assert [cursor.fetchone()[0] for cursor in cursors] == list(range(100))
+        # A mistake ends its part of the pipeline, and only that.
+        with conn.pipeline() as pipeline:
+            first = conn.execute("SELECT 1")
+            wrong = conn.execute("SELECT 1/0")
+            skipped = conn.execute("SELECT 2")
+            try:
+                pipeline.sync()
+                raise AssertionError("the mistake was not told")
+            except errors.DivisionByZero:
+                pass
+            last = conn.execute("SELECT 3")
+            pipeline.sync()
+            assert first.fetchone() == (1,) and last.fetchone() == (3,)
+            assert wrong.statusmessage is None and skipped.statusmessage is None
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+@check
+def own_writes():
+    with connect() as conn:
+        for number in range(50):
+            conn.execute("INSERT INTO drv_own_writes VALUES (%s, %s)", (table, number))
+            for _ in range(3):
+                count = "SELECT count(*) FROM drv_own_writes WHERE run = %s"
+                seen = conn.execute(count, (table,)).fetchone()
+                assert seen == (number + 1,), seen
 
 
 @check
 def transactions():
-    with psycopg.connect(uri) as conn:
+    with connect(autocommit=False) as conn:
         with conn.transaction():
             conn.execute(f"INSERT INTO {table} VALUES (2, 'kept')")
             try:
@@ -65,27 +86,53 @@ def transactions():
                     raise ValueError
             except ValueError:
                 pass
-        try:
-            with conn.transaction():
-                conn.execute(f"INSERT INTO {table} VALUES (4, 'undone')")
-                raise ValueError
-        except ValueError:
-            pass
+        conn.execute(f"INSERT INTO {table} VALUES (4, 'undone')")
+        conn.rollback()
         ids = conn.execute(f"SELECT id FROM {table} WHERE id IN (2, 3, 4)").fetchall()
         assert ids == [(2,)], ids
+        conn.commit()
+        conn.read_only = True
+        try:
+            conn.execute(f"INSERT INTO {table} VALUES (5, 'refused')")
+            raise AssertionError("a read-only transaction wrote")
+        except errors.ReadOnlySqlTransaction:
+            conn.rollback()
 
 
 @check
-def copy_both_ways():
-    with psycopg.connect(uri, autocommit=True) as conn:
-        with conn.cursor().copy(f"COPY {table} FROM STDIN") as copy:
+def two_phases():
+    with connect(autocommit=False) as conn, connect() as other:
+        conn.tpc_begin(conn.xid(1, table, "kept"))
+        conn.execute(f"INSERT INTO {table} VALUES (5, 'in two phases')")
+        conn.tpc_prepare()
+        conn.tpc_commit()
+        conn.tpc_begin(conn.xid(1, table, "undone"))
+        conn.execute(f"DELETE FROM {table} WHERE id = 5")
+        conn.tpc_prepare()
+        # Whoever knows its name may end it.
+        waiting = [xid for xid in other.tpc_recover() if xid.gtrid == table]
+        assert len(waiting) == 1, waiting
+        other.tpc_rollback(waiting[0])
+        conn.close()
+        seen = other.execute(f"SELECT note FROM {table} WHERE id = 5").fetchall()
+        assert seen == [("in two phases",)], seen
+
+
+@check
+def copy():
+    with connect() as conn:
+        with conn.cursor().copy(f"COPY {table} FROM STDIN") as copying:
             for number in range(1000, 6000):
-                copy.write_row((number, "c" * 100))
-        with conn.cursor().copy(f"COPY (SELECT * FROM {table} WHERE id >= 1000) TO STDOUT") as copy:
-            assert sum(1 for _ in copy.rows()) == 5000
+                copying.write_row((number, "c" * 100))
+        out = f"COPY (SELECT * FROM {table} WHERE id >= 1000) TO STDOUT"
+        with conn.cursor().copy(out) as copying:
+            assert sum(1 for _ in copying.rows()) == 5000
+        with conn.cursor().copy(out + " (FORMAT binary)") as copying:
+            copying.set_types(["int4", "text"])
+            assert sum(1 for _ in copying.rows()) == 5000
         try:
-            with conn.cursor().copy(f"COPY {table} FROM STDIN") as copy:
-                copy.write("not a number\tx\n")
+            with conn.cursor().copy(f"COPY {table} FROM STDIN") as copying:
+                copying.write("not a number\tx\n")
             raise AssertionError("a bad row was taken")
         except errors.InvalidTextRepresentation:
             pass
@@ -94,10 +141,9 @@ def copy_both_ways():
 
 @check
 def cancel():
-    with psycopg.connect(uri, autocommit=True) as conn:
-        timer = threading.Timer(0.5, conn.cancel)
+    with connect() as conn:
         start = time.monotonic()
-        timer.start()
+        in_a_moment(0.5, conn.cancel)
         try:
             conn.execute("SELECT pg_sleep(30)")
             raise AssertionError("the statement was not cancelled")
@@ -110,58 +156,74 @@ def cancel():
 
 
 @check
-def listen_and_notify():
-    with psycopg.connect(uri, autocommit=True) as listener:
-        with psycopg.connect(uri, autocommit=True) as sender:
-            listener.execute(f"LISTEN {table}")
-            sender.execute(f"NOTIFY {table}, 'hello'")
-            heard = next(listener.notifies(timeout=10), None)
-            assert heard and heard.payload == "hello", heard
+def notifications():
+    with connect() as listener, connect() as other:
+        listener.execute(f"LISTEN {table}")
+        heard = []
+
+        def until(last):
+            for notify in listener.notifies(timeout=10):
+                heard.append(notify.payload)
+                if notify.payload == last:
+                    return
+            raise AssertionError(f"{last} did not come: {heard}")
+
+        other.execute(f"NOTIFY {table}, 'idle'")
+        until("idle")
+        listener.execute(f"NOTIFY {table}, 'own'")
+        until("own")
+        for number in range(20):
+            other.execute(f"NOTIFY {table}, 'busy {number}'")
+            listener.execute(f"SELECT count(*) FROM {table}")
+            listener.execute(f"UPDATE {table} SET note = note WHERE id = 1")
+        other.execute(f"NOTIFY {table}, 'end'")
+        until("end")
+        assert heard == ["idle", "own", *(f"busy {n}" for n in range(20)), "end"], heard
+        listener.execute(f"UNLISTEN {table}")
+        other.execute(f"NOTIFY {table}, 'too late'")
+        assert list(listener.notifies(timeout=0.3)) == []
 
 
 @check
-def errors_with_sqlstate():
-    with psycopg.connect(uri, autocommit=True) as conn:
-        for sql, code in [
-            ("SELECT 1/0", "22012"),
-            ("SELECT nothing", "42703"),
-            ("SELEKT", "42601"),
-            (f"INSERT INTO {table} VALUES (1, 'again')", "23505"),
-        ]:
+def errors_():
+    with connect() as conn:
+        for sql, code in mistakes(table):
             try:
                 conn.execute(sql)
                 raise AssertionError(f"{sql}: no error")
             except psycopg.Error as error:
                 assert error.sqlstate == code, (sql, error.sqlstate)
-        assert conn.execute("SELECT 1").fetchone() == (1,)
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+        notices = []
+        conn.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+        conn.execute("DO $$ BEGIN RAISE NOTICE 'noted'; END $$")
+        assert notices == ["noted"], notices
 
 
 @check
 def large_rows():
-    with psycopg.connect(uri, autocommit=True) as conn:
-        size = 20 * 1024 * 1024
-        assert len(conn.execute("SELECT repeat('x', %s)", (size,)).fetchone()[0]) == size
-        echoed = conn.execute("SELECT length(%s::text)", ("y" * size,)).fetchone()
-        assert echoed == (size,)
+    with connect() as conn:
+        assert len(conn.execute("SELECT repeat('x', %s)", (LARGE,)).fetchone()[0]) == LARGE
+        echoed = conn.execute("SELECT length(%s::text)", ("y" * LARGE,)).fetchone()
+        assert echoed == (LARGE,)
+        conn.execute(f"INSERT INTO {table} VALUES (7, %s)", ("z" * LARGE,))
+        note = conn.execute(f"SELECT note FROM {table} WHERE id = 7").fetchone()[0]
+        assert note == "z" * LARGE
+        conn.execute(f"DELETE FROM {table} WHERE id = 7")
 
 
 @check
-def server_side_cursor():
-    with psycopg.connect(uri) as conn, conn.cursor(name="c") as cur:
+def cursors():
+    with connect(autocommit=False) as conn, conn.cursor(name="c") as cur:
         cur.itersize = 100
         cur.execute("SELECT generate_series(1, 1000)")
         assert sum(row[0] for row in cur) == 500500
 
 
-failed = 0
-for function in checks:
-    name = function.__name__.replace("_", " ")
-    try:
-        function()
-        print(f"psycopg {psycopg.__version__}: {name}: ok")
-    except Exception as error:
-        failed += 1
-        print(f"psycopg {psycopg.__version__}: {name}: FAILED: {type(error).__name__}: {error}")
-with psycopg.connect(uri, autocommit=True) as conn:
-    conn.execute(f"DROP TABLE IF EXISTS {table}")
-sys.exit(1 if failed else 0)
+@check
+def tidying_up():
+    with connect() as conn:
+        conn.execute(f"DROP TABLE {table}")
+
+
+sys.exit(check.run())
