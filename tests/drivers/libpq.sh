@@ -75,7 +75,9 @@ copy() {
     ask -c "\\copy $table FROM $work/in" -c "\\copy (SELECT * FROM $table WHERE id >= 1000 \
         ORDER BY id) TO $work/out" || return
     cmp "$work/in" "$work/out" || return
-    ask -c "COPY (SELECT * FROM $table WHERE id >= 1000) TO STDOUT (FORMAT binary)" >"$work/binary"
+    # Another session, to which a standby may show what was there before.
+    ask_primary -c "COPY (SELECT * FROM $table WHERE id >= 1000) TO STDOUT (FORMAT binary)" \
+        >"$work/binary" || return
     # Both ways at once, and an error in the middle.
     ask -c "DELETE FROM $table WHERE id >= 1000" -c "COPY $table FROM STDIN (FORMAT binary)" \
         -c "SELECT count(*) FROM $table WHERE id >= 1000" <"$work/binary" >"$work/count" || return
