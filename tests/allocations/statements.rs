@@ -1,0 +1,193 @@
+//! Statements of each kind, many times over.
+
+use crate::counting;
+use crate::inside::Client;
+use crate::inside::Inside;
+use pgsteer::wire::message;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::sync::LazyLock;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// Clients at a time.
+const CLIENTS: u32 = 4;
+/// Rounds of each client before it is counted.
+const WARM_UP: u32 = 500;
+/// Rounds of each client that are counted, of reads.
+const READS: u32 = 5_000;
+/// Rounds of what the primary has to write down.
+const WRITES: u32 = 1_250;
+/// Rounds that are looked at closely, to name the places.
+const TRACED: u32 = 3;
+/// Requests that do not count, a round: what a shard does once a second, whoever is there.
+const BESIDES: f64 = 0.01;
+/// How often it is counted before it is too much: on a crowded machine seconds are short.
+const ATTEMPTS: usize = 3;
+
+/// One kind of statement.
+struct Kind {
+    name: &'static str,
+    /// What is asked in each round, one request after the other.
+    round: fn(u32) -> Vec<Vec<u8>>,
+    rounds: u32,
+    /// Requests for memory that a round may make, until it makes none.
+    most: f64,
+}
+
+const KINDS: [Kind; 6] = [
+    Kind {
+        name: "simple",
+        round: |_| vec![query("SELECT value FROM notes WHERE id = 1")],
+        rounds: READS,
+        most: 2.0,
+    },
+    Kind {
+        name: "simple, another literal each time",
+        round: |number| vec![query(&format!("SELECT value FROM notes WHERE id = {number}"))],
+        rounds: READS,
+        most: 2.0,
+    },
+    Kind {
+        name: "extended, unnamed",
+        round: |number| vec![extended(number)],
+        rounds: READS,
+        most: 3.0,
+    },
+    Kind { name: "prepared", round: |number| vec![prepared(number)], rounds: READS, most: 2.0 },
+    Kind {
+        name: "simple, a write",
+        round: |_| vec![query("UPDATE notes SET value = 1 WHERE id = 1")],
+        rounds: WRITES,
+        most: 2.0,
+    },
+    Kind {
+        name: "a transaction of three statements",
+        round: |_| ["BEGIN", "UPDATE notes SET value = 1 WHERE id = 1", "COMMIT"].map(query).into(),
+        rounds: WRITES,
+        most: 4.0,
+    },
+];
+
+/// What can't go without: each text is a new one, and its facts are kept.
+const NEW_TEXTS: Kind = Kind {
+    name: "simple, another text each time",
+    round: |number| {
+        vec![query(&format!("SELECT value AS column_{number} FROM notes WHERE id = 1"))]
+    },
+    rounds: WRITES,
+    most: f64::INFINITY,
+};
+
+/// One for all tests, one at a time: what is counted is counted for the whole process.
+static INSIDE: LazyLock<Mutex<Inside>> = LazyLock::new(|| Mutex::new(Inside::start()));
+
+#[test]
+fn a_statement_in_steady_state_asks_for_no_more_memory_than_is_known() {
+    let inside = INSIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut worse = Vec::new();
+    for kind in KINDS {
+        let (each, places) = measure(&inside, &kind);
+        eprintln!("{}: {each:.3} a round, {} allowed{places}", kind.name, kind.most);
+        if each > kind.most + BESIDES {
+            worse.push(format!("{}: {each:.3} a round, not {}{places}", kind.name, kind.most));
+        }
+    }
+    assert!(worse.is_empty(), "requests for memory: {}", worse.join("\n"));
+}
+
+/// The opposite arm: the counter sees an allocation, and says where it was made.
+#[test]
+fn what_asks_for_memory_is_seen_with_its_place() {
+    let inside = INSIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (each, places) = measure(&inside, &NEW_TEXTS);
+    assert!(each > 3.0 + BESIDES, "{each:.3} a round{places}");
+    assert!(places.contains("src/sql/cache.rs"), "{places}");
+}
+
+/// The requests for memory a round, and the places where some were made.
+fn measure(inside: &Inside, kind: &Kind) -> (f64, String) {
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| inside.client()).collect();
+    for client in &mut clients {
+        client.ask(&prepare());
+    }
+    let mut from = 0;
+    let mut all = |rounds: u32| {
+        let before = counting::requests();
+        std::thread::scope(|scope| {
+            for (client, turn) in clients.iter_mut().zip(0..) {
+                let begin = from + turn * rounds;
+                scope.spawn(move || run(client, kind, begin..begin + rounds));
+            }
+        });
+        from += rounds * CLIENTS;
+        let requests = u32::try_from(counting::requests() - before).unwrap();
+        f64::from(requests) / f64::from(rounds * CLIENTS)
+    };
+    all(WARM_UP);
+    let mut least = f64::INFINITY;
+    for _ in 0..ATTEMPTS {
+        least = least.min(all(kind.rounds));
+        if least <= kind.most + BESIDES {
+            break;
+        }
+    }
+    counting::trace();
+    all(TRACED);
+    let mut places = String::new();
+    for (place, times) in counting::places() {
+        write!(places, "\n  {times} times: {place}").unwrap();
+    }
+    (least, places)
+}
+
+fn run(client: &mut Client, kind: &Kind, numbers: Range<u32>) {
+    for number in numbers {
+        for request in (kind.round)(number) {
+            client.ask(&request);
+        }
+    }
+}
+
+fn query(sql: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    message::write_query(&mut out, sql);
+    out
+}
+
+fn extended(number: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    message::write_parse(&mut out, b"", b"SELECT value FROM notes WHERE id = $1");
+    message::write_bind_text(&mut out, &[&number.to_string()]);
+    message::write_execute(&mut out);
+    message::write_sync(&mut out);
+    out
+}
+
+fn prepare() -> Vec<u8> {
+    let mut out = Vec::new();
+    message::write_parse(&mut out, b"by_id", b"SELECT value FROM notes WHERE id = $1");
+    message::write_sync(&mut out);
+    out
+}
+
+fn prepared(number: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    bind(&mut out, b"by_id", number.to_string().as_bytes());
+    message::write_execute(&mut out);
+    message::write_sync(&mut out);
+    out
+}
+
+/// `Bind` of a named statement with one parameter, as text.
+fn bind(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let mut body = vec![0];
+    body.extend_from_slice(name);
+    body.extend_from_slice(&[0, 0, 0, 0, 1]);
+    body.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
+    body.extend_from_slice(value);
+    body.extend_from_slice(&[0, 0]);
+    out.push(b'B');
+    out.extend_from_slice(&u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+    out.extend_from_slice(&body);
+}
