@@ -298,6 +298,7 @@ impl Builder<'_> {
             idle_timeout: self.value(&keys::IDLE_TIMEOUT),
             max_lifetime: self.value(&keys::MAX_LIFETIME),
             reset: self.value(&keys::RESET),
+            audit_every: self.value(&keys::AUDIT_EVERY),
         }
     }
 

@@ -298,6 +298,14 @@ keys! {
         default: pool::Policy::default().reset,
         counts: OnReload,
     }
+    /// A session may leave something on its backend that neither its statements nor the catalog
+    /// tell. So one of so many backends that come free is probed behind its client's back, at most
+    /// two a second for each pool; what is found is logged with the application that had it last,
+    /// and the backend is closed. 0: none is. With `reset = "off"` nothing is looked for.
+    AUDIT_EVERY: u32 = "pool.audit_every" {
+        default: pool::Policy::default().audit_every,
+        counts: OnReload,
+    }
 
     /// Who serves reads: standbys (the primary only as `on_all_stale` says), any server, or the
     /// primary alone.

@@ -15,6 +15,7 @@ mod admit;
 mod anew;
 mod attach;
 mod attached;
+mod audit;
 mod block;
 pub mod cancel;
 mod client;

@@ -4,6 +4,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{Attached, Computed, Reads, Resting, Segment, Stale, Standing};
+use crate::frontend::audit;
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
 use crate::frontend::listening;
@@ -18,7 +19,7 @@ use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session};
 use crate::pg::{SqlState, quote_identifier};
-use crate::pool::{Conn, Drawn, Mode, Policy, Reset};
+use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
 use crate::session::{Account, Settings, same};
 use crate::sql::Effects;
 use crate::wire::frame::TxStatus;
@@ -199,7 +200,11 @@ impl Serving {
             && attached.exchange.replies.account() == Account::Exact;
         if clean {
             attached.checkout.running.forget_cancels();
-            attached.checkout.release(now);
+            let every = if policy.reset == Reset::Off { 0 } else { policy.audit_every };
+            match attached.checkout.draw_audit(every) {
+                Audit::Due => audit::begin(&self.client.shard, &self.session, *attached),
+                Audit::NotNow => attached.checkout.release(now),
+            }
         }
         Ok(())
     }
@@ -251,7 +256,9 @@ impl Serving {
             return Ok(());
         }
         let sql = probe::sql(&self.session.user, &self.session.custom);
-        let (answer, found) = probed(conn, &sql, reported).await?;
+        let letters = letters(reported);
+        let (answer, found) = probed(conn, &sql, reported, letters).await?;
+        conn.trust.holders = 0;
         self.client.out().extend_from_slice(&answer.for_client);
         attached.pins = found.pins;
         attached.channels = found.channels;
@@ -306,15 +313,16 @@ impl Serving {
 
 /// Runs the probe. The session's own `statement_timeout` may be too short for it: then it is
 /// asked for first and lifted for the probe.
-async fn probed(
+pub(super) async fn probed(
     conn: &mut Conn,
     sql: &str,
     reported: &mut Reported,
+    letters: Letters,
 ) -> Result<(own::Answer, probe::Found), own::Unanswered> {
     let answer = own::run(conn, sql, reported).await?;
     match answer.code {
         None => {
-            let found = probe::read(&answer.rows, letters(reported));
+            let found = probe::read(&answer.rows, letters);
             return Ok((answer, found));
         }
         Some(SqlState::QUERY_CANCELED) => {}
@@ -326,7 +334,7 @@ async fn probed(
         let patient = format!("SET LOCAL statement_timeout = 0; {sql}");
         let answer = own::run(conn, &patient, reported).await?;
         if answer.error.is_none() {
-            let mut found = probe::read(&answer.rows, letters(reported));
+            let mut found = probe::read(&answer.rows, letters);
             found.settings.set("statement_timeout", timeout);
             return Ok((answer, found));
         }
@@ -335,7 +343,7 @@ async fn probed(
 }
 
 /// In which letters the session's backend answers.
-fn letters(reported: &Reported) -> Letters {
+pub(super) fn letters(reported: &Reported) -> Letters {
     Letters::of(reported.get("client_encoding"))
 }
 

@@ -1,8 +1,8 @@
 //! Backends: how many, and why they come and go.
 
 use crate::metrics::catalogue;
-use crate::metrics::family::{Builder, ByLabel, ByServer};
-use crate::metrics::label::{BackendState, ConnectResult, DisconnectReason};
+use crate::metrics::family::{Builder, ByLabel, ByServer, by_label};
+use crate::metrics::label::{AuditResult, BackendState, ConnectResult, DisconnectReason};
 use crate::topology::ServerId;
 use prometheus::{Histogram, IntCounter, IntGauge};
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub struct Backends {
     connects: ByServer<ByLabel<ConnectResult, IntCounter>>,
     connect_time: ByServer<Histogram>,
     disconnects: ByServer<ByLabel<DisconnectReason, IntCounter>>,
+    audits: ByLabel<AuditResult, IntCounter>,
 }
 
 /// Counts a backend that is being opened.
@@ -37,6 +38,7 @@ impl Backends {
             connects: build.by_server_and(&connects)?,
             connect_time: build.by_server(&build.histograms(&catalogue::CONNECT_TIME)?)?,
             disconnects: build.by_server_and(&disconnects)?,
+            audits: by_label(&build.int_counters(&catalogue::AUDITS)?)?,
         })
     }
 
@@ -63,6 +65,11 @@ impl Backends {
         if let Some(reasons) = self.disconnects.get(server) {
             reasons.inc(reason);
         }
+    }
+
+    /// A backend was audited.
+    pub fn audited(&self, result: AuditResult) {
+        self.audits.inc(result);
     }
 
     /// How many backends of a server are in a state now.

@@ -122,6 +122,8 @@ catalogue! {
         "Time to open a backend, login included; a rise means a slow or full server";
     DISCONNECTS: Kind::Counter, "pgsteer_server_disconnects_total", ["server", "reason"],
         "Backends closed, by reason; a rise of error means a server or a network that breaks";
+    AUDITS: Kind::Counter, "pgsteer_pool_audits_total", ["result"],
+        "Backends that were probed although they were believed to be clean, by what was found; after a leak the log names the application";
     QUERIES: Kind::Counter, "pgsteer_queries_total", ["server", "kind"],
         "Groups of statements sent, by server and kind";
     QUERY_TIME: Kind::Histogram(QUERY), "pgsteer_query_seconds", ["role", "kind"],

@@ -107,12 +107,23 @@ labels! {
         Lifetime = "lifetime",
         /// It broke, or could not be made clean.
         Error = "error",
+        /// An audit found what a session had left there.
+        Leak = "leak",
         /// Its server is no longer what it was.
         Failover = "failover",
         /// The configuration changed.
         Reload = "reload",
         /// pgsteer shuts down, or an operator asked for it.
         Admin = "admin",
+    }
+    /// What an audit found.
+    AuditResult {
+        /// Nothing: it was as it was believed to be.
+        Clean = "clean",
+        /// What a session had left unseen.
+        Leak = "leak",
+        /// The server did not answer.
+        Unanswered = "unanswered",
     }
     /// How a hold ended.
     HoldOutcome {

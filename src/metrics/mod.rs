@@ -27,10 +27,11 @@ pub use family::{ByLabel, ByServer};
 pub(crate) use health::Condition;
 pub use health::{Health, Requirement};
 pub use label::{
-    Admission, BackendState, Blocked, CacheResult, ChangeBy, ChangeKind, CheckResult, ClientState,
-    ConnectResult, DisconnectReason, ErrorOrigin, FailoverMode, FailoverPhase, GuardOutcome,
-    HoldOutcome, Label, LineLevel, LostWork, PromiseKind, QueryKind, SeenRole, ServedBy,
-    SqlStateClass, StatementSide, SwapResult, TransactionOutcome, Use, WaitOutcome, WalPoint,
+    Admission, AuditResult, BackendState, Blocked, CacheResult, ChangeBy, ChangeKind, CheckResult,
+    ClientState, ConnectResult, DisconnectReason, ErrorOrigin, FailoverMode, FailoverPhase,
+    GuardOutcome, HoldOutcome, Label, LineLevel, LostWork, PromiseKind, QueryKind, SeenRole,
+    ServedBy, SqlStateClass, StatementSide, SwapResult, TransactionOutcome, Use, WaitOutcome,
+    WalPoint,
 };
 pub use log::count_log_line;
 pub use process::Process;

@@ -31,9 +31,30 @@ pub struct Conn {
     pub unnamed_there: UnnamedThere,
     /// Who may have drawn from a sequence there.
     pub drawn: Drawn,
+    /// Since when it is known to be clean.
+    pub trust: Trust,
     /// Counts the statements that it holds.
     holder: Holder,
     slot: Slot,
+}
+
+/// How many sessions have held a backend since the server was asked last what was left there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// So many: what is found is left by one of these.
+    pub holders: u32,
+    /// Whether the next of them is to be the only one.
+    pub next: Next,
+}
+
+/// Whether the next release of a backend is audited if it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Next {
+    /// As any other.
+    #[default]
+    AsDrawn,
+    /// Yes: an audit has just found it clean.
+    Audited,
 }
 
 /// Who may have drawn from a sequence on a backend since it was made to forget that: `currval`
@@ -83,6 +104,7 @@ pub struct Moved {
     held: Held,
     rested_at: Moment,
     drawn: Drawn,
+    trust: Trust,
     holder: Holder,
     slot: Slot,
 }
@@ -140,6 +162,7 @@ impl Conn {
             rested_at,
             unnamed_there: UnnamedThere::No,
             drawn: Drawn::Nobody,
+            trust: Trust::default(),
             holder,
             slot,
         })
@@ -163,10 +186,11 @@ impl Conn {
 
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
     pub fn detach(self: Box<Self>) -> Result<Moved, Slot> {
-        let Self { backend, carried, held, running, rested_at, drawn, holder, slot, .. } = *self;
+        let Self { backend, carried, held, running, .. } = *self;
+        let Self { rested_at, drawn, trust, holder, slot, .. } = *self;
         match backend.detach() {
             Ok(backend) => {
-                Ok(Moved { backend, running, carried, held, rested_at, drawn, holder, slot })
+                Ok(Moved { backend, running, carried, held, rested_at, drawn, trust, holder, slot })
             }
             Err(_) => Err(slot),
         }
@@ -182,7 +206,7 @@ impl Moved {
     /// Puts it on this shard's runtime; only its slot is left if that fails, or if its server has
     /// closed it. A shard that is busy may not know that of a backend that it gives away.
     pub fn attach(self) -> Result<Box<Conn>, Slot> {
-        let Self { backend, running, carried, held, rested_at, drawn, holder, slot } = self;
+        let Self { backend, running, carried, held, rested_at, drawn, trust, holder, slot } = self;
         if !backend.is_quiet() {
             return Err(slot);
         }
@@ -199,6 +223,7 @@ impl Moved {
                     rested_at,
                     unnamed_there,
                     drawn,
+                    trust,
                     holder,
                     slot,
                 };

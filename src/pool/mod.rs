@@ -15,9 +15,9 @@ mod shard;
 mod shared;
 
 pub use alone::{Alone, Purpose};
-pub use conn::{Conn, Drawn, Moved, Running};
+pub use conn::{Conn, Drawn, Moved, Next, Running, Trust};
 pub use policy::{Mode, Policy, Reset};
-pub use shard::{Checkout, ShardPool, ShardPools};
+pub use shard::{Audit, Checkout, ShardPool, ShardPools};
 pub use shared::{PoolKey, Shared};
 
 use crate::auth::Keyring;

@@ -19,6 +19,9 @@ pub struct Policy {
     pub max_lifetime: Duration,
     /// What keeps one session's state from the next.
     pub reset: Reset,
+    /// One of so many backends that were found clean without asking the server is asked about all
+    /// the same; 0: none.
+    pub audit_every: u32,
 }
 
 /// How long a session keeps a backend: `pool.mode`.
@@ -53,6 +56,7 @@ impl Default for Policy {
             idle_timeout: Duration::from_mins(10),
             max_lifetime: Duration::from_hours(1),
             reset: Reset::Tracked,
+            audit_every: 100,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Idle backends are used last in, first out: the warm ones stay warm, the others grow old and
 //! are closed.
 
-use super::conn::Conn;
+use super::conn::{Conn, Next};
 use super::shared::{Grant, PoolKey, Shared, Slot, Waiter};
 use super::{CheckoutError, Policy, Pools};
 use crate::clock;
@@ -40,11 +40,27 @@ pub struct ShardPool {
     idle: RefCell<Vec<Box<Conn>>>,
     /// Until when no new backend is tried where another server will do.
     avoided_until: Cell<Option<Moment>>,
+    /// Backends that came free here, and were found clean without a look, since the last audit.
+    unaudited: Cell<u32>,
+    /// How many may be audited until the next sweep.
+    audits: Cell<u32>,
 }
 
 /// How long a standby that has refused a login is not tried again for what the primary can do
 /// as well: a replica is rarely further behind, and a login that is refused costs it a process.
 const AVOIDED: Duration = Duration::from_secs(2);
+
+/// Most audits between two sweeps: one that is drawn, and the one behind it.
+const AUDITS_MAX: u32 = 2;
+
+/// Whether a backend that comes free is audited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// It is.
+    Due,
+    /// It is not.
+    NotNow,
+}
 
 /// A backend that a session holds. Released, it rests in its pool; dropped, it is closed.
 #[derive(Debug)]
@@ -70,6 +86,8 @@ impl ShardPools {
             shared: self.pools.shared(key),
             idle: RefCell::default(),
             avoided_until: Cell::new(None),
+            unaudited: Cell::new(0),
+            audits: Cell::new(AUDITS_MAX),
         });
         self.known.borrow_mut().insert(key.clone(), Rc::clone(&pool));
         pool
@@ -92,6 +110,7 @@ impl ShardPools {
         pools.sort_by(|a, b| a.shared.key.cmp(&b.shared.key));
         for pool in pools {
             pool.shared.sweep();
+            pool.audits.set(AUDITS_MAX);
             let mut closed = Vec::new();
             pool.idle.borrow_mut().retain_mut(|conn| {
                 let why = pool.time_is_up(conn, now, &policy).or_else(|| {
@@ -264,7 +283,8 @@ impl ShardPool {
         }
     }
 
-    fn lend(self: &Rc<Self>, conn: Box<Conn>) -> Checkout {
+    fn lend(self: &Rc<Self>, mut conn: Box<Conn>) -> Checkout {
+        conn.trust.holders = conn.trust.holders.saturating_add(1);
         self.pools.signals.checked_out(self.shared.key.server);
         Checkout { conn: Some(conn), home: Rc::clone(self) }
     }
@@ -302,6 +322,31 @@ impl Checkout {
             conn = kept;
         }
         self.home.idle.borrow_mut().push(conn);
+    }
+
+    /// Draws whether a backend is audited that comes free and is believed to be clean: one in
+    /// `every`, and the next release of the same backend, so that what is found then was left by
+    /// one session alone. A counter and no clock: it is asked in each transaction.
+    pub fn draw_audit(&mut self, every: u32) -> Audit {
+        let count = self.home.unaudited.get().saturating_add(1);
+        self.home.unaudited.set(count);
+        let next = std::mem::take(&mut self.trust.next);
+        let drawn = every != 0 && (count >= every || next == Next::Audited);
+        let left = self.home.audits.get();
+        if !drawn || left == 0 || self.trust.holders == 0 {
+            return Audit::NotNow;
+        }
+        self.home.unaudited.set(0);
+        self.home.audits.set(left - 1);
+        Audit::Due
+    }
+
+    /// Closes it, for this reason.
+    pub fn close(mut self, why: DisconnectReason) {
+        if self.conn.take().is_some() {
+            self.home.pools.signals.given_back(self.home.server());
+            self.home.pools.closed(self.home.server(), why);
+        }
     }
 
     /// The server that it is connected to.

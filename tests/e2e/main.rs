@@ -22,6 +22,7 @@ mod abandoned;
 mod control;
 mod sandbox;
 mod splits;
+mod audits;
 mod auth;
 mod bad_input;
 mod cancel;
