@@ -39,23 +39,70 @@ pub struct Login {
     pub params: Vec<(String, String)>,
 }
 
+/// How the servers are reached, with the certificates that are trusted and shown. Clones, and the
+/// targets that are made with it, share what was read.
+#[derive(Debug, Clone)]
+pub struct Security {
+    policy: TlsPolicy,
+    /// `None`: never TLS.
+    tls: Option<ClientTls>,
+}
+
+impl Security {
+    /// Reads the files.
+    pub fn load(policy: TlsPolicy) -> Result<Self, TlsError> {
+        let tls = match policy.mode {
+            SslMode::Disable => None,
+            SslMode::Allow
+            | SslMode::Prefer
+            | SslMode::Require
+            | SslMode::VerifyCa
+            | SslMode::VerifyFull => {
+                let identity = policy.identity.clone();
+                Some(ClientTls::new(verification(&policy), roots(&policy), identity)?)
+            }
+        };
+        Ok(Self { policy, tls })
+    }
+
+    /// Reads the files again. Connections from now on use them, for the others nothing changes; if
+    /// they can't be used, the old ones stay.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.tls.as_ref().map_or(Ok(()), ClientTls::reload)
+    }
+
+    /// What the operator chose.
+    pub const fn policy(&self) -> &TlsPolicy {
+        &self.policy
+    }
+}
+
 impl Target {
-    /// Prepares for a server; reads the certificates that are trusted.
+    /// Prepares for a server, which is reached as the others are.
     pub fn new(
+        server: ServerId,
+        name: &Arc<str>,
+        host: &Arc<str>,
+        port: u16,
+        security: &Security,
+    ) -> Self {
+        let tls = security.tls.clone().filter(|_| !is_directory(host));
+        let TlsPolicy { mode, channel_binding, .. } = security.policy;
+        let mode = if tls.is_some() { mode } else { SslMode::Disable };
+        let (name, host) = (Arc::clone(name), Arc::clone(host));
+        Self { server, name, host, port, mode, tls, channel_binding }
+    }
+
+    /// Prepares for a server by itself; reads the certificates that are trusted.
+    pub fn alone(
         server: ServerId,
         name: &str,
         host: &str,
         port: u16,
         policy: &TlsPolicy,
     ) -> Result<Self, TlsError> {
-        let tls = if policy.mode == SslMode::Disable || is_directory(host) {
-            None
-        } else {
-            Some(ClientTls::new(verification(policy), &roots(policy), policy.identity.as_ref())?)
-        };
-        let mode = if tls.is_some() { policy.mode } else { SslMode::Disable };
-        let channel_binding = policy.channel_binding;
-        Ok(Self { server, name: name.into(), host: host.into(), port, mode, tls, channel_binding })
+        let security = Security::load(policy.clone())?;
+        Ok(Self::new(server, &name.into(), &host.into(), port, &security))
     }
 
     /// The socket's file, if it is one.

@@ -208,7 +208,7 @@ fn door(config: &Config) -> Result<Door, String> {
     };
     // It is the way to ourselves: whoever is there has the token as well.
     let tls = TlsPolicy { mode: SslMode::Prefer, ..TlsPolicy::default() };
-    let target = Target::new(ServerId(0), "pgsteer", &host, port, &tls);
+    let target = Target::alone(ServerId(0), "pgsteer", &host, port, &tls);
     let target = target.map_err(|error| error.to_string())?;
     let login = &config.control_login;
     let password = config.servers.first().and_then(|server| config.password_for(server));

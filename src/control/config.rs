@@ -1,7 +1,7 @@
 //! What the control plane is told at the start, and what a reload can change.
 
 use crate::auth::Secret;
-use crate::backend::{Login, LoginSecret, TlsPolicy};
+use crate::backend::{Login, LoginSecret, Security};
 use crate::control::Policy;
 use crate::failover;
 use crate::failover::Instance;
@@ -15,7 +15,7 @@ pub struct ControlConfig {
     /// The servers, in the order of [`crate::topology::ServerId`].
     pub servers: Vec<WatchedServer>,
     /// TLS towards servers.
-    pub tls: TlsPolicy,
+    pub tls: Security,
     /// The role that looks at the servers.
     pub user: String,
     /// The database that it logs in to.

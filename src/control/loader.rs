@@ -266,12 +266,13 @@ impl Keeper {
 
     fn options(&self, server: ServerId) -> Option<PgConnectOptions> {
         let server = self.config.servers.get(server.index())?;
+        let tls = self.config.tls.policy();
         let mut options = PgConnectOptions::new_without_pgpass()
             .port(server.port)
             .username(&self.config.user)
             .database(&self.database)
             .application_name(&self.instance.watching_name())
-            .ssl_mode(ssl_mode(&self.config.tls))
+            .ssl_mode(ssl_mode(tls))
             .statement_cache_capacity(0)
             .options([("statement_timeout", "30s"), ("lock_timeout", "5s")])
             .disable_statement_logging();
@@ -280,10 +281,10 @@ impl Keeper {
         } else {
             options.host(&server.host)
         };
-        if let Some(authority) = &self.config.tls.root_cert {
+        if let Some(authority) = &tls.root_cert {
             options = options.ssl_root_cert(authority);
         }
-        if let Some(identity) = &self.config.tls.identity {
+        if let Some(identity) = &tls.identity {
             let shown = options.ssl_client_cert(&identity.certificate);
             options = shown.ssl_client_key(&identity.key);
         }

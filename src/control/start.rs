@@ -19,7 +19,6 @@ use crate::control::watch::{Question, Watch};
 use crate::failover;
 use crate::failover::Instance;
 use crate::metrics::Metrics;
-use crate::net::TlsError;
 use crate::store::Store;
 use crate::tasks;
 use crate::topology::MAX_SERVERS;
@@ -50,9 +49,6 @@ pub enum StartError {
     /// More servers than one proxy can steer.
     #[error("{0} servers are configured; at most {MAX_SERVERS} are supported")]
     TooManyServers(usize),
-    /// The certificates that are trusted can't be read.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
 }
 
 /// The running control plane. Its tasks end when the token of [`Control::start`] is cancelled.
@@ -101,7 +97,7 @@ impl Control {
         let steward = match &config.store {
             Ok(store) => {
                 let told = (&*config, instance);
-                start_conductor(told, (store, &failover), (&desk, links), shutdown)?
+                start_conductor(told, (store, &failover), (&desk, links), shutdown)
             }
             Err(why) => {
                 let metrics = Arc::clone(&links.metrics);
@@ -116,7 +112,7 @@ impl Control {
             policy: Arc::new(ArcSwap::from_pointee(config.live.policy.clone())),
             live: Arc::new(ArcSwap::from_pointee(config.live.clone())),
         };
-        let targets = targets(&config)?;
+        let targets = targets(&config);
         let pokes: Vec<Pokes> = targets.iter().map(|_| Pokes::default()).collect();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             targets.iter().map(|_| mpsc::channel::<Question>(QUESTIONS_MAX)).unzip();
@@ -192,8 +188,8 @@ fn start_conductor(
     (store, policy): (&Store, &Arc<ArcSwap<failover::Policy>>),
     (desk, links): (&Arc<Desk>, &Links),
     shutdown: &CancellationToken,
-) -> Result<Steward, StartError> {
-    let hands = Arc::new(Hands::of(config, instance, store)?);
+) -> Steward {
+    let hands = Arc::new(Hands::of(config, instance, store));
     hands.keep(policy, shutdown);
     let (sender, asks) = mpsc::channel(ASKS_MAX);
     let bulletin = Arc::new(Bulletin::new(Arc::clone(&links.metrics)));
@@ -212,7 +208,7 @@ fn start_conductor(
         bulletin,
     });
     until(shutdown, "conductor", conductor.run());
-    Ok(steward)
+    steward
 }
 
 /// What wakes a server's tasks.
@@ -311,7 +307,7 @@ fn specs(config: &ControlConfig) -> Vec<Spec> {
     specs.collect()
 }
 
-pub(crate) fn targets(config: &ControlConfig) -> Result<Vec<Target>, TlsError> {
+pub(crate) fn targets(config: &ControlConfig) -> Vec<Target> {
     let servers = (0..).map(ServerId).zip(&config.servers);
     let target = |(id, server): (ServerId, &crate::control::config::WatchedServer)| {
         Target::new(id, &server.name, &server.host, server.port, &config.tls)

@@ -3,7 +3,7 @@
 use crate::admin::{AdminError, Health, Listening, Operators, Shown, Sources};
 use crate::auth::{Failures, Keyring, Userlist, UserlistError};
 use crate::backend;
-use crate::backend::{Login, LoginSecret, Lookup, Target};
+use crate::backend::{Login, LoginSecret, Lookup, Security, Target};
 use crate::board::Board;
 use crate::clock;
 use crate::config::{ClientTlsMode, Config, Limits, ListenAt, ServerConfig};
@@ -43,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct Parts {
     shared: Arc<frontend::Shared>,
+    /// How the servers are reached, by all parts.
+    security: Security,
     control: Control,
     health: Arc<Health>,
     shards: Vec<JoinHandle<()>>,
@@ -116,13 +118,15 @@ impl Parts {
         let listeners = listen(config)?;
         let addresses = listeners.iter().map(|(address, ..)| address.clone()).collect();
         let links = links(config)?;
-        let shared = Arc::new(shared(config, &links)?);
+        let security = Security::load(config.server_tls.clone())?;
+        let shared = Arc::new(shared(config, &links, &security)?);
         show_pools(&shared);
         show_config(&shared, config);
         let accepting = CancellationToken::new();
         let serving = CancellationToken::new();
         let state = State::open(config);
-        let control = Control::start(control_config(config, state.store), &links, &serving)?;
+        let control =
+            Control::start(control_config(config, &security, state.store), &links, &serving)?;
         let health = Arc::new(Health::new(shard_count(&config.limits)));
         let (shards, doors) = start_shards(&shared, &config.limits, (&health, &serving))?;
         let shown = Arc::new(ArcSwap::from_pointee(shown(config)));
@@ -133,7 +137,18 @@ impl Parts {
             accept::start((listener, role), doors.clone(), accepting.clone());
         }
         health.listening();
-        Ok(Self { shared, control, health, shards, addresses, http, shown, accepting, serving })
+        Ok(Self {
+            shared,
+            security,
+            control,
+            health,
+            shards,
+            addresses,
+            http,
+            shown,
+            accepting,
+            serving,
+        })
     }
 
     /// Where clients connect.
@@ -154,9 +169,11 @@ impl Parts {
     /// Takes over what a reload may change, all of it or, with an error, nothing.
     pub(super) fn apply(&self, config: &Config) -> Result<(), StartError> {
         let file = userlist(config)?;
-        let targets = targets(config)?;
+        let targets = targets(config, &self.security);
         let failures = Arc::clone(&self.shared.gate.load().failures);
         let gate = gate(config, (&self.shared.keyring, &failures), &targets, &self.shared.board)?;
+        // The last that can fail.
+        self.security.reload()?;
         self.shared.keyring.replace_file(file);
         self.shared.gate.store(Arc::new(gate));
         self.shared.live.store(Arc::new(live(config)));
@@ -222,8 +239,12 @@ fn listen(config: &Config) -> Result<Vec<(String, Listener, RoleWish)>, StartErr
     Ok(listeners)
 }
 
-fn shared(config: &Config, links: &Links) -> Result<frontend::Shared, StartError> {
-    let targets = targets(config)?;
+fn shared(
+    config: &Config,
+    links: &Links,
+    security: &Security,
+) -> Result<frontend::Shared, StartError> {
+    let targets = targets(config, security);
     let secret = backend::random()?;
     let keyring = Arc::new(Keyring::new(userlist(config)?, secret));
     let gate = gate(config, (&keyring, &Arc::default()), &targets, &links.board)?;
@@ -384,7 +405,11 @@ fn control_login(config: &Config, server: &ServerConfig) -> Login {
 }
 
 /// What the control plane is told.
-pub(crate) fn control_config(config: &Config, store: Result<Store, Arc<str>>) -> ControlConfig {
+pub(crate) fn control_config(
+    config: &Config,
+    security: &Security,
+    store: Result<Store, Arc<str>>,
+) -> ControlConfig {
     let watched = |server: &ServerConfig| WatchedServer {
         name: Arc::clone(&server.name),
         host: Arc::clone(&server.host),
@@ -395,7 +420,7 @@ pub(crate) fn control_config(config: &Config, store: Result<Store, Arc<str>>) ->
     };
     ControlConfig {
         servers: config.servers.iter().map(watched).collect(),
-        tls: config.server_tls.clone(),
+        tls: security.clone(),
         user: config.control_login.user.clone(),
         database: config.control_login.database.clone(),
         store,
@@ -413,14 +438,12 @@ pub(super) fn live_control(config: &Config) -> LiveControl {
     }
 }
 
-fn targets(config: &Config) -> Result<Vec<Target>, TlsError> {
+fn targets(config: &Config, security: &Security) -> Vec<Target> {
     let numbered = (0_u16..).zip(&config.servers);
-    numbered
-        .map(|(id, server)| {
-            let policy = &config.server_tls;
-            Target::new(ServerId(id), &server.name, &server.host, server.port, policy)
-        })
-        .collect()
+    let target = |(id, server): (u16, &ServerConfig)| {
+        Target::new(ServerId(id), &server.name, &server.host, server.port, security)
+    };
+    numbered.map(target).collect()
 }
 
 /// The configured servers, of which nothing is known yet.

@@ -7,6 +7,7 @@
 mod render;
 mod setup;
 
+use crate::backend::Security;
 use crate::cli::args::{Globals, Output};
 use crate::cli::exit::Exit;
 use crate::cli::load;
@@ -38,6 +39,8 @@ struct Findings {
 struct Visit {
     runtime: Runtime,
     config: Config,
+    /// How the servers are reached.
+    security: Security,
     hands: Arc<Hands>,
 }
 
@@ -58,13 +61,15 @@ impl Visit {
     fn begin(globals: &Globals) -> Result<Self, Exit> {
         let (_, loaded) = load::checked(globals)?;
         let config = loaded.config;
-        let hands = hands(&control_config(&config, Err("none".into())))?;
+        let security = Security::load(config.server_tls.clone());
+        let security = security.map_err(|error| failed(&error.to_string()))?;
+        let hands = hands(&control_config(&config, &security, Err("none".into())));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .map_err(|error| failed(&error.to_string()))?;
-        Ok(Self { runtime, config, hands })
+        Ok(Self { runtime, config, security, hands })
     }
 
     /// Looks at every server.
@@ -92,11 +97,10 @@ impl Findings {
     }
 }
 
-fn hands(config: &ControlConfig) -> Result<Arc<Hands>, Exit> {
+fn hands(config: &ControlConfig) -> Arc<Hands> {
     let nowhere = Store::Memory(MemoryStore::default());
     // It is no instance that acts, and tells of none.
-    let hands = Hands::of(config, Instance(std::process::id()), &nowhere);
-    hands.map(Arc::new).map_err(|error| failed(&error.to_string()))
+    Arc::new(Hands::of(config, Instance(std::process::id()), &nowhere))
 }
 
 fn failed(why: &str) -> Exit {

@@ -61,7 +61,7 @@ pub(in crate::cli) fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> 
         say::data(&findings.script())?;
         return Ok(findings.exit());
     }
-    let hands = visit.hands_of(args.superuser.as_deref())?;
+    let hands = visit.hands_of(args.superuser.as_deref());
     let mut done: Vec<Gap> = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let new = |gap: &&Gap| !gap.remedy.statements().is_empty() && !done.contains(gap);
@@ -82,9 +82,9 @@ pub(in crate::cli) fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> 
 
 impl Visit {
     /// Hands of the control user, or of another one.
-    fn hands_of(&self, superuser: Option<&str>) -> Result<Arc<Hands>, Exit> {
-        let Some(user) = superuser else { return Ok(Arc::clone(&self.hands)) };
-        let mut config = control_config(&self.config, Err("none".into()));
+    fn hands_of(&self, superuser: Option<&str>) -> Arc<Hands> {
+        let Some(user) = superuser else { return Arc::clone(&self.hands) };
+        let mut config = control_config(&self.config, &self.security, Err("none".into()));
         user.clone_into(&mut config.user);
         let password = std::env::var("PGPASSWORD").ok().map(Secret::new);
         for server in &mut config.servers {

@@ -41,7 +41,6 @@ use crate::failover::{
     Fenced, Frozen, Gap, Instance, Leader, Mode, Onlooker, Policy, Promise, ServerView, Statement,
     Survey, SurveyedRole, Upstream, WeakPromise, prerequisites, rejoin,
 };
-use crate::net::TlsError;
 use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
 use crate::tasks;
@@ -90,17 +89,14 @@ impl Hands {
     }
 
     /// A hand on each server that the control plane is told of; `instance` is this process.
-    ///
-    /// # Errors
-    /// The certificates that are trusted can't be read.
-    pub fn of(config: &ControlConfig, instance: Instance, store: &Store) -> Result<Self, TlsError> {
-        let targets = targets(config)?;
+    pub fn of(config: &ControlConfig, instance: Instance, store: &Store) -> Self {
+        let targets = targets(config);
         let servers = targets.into_iter().zip(&config.servers).map(|(target, server)| {
             let (host, port) = &server.replication_address;
             let address = Address { host: Arc::clone(host), port: *port };
             Reach { target, login: config.login(server, instance), address }
         });
-        Ok(Self::new(servers.collect(), instance, store))
+        Self::new(servers.collect(), instance, store)
     }
 
     /// Surveys every server now, all at the same time, as one who only looks; what came of each,

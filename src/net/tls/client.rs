@@ -8,6 +8,7 @@
 
 use super::{ALPN, TlsError, certificates, private_key, provider};
 use crate::net::Stream;
+use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -50,24 +51,65 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
-/// How to shake hands with a server.
+/// How to shake hands with servers, from files that can be read again. Clones share what was read.
 #[derive(Debug, Clone)]
-pub struct ClientTls(Arc<ClientConfig>);
+pub struct ClientTls(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    files: Files,
+    /// What the next handshake uses.
+    current: ArcSwap<ClientConfig>,
+}
+
+/// What is read, and what for.
+#[derive(Debug)]
+struct Files {
+    verification: Verification,
+    roots: Roots,
+    identity: Option<Identity>,
+}
 
 impl ClientTls {
     /// Prepares for servers that are to be verified so, and are shown this. Reads the roots unless
     /// nothing is verified.
     pub fn new(
         verification: Verification,
-        roots: &Roots,
-        identity: Option<&Identity>,
+        roots: Roots,
+        identity: Option<Identity>,
     ) -> Result<Self, TlsError> {
+        let files = Files { verification, roots, identity };
+        let current = ArcSwap::from_pointee(files.read()?);
+        Ok(Self(Arc::new(Shared { files, current })))
+    }
+
+    /// Reads the files again. Handshakes from now on use them, for those under way nothing
+    /// changes; if they can't be used, the old ones stay.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.0.current.store(Arc::new(self.0.files.read()?));
+        Ok(())
+    }
+
+    /// Shakes hands with the server at `host`. Not cancel-safe: dropped, the connection is
+    /// closed.
+    pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+        // A name that can't be one of a certificate is not verified to begin with, or it will
+        // match none; an address, unlike a name, is not sent to the server.
+        let name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_| no_name());
+        let tls = TlsConnector::from(self.0.current.load_full()).connect(name, tcp).await?;
+        Ok(Stream::TlsClient(Box::new(tls)))
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<ClientConfig, TlsError> {
         let provider = provider();
         let algorithms = provider.signature_verification_algorithms;
+        let verification = self.verification;
         let (chain, trusted) = match verification {
             Verification::Nothing => (None, Vec::new()),
             Verification::Authority | Verification::AuthorityAndName => {
-                let (chain, trusted) = verifier(roots)?;
+                let (chain, trusted) = verifier(&self.roots)?;
                 (Some(chain), trusted)
             }
         };
@@ -77,7 +119,7 @@ impl ClientTls {
             .map_err(TlsError::Provider)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match identity {
+        let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(Identity { certificate, key }) => builder
                 .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
@@ -88,17 +130,7 @@ impl ClientTls {
                 })?,
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self(Arc::new(config)))
-    }
-
-    /// Shakes hands with the server at `host`. Not cancel-safe: dropped, the connection is
-    /// closed.
-    pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
-        // A name that can't be one of a certificate is not verified to begin with, or it will
-        // match none; an address, unlike a name, is not sent to the server.
-        let name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_| no_name());
-        let tls = TlsConnector::from(Arc::clone(&self.0)).connect(name, tcp).await?;
-        Ok(Stream::TlsClient(Box::new(tls)))
+        Ok(config)
     }
 }
 

@@ -16,7 +16,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 fn target(host: &str, port: u16, mode: SslMode, root: Option<PathBuf>) -> Target {
     let policy = TlsPolicy { mode, root_cert: root, ..TlsPolicy::default() };
-    Target::new(ServerId(0), "db1", host, port, &policy).unwrap()
+    Target::alone(ServerId(0), "db1", host, port, &policy).unwrap()
 }
 
 fn plain(port: u16) -> Target {

@@ -99,7 +99,7 @@ enum Trick {
 /// Somebody in between: shows his own certificate, and speaks TLS to the other side himself.
 async fn in_between(dir: &Path, port: u16, trick: Trick) -> u16 {
     let shown = tls(dir, "self");
-    let other_side = ClientTls::new(Verification::Nothing, &Roots::System, None).unwrap();
+    let other_side = ClientTls::new(Verification::Nothing, Roots::System, None).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let here = listener.local_addr().unwrap().port();
     tasks::spawn("in between", async move {
@@ -180,7 +180,7 @@ async fn a_client_is_not_let_in_past_somebody_in_between() {
 
 fn bound(port: u16, mode: SslMode, channel_binding: ChannelBinding) -> Target {
     let policy = TlsPolicy { mode, channel_binding, ..TlsPolicy::default() };
-    Target::new(ServerId(0), "db1", "127.0.0.1", port, &policy).unwrap()
+    Target::alone(ServerId(0), "db1", "127.0.0.1", port, &policy).unwrap()
 }
 
 fn alice() -> Login {

@@ -113,7 +113,7 @@ fn gate_by(access: Access, file: &str) -> Gate {
 
 pub fn target(port: u16) -> Target {
     let policy = TlsPolicy { mode: SslMode::Disable, ..TlsPolicy::default() };
-    Target::new(ServerId(0), "db1", "127.0.0.1", port, &policy).unwrap()
+    Target::alone(ServerId(0), "db1", "127.0.0.1", port, &policy).unwrap()
 }
 
 pub fn server() -> Postgres {

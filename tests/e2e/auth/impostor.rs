@@ -66,7 +66,7 @@ async fn a_server_without_the_key_of_its_certificate_is_refused() {
                 let port = server(files.path(), key, version);
                 let root_cert = (mode != SslMode::Require).then(|| files.path().join("self.crt"));
                 let policy = TlsPolicy { mode, root_cert, ..TlsPolicy::default() };
-                let target = Target::new(ServerId(0), "db1", "localhost", port, &policy).unwrap();
+                let target = Target::alone(ServerId(0), "db1", "localhost", port, &policy).unwrap();
                 let login = Login::new("either", "postgres", LoginSecret::None);
                 let error = connect(&target, &login, WITHIN).await.unwrap_err();
                 let refused = matches!(error, ConnectError::Tls { .. });

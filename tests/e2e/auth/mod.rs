@@ -7,5 +7,6 @@ mod guessing;
 mod impostor;
 mod login;
 pub mod postgres;
+mod renewal;
 mod rules;
 mod tls;

@@ -37,7 +37,7 @@ fn judge(dir: &Path, lines: &str) -> Postgres {
 
 fn through_socket(server: &Postgres) -> Target {
     let policy = TlsPolicy { mode: SslMode::Disable, ..TlsPolicy::default() };
-    Target::new(ServerId(0), "db1", path(&server.dir), server.port, &policy).unwrap()
+    Target::alone(ServerId(0), "db1", path(&server.dir), server.port, &policy).unwrap()
 }
 
 /// The same rules in front of the same server.
@@ -186,7 +186,7 @@ async fn the_old_hash_opens_only_where_a_rule_says_so() {
     let comes = ("old", "postgres", "disable", "x");
     // To the server as well, by the hash.
     let policy = TlsPolicy { mode: SslMode::Disable, ..TlsPolicy::default() };
-    let target = Target::new(ServerId(0), "db1", "127.0.0.1", judge.port, &policy).unwrap();
+    let target = Target::alone(ServerId(0), "db1", "127.0.0.1", judge.port, &policy).unwrap();
     for (gate, is_let_in) in [
         (by_rules("host all all all md5", &file), true),
         (by_rules("host all all all scram-sha-256", &file), false),

@@ -94,39 +94,44 @@ async fn tls_begins_at_once_if_the_client_names_the_protocol() {
 
 /// Certificates for clients: `alice` and `bob` of the authority, `mallory` of another.
 pub fn clients(dir: &Path) {
+    client(dir, "alice", ("ca", "alice"));
+    client(dir, "bob", ("ca", "bob"));
+    // Mallory would like to be Alice.
+    client(dir, "mallory", ("other-ca", "alice"));
+}
+
+/// The certificate `name`, in which this authority says who its owner is.
+pub fn client(dir: &Path, name: &str, (ca, whose): (&str, &str)) {
     let openssl = |args: &[&str]| {
         let made = Command::new("openssl").args(args).current_dir(dir).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     };
     // Extensions make it version 3, the only one that is understood.
     std::fs::write(dir.join("client.ext"), "basicConstraints=CA:FALSE\n").unwrap();
-    for (name, ca) in [("alice", "ca"), ("bob", "ca"), ("mallory", "other-ca")] {
-        let file = |end: &str| format!("{name}.{end}");
-        // Mallory would like to be Alice.
-        let subject = if name == "mallory" { "/O=x/CN=alice" } else { &format!("/O=x/CN={name}") };
-        let (key, csr, crt) = (file("key"), file("csr"), file("crt"));
-        openssl(&[
-            "req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", &key, "-out", &csr,
-        ]);
-        let (ca_crt, ca_key) = (format!("{ca}.crt"), format!("{ca}.key"));
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            &csr,
-            "-CA",
-            &ca_crt,
-            "-CAkey",
-            &ca_key,
-            "-CAcreateserial",
-            "-days",
-            "30",
-            "-extfile",
-            "client.ext",
-            "-out",
-            &crt,
-        ]);
-    }
+    let file = |end: &str| format!("{name}.{end}");
+    let (key, csr, crt) = (file("key"), file("csr"), file("crt"));
+    let subject = format!("/O=x/CN={whose}");
+    openssl(&[
+        "req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &csr,
+    ]);
+    let (ca_crt, ca_key) = (format!("{ca}.crt"), format!("{ca}.key"));
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        &csr,
+        "-CA",
+        &ca_crt,
+        "-CAkey",
+        &ca_key,
+        "-CAcreateserial",
+        "-days",
+        "30",
+        "-extfile",
+        "client.ext",
+        "-out",
+        &crt,
+    ]);
 }
 
 /// A client's certificate is read in the handshake; a bad one ends it, none does not.
@@ -186,7 +191,7 @@ async fn we_show_servers_our_certificate() {
         let identity = identity
             .map(|name| Identity { certificate: file(name, "crt"), key: file(name, "key") });
         let policy = TlsPolicy { mode: SslMode::Require, identity, ..TlsPolicy::default() };
-        let target = Target::new(ServerId(0), "db1", "127.0.0.1", server.port, &policy).unwrap();
+        let target = Target::alone(ServerId(0), "db1", "127.0.0.1", server.port, &policy).unwrap();
         let login = Login::new(user, "postgres", LoginSecret::None);
         connect(&target, &login, WITHIN).await.map(|backend| backend.pid > 0)
     };
@@ -204,7 +209,7 @@ async fn we_show_servers_our_certificate() {
         identity: Some(Identity { certificate, key }),
         ..TlsPolicy::default()
     };
-    let error = Target::new(ServerId(0), "db1", "127.0.0.1", 1, &policy).unwrap_err();
+    let error = Target::alone(ServerId(0), "db1", "127.0.0.1", 1, &policy).unwrap_err();
     assert!(error.to_string().contains("alice.crt"), "{error}");
 }
 
@@ -236,7 +241,7 @@ async fn a_reload_harms_no_handshake_in_flight() {
     };
     let trusting = |root: &str| {
         let roots = Roots::File(dir.join(root));
-        ClientTls::new(Verification::AuthorityAndName, &roots, None).unwrap()
+        ClientTls::new(Verification::AuthorityAndName, roots, None).unwrap()
     };
     let (old, new) = (trusting("ca.crt"), trusting("self.crt"));
     let in_flight = [asks().await, asks().await];

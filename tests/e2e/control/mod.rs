@@ -10,7 +10,7 @@ use crate::support::cluster;
 use crate::support::quickly;
 use crate::support::quickly_enough;
 use pgsteer::backend::Secret;
-use pgsteer::backend::TlsPolicy;
+use pgsteer::backend::{Security, TlsPolicy};
 use pgsteer::board::Board;
 use pgsteer::control::{Bell, Control, ControlConfig, Links, LiveControl, Policy, WatchedServer};
 use pgsteer::failover;
@@ -105,7 +105,7 @@ impl Watched {
             lists: FunctionLists::default(),
         };
         let (user, database) = (user.to_owned(), "postgres".to_owned());
-        let tls = TlsPolicy::default();
+        let tls = Security::load(TlsPolicy::default()).unwrap();
         let config = ControlConfig { servers, tls, user, database, store, live };
         let shutdown = CancellationToken::new();
         let entered = runtime.enter();

@@ -149,7 +149,7 @@ fn reach(cluster: &Cluster, server: &Server, id: ServerId, user: &str) -> Reach 
     };
     let login = Login::new(user, "postgres", secret);
     let tls = TlsPolicy::default();
-    let target = Target::new(id, server.name(), "127.0.0.1", server.port(), &tls).unwrap();
+    let target = Target::alone(id, server.name(), "127.0.0.1", server.port(), &tls).unwrap();
     Reach { target, login, address: Address { host: "127.0.0.1".into(), port: server.port() } }
 }
 

@@ -147,7 +147,7 @@ impl<'a> Play<'a> {
         let address = self.stage.proxy.address();
         let tls = TlsPolicy { mode: SslMode::Disable, ..TlsPolicy::default() };
         let host = address.ip().to_string();
-        let target = Target::new(ServerId(0), "pgsteer", &host, address.port(), &tls);
+        let target = Target::alone(ServerId(0), "pgsteer", &host, address.port(), &tls);
         let target = target.map_err(|error| fail(&error))?;
         let login = Login::new(SUPERUSER, "postgres", LoginSecret::None);
         let script = Script {
