@@ -34,5 +34,6 @@ pub use report::{
 };
 pub use respond::{Explain, Sources};
 pub use status::{
-    ClientReport, LimitReport, ReadReport, ServerReport, SessionReport, Shown, State, StatusReport,
+    ClientReport, LimitReport, PinnedReport, PinnedSessionReport, ReadReport, ServerReport,
+    SessionReport, Shown, State, StatusReport,
 };

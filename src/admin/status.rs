@@ -2,7 +2,7 @@
 
 use crate::admin::report::FailoverReport;
 use crate::clock::Moment;
-use crate::metrics::{BackendState, ClientState, Metrics, ServedBy};
+use crate::metrics::{BackendState, ClientState, Metrics, PinnedSession, ServedBy};
 use crate::route::{Consistency, LagLimit, Why};
 use crate::topology::Observation;
 use crate::topology::Primary;
@@ -39,6 +39,9 @@ pub struct StatusReport {
     pub servers: Vec<ServerReport>,
     /// The clients.
     pub clients: ClientReport,
+    /// The sessions that keep a backend although they are between two transactions.
+    #[serde(default)]
+    pub pinned: PinnedReport,
     /// Where reads went since the start.
     pub reads: ReadReport,
     /// How it stands with failover.
@@ -140,6 +143,37 @@ pub struct ClientReport {
     pub in_transaction: u64,
 }
 
+/// The sessions that keep a backend although they are between two transactions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PinnedReport {
+    /// How many there are.
+    pub count: usize,
+    /// Those that have kept it longest, 100 at most.
+    pub oldest: Vec<PinnedSessionReport>,
+}
+
+/// A session that keeps its backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PinnedSessionReport {
+    /// What its client called itself when it began.
+    pub application: String,
+    /// Who.
+    pub user: String,
+    /// In which database.
+    pub database: String,
+    /// On which server.
+    pub server: Option<String>,
+    /// The server's process.
+    pub pid: i32,
+    /// Why, in words.
+    pub because: String,
+    /// For how long.
+    pub seconds: f64,
+}
+
+/// Most pinned sessions that are told one by one.
+const PINNED_MAX: usize = 100;
+
 /// Where reads went since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadReport {
@@ -206,6 +240,7 @@ impl StatusReport {
                 .map(|server| ServerReport::new(server, topology, metrics, now))
                 .collect(),
             clients: clients(metrics),
+            pinned: pinned(metrics, name, now),
             reads: reads(metrics),
             failover,
         }
@@ -290,6 +325,24 @@ fn clients(metrics: &Metrics) -> ClientReport {
     let in_transaction = count(ClientState::InTransaction);
     let connected = count(ClientState::Idle) + active + waiting + in_transaction;
     ClientReport { connected, active, waiting, in_transaction }
+}
+
+fn pinned(
+    metrics: &Metrics,
+    name: impl Fn(ServerId) -> Option<String>,
+    now: Moment,
+) -> PinnedReport {
+    let (count, oldest) = metrics.pinned.oldest(PINNED_MAX);
+    let report = |session: PinnedSession| PinnedSessionReport {
+        application: session.application.into(),
+        user: session.user.to_string(),
+        database: session.database.to_string(),
+        server: name(session.server),
+        pid: session.pid,
+        because: session.pins.told(),
+        seconds: now.since(session.since).as_secs_f64(),
+    };
+    PinnedReport { count, oldest: oldest.into_iter().map(report).collect() }
 }
 
 fn reads(metrics: &Metrics) -> ReadReport {

@@ -8,14 +8,13 @@ use crate::frontend::cancel::Cancelled;
 use crate::frontend::exchange::Exchange;
 use crate::frontend::obtain::{Obtained, Unobtained, Waited, obtain};
 use crate::frontend::plan::{Plan, Taint};
-use crate::frontend::probe::Pins;
 use crate::frontend::processes::Processes;
 use crate::frontend::report::No;
 use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::settle;
 use crate::frontend::state::{Resets, Serving};
-use crate::session::UnnamedThere;
+use crate::session::{Pins, UnnamedThere};
 use crate::wire::frame::TxStatus;
 use std::sync::Arc;
 
@@ -110,6 +109,7 @@ impl Serving {
             strays: Vec::new(),
             renamed: Vec::new(),
             pins: Pins::default(),
+            pinned: None,
             channels: Vec::new(),
             resting: None,
             block: Block::default(),

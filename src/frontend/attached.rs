@@ -5,13 +5,12 @@ use crate::frontend::block::{Block, Repeats};
 use crate::frontend::cancel::{Handle, UnderWay};
 use crate::frontend::exchange::{Exchange, Word};
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
-use crate::frontend::probe::Pins;
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
-use crate::metrics::{QueryKind, ServedBy, TransactionOutcome};
+use crate::metrics::{Pinned, QueryKind, ServedBy, TransactionOutcome};
 use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
-use crate::session::{End, Executes, Renamed};
+use crate::session::{End, Executes, Pins, Renamed};
 use crate::sql::Effects;
 use crate::topology::{Epoch, ServerId, Signals};
 use crate::wire::frame::TxStatus;
@@ -57,6 +56,8 @@ pub struct Attached {
     pub renamed: Vec<Renamed>,
     /// Why the session stays on this backend.
     pub pins: Pins,
+    /// By which operators see that, and of whom.
+    pub pinned: Option<Pinned>,
     /// The channels that it listens to.
     pub channels: Vec<String>,
     /// By which it counts as idle, while it stays on this backend and asks nothing.

@@ -3,11 +3,11 @@
 
 use crate::frontend::lost::Loss;
 use crate::frontend::overdue::Overdue;
-use crate::frontend::probe::Pins;
 use crate::limits::Exceeded;
 use crate::pg::SqlState;
 use crate::pool::CheckoutError;
 use crate::route::Refusal;
+use crate::session::Pins;
 use crate::sql::NeedsPrimary;
 use crate::topology::NoPrimary;
 use crate::wire::message::ErrorReport;

@@ -14,13 +14,14 @@ use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Plan, Taint};
 use crate::frontend::probe;
-use crate::frontend::probe::{Letters, Pin};
+use crate::frontend::probe::Letters;
 use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session};
+use crate::metrics::PinnedSession;
 use crate::pg::{SqlState, quote_identifier};
 use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
-use crate::session::{Account, Settings, same};
+use crate::session::{Account, Pin, Settings, same};
 use crate::sql::Effects;
 use crate::wire::frame::TxStatus;
 use std::sync::Arc;
@@ -187,6 +188,9 @@ impl Serving {
             || !attached.pins.is_empty() && attached.standing == Standing::Primary;
         if stays {
             self.session.cancel.attach(Arc::clone(&attached.checkout.running));
+            if policy.mode == Mode::Transaction {
+                self.show_pins(&mut attached);
+            }
             let signals = &self.client.shard.shared.signals;
             attached.resting.get_or_insert_with(|| Resting::new(signals, attached.server));
             self.attached = Some(attached);
@@ -207,6 +211,23 @@ impl Serving {
             }
         }
         Ok(())
+    }
+
+    /// Operators see why the session keeps its backend, and whose it is.
+    fn show_pins(&self, attached: &mut Attached) {
+        if let Some(pinned) = &mut attached.pinned {
+            return pinned.turn(attached.pins);
+        }
+        let application = attached.exchange.reported.get("application_name");
+        attached.pinned = Some(self.client.shard.shared.metrics.pinned.add(PinnedSession {
+            application: application.unwrap_or("").into(),
+            user: Arc::clone(&self.session.user),
+            database: Arc::clone(&self.session.database),
+            server: attached.server,
+            pid: attached.checkout.running.pid,
+            pins: attached.pins,
+            since: clock::now(),
+        }));
     }
 
     /// Brings the backend into a known state.

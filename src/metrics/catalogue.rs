@@ -116,6 +116,8 @@ catalogue! {
         "Backends by what they do; active at the limit means that clients queue";
     POOL_LIMIT: Kind::Gauge, "pgsteer_pool_limit_connections", ["server"],
         "Most backends of the pools that exist now";
+    PINNED: Kind::Gauge, "pgsteer_pinned_sessions", ["reason"],
+        "Sessions that keep their backend in transaction mode, by what they have there; pgsteer status names the applications";
     CONNECTS: Kind::Counter, "pgsteer_server_connects_total", ["server", "result"],
         "Backends opened, by result; a rise of ok is churn, of anything else trouble";
     CONNECT_TIME: Kind::Histogram(CONNECT), "pgsteer_server_connect_seconds", ["server"],

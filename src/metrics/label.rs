@@ -353,6 +353,18 @@ impl Label for crate::route::Why {
     }
 }
 
+impl Label for crate::session::Pin {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        Self::ALL.iter().position(|pin| *pin == self).unwrap_or(0)
+    }
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
+
 /// The family of an SQLSTATE: its first two characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SqlStateClass(&'static str);
@@ -450,6 +462,7 @@ mod tests {
         check::<ClientState>();
         check::<ConnectResult>();
         check::<crate::route::Why>();
+        check::<crate::session::Pin>();
         check::<SqlStateClass>();
     }
 }

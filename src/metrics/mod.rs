@@ -15,6 +15,7 @@ mod family;
 mod health;
 mod label;
 mod log;
+mod pinned;
 mod process;
 mod servers;
 mod statements;
@@ -34,6 +35,7 @@ pub use label::{
     WalPoint,
 };
 pub use log::count_log_line;
+pub use pinned::{Pinned, PinnedSession, PinnedSessions};
 pub use process::Process;
 pub use servers::Servers;
 pub use statements::{Holder, Statements};
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub clients: Clients,
     /// Backends.
     pub backends: Backends,
+    /// Sessions that keep theirs.
+    pub pinned: PinnedSessions,
     /// Statements.
     pub statements: Statements,
     /// Servers.
@@ -114,6 +118,7 @@ impl Metrics {
         let metrics = Self {
             clients: Clients::register(&build)?,
             backends: Backends::register(&build)?,
+            pinned: PinnedSessions::register(&build)?,
             statements: Statements::register(&build)?,
             servers: Servers::register(&build)?,
             failover: Failover::register(&build)?,
@@ -201,7 +206,9 @@ impl fmt::Debug for Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Moment;
     use crate::pg::SqlState;
+    use crate::session::{Pin, Pins};
     use crate::topology::ServerId;
     use std::collections::BTreeSet;
     use std::time::Duration;
@@ -241,6 +248,38 @@ mod tests {
         assert_eq!(metrics.clients.count(ClientState::Idle), 0);
         drop(presence);
         assert_eq!(metrics.clients.count(ClientState::Waiting), 0);
+    }
+
+    #[test]
+    fn who_is_pinned_is_known_as_long_as_it_is() {
+        let metrics = metrics();
+        let session = |application: &str, pin| PinnedSession {
+            application: application.into(),
+            user: "app".into(),
+            database: "db".into(),
+            server: ServerId(0),
+            pid: 7,
+            pins: Pins::of(pin),
+            since: Moment::from_nanos(1),
+        };
+        let counted = |pin: &str| {
+            let series = format!("pgsteer_pinned_sessions{{reason=\"{pin}\"}} ");
+            let exposed = metrics.expose().unwrap();
+            exposed.lines().find_map(|line| line.strip_prefix(&series)).unwrap().to_owned()
+        };
+
+        let first = metrics.pinned.add(session("first", Pin::Temporary));
+        let mut second = metrics.pinned.add(session("second", Pin::Temporary));
+        assert_eq!((counted("temporary"), counted("advisory")), ("2".to_owned(), "0".to_owned()));
+        second.turn(Pins::of(Pin::Advisory));
+        assert_eq!((counted("temporary"), counted("advisory")), ("1".to_owned(), "1".to_owned()));
+        assert_eq!(metrics.pinned.oldest(1), (2, vec![session("first", Pin::Temporary)]));
+
+        drop(first);
+        assert_eq!(metrics.pinned.oldest(9), (1, vec![session("second", Pin::Advisory)]));
+        drop(second);
+        assert_eq!((counted("temporary"), counted("advisory")), ("0".to_owned(), "0".to_owned()));
+        assert_eq!(metrics.pinned.oldest(9), (0, vec![]));
     }
 
     /// Series are bounded by the types: using a metric adds none.

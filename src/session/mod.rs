@@ -9,6 +9,7 @@ mod build;
 mod floor;
 mod group;
 mod own;
+mod pins;
 mod replies;
 mod settings;
 mod statements;
@@ -19,6 +20,7 @@ pub use group::{
     Cut, End, Executes, GROUP_MAX, Group, MessageLimits, Reader, Scan, Violation, scan,
 };
 pub use own::{Extent, Known, Own, OwnAnswer, OwnPortals, OwnRow, Survey, survey};
+pub use pins::{Pin, Pins};
 pub use replies::{
     Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Success, Undo, status_of,
 };

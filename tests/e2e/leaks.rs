@@ -401,19 +401,35 @@ async fn mix(house: &House, rounds: u64, chance: &mut Dice) -> Seen {
     all
 }
 
-/// What pins a session, and what ends it.
-const PINS: [(&str, &str); 11] = [
-    ("CREATE TEMP TABLE t (i int)", "DROP TABLE t"),
-    ("CREATE TEMP TABLE t (i int)", "DISCARD TEMP"),
-    ("CREATE TEMP SEQUENCE q; CREATE TEMP VIEW v AS SELECT 1", "DROP SEQUENCE q; DROP VIEW v"),
-    ("SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)"),
-    ("SELECT pg_try_advisory_lock_shared(1, 2)", "SELECT pg_advisory_unlock_all()"),
-    ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "CLOSE c"),
-    ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "CLOSE ALL"),
-    ("PREPARE p AS SELECT 1; LISTEN news", "DEALLOCATE p"),
-    ("PREPARE p AS SELECT 1; LISTEN news; LISTEN olds", "UNLISTEN *; DEALLOCATE p"),
-    ("PREPARE p AS SELECT 1", "DEALLOCATE p"),
-    ("PREPARE p AS SELECT 1; LISTEN news; CREATE TEMP TABLE t ()", "DISCARD ALL"),
+/// What pins a session, what it is told as, and what ends it.
+const PINS: [(&str, &str, &str); 11] = [
+    ("CREATE TEMP TABLE t (i int)", "temporary objects", "DROP TABLE t"),
+    ("CREATE TEMP TABLE t (i int)", "temporary objects", "DISCARD TEMP"),
+    (
+        "CREATE TEMP SEQUENCE q; CREATE TEMP VIEW v AS SELECT 1",
+        "temporary objects",
+        "DROP SEQUENCE q; DROP VIEW v",
+    ),
+    ("SELECT pg_advisory_lock(1)", "advisory locks", "SELECT pg_advisory_unlock(1)"),
+    (
+        "SELECT pg_try_advisory_lock_shared(1, 2)",
+        "advisory locks",
+        "SELECT pg_advisory_unlock_all()",
+    ),
+    ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "cursors WITH HOLD", "CLOSE c"),
+    ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "cursors WITH HOLD", "CLOSE ALL"),
+    ("PREPARE p AS SELECT 1; LISTEN news", "LISTEN, statements of PREPARE", "DEALLOCATE p"),
+    (
+        "PREPARE p AS SELECT 1; LISTEN news; LISTEN olds",
+        "LISTEN, statements of PREPARE",
+        "UNLISTEN *; DEALLOCATE p",
+    ),
+    ("PREPARE p AS SELECT 1", "statements of PREPARE", "DEALLOCATE p"),
+    (
+        "PREPARE p AS SELECT 1; LISTEN news; CREATE TEMP TABLE t ()",
+        "temporary objects, LISTEN, statements of PREPARE",
+        "DISCARD ALL",
+    ),
 ];
 
 /// Whether a backend of the primary is held.
@@ -427,20 +443,41 @@ fn is_held(house: &House) -> bool {
     !metrics.lines().find(active).unwrap().ends_with(" 0")
 }
 
+/// The pinned sessions, as `pgsteer status` tells of them: application, why.
+fn pinned(house: &House) -> Vec<(String, String)> {
+    let status = house.status();
+    let told = status["pinned"]["oldest"].as_array().unwrap().iter();
+    let word = |session: &serde_json::Value, key| session[key].as_str().unwrap().to_owned();
+    told.map(|session| (word(session, "application"), word(session, "because"))).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_pins_a_session_holds_it_and_its_end_lets_go() {
     let house = house("tracked");
-    let mut raw = Raw::enter_as(&house, "app").await;
-    for (pin, end) in PINS {
+    let login = [("user", "app"), ("database", "postgres"), ("application_name", "pinner")];
+    let mut raw = Raw::connect(house.proxy.address(), &login).await.unwrap();
+    for (pin, told, end) in PINS {
         raw.query("UNLISTEN *").await;
+        assert_eq!(pinned(&house), [], "before {pin}");
         assert_eq!(raw.query(pin).await.code(), None, "{pin}");
         // Behind its answer the backend is looked at: what is asked next comes after that.
         assert_eq!(raw.value("SELECT 1").await, "1");
         assert!(is_held(&house), "{pin}");
+        assert_eq!(pinned(&house), [("pinner".to_owned(), told.to_owned())], "{pin}");
         assert_eq!(raw.query(end).await.code(), None, "{end}");
         let free = eventually(Duration::from_mins(1), || (!is_held(&house)).then_some(()));
         assert!(free.is_some(), "still held after {end}");
     }
+    // One that leaves holds nothing either.
+    assert_eq!(raw.query("CREATE TEMP TABLE t (i int)").await.code(), None);
+    assert_eq!(raw.value("SELECT 1").await, "1");
+    assert_eq!(house.metric("pgsteer_pinned_sessions{reason=\"temporary\"}"), Some(1.0));
+    raw.leave().await;
+    let gone = eventually(Duration::from_mins(1), || {
+        let count = house.metric("pgsteer_pinned_sessions{reason=\"temporary\"}");
+        (count == Some(0.0) && pinned(&house).is_empty()).then_some(())
+    });
+    assert!(gone.is_some(), "still told of: {:?}", pinned(&house));
 }
 
 /// Behind a function that may have done anything the backend is reset: that is not the client's

@@ -7,6 +7,8 @@ use crate::admin::{ServerReport, State, StatusReport};
 use crate::cli::say::Color;
 use crate::cli::status::tree::tree;
 use crate::cli::status::words::{bytes, percent, seconds};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// How it is drawn.
 #[derive(Debug, Clone, Copy)]
@@ -313,9 +315,36 @@ fn foot(report: &StatusReport) -> Vec<String> {
             reads.stale_prevented, report.consistency
         ),
     ];
+    lines.extend(pinned(report));
     lines.extend(failover::lines(&report.failover));
     lines
 }
+
+/// Who keeps backends, and why: those with the most first.
+fn pinned(report: &StatusReport) -> Option<String> {
+    let pinned = &report.pinned;
+    let mut groups: BTreeMap<(&str, &str), (usize, f64)> = BTreeMap::new();
+    for session in &pinned.oldest {
+        let group = groups.entry((&session.application, &session.because)).or_default();
+        *group = (group.0 + 1, group.1.max(session.seconds));
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, (count, _))| Reverse(*count));
+    let told = groups.iter().take(PINNED_MAX).map(|((application, because), (count, longest))| {
+        let application = if application.is_empty() { "(no name)" } else { application };
+        format!("{count} of {application} for {because}, the longest {}", seconds(*longest))
+    });
+    let told: Vec<_> = told.collect();
+    let keep = if pinned.count == 1 {
+        "session keeps its backend"
+    } else {
+        "sessions keep their backends"
+    };
+    (!told.is_empty()).then(|| format!("  Pinned    {} {keep}: {}", pinned.count, told.join("; ")))
+}
+
+/// Most groups of pinned sessions that are told.
+const PINNED_MAX: usize = 5;
 
 #[cfg(test)]
 mod tests;

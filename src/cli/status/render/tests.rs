@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::admin::{
-    ChangeReport, ClientReport, FailoverReport, LimitReport, LossReport, ReadReport, SessionReport,
+    ChangeReport, ClientReport, FailoverReport, LimitReport, LossReport, PinnedReport,
+    PinnedSessionReport, ReadReport, SessionReport,
 };
 
 const PLAIN: Style = Style { color: Color::Off, glyphs: Glyphs::Unicode, columns: None };
@@ -78,6 +79,7 @@ fn report(servers: Vec<ServerReport>) -> StatusReport {
         max_lag: LimitReport { bytes: Some(16 << 20), seconds: Some(1.0) },
         servers,
         clients: ClientReport { connected: 214, active: 39, waiting: 0, in_transaction: 3 },
+        pinned: PinnedReport::default(),
         reads: ReadReport { on_standbys: 86, on_primary: 14, stale_prevented: 7 },
         failover: failover(),
     }
@@ -354,4 +356,31 @@ fn what_auto_lacks_is_a_problem() {
 
     assert!(render(&report, PLAIN).contains("▲ failover is not armed: a names no application."));
     assert_eq!(Health::of(&report), Health::Degraded);
+}
+
+#[test]
+fn who_keeps_backends_is_told_by_application_and_reason() {
+    let session = |application: &str, because: &str, seconds| PinnedSessionReport {
+        application: application.to_owned(),
+        user: "app".to_owned(),
+        database: "shop".to_owned(),
+        server: Some("pg-1:5432".to_owned()),
+        pid: 4711,
+        because: because.to_owned(),
+        seconds,
+    };
+    let oldest = vec![
+        session("", "advisory locks", 7200.0),
+        session("billing", "temporary objects", 185.0),
+        session("billing", "temporary objects", 2.0),
+    ];
+    let pinned = PinnedReport { count: oldest.len(), oldest };
+    let report = StatusReport { pinned, ..report(vec![primary("pg-1:5432")]) };
+    let line = "\n  Pinned    3 sessions keep their backends: 2 of billing for temporary objects, \
+                the longest 3m 5s; 1 of (no name) for advisory locks, the longest 2h 0m\n";
+    let shown = render(&report, PLAIN);
+    assert!(shown.contains(line), "{shown}");
+
+    let nobody = StatusReport { pinned: PinnedReport::default(), ..report };
+    assert!(!render(&nobody, PLAIN).contains("Pinned"));
 }
