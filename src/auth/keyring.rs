@@ -3,15 +3,18 @@
 //!
 //! Invariants:
 //! - A key is kept only while it belongs to the verifier that is known of its user.
-//! - What the servers said is bounded in number, and counts only where they can't be asked now, so
-//!   that logins go on: they are asked at each login, and a changed password counts at once.
+//! - What the servers said is bounded in number. It counts where they can't be asked now, so that
+//!   logins go on; and for a while for a user who comes from where he has proved himself by it. All
+//!   others have the servers asked, whoever they say that they are: by the time nobody learns who
+//!   has been here.
 
 use super::Secret;
+use super::failures::Source;
 use super::login::LoginSecret;
 use super::scram::{Keys, Verifier};
 use super::userlist::{Stored, Userlist};
 use crate::clock::Moment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +39,8 @@ struct Users {
     made: BTreeMap<Arc<str>, Verifier>,
     found: BTreeMap<Arc<str>, Found>,
     keys: BTreeMap<Arc<str>, Keys>,
+    /// Who proved himself from where, since he last failed to.
+    at_home: BTreeSet<(Arc<str>, Source)>,
     /// How often real users' passwords are hashed, as far as it is known.
     iterations: Option<NonZeroU32>,
 }
@@ -86,6 +91,8 @@ impl Keyring {
         users.iterations = file.iterations().or(users.iterations);
         users.file = file;
         users.made.clear();
+        // The servers may be asked otherwise from now on.
+        users.at_home.clear();
     }
 
     /// What a user has to prove. The file goes before the servers.
@@ -109,6 +116,32 @@ impl Keyring {
         let verifier = Verifier::from_password(password.reveal(), salt.salt());
         self.lock().made.insert(Arc::clone(user), verifier.clone());
         Known::Verifier(verifier)
+    }
+
+    /// What a user who comes from there has to prove, if the servers said it at `since` or later
+    /// and he has proved himself from there.
+    pub fn cached(&self, user: &Arc<str>, from: Source, since: Moment) -> Option<Word> {
+        let users = self.lock();
+        let found = users.found.get(user).filter(|found| found.at >= since)?;
+        let is_at_home = users.at_home.contains(&(Arc::clone(user), from));
+        match &found.word {
+            Word::Verifier(_) | Word::Md5(_) if is_at_home => Some(found.word.clone()),
+            Word::Verifier(_) | Word::Md5(_) | Word::Nothing => None,
+        }
+    }
+
+    /// A user has proved himself from there.
+    pub fn welcome(&self, user: &Arc<str>, from: Source) {
+        let mut users = self.lock();
+        if users.at_home.len() >= USERS_MAX {
+            users.at_home.clear(); // they ask again
+        }
+        users.at_home.insert((Arc::clone(user), from));
+    }
+
+    /// Somebody from there was not who he said.
+    pub fn doubt(&self, user: &Arc<str>, from: Source) {
+        self.lock().at_home.remove(&(Arc::clone(user), from));
     }
 
     /// The verifier of a user that has none: the exchange with it looks like any other and
@@ -153,6 +186,7 @@ impl Keyring {
     /// verifier that is known now; then that server has not heard of it yet.
     pub fn forget_keys(&self, user: &str) {
         let mut users = self.lock();
+        users.at_home.retain(|(known, _)| **known != *user); // it may have been changed
         let known = match (users.file.get(user), users.found.get(user)) {
             (Some(Stored::Verifier(verifier)), _)
             | (None, Some(Found { word: Word::Verifier(verifier), .. })) => Some(verifier),
@@ -273,6 +307,33 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_counts_for_a_while_where_its_user_has_proved_himself() {
+        let keyring = keyring("");
+        let bob = Arc::from("bob");
+        let from = |address: &str| Source::of(address.parse().unwrap());
+        let (home, elsewhere) = (from("192.0.2.1"), from("192.0.2.2"));
+        let later = START + Duration::from_nanos(1);
+        keyring.learn(&bob, Word::Verifier(verifier("x")), START);
+        assert_eq!(keyring.cached(&bob, home, START), None, "nobody has proved anything");
+
+        keyring.welcome(&bob, home);
+        let known = Some(Word::Verifier(verifier("x")));
+        assert_eq!(keyring.cached(&bob, home, START), known);
+        assert_eq!(keyring.cached(&bob, elsewhere, START), None);
+        assert_eq!(keyring.cached(&Arc::from("eve"), home, START), None);
+        assert_eq!(keyring.cached(&bob, home, later), None, "it is too old");
+
+        keyring.doubt(&bob, home);
+        assert_eq!(keyring.cached(&bob, home, START), None);
+        keyring.welcome(&bob, home);
+        keyring.forget_keys("bob");
+        assert_eq!(keyring.cached(&bob, home, START), None, "a server knew better");
+        keyring.welcome(&bob, home);
+        keyring.learn(&bob, Word::Nothing, later);
+        assert_eq!(keyring.cached(&bob, home, START), None, "he is no more");
+    }
+
+    #[test]
     fn guessed_names_do_not_fill_the_memory() {
         let keyring = keyring("");
         for number in 0..=USERS_MAX {
@@ -281,6 +342,11 @@ mod tests {
         }
         assert_eq!(keyring.lock().found.len(), USERS_MAX);
         assert_eq!(keyring.known(&Arc::from("user0")), Known::Ask(None), "the oldest went");
+        for number in 0..=u32::try_from(USERS_MAX).unwrap() {
+            let from = Source::of(std::net::Ipv4Addr::from_bits(number).into());
+            keyring.welcome(&Arc::from("bob"), from);
+        }
+        assert!(keyring.lock().at_home.len() <= USERS_MAX);
         assert!(!format!("{keyring:?}").contains("[1, 1"), "the secret stays secret");
     }
 }

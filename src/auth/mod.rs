@@ -15,6 +15,7 @@ mod login;
 mod password;
 mod policy;
 mod proof;
+mod quota;
 pub mod rules;
 pub mod scram;
 mod secret;
@@ -29,5 +30,6 @@ pub use proof::{
     Authenticated, Challenge, Entry, Origin, Refusal, by_certificate, by_md5, by_peer, challenge,
     trust, trust_by_rule,
 };
+pub use quota::Quota;
 pub use secret::Secret;
 pub use userlist::{Stored, Userlist, UserlistError};

@@ -3,6 +3,7 @@
 use super::rules::Rules;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `[auth]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,9 @@ pub struct Policy {
     /// The query that finds a user's verifier on a server; one parameter, the name; two columns,
     /// name and verifier. `None`: only the file counts.
     pub query: Option<String>,
+    /// How long its answer counts for logins from where the user has proved himself; zero: not at
+    /// all.
+    pub query_cache: Duration,
 }
 
 /// How clients prove who they are.
@@ -43,6 +47,7 @@ impl Default for Policy {
             access: Access::Everybody(Method::Trust),
             file: None,
             query: Some(DEFAULT_QUERY.to_owned()),
+            query_cache: Duration::from_secs(10),
         }
     }
 }

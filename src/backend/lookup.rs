@@ -4,8 +4,8 @@
 //! is no primary. The primary is asked first, for it knows of a change before its standbys; one
 //! that keeps us waiting is not waited for alone, and for a while it is asked last.
 //!
-//! Every login asks, so that a changed password counts at once. Those of one user that wait for
-//! their turn share a question: it is put after the last of them came.
+//! Logins of one user that wait for their turn share a question: it is put after the last of them
+//! came. Who may do without one is not decided here.
 //!
 //! Invariant: so many questions are under way at a time and no more, however many logins come,
 //! and a server that is silent holds up none of the others for longer than [`ALONE`].
@@ -14,8 +14,8 @@ use super::connect::{Backend, connect};
 use super::error::{ConnectError, ServerError};
 use super::query::{QueryError, ResultSet};
 use super::target::{Login, Target};
-use crate::auth::Secret;
 use crate::auth::scram::Verifier;
+use crate::auth::{Quota, Secret, Source};
 use crate::board::Board;
 use crate::clock;
 use crate::clock::Moment;
@@ -54,6 +54,7 @@ struct Desk {
     turns: Semaphore,
     /// Questions that were not put yet, by user. Guarded for a look-up, never over a wait.
     queued: Mutex<BTreeMap<Arc<str>, watch::Receiver<Told>>>,
+    quota: Quota,
 }
 
 /// One server, and what we have of it.
@@ -134,7 +135,17 @@ impl Lookup {
             board,
             turns: Semaphore::new(QUESTIONS_MAX),
             queued: Mutex::default(),
+            quota: Quota::default(),
         }))
+    }
+
+    /// Waits if those who come from there ask too much.
+    pub async fn await_turn(&self, from: Source) {
+        let wait = self.0.quota.take(from, clock::now());
+        if !wait.is_zero() {
+            tracing::debug!(?from, ?wait, "a question about a user waits");
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// What the servers say of a user now. Cancel-safe: the question goes on, for others may wait

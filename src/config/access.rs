@@ -53,7 +53,8 @@ impl Builder<'_> {
             }
             Access::Everybody(method.value)
         };
-        auth::Policy { access, file: file.value, query: query.value }
+        let query_cache = self.get(&keys::AUTH_QUERY_CACHE).value;
+        auth::Policy { access, file: file.value, query: query.value, query_cache }
     }
 
     fn nobody_can_log_in(&mut self, place: &Place) {

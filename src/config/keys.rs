@@ -254,6 +254,16 @@ keys! {
         default: auth::Policy::default().query,
         counts: OnReload,
     }
+    /// How long its answer counts for further logins of the user from the same address, once one
+    /// of them succeeded; all others ask. If a login fails by it, the servers are asked again, and
+    /// the next one is held against that. `"0s"`: every login asks.
+    AUTH_QUERY_CACHE: Duration = "auth.query_cache" {
+        default: auth::Policy::default().query_cache,
+        check: |age| {
+            if *age <= Duration::from_hours(1) { Ok(()) } else { Err("must be at most \"1h\"") }
+        },
+        counts: OnReload,
+    }
 
     /// How long a client keeps a backend: for a transaction, or until it leaves.
     POOL_MODE: pool::Mode = "pool.mode" {

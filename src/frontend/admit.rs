@@ -3,9 +3,10 @@
 use crate::auth;
 use crate::auth::rules::{Certificate, Rule, RuleMethod, Rules, Secured, Through, Visit, Wants};
 use crate::auth::{Access, Authenticated, Method, Origin, Refusal};
+use crate::frontend::login;
 use crate::frontend::login::{Failure, Gate, Visitor};
 use crate::frontend::prove;
-use crate::frontend::prove::OldHash;
+use crate::frontend::prove::{Claim, OldHash};
 use crate::net;
 use crate::net::Peer;
 use crate::wire::startup::Replication;
@@ -127,8 +128,9 @@ async fn by_password(
     old_hash: OldHash,
 ) -> Result<Authenticated, Failure> {
     let bound_to = visitor.end_point.clone();
+    let claim = Claim { user: wish.user, from: login::source(&visitor.peer) };
     let stream = visitor.stream()?;
-    prove::by_password(stream, bound_to.as_ref(), (gate, wish.user), old_hash).await
+    prove::by_password(stream, bound_to.as_ref(), (gate, claim), old_hash).await
 }
 
 fn refused(refusal: Refusal) -> Failure {

@@ -52,6 +52,8 @@ pub struct Gate {
     pub keyring: Arc<Keyring>,
     /// Who is asked about the others; `None`: nobody.
     pub lookup: Option<Arc<Lookup>>,
+    /// How long the answer counts for the next login of the user from the same address.
+    pub lookup_age_max: Duration,
     /// Our certificate; `None`: no TLS.
     pub tls: Option<Arc<ServerTls>>,
     /// Whether a client may do without TLS.
@@ -387,7 +389,7 @@ impl Failure {
 }
 
 /// Whose failures are counted together.
-fn source(peer: &Peer) -> Source {
+pub(super) fn source(peer: &Peer) -> Source {
     match peer {
         Peer::Ip(address) => Source::of(address.ip()),
         Peer::Unix | Peer::Unknown => Source::Socket,

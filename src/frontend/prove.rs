@@ -5,7 +5,7 @@
 
 use crate::auth;
 use crate::auth::scram::{Chosen, EndPoint, Nonce, Verifier};
-use crate::auth::{Authenticated, Known, Secret, Word};
+use crate::auth::{Authenticated, Known, Secret, Source, Word};
 use crate::backend::{Answer, Lookup, LookupError, random};
 use crate::clock;
 use crate::frontend::login::{Failure, Gate, lost, send};
@@ -36,15 +36,23 @@ pub(super) enum OldHash {
     Refused,
 }
 
+/// Who somebody says that he is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) user: &'a Arc<str>,
+    pub(super) from: Source,
+}
+
 /// Has the client prove that it knows the user's password, on a connection to which the proof can
 /// be bound. Not cancel-safe: dropped, the connection is of no more use.
 pub(super) async fn by_password(
     stream: &mut Stream,
     bound_to: Option<&EndPoint>,
-    (gate, user): (&Gate, &Arc<str>),
+    (gate, claim): (&Gate, Claim<'_>),
     old_hash: OldHash,
 ) -> Result<Authenticated, Failure> {
-    let Demand { word, why, age } = demand(gate, user).await?;
+    let Claim { user, from } = claim;
+    let Demand { word, why, age } = demand(gate, claim).await?;
     // Made for everybody: the time that it takes must not tell for whom it is needed.
     let nobody = gate.keyring.mock(user);
     let (proved, why) = match (word, old_hash) {
@@ -59,11 +67,16 @@ pub(super) async fn by_password(
         (Word::Nothing, _) => (by_scram(stream, bound_to, (gate, user), nobody).await, why),
     };
     match proved {
+        Ok(authenticated) => {
+            gate.keyring.welcome(user, from);
+            Ok(authenticated)
+        }
         Err(Failure::Refused { refusal, .. }) => {
+            gate.keyring.doubt(user, from);
             reconsider(gate, user, age).await;
             Err(Failure::Refused { refusal, why })
         }
-        other => other,
+        Err(other) => Err(other),
     }
 }
 
@@ -81,13 +94,15 @@ struct Demand {
 enum Age {
     /// It is; or they have no say in it, or can't be asked.
     Fresh,
-    /// They did not answer in time, and have said so before.
+    /// They have said so before, and were not asked or did not answer in time.
     Remembered,
 }
 
-/// What the user has to prove. The servers are asked each time; those that are slow are not
-/// waited for if they have been asked before.
-async fn demand(gate: &Gate, user: &Arc<str>) -> Result<Demand, Failure> {
+/// What the user has to prove. The servers are asked, unless they were lately and he comes from
+/// where he has proved himself; those that are slow are not waited for if they have been asked
+/// before.
+async fn demand(gate: &Gate, claim: Claim<'_>) -> Result<Demand, Failure> {
+    let Claim { user, from } = claim;
     let demanded = |word: Word, why, age| match word {
         Word::Verifier(_) | Word::Md5(_) => Demand { word, why: "", age },
         Word::Nothing => Demand { word, why, age },
@@ -103,6 +118,13 @@ async fn demand(gate: &Gate, user: &Arc<str>) -> Result<Demand, Failure> {
         let why = "the user is not in auth.file, and there is no auth.query";
         return Ok(demanded(Word::Nothing, why, Age::Fresh));
     };
+    if !gate.lookup_age_max.is_zero()
+        && let Some(word) = gate.keyring.cached(user, from, clock::now() - gate.lookup_age_max)
+    {
+        return Ok(demanded(word, "", Age::Remembered));
+    }
+    // Whatever is known of the user: what is waited must not tell.
+    lookup.await_turn(from).await;
     let asking = ask(gate, lookup, user);
     let before = "the servers knew no password of this user when they were asked last";
     let Some(remembered) = remembered else {

@@ -386,6 +386,7 @@ pub(super) fn gate(
         access: config.auth.access.clone(),
         keyring: Arc::clone(keyring),
         lookup,
+        lookup_age_max: config.auth.query_cache,
         tls,
         plaintext: match config.tls.as_ref().map(|tls| tls.mode) {
             Some(ClientTlsMode::Require) => Plaintext::Refused,

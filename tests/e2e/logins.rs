@@ -269,7 +269,7 @@ fn users_of_a_file_of_verifiers_are_passed_on_to_servers() {
 /// be turned away by a standby that has not heard of him yet.
 #[test]
 fn a_standby_that_is_behind_turns_nobody_away() {
-    let login = Login::build("");
+    let login = Login::build("query_cache = \"0s\"");
     let (primary, standby) = (login.house.server("primary"), login.house.server("standby1"));
     primary.rows("CREATE TABLE t AS SELECT 1 AS i; GRANT SELECT ON t TO PUBLIC").unwrap();
     let read = "SELECT pg_is_in_recovery() FROM t";

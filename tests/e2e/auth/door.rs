@@ -102,6 +102,7 @@ fn gate_by(access: Access, file: &str) -> Gate {
         access,
         keyring: Arc::new(keyring),
         lookup: None,
+        lookup_age_max: Duration::ZERO,
         tls: None,
         plaintext: Plaintext::Allowed,
         timeout: WITHIN,

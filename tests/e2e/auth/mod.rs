@@ -1,5 +1,6 @@
 //! Logging in to real servers by every method, and to things that are none.
 
+mod asking;
 mod backend;
 mod binding;
 mod door;
