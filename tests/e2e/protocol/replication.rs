@@ -1,10 +1,11 @@
 //! Replication connections pass through: PostgreSQL's own tools, and a subscriber.
 
-use crate::raw::{Raw, message_of, query};
+use crate::raw::{Message, Raw, message_of, query};
 use crate::support::{Blueprint, Ended, House, Wire, await_that, cluster};
+use pgsteer::pg::Lsn;
 use pgsteer::sandbox::{Plan, StatementLog};
 use rustix::process::Signal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -17,12 +18,34 @@ fn blueprint(standbys: usize) -> Blueprint {
         .any_lag()
 }
 
+/// What `pg_config` says of the programs that are installed.
+fn installed(what: &str) -> String {
+    let said = Command::new("pg_config").arg(what).output().unwrap();
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
+}
+
+/// By how many releases the servers are newer than the programs, or older.
+fn newer(house: &House) -> std::cmp::Ordering {
+    let version = installed("--version");
+    let release = version.split([' ', '.']).nth(1).unwrap().parse::<u32>().unwrap();
+    house.server("primary").version().major().cmp(&release)
+}
+
+/// Servers from elsewhere are newer than the programs: those say so, and do nothing.
+fn is_too_new(house: &House, tool: &mut Command) -> bool {
+    if newer(house).is_le() {
+        return false;
+    }
+    let output = tool.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("incompatible server version"), "{tool:?}: {said}");
+    true
+}
+
 /// One of PostgreSQL's programs, which connects to pgsteer as the superuser.
 fn tool(house: &House, name: &str) -> Command {
-    let psql = Command::new("pg_config").arg("--bindir").output().unwrap();
-    let dir = PathBuf::from(String::from_utf8(psql.stdout).unwrap().trim());
     let address = house.proxy.address();
-    let mut tool = Command::new(dir.join(name));
+    let mut tool = Command::new(Path::new(&installed("--bindir")).join(name));
     tool.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()])
         .args(["-U", "postgres", "--no-password"])
         .env_remove("PGOPTIONS")
@@ -75,14 +98,51 @@ fn pg_basebackup_copies_the_primary_or_a_standby() {
         let mut backup = tool(&house, "pg_basebackup");
         backup.args(["-c", "fast", "--no-sync", "-X", "stream", "-D"]).arg(&target);
         backup.env("PGOPTIONS", format!("-c pgsteer.role={role}"));
+        if is_too_new(&house, &mut backup) {
+            continue;
+        }
         done(backup);
         let label = std::fs::read_to_string(target.join("backup_label")).unwrap();
         assert!(label.contains(&format!("BACKUP FROM: {from}")), "{role}: {label}");
-        let bin = Command::new("pg_config").arg("--bindir").output().unwrap();
-        let bin = PathBuf::from(String::from_utf8(bin.stdout).unwrap().trim());
-        let mut verify = Command::new(bin.join("pg_verifybackup"));
+        let mut verify = Command::new(Path::new(&installed("--bindir")).join("pg_verifybackup"));
+        if newer(&house).is_ne() {
+            // Each release reads its own log, and no other's.
+            verify.arg("--no-parse-wal");
+        }
         verify.arg(&target);
         done(verify);
+    }
+}
+
+/// What makes a server send a copy of itself.
+fn base_backup(client: &Raw) -> Vec<u8> {
+    let version = &client.params["server_version"];
+    let major: u32 = version.split('.').next().unwrap().parse().unwrap();
+    let (old, new) = ("BASE_BACKUP FAST NOWAIT", "BASE_BACKUP (CHECKPOINT 'fast', WAIT false)");
+    query(if major < 15 { old } else { new })
+}
+
+/// The same without a program, for servers that are newer than those.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_by_hand_copies_the_primary_or_a_standby() {
+    let house = blueprint(1).build();
+    for (role, from) in [("primary", "primary"), ("standby", "standby"), ("auto", "primary")] {
+        let options = format!("-c pgsteer.role={role}");
+        let mut client = enter(&house, &[("options", &options)]).await.unwrap();
+        client.send(&base_backup(&client)).await;
+        let (mut bytes, mut label) = (0, false);
+        let wanted = format!("BACKUP FROM: {from}");
+        loop {
+            let message = client.message().await.expect("it was cut off");
+            assert_ne!(message.tag(), 'E', "{role}: {:?}", message.code());
+            bytes += message.0.len();
+            label |= message.0.windows(wanted.len()).any(|part| part == wanted.as_bytes());
+            if message.tag() == 'Z' {
+                break;
+            }
+        }
+        assert!(label, "{role}: not from the {from}");
+        assert!(bytes > 10_000_000, "{role}: {bytes}");
     }
 }
 
@@ -96,6 +156,9 @@ fn pg_receivewal_streams_until_pgsteer_ends() {
     done(slot);
     let mut receive = tool(&house, "pg_receivewal");
     receive.args(["--slot", "received", "--no-loop", "--synchronous", "-D"]).arg(&place);
+    if is_too_new(&house, &mut receive) {
+        return;
+    }
     let receives = Runs::start(receive);
     primary
         .rows("CREATE TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 300000)")
@@ -111,6 +174,40 @@ fn pg_receivewal_streams_until_pgsteer_ends() {
     house.proxy.signal(Signal::TERM);
     let said = receives.said();
     assert!(said.contains("pgsteer is shutting down"), "{said}");
+    assert!(house.proxy.await_end().unwrap().success());
+}
+
+/// The same without a program, for servers that are newer than those.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_by_hand_lasts_until_pgsteer_ends() {
+    let house = blueprint(0).build();
+    let primary = house.server("primary");
+    let mut client = enter(&house, &[]).await.unwrap();
+    let begin = primary.value("SELECT pg_current_wal_flush_lsn()").unwrap();
+    client.send(&query(&format!("START_REPLICATION PHYSICAL {begin}"))).await;
+    primary
+        .rows("CREATE TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 300000)")
+        .unwrap();
+    let written = primary.value("SELECT pg_current_wal_flush_lsn()").unwrap();
+    let (begin, written): (Lsn, Lsn) = (begin.parse().unwrap(), written.parse().unwrap());
+    assert!(written.bytes_since(begin) > 32 * 1024 * 1024);
+    let mut received = begin;
+    while received < written {
+        let message = client.message().await.expect("it was cut off");
+        assert_ne!(message.tag(), 'E', "{:?}", message.code());
+        // A piece of the log: where it begins, two more numbers, and the piece itself.
+        if let (5.., Some((b'w', piece))) = (message.0.len(), message.0[5..].split_first())
+            && message.tag() == 'd'
+        {
+            let at = u64::from_be_bytes(piece[..8].try_into().unwrap());
+            assert_eq!(Lsn(at), received, "without a gap");
+            received = Lsn(at + u64::try_from(piece.len() - 24).unwrap());
+        }
+    }
+    // It has nothing to finish: it is sent away at once, and told why.
+    house.proxy.signal(Signal::TERM);
+    let end = client.end().await;
+    assert_eq!(end.last().and_then(Message::code).as_deref(), Some("57P01"));
     assert!(house.proxy.await_end().unwrap().success());
 }
 
@@ -169,7 +266,7 @@ fn a_subscriber_follows_through_pgsteer() {
 const SUBSCRIBED: &str = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 's'";
 
 /// By hand, in a database.
-async fn enter(house: &House, more: &[(&str, &str)]) -> Result<Raw, crate::raw::Message> {
+async fn enter(house: &House, more: &[(&str, &str)]) -> Result<Raw, Message> {
     let login = [("user", "postgres"), ("database", "postgres"), ("replication", "database")];
     let minor = if more.is_empty() { 2 } else { 0 };
     Raw::connect_by(house.proxy.address(), minor, &[&login, more].concat()).await
@@ -264,10 +361,7 @@ async fn a_slow_client_costs_two_buffers() {
     }
     let before = peak(&house);
     for lazy in &mut lazy {
-        let major: u32 = lazy.params["server_version"].split('.').next().unwrap().parse().unwrap();
-        let old = "BASE_BACKUP FAST NOWAIT";
-        let new = "BASE_BACKUP (CHECKPOINT 'fast', WAIT false)";
-        lazy.send(&query(if major < 15 { old } else { new })).await;
+        lazy.send(&base_backup(lazy)).await;
     }
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lazy' \
                  AND wait_event IN ('WalSenderWriteData', 'ClientWrite')";
