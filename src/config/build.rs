@@ -357,6 +357,7 @@ impl Builder<'_> {
             max_data_loss,
             drain_timeout: drain.value,
             demotion: self.value(&keys::DEMOTE),
+            rejoin: self.value(&keys::REJOIN),
             ..failover::Policy::of(profile)
         }
     }

@@ -9,6 +9,7 @@ use crate::config::types::LogLevel;
 use crate::failover::Demotion;
 use crate::failover::Mode;
 use crate::failover::Profile;
+use crate::failover::Rejoin;
 use crate::pool;
 use crate::route::Balance;
 use crate::route::Consistency;
@@ -92,6 +93,11 @@ impl Choice for Profile {
 impl Choice for Demotion {
     const WORDS: &'static [(Self, &'static str)] =
         &[(Self::Fence, "fence"), (Self::CrashRestart, "crash_restart")];
+}
+
+impl Choice for Rejoin {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Restart, "restart"), (Self::Fence, "fence")];
 }
 
 impl Choice for LogFormat {

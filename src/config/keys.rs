@@ -422,6 +422,15 @@ keys! {
         default: failover::Policy::default().demotion,
         counts: OnReload,
     }
+    /// What becomes of a former primary that comes back as a primary, and holds nothing more than
+    /// the new one, because it was stopped cleanly: it is made to restart as a standby by SQL alone
+    /// (`restart`), for which `servers.user` must be a superuser, and which empties its unlogged
+    /// tables, as with every standby. Or it takes no writes and waits for its operator (`fence`);
+    /// so does every other former primary.
+    REJOIN: failover::Rejoin = "failover.rejoin" {
+        default: failover::Policy::default().rejoin,
+        counts: OnReload,
+    }
     /// The directory that holds who is the primary, for this pgsteer alone: on a disk that stays.
     /// Unset: `$STATE_DIRECTORY`, for root `/var/lib/pgsteer`, else `$XDG_STATE_HOME/pgsteer` or
     /// `~/.local/state/pgsteer`.

@@ -64,6 +64,8 @@ pub enum Lack {
     Ungrantable,
     /// Our user may not do something.
     Right(Right),
+    /// The old primary of a switchover is to restart, and our user can't make it.
+    NotDemotable,
     /// `allow_alter_system` is off.
     Unalterable,
     /// `restore_command` is set, and the release takes it in at a start only.
@@ -249,6 +251,7 @@ impl Lack {
             Self::NoCandidate => "there is nobody to promote",
             Self::Ungrantable => "only a superuser can change settings before PostgreSQL 15",
             Self::Right(right) => right.needed_for(),
+            Self::NotDemotable => "every switchover would be called off",
             Self::Unalterable => "a standby is frozen by ALTER SYSTEM",
             Self::FixedArchive => "a standby with a second source of the log can't be frozen",
             Self::NotHot => "a standby that takes no connections can be neither asked nor promoted",
@@ -292,6 +295,9 @@ impl fmt::Display for Lack {
             Self::NoCandidate => out.write_str("every standby replays with a delay"),
             Self::Ungrantable => out.write_str("the control user is no superuser, on this release"),
             Self::Right(right) => out.write_str(right.missing()),
+            Self::NotDemotable => out.write_str(
+                "failover.demote is \"crash_restart\", and the control user is no superuser",
+            ),
             Self::Unalterable => out.write_str("allow_alter_system is off"),
             Self::FixedArchive => out.write_str(
                 "it has a restore_command, which before PostgreSQL 14 needs a restart to change",

@@ -42,7 +42,7 @@ pub use act::{Act, Decision};
 pub use decide::decide;
 pub use gap::{Gap, Lack, Remedy, Statement, Weight};
 pub use loss::{Acknowledged, Loss, MaxLoss};
-pub use policy::{Demotion, Mode, Policy, Profile};
+pub use policy::{Demotion, Mode, Policy, Profile, Rejoin};
 pub use prerequisites::{Onlooker, prerequisites};
 pub use preview::{Preview, preview};
 pub use promise::{Known, promise};
@@ -51,8 +51,8 @@ pub use record::{
 };
 pub use rejoin::{Leader, Place, rejoin};
 pub use situation::{
-    Arming, Fenced, Frozen, Gate, Missing, Order, Receiver, ServerView, Sight, Situation, Standing,
-    Tags, Testimony,
+    Arming, Demotable, Fenced, Frozen, Gate, Missing, Order, Receiver, ServerView, Sight,
+    Situation, Standing, Tags, Testimony,
 };
 pub use survey::{
     FENCE, Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole,

@@ -29,6 +29,8 @@ pub struct Policy {
     pub drain_timeout: Duration,
     /// What becomes of the old primary of a switchover.
     pub demotion: Demotion,
+    /// What becomes of a former primary that comes back and holds nothing more than the new one.
+    pub rejoin: Rejoin,
 }
 
 /// Who may begin a failover.
@@ -60,6 +62,15 @@ pub enum Demotion {
     CrashRestart,
 }
 
+/// What becomes of a former primary that comes back as one, holding nothing more than the new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rejoin {
+    /// It is made to restart as a standby, by SQL alone. Where that can't be done it is fenced.
+    Restart,
+    /// It is fenced by settings, and waits for its operator.
+    Fence,
+}
+
 impl Policy {
     /// The limits of a profile; the rest as usual.
     pub const fn of(profile: Profile) -> Self {
@@ -79,6 +90,7 @@ impl Policy {
             prove_patience: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(5),
             demotion: Demotion::Fence,
+            rejoin: Rejoin::Restart,
         }
     }
 }

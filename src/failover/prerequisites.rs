@@ -8,7 +8,8 @@ use crate::failover::promise::Known;
 use crate::failover::survey::{SlotState, Survey, SurveyedRole, Switch};
 use crate::failover::sync_names::same_name;
 use crate::failover::{
-    Instance, Mode, Policy, Promise, Right, SyncMethod, SyncNames, WeakPromise, links, promise,
+    Demotion, Instance, Mode, Policy, Promise, Right, SyncMethod, SyncNames, WeakPromise, links,
+    promise,
 };
 use crate::pg::{quote_identifier, quote_literal};
 use std::collections::BTreeSet;
@@ -134,20 +135,27 @@ impl<'a> Set<'a> {
             let remedy = Remedy::Advice(format!("ALTER ROLE {user} SUPERUSER, or PostgreSQL 15"));
             return vec![blocks(name, Lack::Ungrantable, remedy)];
         }
+        let restarts = self.policy.demotion == Demotion::CrashRestart;
+        let unfit = (restarts && !survey.rights.have(Right::Superuser)).then(|| {
+            let choose = format!(
+                "ALTER ROLE {} SUPERUSER, or failover.demote = \"fence\"",
+                quote_identifier(self.user)
+            );
+            warns(name, Lack::NotDemotable, Remedy::Advice(choose))
+        });
         let mut seen = BTreeSet::new();
         let missing = NEEDED.iter().filter(|(right, _)| !survey.rights.have(*right));
-        missing
-            .filter_map(|(right, weight)| {
-                let grant = right.grant(self.user)?;
-                // Two rights may come with one grant.
-                seen.insert(grant.clone()).then(|| Gap {
-                    server: Arc::clone(name),
-                    lack: Lack::Right(*right),
-                    weight: *weight,
-                    remedy: Remedy::Sql(vec![Statement::plain(grant)]),
-                })
+        let grants = missing.filter_map(|(right, weight)| {
+            let grant = right.grant(self.user)?;
+            // Two rights may come with one grant.
+            seen.insert(grant.clone()).then(|| Gap {
+                server: Arc::clone(name),
+                lack: Lack::Right(*right),
+                weight: *weight,
+                remedy: Remedy::Sql(vec![Statement::plain(grant)]),
             })
-            .collect()
+        });
+        grants.chain(unfit).collect()
     }
 
     /// Other processes of our kind, and the locks by which one of them may act.
@@ -508,6 +516,13 @@ mod tests {
         }
         let none = Set3::new().but(0, |s| s.rights = Rights::default());
         assert_eq!(none.gaps().len(), NEEDED.len() - 1, "pg_monitor is granted once");
+        let granted = Set3::new().but(0, |s| s.rights = Rights::new(all.iter().copied()));
+        assert_eq!(granted.gaps(), []);
+        let restarts =
+            Policy { demotion: Demotion::CrashRestart, ..Policy::of(Profile::Aggressive) };
+        let gaps = granted.gaps_for(&restarts, Onlooker::Proxy);
+        assert_eq!(gaps.iter().map(|gap| &gap.lack).collect::<Vec<_>>(), [&Lack::NotDemotable]);
+        assert_eq!(Set3::new().gaps_for(&restarts, Onlooker::Proxy), [], "a superuser can");
         lacks(
             &none.but(0, |s| s.version = Version(140_010)),
             Weight::Blocks,

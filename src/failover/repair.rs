@@ -4,8 +4,8 @@
 use crate::failover::choose::standbys;
 use crate::failover::promote::can_follow;
 use crate::failover::{
-    Act, By, Change, Decision, Demotion, Mode, Policy, Promise, Receiver, Record, ServerView,
-    Situation, WeakPromise, Why,
+    Act, By, Change, Decision, Demotable, Mode, Policy, Promise, Receiver, Record, Rejoin,
+    ServerView, Situation, WeakPromise, Why,
 };
 use crate::pg::Timeline;
 use std::collections::BTreeSet;
@@ -97,10 +97,11 @@ pub(super) fn former_primaries<'a>(situation: &'a Situation<'_>) -> impl Iterato
     situation.others().filter_map(|server| former_primary(situation, server))
 }
 
-/// Former primaries that are back: fenced; or made to follow at once, where that may be done to
-/// them and they hold nothing that the primary has not. A fence would write to their log.
+/// Former primaries that are back: made to follow at once, where that can be done to them and they
+/// hold nothing that the primary has not; else fenced. A fence would write to their log, and within
+/// seconds so does any primary of itself: only what is done at once saves them from a rewind.
 fn returned<'a>(situation: &'a Situation<'_>, policy: &Policy) -> impl Iterator<Item = Act> + 'a {
-    let to = situation.primary().filter(|_| policy.demotion == Demotion::CrashRestart);
+    let to = situation.primary().filter(|_| policy.rejoin == Rejoin::Restart);
     situation.others().filter_map(move |server| {
         let fence = former_primary(situation, server)?;
         let (Some(to), (timeline, flushed)) = (to, server.as_primary()?) else {
@@ -108,7 +109,8 @@ fn returned<'a>(situation: &'a Situation<'_>, policy: &Policy) -> impl Iterator<
         };
         let fork = timeline.zip(to.history.as_ref()).and_then(|(own, known)| known.end_of(own));
         let own = timeline.is_some_and(|timeline| led(situation.record, server, timeline));
-        if own && fork.is_some_and(|fork| flushed <= fork) {
+        let can = server.tags.demotable == Demotable::Perhaps;
+        if can && own && fork.is_some_and(|fork| flushed <= fork) {
             return Some(Act::Demote { server: server.id, to: to.id });
         }
         Some(fence)

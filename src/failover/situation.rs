@@ -196,11 +196,23 @@ pub struct Tags {
     pub priority: u32,
     /// It replays with a delay on purpose: never promoted.
     pub delayed: bool,
+    /// Whether it lets itself be made a standby.
+    pub demotable: Demotable,
+}
+
+/// Whether a primary lets itself be made to restart as a standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Demotable {
+    /// Nothing speaks against it.
+    #[default]
+    Perhaps,
+    /// It was tried, and can't be done: our user is no superuser, or it would not come back.
+    No,
 }
 
 impl Default for Tags {
     fn default() -> Self {
-        Self { priority: 1, delayed: false }
+        Self { priority: 1, delayed: false, demotable: Demotable::Perhaps }
     }
 }
 

@@ -4,7 +4,8 @@
 //! doing it again.
 
 use crate::clock::Moment;
-use crate::failover::{Act, Fenced, Frozen, Receiver, ServerView, Sight};
+use crate::control::hands::HandError;
+use crate::failover::{Act, Demotable, Fenced, Frozen, Receiver, ServerView, Sight};
 use crate::topology::ServerId;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest.
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// A former primary that can't be made a standby after so many attempts is fenced: until then
+/// nothing but its distance to clients keeps it from taking writes.
+const DEMOTIONS: u32 = 3;
 
 /// What an act came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,8 @@ struct Remembered {
     done: Option<(Act, Moment)>,
     /// How many acts in a row failed, and when the last one did.
     failed: Option<(u32, Moment)>,
+    /// How many attempts to make it a standby failed since it was away.
+    resisted: u32,
 }
 
 impl Memory {
@@ -58,6 +64,8 @@ impl Memory {
         if matches!(view.sight, Sight::Missing(_)) {
             // If it restarted, it may hold less for certain than it did.
             server.frozen = None;
+            // And may be set up otherwise.
+            server.resisted = 0;
         }
         if let Some((frozen, since)) = server.frozen {
             let follows = matches!(view.as_standby(), Some((_, _, Receiver::Streams { .. })));
@@ -70,6 +78,17 @@ impl Memory {
         if let Some((fenced, _)) = server.fenced {
             view.fenced = Some(fenced);
         }
+        if server.resisted >= DEMOTIONS {
+            view.tags.demotable = Demotable::No;
+        }
+    }
+
+    /// A primary could not be made a standby.
+    pub(super) fn resisted(&mut self, server: ServerId, why: &HandError) {
+        let Some(server) = self.servers.get_mut(server.index()) else { return };
+        // What it lacks for that it lacks the next time, too.
+        let lacks = matches!(why, HandError::Unfit(_));
+        server.resisted = if lacks { DEMOTIONS } else { server.resisted.saturating_add(1) };
     }
 
     /// Whether this act is to be begun now: nothing is under way there, it did not just succeed,
@@ -169,11 +188,15 @@ mod tests {
         memory
     }
 
-    fn is_frozen(memory: &mut Memory, sight: Sight) -> bool {
+    fn view(sight: Sight) -> ServerView {
         let (history, frozen, fenced, tags) = (None, None, None, Tags::default());
         let name = Arc::from("b");
         let keepalive = true;
-        let mut view = ServerView { id: B, name, sight, history, frozen, fenced, tags, keepalive };
+        ServerView { id: B, name, sight, history, frozen, fenced, tags, keepalive }
+    }
+
+    fn is_frozen(memory: &mut Memory, sight: Sight) -> bool {
+        let mut view = view(sight);
         memory.complete(&mut view);
         view.frozen.is_some()
     }
@@ -204,6 +227,29 @@ mod tests {
         let gone = Missing { since: at(150), gone: 1, restarting: false, silent: None };
         assert!(!is_frozen(&mut memory, Sight::Missing(gone)));
         assert!(!is_frozen(&mut memory, standby(300, Receiver::Idle)));
+    }
+
+    #[test]
+    fn one_that_cannot_be_made_a_standby_is_not_asked_for_ever() {
+        let demotable = |memory: &mut Memory, sight| {
+            let mut view = view(sight);
+            memory.complete(&mut view);
+            view.tags.demotable
+        };
+        let role = Standing::Primary { flushed: Lsn(10) };
+        let (at, timeline) = (at(100), Some(Timeline(1)));
+        let answers = Sight::Answers(Testimony { at, system: SystemId(7), timeline, role });
+        let mut memory = Memory::new(2);
+        for _ in 0..2 {
+            memory.resisted(B, &HandError::Late(Duration::ZERO));
+            assert_eq!(demotable(&mut memory, answers), Demotable::Perhaps);
+        }
+        memory.resisted(B, &HandError::Late(Duration::ZERO));
+        assert_eq!(demotable(&mut memory, answers), Demotable::No);
+        let gone = Missing { since: at, gone: 1, restarting: false, silent: None };
+        assert_eq!(demotable(&mut memory, Sight::Missing(gone)), Demotable::Perhaps, "it restarts");
+        memory.resisted(B, &HandError::Unfit("it lacks something"));
+        assert_eq!(demotable(&mut memory, answers), Demotable::No, "it would lack it again");
     }
 
     #[test]

@@ -342,6 +342,9 @@ impl Conductor {
         if let (Act::Prove(_), Ok(_)) = (&act, &result) {
             self.proved = Some(began);
         }
+        if let (Act::Demote { server, .. }, Err(error)) = (&act, &result) {
+            self.memory.resisted(*server, error);
+        }
         self.memory.end(&act, result.ok(), now);
         if let Some(server) = server {
             self.parts.desk.look_at(server);

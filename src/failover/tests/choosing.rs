@@ -35,7 +35,8 @@ fn a_primary_in_recovery_is_chosen_if_it_holds_most() {
 
 #[test]
 fn one_that_must_not_lead_is_a_source_and_no_candidate() {
-    for tags in [Tags { priority: 0, delayed: false }, Tags { priority: 1, delayed: true }] {
+    let usual = Tags::default();
+    for tags in [Tags { priority: 0, ..usual }, Tags { delayed: true, ..usual }] {
         let scene = frozen(900, 950).with(|scene| scene.at(C).tags = tags);
         let decision = scene.decide();
         assert_eq!(decision.acts, [Act::Repoint { server: B, to: C }]);

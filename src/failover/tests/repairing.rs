@@ -1,7 +1,7 @@
 //! While the primary is well: promises, lost standbys, former primaries.
 
 use super::*;
-use crate::failover::{Demotion, WeakPromise};
+use crate::failover::{Demotable, Rejoin, WeakPromise};
 
 const MANUAL: fn(&mut Scene) = |scene| scene.policy.mode = Mode::Manual;
 
@@ -170,7 +170,8 @@ fn a_standby_of_another_system_is_left_alone() {
 
 #[test]
 fn a_former_primary_is_fenced_if_we_made_the_change() {
-    let scene = changed().see(A, primary_on(1));
+    let ahead = Standing::Primary { flushed: lsn(END + 1) };
+    let scene = changed().see(A, answers(1, ahead));
     assert_eq!(scene.acts(), [Act::Fence(A)]);
     assert_eq!(scene.clone().fence(A, 0).acts(), [], "it is already");
     assert_eq!(scene.clone().with(MANUAL).acts(), [Act::Fence(A)]);
@@ -183,9 +184,7 @@ fn a_former_primary_is_fenced_if_we_made_the_change() {
 fn a_former_primary_that_lacks_nothing_is_made_to_follow_where_it_may_be_restarted() {
     let back = |flushed| {
         let role = Standing::Primary { flushed: lsn(flushed) };
-        changed().see(A, answers(1, role)).with(|scene| {
-            scene.policy.demotion = Demotion::CrashRestart;
-        })
+        changed().see(A, answers(1, role))
     };
     let demote = [Act::Demote { server: A, to: B }];
     assert_eq!(back(END).acts(), demote);
@@ -193,6 +192,10 @@ fn a_former_primary_that_lacks_nothing_is_made_to_follow_where_it_may_be_restart
     assert_eq!(back(END + 1).acts(), [Act::Fence(A)], "it holds what the primary never will");
     let unknown = back(END).with(|scene| scene.at(B).history = None);
     assert_eq!(unknown.acts(), [Act::Fence(A)], "where the branch was left is not known");
+    let cannot = back(END).with(|scene| scene.at(A).tags.demotable = Demotable::No);
+    assert_eq!(cannot.acts(), [Act::Fence(A)], "it was tried in vain");
+    let unwanted = back(END).with(|scene| scene.policy.rejoin = Rejoin::Fence);
+    assert_eq!(unwanted.acts(), [Act::Fence(A)], "its operator is to do it");
     let theirs = back(END).with(|scene| scene.record.changes = vec![change(By::Outside, "a", "b")]);
     assert_eq!(theirs.acts(), []);
 }
@@ -215,7 +218,6 @@ fn a_branch_of_the_same_number_as_one_that_was_left_is_not_followed_on() {
             let (timeline, fork) = (Timeline(3), Some(end));
             let change = Change { timeline, fork, ..change(By::Evidence, "b", "a") };
             scene.record.changes.push(change);
-            scene.policy.demotion = Demotion::CrashRestart;
         })
     };
     assert!(back(B).acts().contains(&Act::Demote { server: B, to: A }));

@@ -140,9 +140,10 @@ fn a_stopped_primary_that_is_started_as_a_standby_follows_by_itself() {
     serves_again(&house, "primary");
 }
 
+/// Whatever becomes of the old primary of a switchover.
 #[test]
 fn a_stopped_primary_that_is_started_as_a_primary_is_made_to_follow() {
-    let house = logging(quorum());
+    let house = logging(quorum().set("failover.demote", "fence"));
     stopped_and_replaced(&house);
     let traffic = Traffic::open(&house, "early");
     let old = house.server("primary");
@@ -155,6 +156,30 @@ fn a_stopped_primary_that_is_started_as_a_primary_is_made_to_follow() {
     assert_eq!(primaries(&house).len(), 1);
     followed_first(old);
     serves_again(&house, "primary");
+}
+
+/// It would not come back from a crash, so it can't be made to restart.
+#[test]
+fn a_stopped_primary_that_cannot_be_made_to_follow_is_fenced_and_its_operator_told_how() {
+    let house = logging(quorum().servers(|plan| plan.setting("restart_after_crash", "off")));
+    stopped_and_replaced(&house);
+    let traffic = Traffic::open(&house, "early");
+    let old = house.server("primary");
+
+    old.start().unwrap();
+    await_that("it is fenced", || {
+        old.value("SHOW synchronous_standby_names").is_ok_and(|names| names == "pgsteer_fence")
+    });
+    await_that("the way back is known", || {
+        house.status_of("primary")["rejoin"].as_array().is_some_and(|all| all.len() > 3)
+    });
+    traffic.await_more(50);
+    traffic.close();
+
+    assert_eq!(house.status_of("primary")["state"], "cordoned");
+    assert!(!old.is_standby().unwrap());
+    assert!(!log(old).contains("visited"), "somebody was sent there:\n{}", log(old));
+    assert!(!old.data().join("standby.signal").exists(), "the next start would surprise somebody");
 }
 
 /// With `wal_log_hints` it can be rewound.

@@ -9,7 +9,7 @@ use pgsteer::config::Config;
 use pgsteer::config::Listen;
 use pgsteer::config::Source;
 use pgsteer::failover;
-use pgsteer::failover::{Demotion, MaxLoss, Mode, Profile};
+use pgsteer::failover::{Demotion, MaxLoss, Mode, Profile, Rejoin};
 use pgsteer::route::LagLimit;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -165,6 +165,7 @@ fn failover_is_as_the_operator_says() {
         ("--set", "failover.profile", "aggressive"),
         ("--set", "failover.max_data_loss", "any"),
         ("--set", "failover.demote", "crash_restart"),
+        ("--set", "failover.rejoin", "fence"),
         ("--set", "failover.state_dir", "/s/t"),
     ];
     let config = Said { file: HOSTS, flags: &flags, ..Said::default() }.config();
@@ -174,6 +175,7 @@ fn failover_is_as_the_operator_says() {
             mode: Mode::Auto,
             max_data_loss: MaxLoss::Any,
             demotion: Demotion::CrashRestart,
+            rejoin: Rejoin::Fence,
             ..failover::Policy::of(Profile::Aggressive)
         }
     );

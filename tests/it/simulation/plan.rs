@@ -2,7 +2,7 @@
 
 use super::chance::Chance;
 use super::net::Way;
-use pgsteer::failover::{Demotion, MaxLoss, Mode, Order, Policy, Profile, Tags};
+use pgsteer::failover::{Demotable, Demotion, MaxLoss, Mode, Order, Policy, Profile, Rejoin, Tags};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,6 +190,7 @@ fn policy(chance: &mut Chance) -> Policy {
         gap: Duration::from_millis(chance.pick(&[1_000, 5_000])),
         drain_timeout: Duration::from_secs(1),
         demotion: chance.pick(&[Demotion::Fence, Demotion::CrashRestart]),
+        rejoin: chance.pick(&[Rejoin::Restart, Rejoin::Fence]),
         ..Policy::of(Profile::Aggressive)
     }
 }
@@ -198,6 +199,7 @@ fn tags(chance: &mut Chance) -> Tags {
     Tags {
         priority: u32::try_from(chance.pick(&[1, 1, 1, 2, 0])).unwrap(),
         delayed: chance.percent(5),
+        demotable: Demotable::Perhaps,
     }
 }
 
