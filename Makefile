@@ -40,6 +40,8 @@ test-all: test
 	@scripts/test-suites.sh
 	PGSTEER_TRIES=2000 cargo test --locked --test e2e -- auth::guessing::
 	HOSTILE=20000 cargo test --locked --test e2e -- bad_input::torture
+	PGSTEER_LEAKS=180 cargo test --locked --test e2e -- leaks::
+	PGSTEER_STATEMENTS=1000000 cargo test --locked --test e2e -- memory::
 	PGSTEER_KILLS=10 PGSTEER_SWITCHOVERS=50 cargo test --locked --test e2e -- failover::
 
 soak:

@@ -11,7 +11,7 @@ while [ "$SECONDS" -lt $((minutes * 60)) ]; do
     # Behind those of `make test`, and others in each round.
     FROM=$((3000 + (rounds - 1) * 50000)) SEEDS=50000 \
         cargo test --locked --test it -- simulation || { echo "round $rounds FAILED"; exit 1; }
-    HOSTILE=20000 cargo test --locked --test e2e || { echo "round $rounds FAILED"; exit 1; }
+    HOSTILE=20000 PGSTEER_LEAKS=60 cargo test --locked --test e2e || { echo "round $rounds FAILED"; exit 1; }
     left=$(find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'pgsteer-sandbox-*' -user "$(id -u)" -mmin +60)
     [ -z "$left" ] || { echo "FAILED: a sandbox stayed behind: $left"; exit 1; }
 done

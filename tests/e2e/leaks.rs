@@ -3,18 +3,23 @@
 //!
 //! Every client acts at random and knows what it must see. The opposite arm does the same with
 //! `pool.reset = "off"` and must find a leak, or this test would prove nothing.
+//! `PGSTEER_LEAKS=180` goes on for so many seconds.
 
 use crate::raw::{Answer, Raw, bind, execute, parse};
 use crate::support::{Blueprint, Dice, House};
+use pgsteer::clock;
+use pgsteer::clock::Moment;
 use pgsteer::sandbox::{StatementLog, eventually};
 use pgsteer::tasks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const CLIENTS: u64 = 200;
+/// Without the reset a leak is found within this, the logins included.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
 /// What each client does, in rounds of one action and one look.
 const ROUNDS: u64 = 20;
 /// Clients that hold a backend for themselves at a time: fewer than there are.
@@ -344,11 +349,36 @@ fn house(reset: &str) -> House {
     house
 }
 
-/// Lets all of them act for so many rounds; what the first one saw that is not its own.
-async fn mix(house: &House, rounds: u64, chance: &mut Dice) -> Seen {
+/// How long they act.
+#[derive(Debug, Clone, Copy)]
+enum Lasts {
+    Rounds(u64),
+    Time(Duration),
+}
+
+impl Lasts {
+    /// As `make test` has it, or as the environment says.
+    fn from_env() -> Self {
+        let seconds = std::env::var("PGSTEER_LEAKS").ok();
+        seconds.map_or(Self::Rounds(ROUNDS), |seconds| {
+            Self::Time(Duration::from_secs(seconds.parse().unwrap()))
+        })
+    }
+
+    fn is_over(self, rounds: u64, began: Moment) -> bool {
+        match self {
+            Self::Rounds(all) => rounds >= all,
+            Self::Time(all) => clock::now().since(began) >= all,
+        }
+    }
+}
+
+/// Lets all of them act for so long; what the first one saw that is not its own.
+async fn mix(house: &House, lasts: Lasts, chance: &mut Dice) -> Seen {
     let places = Arc::new(Semaphore::new(PINNED_MAX));
     let stop = Arc::new(AtomicBool::new(false));
     let mut running = Vec::new();
+    let (began, acts) = (clock::now(), Arc::new(AtomicU64::new(0)));
     for id in 1..=CLIENTS {
         let raw = Raw::enter_as(house, "app").await;
         // Each has a row of its own, drawn from the printed seed.
@@ -358,9 +388,13 @@ async fn mix(house: &House, rounds: u64, chance: &mut Dice) -> Seen {
         }
         let places = Arc::clone(&places);
         let mut actor = Actor { id, raw, dice, settings: defaults(), named: None, places };
-        let stop = Arc::clone(&stop);
+        let (stop, acts) = (Arc::clone(&stop), Arc::clone(&acts));
         running.push(tasks::spawn("actor", async move {
-            for _ in 0..rounds {
+            for round in 0.. {
+                if lasts.is_over(round, began) {
+                    break;
+                }
+                acts.fetch_add(1, Ordering::Relaxed);
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
@@ -384,6 +418,7 @@ async fn mix(house: &House, rounds: u64, chance: &mut Dice) -> Seen {
         actors.push(actor);
     }
     chance.roll();
+    eprintln!("{} acts in {:?}", acts.load(Ordering::Relaxed), clock::now().since(began));
     if all.is_ok() {
         // All are still there, and none of them holds a backend.
         let active = |line: &&str| {
@@ -500,7 +535,7 @@ async fn a_reset_of_ours_is_not_told() {
 async fn two_hundred_clients_through_ten_backends_mix_nothing() {
     let house = house("tracked");
     let mut dice = Dice::from_env();
-    mix(&house, ROUNDS, &mut dice).await.unwrap();
+    mix(&house, Lasts::from_env(), &mut dice).await.unwrap();
     let count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
     for server in house.cluster.servers() {
         let backends: u64 = server.value(count).unwrap().parse().unwrap();
@@ -517,6 +552,8 @@ async fn two_hundred_clients_through_ten_backends_mix_nothing() {
 async fn without_the_reset_the_same_run_finds_a_leak() {
     let house = house("off");
     let mut dice = Dice::from_env();
-    let leak = mix(&house, ROUNDS, &mut dice).await.expect_err("without the reset nothing leaked?");
-    eprintln!("found, as it must be: {leak}");
+    let began = clock::now();
+    let lasts = Lasts::Time(FOUND_WITHIN);
+    let leak = mix(&house, lasts, &mut dice).await.expect_err("without the reset nothing leaked?");
+    eprintln!("found after {:?}, as it must be: {leak}", clock::now().since(began));
 }

@@ -43,6 +43,7 @@ mod lost_servers;
 mod flow;
 mod hands;
 mod leaks;
+mod memory;
 mod metrics;
 mod pieces;
 mod pooling;
