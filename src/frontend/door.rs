@@ -140,6 +140,7 @@ fn counts_as(no: &No) -> Admission {
         | No::TooMuchHeld
         | No::OutOfStep
         | No::Replaced
+        | No::Terminated
         | No::Overdue(_)
         | No::OverLimit(_)
         | No::ShuttingDown => Admission::Unavailable,

@@ -58,6 +58,8 @@ pub enum No {
     Protocol(String),
     /// pgsteer is shutting down.
     ShuttingDown,
+    /// The session has ended its own backend.
+    Terminated,
     /// The primary to which a replication connection led was replaced.
     Replaced,
     /// As much memory is taken by statements that wait as may be.
@@ -128,11 +130,8 @@ impl No {
                 "terminating connection: pgsteer is shutting down",
             )
             .with_hint("Connect again."),
-            Self::Replaced => ErrorReport::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                "terminating replication connection: the primary was replaced",
-            )
-            .with_hint("Connect again, and begin where you stopped."),
+            Self::Terminated => terminated(),
+            Self::Replaced => replaced(),
             Self::TooMuchHeld => too_much_held(),
             Self::TooManyClients(limit) => too_many(
                 format!("{limit} clients are connected, as many as pool.max_clients allows"),
@@ -209,6 +208,20 @@ fn too_much_held() -> ErrorReport {
     )
     .with_detail("The statement was not sent.")
     .with_hint("Run it again later; or raise routing.hold_memory.")
+}
+
+fn replaced() -> ErrorReport {
+    ErrorReport::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating replication connection: the primary was replaced",
+    )
+    .with_hint("Connect again, and begin where you stopped.")
+}
+
+/// The server's own words.
+fn terminated() -> ErrorReport {
+    let words = "terminating connection due to administrator command";
+    ErrorReport::fatal(SqlState::ADMIN_SHUTDOWN, words)
 }
 
 fn state_lost(what: Pins) -> ErrorReport {

@@ -379,3 +379,34 @@ async fn without_close_the_next_session_has_the_same_backend() {
     assert_eq!(first, second);
     assert_ne!(temporary, "0");
 }
+
+/// A session that ends its own backend is told what a server would tell it, and is disconnected;
+/// nobody else notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ends_its_own_backend_is_told_as_by_a_server_and_nobody_else_is() {
+    const END: &str = "SELECT pg_terminate_backend(pg_backend_pid())";
+    for mode in ["transaction", "session"] {
+        let house = house(&[("pool.mode", mode), ("pool.size", "2")]);
+        let mut other = enter(&house).await;
+        other.query("CREATE TABLE kept (i int)").await;
+        for before in ["", "BEGIN", "BEGIN; INSERT INTO kept VALUES (1)"] {
+            let mut told = Vec::new();
+            for address in
+                [house.proxy.address(), house.server("primary").address().parse().unwrap()]
+            {
+                let login = [("user", "app"), ("database", "postgres")];
+                let mut client = Raw::connect(address, &login).await.unwrap();
+                if !before.is_empty() {
+                    assert_eq!(client.query(before).await.code(), None);
+                }
+                client.send(&crate::raw::query(END)).await;
+                let last = client.end().await;
+                let error = last.iter().find(|message| message.tag() == 'E').expect("an error");
+                told.push([b'S', b'C', b'M'].map(|field| error.field(field)));
+            }
+            assert_eq!(told[0], told[1], "{mode}, after {before:?}");
+        }
+        assert_eq!(other.value("SELECT count(*) FROM kept").await, "0", "{mode}");
+        assert_eq!(enter(&house).await.value("SELECT 1").await, "1", "{mode}");
+    }
+}

@@ -75,6 +75,11 @@ impl Serving {
             self.let_go_of(*attached);
             return Err(Stop::Gone);
         }
+        if loss == Loss::Broken(Some(SqlState::ADMIN_SHUTDOWN)) && self.ends_backends(&attached) {
+            // Its own, as it seems: it is told what its server would tell it.
+            self.let_go_of(*attached);
+            return Err(Stop::Refuse(No::Terminated));
+        }
         self.note_lost_state(&attached);
         let (around, flight, owed) = (attached.around(), attached.flight(), attached.owed());
         let replies = &attached.exchange.replies;
@@ -120,6 +125,12 @@ impl Serving {
             self.retry = None;
         }
         self.carry_out(verdict, (*attached, owed, loss)).await
+    }
+
+    /// Whether what runs on this backend asks for backends to be ended.
+    fn ends_backends(&self, attached: &Attached) -> bool {
+        let mut said = self.session.mentioned.iter().flatten().flat_map(|facts| facts.functions());
+        attached.sent.is_some() && said.any(|function| &*function.name == "pg_terminate_backend")
     }
 
     async fn carry_out(
