@@ -207,10 +207,7 @@ impl Client {
         if self.inbox.capacity() == 0 && !arrived.is_empty() {
             self.inbox = self.shard.take_buffer();
         }
-        if self.taken > 0 && self.inbox.len() + arrived.len() > self.inbox.capacity() {
-            self.inbox.drain(..self.taken);
-            self.taken = 0;
-        }
+        make_room(&mut self.inbox, &mut self.taken, arrived.len());
         self.inbox.extend_from_slice(arrived);
         Poll::Ready(Ok(()))
     }
@@ -268,5 +265,43 @@ impl Client {
     /// Writes all that is queued.
     pub async fn flush(&mut self) -> Result<(), Gone> {
         poll_fn(|context| self.poll_flush(context)).await
+    }
+}
+
+/// Forgets what was taken if what arrives has no room otherwise, and if that is at least as much as
+/// what must be moved for it: so a byte that arrives costs no more than a few moves, however full
+/// the inbox is and however little is taken from it at a time.
+fn make_room(inbox: &mut Vec<u8>, taken: &mut usize, arriving: usize) {
+    let unread = inbox.len().saturating_sub(*taken);
+    if *taken > 0 && *taken >= unread && inbox.len() + arriving > inbox.capacity() {
+        inbox.drain(..*taken);
+        *taken = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that is a megabyte ahead and sends as little as it is answered.
+    #[test]
+    fn a_full_inbox_is_not_moved_for_each_small_message() {
+        const AHEAD: usize = 1 << 20;
+        const SMALL: usize = 20;
+        let (mut inbox, mut taken, mut moved, mut arrived) = (vec![0; AHEAD], 0, 0, 0);
+        inbox.shrink_to_fit();
+        for _ in 0..500_000 {
+            taken += SMALL;
+            let before = taken;
+            make_room(&mut inbox, &mut taken, SMALL);
+            if taken < before {
+                moved += inbox.len();
+            }
+            inbox.extend_from_slice(&[0; SMALL]);
+            arrived += SMALL;
+            assert_eq!(inbox.len() - taken, AHEAD);
+        }
+        assert!(moved <= arrived, "{moved} bytes were moved for {arrived}");
+        assert!(inbox.capacity() <= 4 * AHEAD, "{} bytes of room", inbox.capacity());
     }
 }
