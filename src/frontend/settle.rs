@@ -24,6 +24,8 @@ use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
 use crate::session::{Account, Pin, Settings, same};
 use crate::sql::Effects;
 use crate::wire::frame::TxStatus;
+use crate::wire::message;
+use crate::wire::message::ErrorReport;
 use std::sync::Arc;
 
 /// Why a backend could not be given the session's settings.
@@ -92,9 +94,33 @@ pub(super) async fn bring_settings(
         }
         // Its time was up, by the setting of another: dropped, the backend is closed.
         Some(_) if answer.code == Some(SqlState::QUERY_CANCELED) => Err(NotBrought::Broken),
+        Some(message)
+            if answer.code == Some(SqlState::INVALID_NAME)
+                && give_up_reserved(client, session, &message) =>
+        {
+            Err(NotBrought::Broken)
+        }
         // Dropped, the backend is closed: half of the settings may have arrived.
         Some(message) => Err(NotBrought::Refused(message)),
     }
+}
+
+/// Takes a custom setting from a session if a server refuses it as the name of no setting of a
+/// library that is loaded there; whether there was one. So does a server when it loads a library
+/// over settings that were made under its prefix before, and it warns with these words.
+///
+/// Source: `MarkGUCPrefixReserved` in `utils/misc/guc.c`, PostgreSQL 15.
+fn give_up_reserved(client: &mut Client, session: &mut Session, message: &str) -> bool {
+    let names = session.settings.iter().map(|(name, _)| name);
+    let refused = names.filter(|name| name.contains('.') && message.contains(name));
+    let Some(name) = refused.max_by_key(|name| name.len()).map(str::to_owned) else { return false };
+    let words = format!("invalid configuration parameter name \"{name}\", removing it");
+    let prefix = name.split('.').next().unwrap_or(&name);
+    let warning = ErrorReport::warning(SqlState::INVALID_NAME, words)
+        .with_detail(format!("\"{prefix}\" is now a reserved prefix."));
+    message::write_notice(client.out(), &warning);
+    Arc::make_mut(&mut session.settings).remove(&name);
+    true
 }
 
 /// Makes a backend forget what was drawn from sequences.

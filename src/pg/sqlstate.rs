@@ -53,6 +53,8 @@ codes! {
     COMPLETION_UNKNOWN = b"40003";
     /// `insufficient_privilege`
     INSUFFICIENT_PRIVILEGE = b"42501";
+    /// `invalid_name`: of a setting, among others.
+    INVALID_NAME = b"42602";
     /// `undefined_object`: no such setting.
     UNDEFINED_OBJECT = b"42704";
     /// `duplicate_prepared_statement`

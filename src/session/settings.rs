@@ -36,6 +36,11 @@ impl Settings {
         self.0.insert(canonical(name), value.into());
     }
 
+    /// Takes one away.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(&*canonical(name));
+    }
+
     /// The value of one.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(&*canonical(name)).map(|value| &**value)

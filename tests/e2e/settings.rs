@@ -281,3 +281,77 @@ async fn without_the_reset_what_another_drew_is_told() {
 
     assert_eq!(asks_behind(&house).await, vec![None; ASKED_BEHIND.len()]);
 }
+
+/// Before PL/pgSQL is loaded a backend takes any setting under its prefix; behind that, since
+/// PostgreSQL 15, none that there is not. A server that loads it takes such a one away, and warns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_under_a_prefix_that_is_reserved_elsewhere_is_taken_away_with_a_warning() {
+    let house = house("transaction");
+    let mut first = Raw::enter(&house).await;
+    assert_eq!(first.query("SET plpgsql.nosuch = 'a'").await.code(), None);
+    assert_eq!(first.query("SET plpgsql.variable_conflict = 'use_column'").await.code(), None);
+    assert_eq!(first.query("SET work_mem = '5MB'").await.code(), None);
+    let mut other = Raw::enter(&house).await;
+    other.query("DO 'BEGIN END'").await;
+
+    let answer = first.query("SELECT current_setting('plpgsql.nosuch', true)").await;
+
+    assert_eq!(answer.code(), None, "{answer:?}");
+    let reserves =
+        !["13.", "14."].iter().any(|old| first.params["server_version"].starts_with(old));
+    let warned = answer.0.iter().filter(|message| message.tag() == 'N');
+    let warned: Vec<_> = warned.map(|message| message.field(b'M').unwrap()).collect();
+    if reserves {
+        let words = "invalid configuration parameter name \"plpgsql.nosuch\", removing it";
+        assert_eq!(warned, [words]);
+    } else {
+        assert_eq!((answer.value().as_str(), warned.len()), ("a", 0));
+    }
+    // The others are there still, and it is told once.
+    assert_eq!(first.query("SHOW plpgsql.variable_conflict").await.tags(), "TDCZ");
+    assert_eq!(first.value("SHOW plpgsql.variable_conflict").await, "use_column");
+    assert_eq!(first.value("SHOW work_mem").await, "5MB");
+}
+
+/// Backends log in as the user, so its defaults are the servers' business; what a client says at
+/// its start goes before them, and `RESET` goes back to that, or to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn defaults_of_a_role_and_of_a_database_are_there_and_reset_goes_back_to_them() {
+    const LOOK: &str = "SELECT concat_ws('; ', current_setting('work_mem'), \
+        current_setting('search_path'), current_setting('lock_timeout'), \
+        current_setting('statement_timeout'))";
+    const SET: &str = "SET work_mem = '1MB'; SET search_path = b; SET lock_timeout = 0; \
+        SET statement_timeout = 0";
+    let house = house("transaction");
+    for sql in [
+        "CREATE ROLE app LOGIN",
+        "ALTER ROLE app SET work_mem = '9MB'",
+        "ALTER ROLE app SET search_path = a, public",
+        "ALTER DATABASE postgres SET lock_timeout = '7s'",
+        "ALTER ROLE app IN DATABASE postgres SET statement_timeout = '8min'",
+    ] {
+        house.server("primary").rows(sql).unwrap();
+    }
+    let login = [("user", "app"), ("database", "postgres")];
+    let with_own = [login[0], login[1], ("options", "-c work_mem=3MB -c lock_timeout=1s")];
+    let direct = house.server("primary").address().parse().unwrap();
+    for login in [&login[..], &with_own[..]] {
+        let mut seen = Vec::new();
+        for address in [house.proxy.address(), direct] {
+            let mut client = Raw::connect(address, login).await.unwrap();
+            let mut other =
+                Raw::connect(address, &[("user", "app"), ("database", "postgres")]).await.unwrap();
+            let mut looks = vec![client.value(LOOK).await];
+            for sql in [SET, "RESET work_mem; RESET search_path", "RESET ALL", SET, "DISCARD ALL"] {
+                assert_eq!(client.query(sql).await.code(), None);
+                looks.push(client.value(LOOK).await);
+                looks.push(other.value(LOOK).await);
+            }
+            seen.push(looks);
+        }
+        assert_eq!(seen[0], seen[1]);
+        let first =
+            if login.len() == 2 { "9MB; a, public; 7s; 8min" } else { "3MB; a, public; 1s; 8min" };
+        assert_eq!(seen[0][0], first);
+    }
+}
