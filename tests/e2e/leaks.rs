@@ -99,9 +99,15 @@ impl Actor {
             }
             12 => {
                 // Code that is not in the text; labelled as harmless, too.
-                let kb = 64 + self.id;
-                self.run(&format!("SELECT sneaky('work_mem', '{kb}kB')")).await?;
-                self.settings.insert("work_mem", format!("{kb}kB"));
+                let value = format!("{}kB", 64 + self.id);
+                let sneaks = match self.dice.below(4) {
+                    0 => format!("SELECT sneaky('work_mem', '{value}')"),
+                    1 => format!("DO 'BEGIN PERFORM sneaky(''work_mem'', ''{value}''); END'"),
+                    2 => format!("CALL sneaks('work_mem', '{value}')"),
+                    _ => format!("INSERT INTO sneaking VALUES ('work_mem', '{value}')"),
+                };
+                self.run(&sneaks).await?;
+                self.settings.insert("work_mem", value);
                 return Ok(());
             }
             13 => {
@@ -331,6 +337,7 @@ fn house(reset: &str) -> House {
         .servers(|plan| plan.standbys(1).log(StatementLog::Off))
         .set("pool.size", "10")
         .set("pool.wait_timeout", "1m")
+        .set("pool.audit_every", "5")
         .set("pool.reset", reset)
         .build();
     let primary = house.server("primary");
@@ -340,6 +347,12 @@ fn house(reset: &str) -> House {
          EXECUTE format('GRANT r%s TO app', i); END LOOP; END $$",
         "CREATE FUNCTION sneaky(text, text) RETURNS text STABLE LANGUAGE plpgsql AS \
          'BEGIN RETURN set_config($1, $2, false); END'",
+        "CREATE PROCEDURE sneaks(text, text) LANGUAGE plpgsql AS \
+         'BEGIN PERFORM set_config($1, $2, false); END'",
+        "CREATE TABLE sneaking (name text, value text); GRANT INSERT ON sneaking TO PUBLIC",
+        "CREATE FUNCTION sneak() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM set_config(new.name, new.value, false); RETURN NULL; END'",
+        "CREATE TRIGGER sneak BEFORE INSERT ON sneaking FOR EACH ROW EXECUTE FUNCTION sneak()",
         "CREATE FUNCTION locks(bigint) RETURNS int STABLE LANGUAGE plpgsql AS \
          'BEGIN PERFORM pg_advisory_lock($1); RETURN 1; END'",
     ] {
@@ -541,9 +554,18 @@ async fn two_hundred_clients_through_ten_backends_mix_nothing() {
         let backends: u64 = server.value(count).unwrap().parse().unwrap();
         assert!(backends <= 10, "{backends} backends on {}", server.name());
     }
+    // Nor did anybody leave what nobody has stumbled over yet.
     let metrics = house.http("/metrics").body;
+    let audits = |result: &str| -> u64 {
+        let series = format!("pgsteer_pool_audits_total{{result=\"{result}\"}} ");
+        let mut lines = metrics.lines();
+        lines.find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+    };
+    assert_eq!(audits("leak"), 0, "{}", house.proxy.log());
+    assert!(audits("clean") > 0, "nothing was audited");
     eprintln!(
-        "{}",
+        "{} audits\n{}",
+        audits("clean"),
         metrics.lines().filter(|l| l.contains("queries_total")).collect::<Vec<_>>().join("\n")
     );
 }
