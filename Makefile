@@ -9,7 +9,7 @@ MINUTES ?= 60
 # How long `make fuzz` goes on with each of its targets.
 SECONDS_EACH ?= 60
 
-.PHONY: help demo test test-all soak fuzz bench bench-failover lint docs clean
+.PHONY: help demo test test-all soak fuzz bench bench-check bench-failover lint docs clean
 
 help:
 	@echo "make demo       a throw-away primary, two standbys and pgsteer in front; ARGS=\"lag 30s\""
@@ -19,6 +19,7 @@ help:
 	@echo "make soak       the tests on real servers, over and over with new seeds; MINUTES=60"
 	@echo "make fuzz       what the readers of strangers' bytes do with any; SECONDS_EACH=60, nightly Rust"
 	@echo "make bench      what a proxy costs: pgbench direct, through PgBouncer and through pgsteer"
+	@echo "make bench-check  instructions a statement, and of single steps, against benches/baseline.json"
 	@echo "make bench-failover  how long a failover takes, as a distribution"
 	@echo "make lint       format and lints only"
 	@echo "make docs       the configuration's reference, and the documentation of the code"
@@ -55,6 +56,10 @@ fuzz:
 bench:
 	@scripts/setup.sh bench
 	cargo bench --locked --bench proxies -- $(ARGS)
+
+bench-check:
+	@scripts/setup.sh bench
+	cargo bench --locked --bench instructions -- $(ARGS)
 
 bench-failover:
 	@scripts/setup.sh demo

@@ -15,6 +15,8 @@
 
 #[path = "../support/statements.rs"]
 mod statements;
+#[path = "../support/syscalls.rs"]
+mod syscalls;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -23,6 +25,7 @@ mod control;
 mod sandbox;
 mod splits;
 mod audits;
+mod kernel_calls;
 mod auth;
 mod bad_input;
 mod cancel;

@@ -1,0 +1,92 @@
+//! What a statement asks of the kernel: a receive and a send on either side, and part of a wait.
+
+use crate::support::Blueprint;
+use crate::support::House;
+use crate::support::quickly_enough;
+use crate::syscalls;
+use crate::syscalls::Each;
+use pgsteer::sandbox::Postgres;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Clients: enough that some packets come together, as they do where it matters.
+const CLIENTS: u32 = 16;
+/// Statements of each of them, the first and the second time.
+const TIMES: (u32, u32) = (100, 1_100);
+/// What is none a statement: the control plane calls the kernel as well, by the clock.
+const NONE: f64 = 0.01;
+
+struct Bench {
+    house: House,
+    program: PathBuf,
+}
+
+impl Bench {
+    fn build() -> Self {
+        let house = Blueprint::new()
+            .servers(|plan| plan.log(pgsteer::sandbox::StatementLog::Off))
+            .unhurried()
+            .set("pool.size", "16")
+            .build();
+        let program = Postgres::find(None).unwrap().bin().join("pgbench");
+        let bench = Self { house, program };
+        let server = bench.house.cluster.primary().address();
+        let (_, port) = server.rsplit_once(':').unwrap();
+        let done = bench.command(port).args(["-i", "-q"]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        bench.house.await_catalog();
+        bench
+    }
+
+    fn command(&self, port: &str) -> Command {
+        let mut command = pgsteer::sandbox::Proxy::command(&self.program);
+        command.args(["-h", "127.0.0.1", "-p", port, "-U", "postgres", "-d", "postgres", "-n"]);
+        command
+    }
+
+    /// The calls of each transaction of pgbench with these arguments.
+    fn each(&self, arguments: &[&str]) -> Each {
+        let tool = syscalls::tool().expect("neither perf nor strace: scripts/setup.sh test");
+        let port = self.house.proxy.address().port().to_string();
+        let run = |times: u32| {
+            let mut command = self.command(&port);
+            command.args(["-c", &CLIENTS.to_string(), "-t", &times.to_string()]).args(arguments);
+            command
+        };
+        // Backends are opened, statements are known.
+        assert!(run(100).output().unwrap().status.success());
+        let at = (tool, self.house.proxy.pid().unwrap(), self.house.proxy.dir());
+        let times = (TIMES.0 * CLIENTS, TIMES.1 * CLIENTS);
+        let each = syscalls::each(at, times, |all| run(all / CLIENTS)).unwrap();
+        eprintln!("{arguments:?}: {each:?}");
+        each
+    }
+}
+
+#[test]
+fn a_statement_takes_two_receives_two_sends_and_less_than_a_wait() {
+    let bench = Bench::build();
+    for protocol in ["simple", "extended", "prepared"] {
+        // How many packets come together hangs on what else the machine does.
+        quickly_enough(protocol, || {
+            let each = bench.each(&["-S", "-M", protocol]);
+            let two = |calls: f64| (calls - 2.0).abs() < NONE;
+            let good = two(each.receives)
+                && two(each.sends)
+                && each.waits < 1.0
+                && each.others < NONE
+                && each.most.1 < NONE;
+            if good { Ok(()) } else { Err(format!("{each:?}")) }
+        });
+    }
+}
+
+/// The opposite arm: three statements in a transaction are three times as many calls.
+#[test]
+fn more_calls_are_seen() {
+    let bench = Bench::build();
+    let script = bench.house.proxy.dir().join("three.sql");
+    std::fs::write(&script, "BEGIN;\nSELECT 1;\nCOMMIT;\n").unwrap();
+    let each = bench.each(&["-f", &script.to_string_lossy()]);
+    assert!(each.receives > 5.9 && each.sends > 5.9, "{each:?}");
+}
