@@ -3,8 +3,8 @@
 #
 #   scripts/setup.sh build     a C compiler, libclang (for PostgreSQL's grammar), Rust
 #   scripts/setup.sh demo      ... and PostgreSQL
-#   scripts/setup.sh test      ... and psql, openssl, Prometheus
-#   scripts/setup.sh bench     ... and PgBouncer
+#   scripts/setup.sh test      ... and psql, openssl, strace, Prometheus
+#   scripts/setup.sh bench     ... and PgBouncer, HAProxy, openssl, strace, valgrind
 #   scripts/setup.sh all       ... and Python, Node.js, bzip2, and drivers: JDBC, Perl's, Ruby's, PHP's
 #
 # On Debian and Ubuntu it installs, as root or with sudo; elsewhere it prints the line to run. It
@@ -49,9 +49,13 @@ missing() {
     test | all)
         has psql || echo psql
         has openssl || echo openssl
+        has strace || echo strace
+        ;;
+    bench)
+        has_pgbouncer || echo pgbouncer
+        for word in haproxy openssl strace valgrind; do has "$word" || echo "$word"; done
         ;;
     esac
-    if [ "$what" = bench ]; then has_pgbouncer || echo pgbouncer; fi
     if [ "$what" = all ]; then
         has_venv || echo python
         has npm || echo node
@@ -75,6 +79,7 @@ packages() {
         apt-psql) echo postgresql-client ;;
         apt-openssl) echo openssl ;;
         apt-pgbouncer | dnf-pgbouncer | pacman-pgbouncer) echo pgbouncer ;;
+        *-strace | *-valgrind | *-haproxy) echo "$word" ;;
         apt-python) echo python3 python3-venv ;;
         apt-node) echo nodejs npm ;;
         apt-bzip2 | dnf-bzip2 | pacman-bzip2) echo bzip2 ;;

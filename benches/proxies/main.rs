@@ -1,26 +1,42 @@
-//! What a proxy costs: pgbench straight to the server, through PgBouncer and through pgsteer, in
-//! turn, in one run.
+//! What a proxy costs: the same work straight at the server, through PgBouncer, through other
+//! peers and through pgsteer, in turn, in one run.
 //!
 //! Figures of one machine on one day mean little; ratios measured side by side mean more, and only
 //! if they are larger than what two runs of the very same thing differ by. So each round runs every
 //! target once, in an order that is turned around each time, and pgsteer twice: the difference
 //! between the two is the noise. A target that is not installed is `NOT MEASURED`, never left out.
 //!
-//!   make bench                       all of it, some minutes
-//!   make bench ARGS="--rounds 2 --seconds 2"      a look
+//!   make bench                                    all of it, more than an hour
+//!   make bench ARGS="queries --rounds 2 --seconds 2"      a look at one section
 //!
-//! Deliberately absent: a pass or a fail. What was reached is read in the table.
+//! Deliberately absent: a pass or a fail. What was reached is read in the tables.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool that may stop")]
+#![expect(clippy::format_push_string, reason = "tables are short")]
 
+mod bulk;
+mod crowds;
+mod floods;
+mod growth;
+mod kernel;
+mod logins;
 mod measure;
+mod peer;
+mod queries;
 mod report;
-mod target;
+mod rounds;
+mod site;
+mod wire;
 
-use crate::measure::Sample;
-use crate::report::Report;
-use crate::target::{Site, Target};
+#[expect(unreachable_pub, reason = "the tests share it")]
+#[path = "../../tests/support/syscalls.rs"]
+mod syscalls;
+#[path = "../traced/mod.rs"]
+mod traced;
+
+use crate::report::{Report, Table};
+use crate::site::Site;
 use clap::Parser as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,22 +44,28 @@ use std::time::Duration;
 /// How it is measured.
 #[derive(Debug, Clone, clap::Parser)]
 struct Args {
+    /// Which sections; none: all
+    #[arg(value_enum)]
+    sections: Vec<Section>,
     /// Rounds; each runs every target once
     #[arg(long, default_value_t = 8)]
     rounds: usize,
     /// Seconds of each run
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// Clients of pgbench
-    #[arg(long, default_value_t = 16)]
-    clients: usize,
     /// Backends of a pool
     #[arg(long, default_value_t = 16)]
     pool: usize,
+    /// Idle clients; a fifth of them over TLS
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
+    /// Largest number of anything in the section on growth
+    #[arg(long, default_value_t = 100_000)]
+    most: usize,
     /// Where the results go, without the extension  [default: only shown]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Only workloads whose name contains this
+    /// Of the section `queries` only workloads whose name contains this
     #[arg(long, default_value = "")]
     only: String,
     /// cargo bench adds this
@@ -51,85 +73,84 @@ struct Args {
     bench: bool,
 }
 
-/// What pgbench does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Workload {
-    name: &'static str,
-    arguments: &'static [&'static str],
-    prepares: Prepares,
+/// A part of the report, which can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Section {
+    /// Processor time a statement, throughput, latency
+    Queries,
+    /// System calls a statement
+    Kernel,
+    /// Prepared statements over TLS
+    Tls,
+    /// Two shards against one
+    Shards,
+    /// Connecting and logging in
+    Logins,
+    /// Megabytes that pass through
+    Bulk,
+    /// Thousands of clients that do nothing
+    Crowds,
+    /// Memory under rows of a gigabyte and clients that do not read
+    Floods,
+    /// Instructions a statement where there is much of everything
+    Growth,
 }
 
-/// Whether it needs prepared statements, which PgBouncer knows in transaction mode since 1.21.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Prepares {
-    No,
-    Yes,
+impl Section {
+    const ALL: [Self; 9] = [
+        Self::Queries,
+        Self::Kernel,
+        Self::Tls,
+        Self::Shards,
+        Self::Logins,
+        Self::Bulk,
+        Self::Crowds,
+        Self::Floods,
+        Self::Growth,
+    ];
+
+    fn measure(self, site: &Site, args: &Args) -> (&'static str, Vec<Table>) {
+        match self {
+            Self::Queries => ("Statements; x is against PgBouncer", queries::queries(site, args)),
+            Self::Kernel => ("System calls", kernel::calls(site, args)),
+            Self::Tls => ("TLS to the client; x is against PgBouncer", queries::tls(site, args)),
+            Self::Shards => ("Shards; x is against one", queries::shards(site, args)),
+            Self::Logins => ("Logins; x is against PgBouncer", logins::logins(site, args)),
+            Self::Bulk => ("Bulk; x is against PgBouncer", bulk::bulk(site, args)),
+            Self::Crowds => ("Idle clients; x is against PgBouncer", crowds::crowds(site, args)),
+            Self::Floods => ("Floods; x is against PgBouncer", floods::floods(site, args)),
+            Self::Growth => ("Growth; x is against the smallest", growth::growth(site, args)),
+        }
+    }
 }
 
-const WORKLOADS: [Workload; 5] = [
-    Workload { name: "select, simple", arguments: &["-S", "-M", "simple"], prepares: Prepares::No },
-    Workload {
-        name: "select, extended",
-        arguments: &["-S", "-M", "extended"],
-        prepares: Prepares::No,
-    },
-    Workload {
-        name: "select, prepared",
-        arguments: &["-S", "-M", "prepared"],
-        prepares: Prepares::Yes,
-    },
-    Workload { name: "tpc-b, simple", arguments: &["-M", "simple"], prepares: Prepares::No },
-    Workload { name: "tpc-b, prepared", arguments: &["-M", "prepared"], prepares: Prepares::Yes },
-];
+impl Args {
+    const fn length(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
 
 fn main() {
     let args = Args::parse();
-    let site = Site::build(args.pool);
-    let mut report = Report::new(&args, &site);
-    for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(&args.only)) {
-        let targets = Target::all();
-        for target in targets {
-            if let Ok(address) = site.address(*target, *workload) {
-                warm_up(&site, address, workload);
-            }
-        }
-        for round in 0..args.rounds {
-            let mut order: Vec<_> = targets.to_vec();
-            if round % 2 == 1 {
-                order.reverse();
-            }
-            for target in order {
-                let sample = one(&site, target, workload, &args);
-                eprintln!("{}: {}: {}", workload.name, target.name(), told(sample.as_ref()));
-                report.take(workload.name, target, sample);
-            }
+    crowds::allow_files();
+    let site = Site::build();
+    let words: Vec<_> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let command = format!("make bench ARGS=\"{}\"", words.join(" "));
+    let mut report = Report::new(&command, peer::versions(&site));
+    for section in Section::ALL {
+        if args.sections.is_empty() || args.sections.contains(&section) {
+            let (about, tables) = section.measure(&site, &args);
+            report.take(about, tables);
+            // What was measured so far is not lost if a later section fails.
+            write(&args, &report);
         }
     }
     println!("{}", report.markdown());
+}
+
+fn write(args: &Args, report: &Report) {
     if let Some(out) = &args.out {
         std::fs::write(out.with_extension("md"), report.markdown()).expect("the results' file");
         std::fs::write(out.with_extension("json"), report.json()).expect("the results' file");
-    }
-}
-
-fn warm_up(site: &Site, address: std::net::SocketAddr, workload: &Workload) {
-    let short = Duration::from_secs(1);
-    measure::pgbench(site, address, workload.arguments, (4, short)).unwrap();
-}
-
-fn one(site: &Site, target: Target, workload: &Workload, args: &Args) -> Result<Sample, String> {
-    let address = site.address(target, *workload)?;
-    let process = site.process(target, *workload);
-    let before = process.map(measure::Usage::of);
-    let length = Duration::from_secs(args.seconds);
-    let run = measure::pgbench(site, address, workload.arguments, (args.clients, length))?;
-    let used = process.zip(before).map(|(pid, before)| measure::Usage::of(pid).since(before));
-    Ok(Sample::new(&run, used))
-}
-
-fn told(sample: Result<&Sample, &String>) -> String {
-    match sample {
-        Ok(sample) => sample.to_string(),
-        Err(why) => format!("NOT MEASURED: {why}"),
     }
 }

@@ -1,7 +1,7 @@
-//! One run of pgbench, and what the proxy used meanwhile.
+//! One run of pgbench, and what processes used meanwhile.
 
-use crate::target::Site;
-use std::fmt;
+use crate::peer::{Channel, Login};
+use crate::site::{PASSWORD, Site};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
     /// Transactions.
-    pub(crate) transactions: u64,
+    pub(crate) transactions: f64,
     /// Transactions a second.
     pub(crate) tps: f64,
-    /// Milliseconds that one in a hundred took longer than.
-    pub(crate) p99: f64,
     /// Milliseconds that half of them took longer than.
     pub(crate) p50: f64,
+    /// Milliseconds that one in a hundred took longer than.
+    pub(crate) p99: f64,
 }
 
-/// Processor time of a process, in seconds.
-#[derive(Debug, Clone, Copy)]
+/// Processor time, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// In its own code.
     pub(crate) user: f64,
@@ -27,39 +27,51 @@ pub(crate) struct Usage {
     pub(crate) system: f64,
 }
 
-/// A run, and the proxy's processor time a transaction.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sample {
-    pub(crate) run: Run,
-    /// Microseconds a transaction: user, system.
-    pub(crate) cost: Option<(f64, f64)>,
+/// What pgbench is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Load<'a> {
+    pub(crate) arguments: &'a [&'a str],
+    pub(crate) clients: usize,
+    pub(crate) length: Duration,
+    pub(crate) login: Login,
+    pub(crate) channel: Channel,
+}
+
+impl<'a> Load<'a> {
+    /// Clients that are trusted, without TLS.
+    pub(crate) fn plain(arguments: &'a [&'a str], clients: usize, length: Duration) -> Self {
+        Self { arguments, clients, length, login: Login::Trust, channel: Channel::Plain }
+    }
 }
 
 /// One in so many transactions is timed: all would be a load of its own.
 const SAMPLED: f64 = 0.05;
 
-/// Runs pgbench with so many clients for so long.
-pub(crate) fn pgbench(
-    site: &Site,
-    address: SocketAddr,
-    arguments: &[&str],
-    (clients, length): (usize, Duration),
-) -> Result<Run, String> {
+/// Runs pgbench.
+pub(crate) fn pgbench(site: &Site, address: SocketAddr, load: &Load<'_>) -> Result<Run, String> {
     let dir = site.scratch().join(format!("run-{}", pgsteer::clock::now().nanos()));
     std::fs::create_dir(&dir).map_err(|error| error.to_string())?;
-    let done = std::process::Command::new(site.program("pgbench"))
+    let mut command = pgsteer::sandbox::Proxy::command(&site.program("pgbench"));
+    let tls = if load.channel == Channel::Tls { "require" } else { "disable" };
+    command.env("PGSSLMODE", tls).env("PGGSSENCMODE", "disable");
+    if load.login == Login::Scram {
+        command.env("PGPASSWORD", PASSWORD);
+    }
+    let threads = load.clients.min(2).to_string();
+    let done = command
         .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()])
-        .args(["-U", "postgres", "-n", "-j", "2", "-c", &clients.to_string()])
-        .args(["-T", &length.as_secs().to_string()])
+        .args(["-U", "postgres", "-n", "-j", &threads, "-c", &load.clients.to_string()])
+        .args(["-T", &load.length.as_secs().max(1).to_string()])
         .args(["-l", "--sampling-rate", &SAMPLED.to_string()])
-        .args(arguments)
+        .args(load.arguments)
         .arg("postgres")
         .current_dir(&dir)
         .output()
         .map_err(|error| format!("pgbench: {error}"))?;
     let said = String::from_utf8_lossy(&done.stdout);
     if !done.status.success() {
-        return Err(String::from_utf8_lossy(&done.stderr).trim().to_owned());
+        let error = String::from_utf8_lossy(&done.stderr);
+        return Err(error.lines().next().unwrap_or("pgbench failed").to_owned());
     }
     let after = |label: &str| said.lines().find_map(|line| line.strip_prefix(label));
     let number = |text: &str| text.split(['/', ' ']).find_map(|word| word.parse::<f64>().ok());
@@ -70,14 +82,7 @@ pub(crate) fn pgbench(
     };
     let times = latencies(&dir).map_err(|error| error.to_string())?;
     std::fs::remove_dir_all(&dir).map_err(|error| error.to_string())?;
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count"
-    )]
-    let transactions = transactions as u64;
-    Ok(Run { transactions, tps, p99: quantile(&times, 0.99), p50: quantile(&times, 0.5) })
+    Ok(Run { transactions, tps, p50: quantile(&times, 0.5), p99: quantile(&times, 0.99) })
 }
 
 /// The times of a run's sampled transactions, sorted, in milliseconds.
@@ -107,36 +112,43 @@ pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
 }
 
 impl Usage {
-    /// What a process has used so far (proc(5), `stat`: ticks of 10 ms).
+    /// What a process has used so far (proc(5), `stat`: ticks of 10 ms), with its children that
+    /// have ended.
     pub(crate) fn of(pid: u32) -> Self {
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // The name in parentheses may hold blanks.
         let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
         let field = |at: usize| rest.split_whitespace().nth(at)?.parse::<f64>().ok();
-        Self { user: field(11).unwrap_or(0.0) / 100.0, system: field(12).unwrap_or(0.0) / 100.0 }
+        let ticks = |own: usize, of_children: usize| {
+            (field(own).unwrap_or(0.0) + field(of_children).unwrap_or(0.0)) / 100.0
+        };
+        Self { user: ticks(11, 13), system: ticks(12, 14) }
+    }
+
+    /// What these have used together.
+    pub(crate) fn of_all(pids: &[u32]) -> Self {
+        pids.iter().map(|pid| Self::of(*pid)).fold(Self::default(), |sum, one| Self {
+            user: sum.user + one.user,
+            system: sum.system + one.system,
+        })
     }
 
     /// What was used since then.
     pub(crate) fn since(self, before: Self) -> Self {
         Self { user: self.user - before.user, system: self.system - before.system }
     }
-}
 
-impl Sample {
-    /// Puts a run and the processor time of its proxy together.
-    pub(crate) fn new(run: &Run, used: Option<Usage>) -> Self {
-        #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a count")]
-        let each = |seconds: f64| seconds * 1e6 / run.transactions as f64;
-        Self { run: *run, cost: used.map(|used| (each(used.user), each(used.system))) }
+    /// Both.
+    pub(crate) fn sum(self) -> f64 {
+        self.user + self.system
     }
 }
 
-impl fmt::Display for Sample {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:.0} tps, p99 {:.2} ms", self.run.tps, self.run.p99)?;
-        match self.cost {
-            Some((user, system)) => write!(out, ", {user:.1} + {system:.1} us"),
-            None => Ok(()),
-        }
-    }
+/// What a process has of memory of its own, without the program's text that it has touched, in KiB
+/// (proc(5), `smaps_rollup`: `Pss_Anon`).
+pub(crate) fn memory(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    number.unwrap_or(f64::NAN)
 }
