@@ -16,8 +16,10 @@ pub mod limits;
 pub mod failover;
 
 pub mod board;
+pub mod latest;
 pub mod metrics;
 pub mod tasks;
+pub mod timer;
 pub mod net;
 pub mod backend;
 pub mod pool;

@@ -3,6 +3,7 @@
 use crate::admin::operate;
 use crate::admin::respond::{Answer, Sources, text};
 use crate::tasks;
+use crate::timer;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -95,7 +96,7 @@ impl Listening {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "HTTP: accept failed");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    timer::sleep(ACCEPT_RETRY).await;
                     continue;
                 }
             };
@@ -126,7 +127,7 @@ async fn converse(stream: TcpStream, peer: IpAddr, sources: Arc<Sources>) {
         .max_buf_size(HEAD_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_MAX, connection).await {
+    match timer::timeout(CONNECTION_MAX, connection).await {
         Ok(Ok(())) | Err(_) => {}
         Ok(Err(error)) => debug!(%error, "HTTP: connection ended"),
     }
@@ -134,7 +135,7 @@ async fn converse(stream: TcpStream, peer: IpAddr, sources: Arc<Sources>) {
 
 async fn answer(sources: &Sources, peer: IpAddr, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
-    let body = tokio::time::timeout(READ_MAX, Limited::new(body, BODY_MAX).collect()).await;
+    let body = timer::timeout(READ_MAX, Limited::new(body, BODY_MAX).collect()).await;
     match body {
         Ok(Ok(body)) if operate::answers(head.uri.path()) => {
             sources.operators.respond(peer, &head, &body.to_bytes()).await

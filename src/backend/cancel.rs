@@ -4,6 +4,7 @@ use super::error::{ConnectError, Stage};
 use super::open::{Attempt, open};
 use super::target::Target;
 use crate::net::Stream;
+use crate::timer;
 use crate::wire::message::write_cancel_request;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +19,7 @@ pub async fn cancel(
     within: Duration,
 ) -> Result<(), ConnectError> {
     let mut stage = Stage::Resolving;
-    let tried = tokio::time::timeout(within, send(target, (pid, key), within, &mut stage)).await;
+    let tried = timer::timeout(within, send(target, (pid, key), within, &mut stage)).await;
     tried.unwrap_or(Err(ConnectError::Timeout { stage, within }))
 }
 

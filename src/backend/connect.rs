@@ -9,6 +9,7 @@ use crate::clock::Moment;
 use crate::net;
 use crate::net::{Stream, TlsStays};
 use crate::pg::SqlState;
+use crate::timer;
 use crate::topology::ServerId;
 use bytes::BytesMut;
 use std::io;
@@ -55,7 +56,7 @@ pub async fn connect(
     within: Duration,
 ) -> Result<Backend, ConnectError> {
     let mut stage = Stage::Resolving;
-    let tried = tokio::time::timeout(within, attempts(target, login, within, &mut stage)).await;
+    let tried = timer::timeout(within, attempts(target, login, within, &mut stage)).await;
     tried.unwrap_or(Err(ConnectError::Timeout { stage, within }))
 }
 

@@ -20,6 +20,7 @@ use crate::board::Board;
 use crate::clock;
 use crate::clock::Moment;
 use crate::tasks;
+use crate::timer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
@@ -144,7 +145,7 @@ impl Lookup {
         let wait = self.0.quota.take(from, clock::now());
         if !wait.is_zero() {
             tracing::debug!(?from, ?wait, "a question about a user waits");
-            tokio::time::sleep(wait).await;
+            timer::sleep(wait).await;
         }
     }
 
@@ -170,7 +171,7 @@ impl Lookup {
         drop(tasks::spawn("auth query", async move {
             let turn = desk.turns.acquire().await;
             lock(&desk.queued).remove(&user);
-            let asked = tokio::time::timeout(QUESTION_MAX, desk.ask_all(&user)).await;
+            let asked = timer::timeout(QUESTION_MAX, desk.ask_all(&user)).await;
             let answer = asked.unwrap_or(Err(LookupError::NoServer));
             drop(turn);
             tell.send_replace(Some(answer.map_err(Arc::new)));
@@ -196,7 +197,7 @@ impl Desk {
             if attempts.is_empty() {
                 return Err(error);
             }
-            match tokio::time::timeout(ALONE, first_of(&mut attempts)).await {
+            match timer::timeout(ALONE, first_of(&mut attempts)).await {
                 Ok((_, Ok(answer))) => return Ok(answer),
                 Ok((server, Err(failed))) => {
                     server.is_late();
@@ -258,7 +259,7 @@ impl Asked {
     ) -> Result<Answer, Unanswered> {
         let parameters = [user];
         let asked = backend.query_with(query, &parameters);
-        match tokio::time::timeout(SERVER_WAIT, asked).await {
+        match timer::timeout(SERVER_WAIT, asked).await {
             Ok(Ok(set)) => {
                 let mut idle = lock(&self.idle);
                 if idle.len() < IDLE_MAX {

@@ -4,6 +4,7 @@ use super::error::{ConnectError, Stage};
 use super::policy::SslMode;
 use super::target::Target;
 use crate::net::{ClientTls, SocketPolicy, Stream};
+use crate::timer;
 use crate::wire::message::SSL_REQUEST;
 use std::io;
 use std::net::SocketAddr;
@@ -82,7 +83,7 @@ async fn first_that_answers(
     let share = within / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut last = ConnectError::Timeout { stage: Stage::Connecting, within };
     for address in addresses {
-        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+        match timer::timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(error)) => last = unopened(address.to_string(), error),
             Err(_) => last = ConnectError::Timeout { stage: Stage::Connecting, within: share },

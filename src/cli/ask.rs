@@ -3,6 +3,7 @@
 use crate::config::Report;
 use crate::config::Request;
 use crate::store::Token;
+use crate::timer;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use http_body_util::Full;
@@ -107,7 +108,7 @@ pub fn ask(address: SocketAddr, question: Question, wait: Duration) -> Result<An
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| AskError::Unreachable { address, source })?;
     runtime.block_on(async {
-        let answer = tokio::time::timeout(wait, exchange(address, question)).await;
+        let answer = timer::timeout(wait, exchange(address, question)).await;
         answer.unwrap_or(Err(AskError::TooLate { address, waited: wait }))
     })
 }

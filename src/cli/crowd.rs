@@ -14,6 +14,7 @@ use crate::clock;
 use crate::clock::Moment;
 use crate::pg::SqlState;
 use crate::tasks;
+use crate::timer;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -301,7 +302,7 @@ impl Shared {
                 }
                 None => RETRY,
             };
-            tokio::time::sleep(pause).await;
+            timer::sleep(pause).await;
         }
     }
 
@@ -327,7 +328,7 @@ impl Shared {
             Trade::Reads => self.script.read.to_owned(),
         };
         let began = clock::now();
-        let answer = tokio::time::timeout(PATIENCE, open.query(&sql)).await;
+        let answer = timer::timeout(PATIENCE, open.query(&sql)).await;
         let now = clock::now();
         let answer = answer
             .unwrap_or_else(|_| Err(QueryError::Broken(io::Error::from(io::ErrorKind::TimedOut))));

@@ -14,6 +14,7 @@ use crate::control::look::Row;
 use crate::control::snapshot;
 use crate::control::snapshot::{SNAPSHOT, Snapshot};
 use crate::control::watch::Question;
+use crate::timer;
 use crate::topology::ServerId;
 use crate::topology::Signals;
 use std::sync::Arc;
@@ -51,12 +52,12 @@ impl Guard {
                 retry = RETRY_FIRST;
                 continue;
             }
-            let round = tokio::time::timeout(ROUND_MAX, self.round()).await;
+            let round = timer::timeout(ROUND_MAX, self.round()).await;
             let passed = matches!(round, Ok(Some(())));
             let pause = if passed { PACE } else { retry };
             // A wish outlives its session, so one for a server that is gone is tried ever less.
             retry = if passed { RETRY_FIRST } else { (retry * 2).min(RETRY_MAX) };
-            tokio::time::sleep(pause).await;
+            timer::sleep(pause).await;
         }
     }
 
@@ -79,7 +80,7 @@ impl Guard {
         while !hidden.is_empty() {
             hidden = self.choose(primary, snapshot::which_hidden, &hidden).await?;
             if !hidden.is_empty() {
-                tokio::time::sleep(PACE).await;
+                timer::sleep(PACE).await;
             }
         }
         self.desk.report(self.standby, Report::Visible { up_to, epoch });

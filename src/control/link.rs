@@ -20,6 +20,7 @@ use crate::pg::Lsn;
 use crate::pg::SqlState;
 use crate::pg::SystemId;
 use crate::pg::Timeline;
+use crate::timer;
 use crate::topology::History;
 use crate::topology::Role;
 use crate::topology::Unseen;
@@ -368,7 +369,7 @@ async fn in_time<T>(
     within: Duration,
     question: impl Future<Output = Result<T, LinkError>>,
 ) -> Result<T, LinkError> {
-    let answer = tokio::time::timeout(within, question).await;
+    let answer = timer::timeout(within, question).await;
     answer.unwrap_or(Err(LinkError::Silent(within)))
 }
 

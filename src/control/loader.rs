@@ -26,6 +26,7 @@ use crate::pg::SqlState;
 use crate::sql::Catalog;
 use crate::sql::FunctionLists;
 use crate::tasks;
+use crate::timer;
 use crate::topology::ServerId;
 use crate::topology::Signals;
 use arc_swap::ArcSwap;
@@ -177,7 +178,7 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = timer::sleep(pause) => {}
                 () = self.poke.notified() => used = clock::now(),
             }
             if self.published.as_ref().is_some_and(|catalog| catalog.take_use()) {
@@ -195,11 +196,11 @@ impl Keeper {
             return Err(LoadError::NoServer);
         };
         let looking = catalog::somebody_waits(&mut connection);
-        if tokio::time::timeout(ANSWER_MAX, looking).await?? {
+        if timer::timeout(ANSWER_MAX, looking).await?? {
             return Ok(Round::Aside);
         }
         let comparing = catalog::fingerprint(&mut connection);
-        let current = tokio::time::timeout(ANSWER_MAX, comparing).await??;
+        let current = timer::timeout(ANSWER_MAX, comparing).await??;
         let lists = self.live.load().lists.clone();
         let known = self.published.as_ref();
         if known.is_some_and(|known| known.fingerprint() == current && *known.lists() == lists) {
@@ -219,12 +220,12 @@ impl Keeper {
         let changed = self.published.is_some();
         let started = clock::now();
         let mut loading = std::pin::pin!(catalog::load(connection, lists));
-        let soon = tokio::time::timeout(REREAD_MAX, &mut loading).await;
+        let soon = timer::timeout(REREAD_MAX, &mut loading).await;
         let loaded = if let Ok(loaded) = soon {
             loaded?
         } else {
             self.publish(None);
-            tokio::time::timeout(LOAD_MAX, loading).await??
+            timer::timeout(LOAD_MAX, loading).await??
         };
         // What is read may change at once: it is as old as the question.
         self.compared = started;
@@ -241,7 +242,7 @@ impl Keeper {
             "somebody wants the database for himself: idle backends in it are closed"
         );
         self.desk.vacate(&self.database, Vacancy::Wanted);
-        tokio::time::sleep(ASIDE).await;
+        timer::sleep(ASIDE).await;
         self.desk.vacate(&self.database, Vacancy::NotWanted);
     }
 
@@ -259,7 +260,7 @@ impl Keeper {
         self.connection = None;
         let options = self.options(server).ok_or(LoadError::NoServer)?;
         let connecting = PgConnection::connect_with(&options);
-        let connection = tokio::time::timeout(ANSWER_MAX, connecting).await??;
+        let connection = timer::timeout(ANSWER_MAX, connecting).await??;
         self.connection = Some((server, connection));
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::failover::Instance;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tasks;
+use crate::timer;
 use crate::topology::MAX_SERVERS;
 use crate::topology::ServerId;
 use crate::topology::Signals;
@@ -261,12 +262,12 @@ async fn distribute(
         }
         catalogs.notify_one();
         bell.heard().await;
-        tokio::time::sleep(DISTRIBUTION_PACE).await;
+        timer::sleep(DISTRIBUTION_PACE).await;
     }
 }
 
 async fn tick(desk: Arc<Desk>) {
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = timer::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;

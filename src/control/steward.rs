@@ -14,6 +14,7 @@ use crate::control::hands::Hands;
 use crate::failover::{Change, Order, Policy, Preview, Record, Refusal, Why};
 use crate::metrics::{Metrics, Prerequisites};
 use crate::tasks;
+use crate::timer;
 use arc_swap::ArcSwap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -268,7 +269,7 @@ impl Steward {
             self.ask(Ask::Preview(order, reply)).await?;
             answer.await.map_err(|_| StewardError::Silent)?.ok_or(StewardError::NoRecord)
         };
-        tokio::time::timeout(ANSWER_MAX, asked).await.unwrap_or(Err(StewardError::Silent))
+        timer::timeout(ANSWER_MAX, asked).await.unwrap_or(Err(StewardError::Silent))
     }
 
     /// Has an order carried out; what becomes of it is told by [`Steward::account`].
@@ -281,7 +282,7 @@ impl Steward {
         }
         let (reply, answer) = oneshot::channel();
         let id = self.remember(order.clone());
-        let asked = tokio::time::timeout(ANSWER_MAX, self.ask(Ask::Carry(order, reply))).await;
+        let asked = timer::timeout(ANSWER_MAX, self.ask(Ask::Carry(order, reply))).await;
         if let Err(error) = asked.unwrap_or(Err(StewardError::Silent)) {
             self.end(id, Outcome::Lost);
             return Err(error);

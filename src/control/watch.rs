@@ -16,6 +16,7 @@ use crate::control::look::{Row, Statistics};
 use crate::metrics::CheckResult;
 use crate::metrics::Metrics;
 use crate::pg::Lsn;
+use crate::timer;
 use crate::topology::Role;
 use crate::topology::ServerId;
 use crate::topology::Signals;
@@ -204,7 +205,7 @@ impl Watcher {
             }
             let wake = self.next_sample(now).map_or(due, |sample| sample.min(due));
             tokio::select! {
-                () = tokio::time::sleep(wake.since(now)) => {
+                () = timer::sleep(wake.since(now)) => {
                     if wake < due && self.sample().await.is_err() {
                         return;
                     }

@@ -11,6 +11,7 @@ use crate::backend;
 use crate::frontend::cancel::CANCEL_TIMEOUT;
 use crate::pool::{Checkout, Running};
 use crate::tasks;
+use crate::timer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) fn end(checkout: Checkout) {
     drop(tasks::spawn_local("abandoned read", async move {
         let server = checkout.server();
-        let ended = tokio::time::timeout(PATIENCE, cancel_until_closed(checkout)).await;
+        let ended = timer::timeout(PATIENCE, cancel_until_closed(checkout)).await;
         if ended.is_err() {
             tracing::warn!(%server, "a read that nobody waits for could not be cancelled");
         }
@@ -49,7 +50,7 @@ async fn cancel_until_closed(mut checkout: Checkout) {
             tracing::debug!(%error, "the cancel of an abandoned read did not get through");
         }
         let closed = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
-        if tokio::time::timeout(pause, closed).await.is_ok() {
+        if timer::timeout(pause, closed).await.is_ok() {
             return;
         }
         pause = PAUSE_MAX.min(2 * pause);

@@ -86,11 +86,12 @@ impl Serving {
             Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
         checkout.unnamed_there = UnnamedThere::No;
         let server = checkout.server();
-        let mut exchange = Exchange::new(reported, self.client.shard.take_buffer(), processes);
+        let room = (self.client.shard.take_buffer(), self.client.shard.take_room());
+        let mut exchange = Exchange::new(reported, room, processes);
         // What it listens to itself is looked for when it is done.
         let listens = self.session.listening.as_ref().is_some_and(|here| here.is_on_backend());
         exchange.epoch = (standing == Standing::Primary).then_some(epoch);
-        self.attached = Some(Box::new(Attached {
+        let attached = Attached {
             server,
             checkout,
             exchange,
@@ -116,7 +117,8 @@ impl Serving {
             doomed: Doomed::No,
             computed: Computed::No,
             shown: ShownData::No,
-        }));
+        };
+        self.attached = Some(self.client.shard.take_hold().fill(attached));
         cancelled
     }
 

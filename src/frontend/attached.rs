@@ -14,6 +14,7 @@ use crate::session::{End, Executes, Pins, Renamed};
 use crate::sql::Effects;
 use crate::topology::{Epoch, ServerId, Signals};
 use crate::wire::frame::TxStatus;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// The backend that a session holds, and what is under way on it.
@@ -70,6 +71,65 @@ pub struct Attached {
     pub computed: Computed,
     /// Whether the session has seen data here.
     pub shown: ShownData,
+}
+
+/// An [`Attached`] in its box. Sessions take one and give it back twice in a hundred microseconds,
+/// so an empty box is kept for the next one.
+#[derive(Debug)]
+pub struct Hold(Box<Option<Attached>>);
+
+/// A box that holds nothing now.
+#[derive(Debug, Default)]
+pub struct EmptyHold(Box<Option<Attached>>);
+
+impl EmptyHold {
+    /// Puts this in.
+    pub fn fill(mut self, attached: Attached) -> Hold {
+        *self.0 = Some(attached);
+        Hold(self.0)
+    }
+}
+
+impl Hold {
+    /// Gives the backend back.
+    pub fn release(mut self, now: Moment) -> EmptyHold {
+        self.checkout.give_back(now);
+        self.close()
+    }
+
+    /// Closes the backend, if it still holds one.
+    pub fn close(mut self) -> EmptyHold {
+        *self.0 = None;
+        EmptyHold(self.0)
+    }
+
+    /// Takes out what is in it.
+    pub fn into_inner(mut self) -> Attached {
+        #[expect(clippy::expect_used, reason = "it is filled when it is made, and this ends it")]
+        self.0.take().expect("a hold holds something until it ends")
+    }
+}
+
+impl Deref for Hold {
+    type Target = Attached;
+
+    fn deref(&self) -> &Attached {
+        #[expect(
+            clippy::expect_used,
+            reason = "it is filled when it is made, and what takes it ends it"
+        )]
+        (*self.0).as_ref().expect("a hold holds something until it ends")
+    }
+}
+
+impl DerefMut for Hold {
+    fn deref_mut(&mut self) -> &mut Attached {
+        #[expect(
+            clippy::expect_used,
+            reason = "it is filled when it is made, and what takes it ends it"
+        )]
+        (*self.0).as_mut().expect("a hold holds something until it ends")
+    }
 }
 
 /// What a backend may carry of its session's open transaction.

@@ -7,6 +7,7 @@
 use crate::frontend::Shard;
 use crate::metrics::ErrorOrigin;
 use crate::net::Stream;
+use crate::timer;
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
 use std::future::poll_fn;
@@ -255,7 +256,7 @@ impl Client {
     /// Writes the last that is queued. The client is told if it still listens; it is closed
     /// either way.
     pub async fn farewell(&mut self) {
-        match tokio::time::timeout(FAREWELL_MAX, self.flush()).await {
+        match timer::timeout(FAREWELL_MAX, self.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(Gone)) => tracing::debug!("a client left before it was told why it is closed"),
             Err(_) => tracing::debug!("a client did not read why it is closed"),

@@ -211,7 +211,7 @@ impl Serving {
         self.client.out().clear();
         self.session.reported = Reported::new(Rc::clone(&base));
         self.session.cancel.detach();
-        attached.checkout.release(clock::now());
+        attached.into_inner().checkout.release(clock::now());
         let mut greetings = shard.greetings.borrow_mut();
         if greetings.len() >= GREETINGS_MAX {
             greetings.clear();

@@ -18,6 +18,7 @@ use crate::frontend::state::Serving;
 use crate::metrics::{ClientState, HoldOutcome};
 use crate::route::Refusal;
 use crate::session::Group;
+use crate::timer;
 use crate::topology::{NoPrimary, Primary};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -100,7 +101,7 @@ impl Serving {
                 &self.session.seat,
             ) => Happened::Event(event),
             () = shard.seats.news(ticket, News::Since(reign)) => Happened::Nothing,
-            () = tokio::time::sleep(left) => Happened::Nothing,
+            () = timer::sleep(left) => Happened::Nothing,
         };
         let cancelled = self.session.cancel.attach(running);
         match happened {

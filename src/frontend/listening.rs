@@ -28,6 +28,7 @@ use crate::notifications::{Ear, Hearing, Place};
 use crate::pg::quote_identifier;
 use crate::pool::Conn;
 use crate::session::{Pin, Pins};
+use crate::timer;
 use crate::wire::frame;
 use crate::wire::message;
 use std::collections::BTreeSet;
@@ -128,7 +129,7 @@ pub(super) async fn bring(
     let listens = listen(session, &mut obtained.checkout, &listening, mark).await;
     if listens.is_ok() {
         // What was heard before that is told before what the backend tells.
-        let heard = tokio::time::timeout(MARK_MAX, hear_up_to_mark(client, &mut listening)).await;
+        let heard = timer::timeout(MARK_MAX, hear_up_to_mark(client, &mut listening)).await;
         if !matches!(heard, Ok(Some(()))) {
             message::write_notice(client.out(), &missed());
         }

@@ -20,6 +20,7 @@ use crate::frontend::admit::{Wish, authenticate};
 use crate::metrics::Admission;
 use crate::net::{ClientCertificate, Peer, Secured, ServerTls, Stream};
 use crate::pg::SqlState;
+use crate::timer;
 use crate::wire::message::{
     AuthRequest, ErrorReport, Malformed, TooLong, write_auth_request, write_error,
 };
@@ -150,7 +151,7 @@ pub(super) async fn enter_within(stream: Stream, gate: &Gate, within: Duration) 
     let mut visitor = Visitor { stream: Some(stream), end_point: None, certificate: None, peer };
     // Boxed: thousands of clients that have logged in need not carry the room for it.
     let visit = Box::pin(visit(&mut visitor, gate));
-    let failure = match tokio::time::timeout(within, visit).await {
+    let failure = match timer::timeout(within, visit).await {
         Ok(Ok(entered)) => return entered,
         Ok(Err(failure)) => failure,
         Err(_) => Failure::Timeout(within),
@@ -161,11 +162,11 @@ pub(super) async fn enter_within(stream: Stream, gate: &Gate, within: Duration) 
         let wait = gate.failures.count(source(&peer), clock::now(), gate.failure_delay);
         if !wait.is_zero() {
             debug!(%peer, ?wait, "a refusal waits");
-            tokio::time::sleep(wait).await;
+            timer::sleep(wait).await;
         }
     }
     if let (Some(stream), Some(report)) = (visitor.stream, failure.report()) {
-        drop(tokio::time::timeout(FAREWELL, turn_away(stream, &report)).await);
+        drop(timer::timeout(FAREWELL, turn_away(stream, &report)).await);
     }
     Entered::Nobody(counts_as)
 }

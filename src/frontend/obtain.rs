@@ -21,6 +21,7 @@ use crate::route::{
     Ask, Consistency, Need, Patience, PrimaryReason, Proof, Refusal, Request, Route, Why, decide,
 };
 use crate::session::{Anchor, Demand, GROUP_MAX};
+use crate::timer;
 use crate::topology::{Epoch, NoPrimary, ServerId, Topology};
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
@@ -344,7 +345,7 @@ impl Attempt<'_> {
             self.failed |= bit(server);
             return Ok(None);
         }
-        let patience = self.client.shard.shared.pools.policy().wait_timeout;
+        let patience = self.client.shard.pools.policy().wait_timeout;
         let settings = std::sync::Arc::clone(&self.session.settings);
         let seats = Rc::clone(&self.client.shard.seats);
         let ticket = self.ticket();
@@ -427,7 +428,7 @@ impl Attempt<'_> {
         let seats = Rc::clone(&self.client.shard.seats);
         let news = seats.news(self.ticket(), of);
         // Both ends of the wait lead to the same: another decision.
-        let timed = async { tokio::time::timeout(pause, news).await.is_ok() };
+        let timed = async { timer::timeout(pause, news).await.is_ok() };
         self.while_there(timed).await.map(|_| ())
     }
 

@@ -102,9 +102,8 @@ impl Serving {
         match attached.standing {
             Standing::Primary => {
                 self.session.floor.after_primary(now, attached.epoch);
-                if attached.status == TxStatus::Idle
-                    && self.session.wishes.consistency == Consistency::Session
-                {
+                let wishes = self.session.wishes.consistency == Consistency::Session;
+                if attached.status == TxStatus::Idle && wishes && attached.exchange.wished < now {
                     self.client.shard.shared.signals.want_position(now);
                 }
             }
@@ -189,7 +188,7 @@ impl Serving {
         let reads = attached.sent.is_some_and(|sent| sent.read == PureRead::Yes);
         if reads && !attached.exchange.replies.is_settled() {
             self.session.cancel.detach();
-            abandon::end(attached.checkout);
+            abandon::end(attached.into_inner().checkout);
         }
     }
 
@@ -224,7 +223,7 @@ impl Serving {
 
     pub(super) fn drop_backend(&mut self) {
         if let Some(attached) = self.attached.take() {
-            self.let_go_of(*attached);
+            self.let_go_of(attached.into_inner());
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::frontend::params::{Cause, Reported};
 use crate::pg::SqlState;
 use crate::pool::Conn;
 use crate::session::{Disposition, UnnamedThere};
+use crate::timer;
 use crate::wire::frame;
 use crate::wire::message;
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub(super) async fn run(
     sql: &str,
     reported: &mut Reported,
 ) -> Result<Answer, Unanswered> {
-    let answered = tokio::time::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, sql, reported));
+    let answered = timer::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, sql, reported));
     answered.await.map_err(|_| Unanswered)?
 }
 

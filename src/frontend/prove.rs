@@ -10,6 +10,7 @@ use crate::backend::{Answer, Lookup, LookupError, random};
 use crate::clock;
 use crate::frontend::login::{Failure, Gate, lost, send};
 use crate::net::Stream;
+use crate::timer;
 use crate::wire::frame;
 use crate::wire::frame::HEADER;
 use crate::wire::message::{
@@ -132,7 +133,7 @@ async fn demand(gate: &Gate, claim: Claim<'_>) -> Result<Demand, Failure> {
             asking.await.map_err(|source| Failure::Lookup { user: Arc::clone(user), source })?;
         return Ok(demanded(word, why, Age::Fresh));
     };
-    match tokio::time::timeout(PATIENCE, asking).await {
+    match timer::timeout(PATIENCE, asking).await {
         Ok(Ok((word, why))) => Ok(demanded(word, why, Age::Fresh)),
         Ok(Err(error)) => {
             info!(?user, %error, "login goes on with what the servers said before");

@@ -25,12 +25,13 @@ use crate::frontend::settle;
 use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
 use crate::metrics::{CacheResult, ClientState, QueryKind, Statements, TransactionOutcome};
 use crate::pool::Mode;
-use crate::route::{Need, PrimaryReason};
+use crate::route::{Consistency, Need, PrimaryReason};
 use crate::session::{
     Builder, Cut, End, Executes, Group, Own, Reader, Reading, Scan, Tally, Violation, scan,
 };
 use crate::sql::{Dialect, Facts, Transaction};
 use crate::tasks;
+use crate::topology::Wish;
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
@@ -137,6 +138,12 @@ impl Serving {
         if self.session.skipping == Skipping::UntilSync {
             return self.skip();
         }
+        if self.client.inbox().is_empty() {
+            if let Some(attached) = &mut self.attached {
+                attached.exchange.appetite = Appetite::WholeMessage;
+            }
+            return Ok(Next::Nothing);
+        }
         let dialect = self.reported().dialect();
         let facts = &self.client.shard.facts;
         let unnamed = self.session.unnamed.as_ref().map(|unnamed| &unnamed.facts);
@@ -204,7 +211,7 @@ impl Serving {
             // More may have come from the client meanwhile.
             return self.listen_again().await;
         }
-        let Some(attached) = &mut self.attached else {
+        let Some(attached) = self.attached.as_deref_mut() else {
             let work = if self.client.inbox().is_empty() { Work::None } else { Work::Some };
             return self.rest(work).await;
         };
@@ -285,6 +292,10 @@ impl Serving {
         }
         if let Some(attached) = self.attached.as_deref_mut() {
             listening::tell_what_backend_heard(&mut self.client, attached);
+            attached.exchange.wish = match self.session.wishes.consistency {
+                Consistency::Session => Wish::Position,
+                Consistency::Eventual | Consistency::Primary => Wish::None,
+            };
         }
         self.send(&group, &plan)
     }
@@ -309,7 +320,7 @@ impl Serving {
             now: clock::now(),
         });
         // A session that keeps its backend must be able to write on it.
-        if self.client.shard.shared.pools.policy().mode == Mode::Session
+        if self.client.shard.pools.policy().mode == Mode::Session
             && matches!(planned.need, Need::Read | Need::Anywhere)
         {
             planned.need = Need::Primary(PrimaryReason::Mode);
@@ -429,8 +440,8 @@ impl Serving {
     /// The client says goodbye: what it holds is given back if it is clean, else closed.
     async fn goodbye(&mut self) -> Goodbye {
         if let Some(attached) = self.attached.take_if(|attached| attached.is_free()) {
-            let reset = self.client.shard.shared.pools.policy().reset;
-            settle::release_at_end(&self.session, reset, *attached).await;
+            let reset = self.client.shard.pools.policy().reset;
+            settle::release_at_end(&self.session, reset, attached.into_inner()).await;
         }
         self.abandon_read();
         Goodbye::Client

@@ -147,7 +147,7 @@ async fn in_utf8(conn: &mut Conn, session: &mut Session) -> Result<String, NotBr
 }
 
 fn reset_of(client: &Client) -> Reset {
-    client.shard.shared.pools.policy().reset
+    client.shard.pools.policy().reset
 }
 
 /// Whether the backend in hand can run what it was about to.
@@ -186,7 +186,7 @@ impl Serving {
     /// session must stay. `now` it came free.
     pub(super) async fn settle(&mut self, now: Moment) -> Result<(), Stop> {
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
-        let policy = self.client.shard.shared.pools.policy();
+        let policy = self.client.shard.pools.policy();
         let tainted = policy.reset != Reset::Off && attached.taint != Taint::None;
         // From here on a cancel finds no statement: one that comes late must hit neither what is
         // ours nor the next client.
@@ -204,7 +204,7 @@ impl Serving {
             if tainted {
                 self.note_unknown_state();
             }
-            self.session.reported = attached.exchange.reported;
+            self.session.reported = attached.into_inner().exchange.reported;
             return Ok(());
         }
         listening::tell_what_backend_heard(&mut self.client, &mut attached);
@@ -218,7 +218,8 @@ impl Serving {
                 self.show_pins(&mut attached);
             }
             let signals = &self.client.shard.shared.signals;
-            attached.resting.get_or_insert_with(|| Resting::new(signals, attached.server));
+            let server = attached.server;
+            attached.resting.get_or_insert_with(|| Resting::new(signals, server));
             self.attached = Some(attached);
             return Ok(());
         }
@@ -228,13 +229,16 @@ impl Serving {
             && attached.checkout.partial.is_empty()
             && !attached.checkout.running.has_stray()
             && attached.exchange.replies.account() == Account::Exact;
-        if clean {
-            attached.checkout.running.forget_cancels();
-            let every = if policy.reset == Reset::Off { 0 } else { policy.audit_every };
-            match attached.checkout.draw_audit(every) {
-                Audit::Due => audit::begin(&self.client.shard, &self.session, *attached),
-                Audit::NotNow => attached.checkout.release(now),
-            }
+        self.client.shard.give_room(attached.exchange.replies.take_room());
+        if !clean {
+            self.client.shard.give_hold(attached.close());
+            return Ok(());
+        }
+        attached.checkout.running.forget_cancels();
+        let every = if policy.reset == Reset::Off { 0 } else { policy.audit_every };
+        match attached.checkout.draw_audit(every) {
+            Audit::Due => audit::begin(&self.client.shard, &self.session, attached.into_inner()),
+            Audit::NotNow => self.client.shard.give_hold(attached.release(now)),
         }
         Ok(())
     }

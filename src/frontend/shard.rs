@@ -3,19 +3,21 @@
 use crate::auth::Keyring;
 use crate::board::Board;
 use crate::clock::Moment;
+use crate::frontend::attached::EmptyHold;
 use crate::frontend::cancel::Cancels;
 use crate::frontend::greet::Greetings;
 use crate::frontend::login::Gate;
 use crate::frontend::seat::{Reign, Seats};
+use crate::latest::{Latest, Lent};
 use crate::limits::{Counts, Rules};
 use crate::metrics::Metrics;
 use crate::notifications::Listeners;
 use crate::pool::{Pools, ShardPools};
 use crate::route;
-use crate::session::Library;
+use crate::session::{Library, Room};
 use crate::sql::FactsCache;
 use crate::topology::{Epoch, Primary, Signals, Topology};
-use arc_swap::{ArcSwap, Cache};
+use arc_swap::ArcSwap;
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -78,10 +80,13 @@ pub struct Shard {
     pub(super) greetings: RefCell<Greetings>,
     /// Where its sessions are found when the primary changes.
     pub(super) seats: Rc<Seats>,
-    topology: RefCell<Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>>,
-    live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    topology: Latest<Topology>,
+    live: Latest<Live>,
     /// Buffers that nobody uses now.
     spare: RefCell<Vec<Vec<u8>>>,
+    /// Likewise, for holds on backends and for the answers that these owe.
+    holds: RefCell<Vec<EmptyHold>>,
+    rooms: RefCell<Vec<Room>>,
     turn: Cell<u32>,
     loads: RefCell<Vec<u32>>,
 }
@@ -104,9 +109,11 @@ impl Shard {
             facts: RefCell::default(),
             greetings: RefCell::default(),
             seats: Seats::new(),
-            topology: RefCell::new(Cache::new(shared.board.cell())),
-            live: RefCell::new(Cache::new(Arc::clone(&shared.live))),
+            topology: Latest::new(shared.board.cell()),
+            live: Latest::new(Arc::clone(&shared.live)),
             spare: RefCell::default(),
+            holds: RefCell::default(),
+            rooms: RefCell::default(),
             turn: Cell::new(0),
             loads: RefCell::default(),
             shared,
@@ -114,21 +121,19 @@ impl Shard {
     }
 
     /// The last topology that was published.
-    pub fn topology(&self) -> Arc<Topology> {
-        Arc::clone(self.topology.borrow_mut().load())
+    pub fn topology(&self) -> Lent<Topology> {
+        self.topology.get()
     }
 
     /// Whether a backend that was taken as the primary's in that epoch is so no more: another
     /// server has become the primary, or is being made it in this one's absence.
     pub fn has_lost(&self, epoch: Epoch) -> bool {
-        self.topology.borrow_mut().load().has_ended(epoch)
+        self.topology.look(|topology| topology.has_ended(epoch))
     }
 
     /// The primary of now, and its epoch.
     pub(super) fn reign(&self) -> Reign {
-        let mut topology = self.topology.borrow_mut();
-        let topology = topology.load();
-        (topology.epoch, topology.primary)
+        self.topology.look(|topology| (topology.epoch, topology.primary))
     }
 
     /// A topology was published: those who wait for it are called, and nobody waits any longer for
@@ -159,8 +164,8 @@ impl Shard {
     }
 
     /// The policies of now.
-    pub fn live(&self) -> Arc<Live> {
-        Arc::clone(self.live.borrow_mut().load())
+    pub fn live(&self) -> Lent<Live> {
+        self.live.get()
     }
 
     /// A number that is another one at each call.
@@ -170,13 +175,40 @@ impl Shard {
         turn
     }
 
-    /// Statements under way on each server.
+    /// Statements of this shard under way on each server.
     pub fn loads(&self) -> Ref<'_, [u32]> {
         let mut loads = self.loads.borrow_mut();
         loads.clear();
-        loads.extend(self.shared.pools.loads());
+        let servers = self.shared.pools.servers();
+        loads.extend(self.shared.signals.loads_of(self.pools.shard).take(servers));
         drop(loads);
         Ref::map(self.loads.borrow(), Vec::as_slice)
+    }
+
+    /// A box for a session's hold on a backend.
+    pub fn take_hold(&self) -> EmptyHold {
+        self.holds.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives one back.
+    pub fn give_hold(&self, hold: EmptyHold) {
+        let mut holds = self.holds.borrow_mut();
+        if holds.len() < SPARE_MAX {
+            holds.push(hold);
+        }
+    }
+
+    /// Room for the answers that a backend owes.
+    pub fn take_room(&self) -> Room {
+        self.rooms.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives it back.
+    pub fn give_room(&self, room: Room) {
+        let mut rooms = self.rooms.borrow_mut();
+        if room.is_worth_keeping() && rooms.len() < SPARE_MAX {
+            rooms.push(room);
+        }
     }
 
     /// An empty buffer.

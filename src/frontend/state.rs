@@ -1,7 +1,7 @@
 //! What a session keeps between its transactions.
 
 use crate::clock::Moment;
-use crate::frontend::attached::Attached;
+use crate::frontend::attached::Hold;
 use crate::frontend::cancel::Registered;
 use crate::frontend::client::Client;
 use crate::frontend::hold::Held;
@@ -30,7 +30,7 @@ pub struct Serving {
     /// What it keeps.
     pub session: Session,
     /// The backend that it holds now.
-    pub attached: Option<Box<Attached>>,
+    pub attached: Option<Hold>,
     /// What is known of the group that is being tried again, if one is.
     pub retry: Option<Retry>,
 }

@@ -1,6 +1,7 @@
 //! Clients: how many, what they do, what they wait for.
 
 use crate::metrics::catalogue;
+use crate::metrics::cells::{Level, Tally};
 use crate::metrics::family::{Builder, ByLabel, by_label};
 use crate::metrics::label::{Admission, ClientState, HoldOutcome, LostWork};
 use crate::metrics::statements::Holder;
@@ -10,7 +11,7 @@ use std::time::Duration;
 /// What clients do.
 #[derive(Debug)]
 pub struct Clients {
-    states: ByLabel<ClientState, IntGauge>,
+    states: ByLabel<ClientState, Level>,
     admissions: ByLabel<Admission, IntCounter>,
     wait: Histogram,
     hold: ByLabel<HoldOutcome, Histogram>,
@@ -19,9 +20,9 @@ pub struct Clients {
     pub held_bytes: IntGauge,
     oldest_wait: Gauge,
     /// Bytes from clients.
-    pub received: IntCounter,
+    pub received: Tally,
     /// Bytes to clients.
-    pub sent: IntCounter,
+    pub sent: Tally,
     /// Most clients at a time.
     pub limit: IntGauge,
 }
@@ -29,7 +30,7 @@ pub struct Clients {
 /// One logged-in client, counted in the state that it is in as long as this lives.
 #[derive(Debug)]
 pub struct Presence {
-    states: ByLabel<ClientState, IntGauge>,
+    states: ByLabel<ClientState, Level>,
     state: ClientState,
     /// Counts its prepared statements.
     pub prepared: Holder,
@@ -38,15 +39,15 @@ pub struct Presence {
 impl Clients {
     pub(super) fn register(build: &Builder<'_>) -> prometheus::Result<Self> {
         Ok(Self {
-            states: by_label(&build.int_gauges(&catalogue::CLIENTS)?)?,
+            states: build.levels(&catalogue::CLIENTS)?,
             admissions: by_label(&build.int_counters(&catalogue::ADMISSIONS)?)?,
             hold: by_label(&build.histograms(&catalogue::HOLD)?)?,
             lost_work: by_label(&build.int_counters(&catalogue::LOST_WORK)?)?,
             held_bytes: build.int_gauge(&catalogue::HELD_BYTES)?,
             wait: build.histogram(&catalogue::CLIENT_WAIT)?,
             oldest_wait: build.gauge(&catalogue::CLIENT_OLDEST_WAIT)?,
-            received: build.int_counter(&catalogue::RECEIVED)?,
-            sent: build.int_counter(&catalogue::SENT)?,
+            received: build.tally(&catalogue::RECEIVED)?,
+            sent: build.tally(&catalogue::SENT)?,
             limit: build.int_gauge(&catalogue::CLIENT_LIMIT)?,
         })
     }
@@ -86,7 +87,7 @@ impl Clients {
 
     /// How many are in a state.
     pub fn count(&self, state: ClientState) -> u64 {
-        let count = self.states.get(state).map_or(0, IntGauge::get);
+        let count = self.states.get(state).map_or(0, Level::get);
         u64::try_from(count).unwrap_or(0)
     }
 }

@@ -1,20 +1,27 @@
 //! Children of labelled metrics, resolved once: the hot path indexes and adds.
 
 use crate::metrics::catalogue::{Entry, Kind};
+use crate::metrics::cells::{Level, Rows, Tally, Times};
 use crate::metrics::label::Label;
 use crate::topology::ServerId;
-use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::core::{Collector, Desc, MetricVec, MetricVecBuilder};
+use prometheus::proto::{
+    Bucket, Counter as CounterValue, Gauge as GaugeValue, Histogram as HistogramValue, LabelPair,
+    Metric, MetricFamily, MetricType,
+};
 use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry,
 };
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One child for each value of a label.
 #[derive(Debug, Clone)]
 pub struct ByLabel<L, M> {
-    children: Box<[M]>,
+    children: Arc<[M]>,
     label: PhantomData<L>,
 }
 
@@ -36,6 +43,24 @@ impl<L: Label> ByLabel<L, IntCounter> {
     pub fn inc(&self, label: L) {
         if let Some(child) = self.get(label) {
             child.inc();
+        }
+    }
+}
+
+impl<L: Label> ByLabel<L, Tally> {
+    /// Counts one.
+    pub fn inc(&self, label: L) {
+        if let Some(child) = self.get(label) {
+            child.inc();
+        }
+    }
+}
+
+impl<L: Label> ByLabel<L, Times> {
+    /// Notes a duration.
+    pub fn observe(&self, label: L, time: Duration) {
+        if let Some(child) = self.get(label) {
+            child.observe(time);
         }
     }
 }
@@ -76,6 +101,7 @@ impl<M> ByServer<M> {
 pub(super) struct Builder<'a> {
     pub registry: &'a Registry,
     pub servers: &'a [Arc<str>],
+    pub rows: Arc<Rows>,
 }
 
 impl Builder<'_> {
@@ -115,6 +141,82 @@ impl Builder<'_> {
         self.register(HistogramVec::new(histogram_opts(entry), entry.labels)?)
     }
 
+    pub(super) fn tally(&self, entry: &Entry) -> prometheus::Result<Tally> {
+        let mut family = self.family(entry)?;
+        let tally = family.tally(&[]);
+        self.registry.register(Box::new(family))?;
+        Ok(tally)
+    }
+
+    pub(super) fn tallies<L: Label>(&self, entry: &Entry) -> prometheus::Result<ByLabel<L, Tally>> {
+        let mut family = self.family(entry)?;
+        let tallies = ByLabel::try_new(|label: &L| Ok(family.tally(&[label.text()])))?;
+        self.registry.register(Box::new(family))?;
+        Ok(tallies)
+    }
+
+    pub(super) fn levels<L: Label>(&self, entry: &Entry) -> prometheus::Result<ByLabel<L, Level>> {
+        let mut family = self.family(entry)?;
+        let levels = ByLabel::try_new(|label: &L| Ok(family.level(&[label.text()])))?;
+        self.registry.register(Box::new(family))?;
+        Ok(levels)
+    }
+
+    /// A tally for each pair of values.
+    pub(super) fn tallies_by<A: Label, L: Label>(
+        &self,
+        entry: &Entry,
+    ) -> prometheus::Result<ByLabel<A, ByLabel<L, Tally>>> {
+        let mut family = self.family(entry)?;
+        let tallies = ByLabel::try_new(|first: &A| {
+            ByLabel::try_new(|second: &L| Ok(family.tally(&[first.text(), second.text()])))
+        })?;
+        self.registry.register(Box::new(family))?;
+        Ok(tallies)
+    }
+
+    /// A distribution for each pair of values.
+    pub(super) fn times_by<A: Label, L: Label>(
+        &self,
+        entry: &Entry,
+    ) -> prometheus::Result<ByLabel<A, ByLabel<L, Times>>> {
+        let mut family = self.family(entry)?;
+        let times = ByLabel::try_new(|first: &A| {
+            ByLabel::try_new(|second: &L| Ok(family.times(&[first.text(), second.text()])))
+        })?;
+        self.registry.register(Box::new(family))?;
+        Ok(times)
+    }
+
+    /// A tally for each server and value.
+    pub(super) fn server_tallies<L: Label>(
+        &self,
+        entry: &Entry,
+    ) -> prometheus::Result<ByServer<ByLabel<L, Tally>>> {
+        let mut family = self.family(entry)?;
+        let children = self
+            .servers
+            .iter()
+            .map(|name| ByLabel::try_new(|label: &L| Ok(family.tally(&[&**name, label.text()]))));
+        let children = children.collect::<prometheus::Result<_>>()?;
+        self.registry.register(Box::new(family))?;
+        Ok(ByServer { children })
+    }
+
+    /// A distribution for each server.
+    pub(super) fn server_times(&self, entry: &Entry) -> prometheus::Result<ByServer<Times>> {
+        let mut family = self.family(entry)?;
+        let children = self.servers.iter().map(|name| family.times(&[&**name])).collect();
+        self.registry.register(Box::new(family))?;
+        Ok(ByServer { children })
+    }
+
+    fn family(&self, entry: &Entry) -> prometheus::Result<Family> {
+        let labels = entry.labels.iter().map(|name| (*name).to_owned()).collect();
+        let desc = Desc::new(entry.name.to_owned(), entry.help.to_owned(), labels, HashMap::new())?;
+        Ok(Family { desc, entry: *entry, rows: Arc::clone(&self.rows), children: Vec::new() })
+    }
+
     /// One child a server.
     pub(super) fn by_server<B: MetricVecBuilder>(
         &self,
@@ -139,6 +241,120 @@ impl Builder<'_> {
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
+}
+
+/// Metrics of one name whose cells the shards write, for who gathers them.
+#[derive(Debug)]
+struct Family {
+    desc: Desc,
+    entry: Entry,
+    rows: Arc<Rows>,
+    children: Vec<(Vec<LabelPair>, Child)>,
+}
+
+#[derive(Debug)]
+enum Child {
+    Tally(Tally),
+    Level(Level),
+    Times(Times),
+}
+
+impl Family {
+    fn tally(&mut self, values: &[&str]) -> Tally {
+        let tally = Tally::new(&self.rows);
+        self.add(values, Child::Tally(tally.clone()));
+        tally
+    }
+
+    fn level(&mut self, values: &[&str]) -> Level {
+        let level = Level::new(&self.rows);
+        self.add(values, Child::Level(level.clone()));
+        level
+    }
+
+    fn times(&mut self, values: &[&str]) -> Times {
+        let bounds = match self.entry.kind {
+            Kind::Histogram(bounds) => bounds,
+            Kind::Counter | Kind::Gauge => &[],
+        };
+        let times = Times::new(&self.rows, bounds);
+        self.add(values, Child::Times(times.clone()));
+        times
+    }
+
+    fn add(&mut self, values: &[&str], child: Child) {
+        let pairs = self.entry.labels.iter().zip(values).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut pairs: Vec<_> = pairs.collect();
+        // In the order in which the other metrics have them.
+        pairs.sort_by(|a, b| a.name().cmp(b.name()));
+        self.children.push((pairs, child));
+    }
+}
+
+impl Collector for Family {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut family = MetricFamily::default();
+        family.set_name(self.entry.name.to_owned());
+        family.set_help(self.entry.help.to_owned());
+        family.set_field_type(match self.entry.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram(_) => MetricType::HISTOGRAM,
+        });
+        let metrics = self.children.iter().map(|(labels, child)| {
+            let mut metric = Metric::from_label(labels.clone());
+            child.write(&mut metric);
+            metric
+        });
+        family.set_metric(metrics.collect());
+        vec![family]
+    }
+}
+
+impl Child {
+    fn write(&self, metric: &mut Metric) {
+        match self {
+            Self::Tally(tally) => {
+                let mut value = CounterValue::default();
+                value.set_value(float(tally.get()));
+                metric.set_counter(value);
+            }
+            Self::Level(level) => {
+                let (mut value, now) = (GaugeValue::default(), level.get());
+                // A reader may see the fall in one row before the rise in another.
+                value.set_value(float(u64::try_from(now).unwrap_or(0)));
+                metric.set_gauge(value);
+            }
+            Self::Times(times) => {
+                let (buckets, count) = times.cumulated();
+                let buckets = buckets.into_iter().map(|(bound, count)| {
+                    let mut bucket = Bucket::default();
+                    bucket.set_upper_bound(bound);
+                    bucket.set_cumulative_count(count);
+                    bucket
+                });
+                let mut value = HistogramValue::default();
+                value.set_bucket(buckets.collect());
+                value.set_sample_count(count);
+                value.set_sample_sum(times.sum().as_secs_f64());
+                metric.set_histogram(value);
+            }
+        }
+    }
+}
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "as Prometheus has it")]
+const fn float(count: u64) -> f64 {
+    count as f64
 }
 
 /// One child for each value.

@@ -9,6 +9,7 @@
 
 mod backends;
 mod catalogue;
+mod cells;
 mod clients;
 mod failover;
 mod family;
@@ -22,6 +23,7 @@ mod statements;
 
 pub use backends::{Backends, Opening};
 pub use catalogue::{ALL as CATALOGUE, Entry, Kind};
+pub use cells::{Level, Tally, Times, claim_row};
 pub use clients::{Clients, Presence};
 pub use failover::{Failover, Prerequisites};
 pub use family::{ByLabel, ByServer};
@@ -41,6 +43,7 @@ pub use servers::Servers;
 pub use statements::{Holder, Statements};
 
 use crate::clock;
+use crate::metrics::cells::Rows;
 use crate::metrics::family::{Builder, by_label};
 use prometheus::{Gauge, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder};
 use std::fmt;
@@ -111,7 +114,7 @@ impl Metrics {
     /// If a name is registered twice, or two servers have one name.
     pub fn new(servers: &[Arc<str>], program: Build) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let build = Builder { registry: &registry, servers };
+        let build = Builder { registry: &registry, servers, rows: Rows::new() };
         let info = build.int_gauges(&catalogue::BUILD_INFO)?;
         let labels = [program.version, program.revision, program.rustc];
         info.get_metric_with_label_values(&labels)?.set(1);

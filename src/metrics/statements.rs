@@ -1,6 +1,7 @@
 //! Statements: how many, how long, where to and why.
 
 use crate::metrics::catalogue;
+use crate::metrics::cells::{Tally, Times};
 use crate::metrics::family::{Builder, ByLabel, ByServer, by_label, by_labels};
 use crate::metrics::label::{
     CacheResult, ErrorOrigin, GuardOutcome, QueryKind, ServedBy, SqlStateClass, StatementSide,
@@ -15,18 +16,18 @@ use std::time::Duration;
 /// What statements do.
 #[derive(Debug)]
 pub struct Statements {
-    sent: ByServer<ByLabel<QueryKind, IntCounter>>,
-    time: ByLabel<ServedBy, ByLabel<QueryKind, Histogram>>,
+    sent: ByServer<ByLabel<QueryKind, Tally>>,
+    time: ByLabel<ServedBy, ByLabel<QueryKind, Times>>,
     errors: ByLabel<ErrorOrigin, ByLabel<SqlStateClass, IntCounter>>,
-    routes: ByLabel<ServedBy, ByLabel<Why, IntCounter>>,
+    routes: ByLabel<ServedBy, ByLabel<Why, Tally>>,
     lsn_wait: ByLabel<WaitOutcome, Histogram>,
     guards: ByLabel<GuardOutcome, IntCounter>,
-    server_time: ByServer<Histogram>,
-    transactions: ByServer<ByLabel<TransactionOutcome, IntCounter>>,
+    server_time: ByServer<Times>,
+    transactions: ByServer<ByLabel<TransactionOutcome, Tally>>,
     prepared: ByLabel<StatementSide, IntGauge>,
-    prepared_cache: ByLabel<CacheResult, IntCounter>,
+    prepared_cache: ByLabel<CacheResult, Tally>,
     /// Reads that would have been too old where they were first considered.
-    pub stale_prevented: IntCounter,
+    pub stale_prevented: Tally,
     /// Sessions that were warned that their last writes may be lost.
     pub positions_lost: IntCounter,
     /// Reads that were run again elsewhere.
@@ -62,17 +63,17 @@ impl Drop for Holder {
 impl Statements {
     pub(super) fn register(build: &Builder<'_>) -> prometheus::Result<Self> {
         Ok(Self {
-            sent: build.by_server_and(&build.int_counters(&catalogue::QUERIES)?)?,
-            time: by_labels(&build.histograms(&catalogue::QUERY_TIME)?)?,
+            sent: build.server_tallies(&catalogue::QUERIES)?,
+            time: build.times_by(&catalogue::QUERY_TIME)?,
             errors: by_labels(&build.int_counters(&catalogue::ERRORS)?)?,
-            routes: by_labels(&build.int_counters(&catalogue::ROUTES)?)?,
+            routes: build.tallies_by(&catalogue::ROUTES)?,
             lsn_wait: by_label(&build.histograms(&catalogue::LSN_WAIT)?)?,
             guards: by_label(&build.int_counters(&catalogue::GUARDS)?)?,
-            server_time: build.by_server(&build.histograms(&catalogue::SERVER_QUERY_TIME)?)?,
-            transactions: build.by_server_and(&build.int_counters(&catalogue::TRANSACTIONS)?)?,
+            server_time: build.server_times(&catalogue::SERVER_QUERY_TIME)?,
+            transactions: build.server_tallies(&catalogue::TRANSACTIONS)?,
             prepared: by_label(&build.int_gauges(&catalogue::PREPARED)?)?,
-            prepared_cache: by_label(&build.int_counters(&catalogue::PREPARED_CACHE)?)?,
-            stale_prevented: build.int_counter(&catalogue::STALE_PREVENTED)?,
+            prepared_cache: build.tallies(&catalogue::PREPARED_CACHE)?,
+            stale_prevented: build.tally(&catalogue::STALE_PREVENTED)?,
             positions_lost: build.int_counter(&catalogue::POSITIONS_LOST)?,
             retries: build.int_counter(&catalogue::READ_RETRIES)?,
         })
@@ -88,14 +89,14 @@ impl Statements {
     /// A group was answered so long after it had arrived.
     pub fn answered(&self, by: ServedBy, kind: QueryKind, time: Duration) {
         if let Some(kinds) = self.time.get(by) {
-            kinds.observe(kind, time.as_secs_f64());
+            kinds.observe(kind, time);
         }
     }
 
     /// A server answered a group so long after it was sent.
     pub fn served(&self, server: ServerId, time: Duration) {
         if let Some(times) = self.server_time.get(server) {
-            times.observe(time.as_secs_f64());
+            times.observe(time);
         }
     }
 
@@ -135,7 +136,7 @@ impl Statements {
     /// How many groups were routed there for this reason.
     pub fn count_routed(&self, target: ServedBy, why: Why) -> u64 {
         let reasons = self.routes.get(target);
-        reasons.and_then(|reasons| reasons.get(why)).map_or(0, IntCounter::get)
+        reasons.and_then(|reasons| reasons.get(why)).map_or(0, Tally::get)
     }
 
     /// A read waited for a standby to replay the session's floor.

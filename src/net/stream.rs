@@ -335,12 +335,12 @@ mod tests {
             [(Stream::Tcp(tcp), Stream::Tcp(server)), (Stream::Unix(unix), Stream::Unix(other))]
         {
             let soon = std::time::Duration::from_millis(20);
-            tokio::time::timeout(soon, here.stirs()).await.expect_err("nothing came");
+            crate::timer::timeout(soon, here.stirs()).await.expect_err("nothing came");
             there.write_all(b"hello").await.unwrap();
             here.stirs().await;
             here.stirs().await;
             here.read_exact(&mut [0; 5]).await.unwrap();
-            tokio::time::timeout(soon, here.stirs()).await.expect_err("all was read");
+            crate::timer::timeout(soon, here.stirs()).await.expect_err("all was read");
             drop(there);
             here.stirs().await;
         }

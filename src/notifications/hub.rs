@@ -5,6 +5,7 @@ use super::table::{Change, Table};
 use crate::backend;
 use crate::backend::{Backend, Heard, QueryError};
 use crate::pg::quote_identifier;
+use crate::timer;
 use crate::topology::ServerId;
 use crate::wire::message;
 use std::collections::VecDeque;
@@ -63,7 +64,7 @@ impl Hub {
                 Parting::Replaced => debug!(database = %self.place.database, "listener moves"),
                 Parting::Broken(error) => {
                     debug!(database = %self.place.database, %error, "listener lost");
-                    tokio::time::sleep(RETRY).await;
+                    timer::sleep(RETRY).await;
                 }
             }
             self.table.lose();
@@ -76,7 +77,7 @@ impl Hub {
         if !self.table.is_empty() {
             return true;
         }
-        let wish = match tokio::time::timeout(LINGER, self.wishes.recv()).await {
+        let wish = match timer::timeout(LINGER, self.wishes.recv()).await {
             Ok(wish) => wish,
             Err(_) => self.house.leave(&self.place, &mut self.wishes),
         };
@@ -114,7 +115,7 @@ impl Hub {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = timer::sleep(RETRY) => {}
                 _ = news.changed() => {}
                 Some(wish) = self.wishes.recv() => self.note(wish),
             }
@@ -124,7 +125,7 @@ impl Hub {
     /// Listens on this connection for as long as it is the right one.
     async fn serve(&mut self, server: ServerId, backend: &mut Backend) -> Parting {
         let mut news = self.house.board.subscribe();
-        let mut sweep = tokio::time::interval(SWEEP);
+        let mut sweep = timer::interval(SWEEP);
         let change =
             Change { listen: self.table.channels().cloned().collect(), ..Change::default() };
         let done = std::mem::take(&mut self.waiting);

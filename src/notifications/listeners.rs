@@ -6,6 +6,7 @@ use crate::backend;
 use crate::backend::{Login, Target};
 use crate::board::Board;
 use crate::tasks;
+use crate::timer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,7 +137,7 @@ impl Listeners {
     ) -> Result<(), Deaf> {
         let (done, answered) = oneshot::channel();
         self.house.send(place, Wish { id, ear, channels, done })?;
-        match tokio::time::timeout(PATIENCE, answered).await {
+        match timer::timeout(PATIENCE, answered).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Deaf),
         }

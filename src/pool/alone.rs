@@ -50,7 +50,7 @@ impl ShardPool {
         let slot = self.slot(patience).await?;
         let (backend, target) = self.pools.open_for(&self.shared.key, purpose).await?;
         let running = Arc::new(Running::new(target, backend.pid, backend.key.clone()));
-        self.pools.signals.checked_out(self.server());
+        self.pools.signals.checked_out(self.shard, self.server());
         self.pools.signals.rests(self.server());
         Ok(Alone { backend, running, home: Rc::clone(self), _slot: slot })
     }
@@ -60,7 +60,7 @@ impl Drop for Alone {
     fn drop(&mut self) {
         let signals = &self.home.pools.signals;
         signals.rises(self.home.server());
-        signals.given_back(self.home.server());
+        signals.given_back(self.home.shard, self.home.server());
         self.home.pools.closed(self.home.server(), DisconnectReason::Admin);
     }
 }

@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 /// All pools of the process, as far as the shards share them.
 #[derive(Debug)]
 pub struct Pools {
-    policy: ArcSwap<Policy>,
+    policy: Arc<ArcSwap<Policy>>,
     targets: Box<[Target]>,
     keyring: Arc<Keyring>,
     connect_timeout: Duration,
@@ -85,7 +85,7 @@ impl Pools {
         (metrics, signals): (Arc<Metrics>, Arc<Signals>),
     ) -> Self {
         Self {
-            policy: ArcSwap::from_pointee(policy),
+            policy: Arc::new(ArcSwap::from_pointee(policy)),
             targets,
             keyring,
             connect_timeout,
@@ -102,7 +102,7 @@ impl Pools {
         self.mailboxes.get_or_init(|| mailboxes);
     }
 
-    /// What the operator chose.
+    /// What the operator chose. Shards ask [`ShardPools::policy`].
     pub fn policy(&self) -> Policy {
         **self.policy.load()
     }
@@ -119,6 +119,11 @@ impl Pools {
     /// How a server is reached.
     pub fn target(&self, server: ServerId) -> Option<&Target> {
         self.targets.get(server.index())
+    }
+
+    /// How many servers there are.
+    pub const fn servers(&self) -> usize {
+        self.targets.len()
     }
 
     /// Checked-out backends of each server.

@@ -9,8 +9,10 @@ use super::shared::{Grant, PoolKey, Shared, Slot, Waiter};
 use super::{CheckoutError, Policy, Pools};
 use crate::clock;
 use crate::clock::Moment;
+use crate::latest::Latest;
 use crate::metrics::{DisconnectReason, StatementSide};
 use crate::session::SharedSettings;
+use crate::timer;
 use crate::topology::ServerId;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -28,13 +30,15 @@ pub struct ShardPools {
     /// What all shards share.
     pub pools: Arc<Pools>,
     known: RefCell<HashMap<PoolKey, Rc<ShardPool>>>,
+    policy: Rc<Latest<Policy>>,
 }
 
 /// One pool as one shard sees it.
 #[derive(Debug)]
 pub struct ShardPool {
-    shard: usize,
+    pub(super) shard: usize,
     pub(super) pools: Arc<Pools>,
+    policy: Rc<Latest<Policy>>,
     pub(super) shared: Arc<Shared>,
     #[expect(clippy::vec_box, reason = "each changes hands in its box")]
     idle: RefCell<Vec<Box<Conn>>>,
@@ -72,7 +76,13 @@ pub struct Checkout {
 impl ShardPools {
     /// No pools yet.
     pub fn new(shard: usize, pools: Arc<Pools>) -> Self {
-        Self { shard, pools, known: RefCell::default() }
+        let policy = Rc::new(Latest::new(Arc::clone(&pools.policy)));
+        Self { shard, pools, known: RefCell::default(), policy }
+    }
+
+    /// What the operator chose.
+    pub fn policy(&self) -> Policy {
+        self.policy.look(|policy| *policy)
     }
 
     /// The pool for this user in this database of this server.
@@ -83,6 +93,7 @@ impl ShardPools {
         let pool = Rc::new(ShardPool {
             shard: self.shard,
             pools: Arc::clone(&self.pools),
+            policy: Rc::clone(&self.policy),
             shared: self.pools.shared(key),
             idle: RefCell::default(),
             avoided_until: Cell::new(None),
@@ -105,7 +116,7 @@ impl ShardPools {
     /// may be by now, and serves waiters that a full mailbox has kept waiting. To be called every
     /// second or so.
     pub fn sweep(&self, now: Moment) {
-        let policy = self.pools.policy();
+        let policy = self.policy();
         let mut pools: Vec<_> = self.known.borrow().values().map(Rc::clone).collect();
         pools.sort_by(|a, b| a.shared.key.cmp(&b.shared.key));
         for pool in pools {
@@ -113,7 +124,7 @@ impl ShardPools {
             pool.audits.set(AUDITS_MAX);
             let mut closed = Vec::new();
             pool.idle.borrow_mut().retain_mut(|conn| {
-                let why = pool.time_is_up(conn, now, &policy).or_else(|| {
+                let why = pool.time_is_up(conn, now).or_else(|| {
                     if now.since(conn.rested_at) >= policy.idle_timeout {
                         Some(DisconnectReason::Idle)
                     } else {
@@ -247,7 +258,7 @@ impl ShardPool {
             limit: self.shared.limit(),
             waited: clock::now().since(started),
         };
-        let grant = tokio::time::timeout(patience, granted).await;
+        let grant = timer::timeout(patience, granted).await;
         grant.map_err(|_| exhausted())?.map_err(|_| exhausted())
     }
 
@@ -273,10 +284,12 @@ impl ShardPool {
     }
 
     /// Why a backend that is free goes, however warm it is; `None`: it may stay.
-    fn time_is_up(&self, conn: &Conn, now: Moment, policy: &Policy) -> Option<DisconnectReason> {
+    fn time_is_up(&self, conn: &Conn, now: Moment) -> Option<DisconnectReason> {
         if self.shared.is_over() {
             Some(DisconnectReason::Reload)
-        } else if now.since(conn.backend.opened_at) >= policy.max_lifetime {
+        } else if now.since(conn.backend.opened_at)
+            >= self.policy.look(|policy| policy.max_lifetime)
+        {
             Some(DisconnectReason::Lifetime)
         } else {
             None
@@ -285,7 +298,7 @@ impl ShardPool {
 
     fn lend(self: &Rc<Self>, mut conn: Box<Conn>) -> Checkout {
         conn.trust.holders = conn.trust.holders.saturating_add(1);
-        self.pools.signals.checked_out(self.shared.key.server);
+        self.pools.signals.checked_out(self.shard, self.shared.key.server);
         Checkout { conn: Some(conn), home: Rc::clone(self) }
     }
 
@@ -309,11 +322,16 @@ impl Checkout {
     /// Gives the backend back. Only for one on which nothing is owed, no transaction is open and
     /// no state is left that is not recorded in it.
     pub fn release(mut self, now: Moment) {
+        self.give_back(now);
+    }
+
+    /// The same where it stands, for who drops it next: there is no backend in it any more.
+    pub fn give_back(&mut self, now: Moment) {
         let Some(mut conn) = self.conn.take() else { return };
-        self.home.pools.signals.given_back(self.home.server());
+        self.home.pools.signals.given_back(self.home.shard, self.home.server());
         conn.rested_at = now;
         conn.drawn = conn.drawn.left();
-        if let Some(why) = self.home.time_is_up(&conn, now, &self.home.pools.policy()) {
+        if let Some(why) = self.home.time_is_up(&conn, now) {
             self.home.pools.closed(conn.backend.server, why);
             return;
         }
@@ -344,7 +362,7 @@ impl Checkout {
     /// Closes it, for this reason.
     pub fn close(mut self, why: DisconnectReason) {
         if self.conn.take().is_some() {
-            self.home.pools.signals.given_back(self.home.server());
+            self.home.pools.signals.given_back(self.home.shard, self.home.server());
             self.home.pools.closed(self.home.server(), why);
         }
     }
@@ -359,14 +377,20 @@ impl Deref for Checkout {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
-        #[expect(clippy::expect_used, reason = "only `release` and `drop` take it, and end `self`")]
+        #[expect(
+            clippy::expect_used,
+            reason = "only `give_back` and `drop` take it, which end `self`"
+        )]
         self.conn.as_deref().expect("a check-out holds its backend until it ends")
     }
 }
 
 impl DerefMut for Checkout {
     fn deref_mut(&mut self) -> &mut Conn {
-        #[expect(clippy::expect_used, reason = "only `release` and `drop` take it, and end `self`")]
+        #[expect(
+            clippy::expect_used,
+            reason = "only `give_back` and `drop` take it, which end `self`"
+        )]
         self.conn.as_deref_mut().expect("a check-out holds its backend until it ends")
     }
 }
@@ -374,7 +398,7 @@ impl DerefMut for Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
-            self.home.pools.signals.given_back(self.home.server());
+            self.home.pools.signals.given_back(self.home.shard, self.home.server());
             self.home.pools.closed(conn.backend.server, DisconnectReason::Error);
         }
     }

@@ -3,6 +3,7 @@
 use crate::net::{Detached, Listener};
 use crate::route::RoleWish;
 use crate::tasks;
+use crate::timer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -77,7 +78,7 @@ pub(super) fn start((listener, role): (Listener, RoleWish), doors: Doors, stop: 
                 Ok(Err(_)) => warn!("an accepted socket could not be handed to its shard"),
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    timer::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

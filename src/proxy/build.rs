@@ -27,6 +27,7 @@ use crate::session::Library;
 use crate::sql::FunctionLists;
 use crate::store::Store;
 use crate::tasks;
+use crate::timer;
 use crate::topology::{Seen, Server, ServerId, Topology, Unfit, Unseen};
 use arc_swap::ArcSwap;
 use std::io;
@@ -195,13 +196,13 @@ impl Parts {
     pub(super) async fn drain(&self, delay: Duration, timeout: Duration) -> u32 {
         self.shared.metrics.drain();
         self.health.draining();
-        tokio::time::sleep(delay).await;
+        timer::sleep(delay).await;
         self.accepting.cancel();
         self.shared.drain.cancel();
         let left = || self.shared.clients.load(Ordering::Relaxed);
-        let waited = tokio::time::timeout(timeout, async {
+        let waited = timer::timeout(timeout, async {
             while left() > 0 {
-                tokio::time::sleep(DRAIN_LOOK).await;
+                timer::sleep(DRAIN_LOOK).await;
             }
         });
         if waited.await.is_ok() { 0 } else { left() }

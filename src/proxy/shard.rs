@@ -4,15 +4,17 @@ use crate::admin::Health;
 use crate::clock;
 use crate::frontend;
 use crate::frontend::Shard;
+use crate::metrics::claim_row;
 use crate::pool;
 use crate::proxy::accept::{Arrival, Place};
 use crate::tasks;
+use crate::timer;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::runtime::LocalOptions;
+use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +34,7 @@ pub(super) struct Inlets {
     pub calls: mpsc::Receiver<Arc<pool::Shared>>,
 }
 
-/// Starts a shard; it ends when `stop` is set.
+/// Starts a shard; it ends when `stop` is set. The runtime that this is called in keeps its timers.
 pub(super) fn start(
     index: usize,
     (common, health): (Arc<frontend::Shared>, Arc<Health>),
@@ -41,13 +43,16 @@ pub(super) fn start(
 ) -> io::Result<JoinHandle<()>> {
     // It must be built where it runs, and a failure be told to who starts it.
     let (built, outcome) = std::sync::mpsc::sync_channel(1);
+    let keeper = Handle::current();
     let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
+        let runtime = match builder.enable_io().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return drop(built.send(Err(error))),
         };
         drop(built.send(Ok(())));
+        claim_row();
+        timer::kept_by(keeper);
         let shard = Rc::new(Shard::new(index, common));
         runtime.block_on(run(shard, &health, inlets, stop));
     })?;
@@ -56,7 +61,7 @@ pub(super) fn start(
 }
 
 async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: CancellationToken) {
-    let mut sweep = tokio::time::interval(SWEEP_PAUSE);
+    let mut sweep = timer::interval(SWEEP_PAUSE);
     // Before the first look, so that none is missed.
     let mut news = shard.shared.board.subscribe();
     shard.on_news();

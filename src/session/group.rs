@@ -225,7 +225,7 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
 /// when the group is whole.
 fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Result<Scan, Violation> {
     let mut executes = Executes::Nothing;
-    let mut parsed: HashSet<&[u8]> = HashSet::new();
+    let mut parsed = Parsed::default();
     let mut at = 0;
     while at < bytes
         && let Some(rest) = inbox.get(at..)
@@ -250,6 +250,29 @@ fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Resul
         }
     }
     Ok(Scan::Group(Group { bytes, end, executes }))
+}
+
+/// The names of statements that a group parses: mostly one, and any number.
+#[derive(Default)]
+struct Parsed<'a> {
+    first: Option<&'a [u8]>,
+    others: HashSet<&'a [u8]>,
+}
+
+impl<'a> Parsed<'a> {
+    fn insert(&mut self, name: &'a [u8]) {
+        match self.first {
+            None => self.first = Some(name),
+            Some(first) if first == name => {}
+            Some(_) => {
+                self.others.insert(name);
+            }
+        }
+    }
+
+    fn contains(&self, name: &[u8]) -> bool {
+        self.first == Some(name) || self.others.contains(name)
+    }
 }
 
 /// A `Query` or a `FunctionCall`, which is a group by itself.
@@ -333,7 +356,7 @@ fn leftover(header: Header) -> Result<Scan, Violation> {
 }
 
 /// Notes the facts of the statement with this name.
-fn mention(name: &[u8], parsed: &HashSet<&[u8]>, reader: &mut Reader<'_>) {
+fn mention(name: &[u8], parsed: &Parsed<'_>, reader: &mut Reader<'_>) {
     let facts = match name {
         // Its `Parse` was counted already.
         _ if parsed.contains(name) => return,

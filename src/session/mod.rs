@@ -22,7 +22,8 @@ pub use group::{
 pub use own::{Extent, Known, Own, OwnAnswer, OwnPortals, OwnRow, Survey, survey};
 pub use pins::{Pin, Pins};
 pub use replies::{
-    Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Success, Undo, status_of,
+    Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Room, Success, Undo, Walk,
+    status_of,
 };
 pub use settings::{Settings, SharedSettings, is_ours, same};
 pub use statements::{Held, Library, Names, Prepared, Reading};

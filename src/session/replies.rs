@@ -93,6 +93,20 @@ pub struct Replies {
     account: Account,
 }
 
+/// Room for what is due, kept from one backend to the next.
+#[derive(Debug, Default)]
+pub struct Room(VecDeque<Expect>);
+
+impl Room {
+    /// Most answers that room is kept for: batches of more are seldom.
+    const KEPT_MAX: usize = 256;
+
+    /// Whether it is neither none nor too much.
+    pub fn is_worth_keeping(&self) -> bool {
+        (1..=Self::KEPT_MAX).contains(&self.0.capacity())
+    }
+}
+
 /// What is due, in order, and how much of it is of the kinds that are asked for with each message:
 /// a client may have a hundred thousand answers due.
 #[derive(Debug, Default)]
@@ -168,6 +182,37 @@ impl Due {
     }
 }
 
+/// A walk through what is due, which takes nothing: for an answer that came in one piece.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    due: &'a VecDeque<Expect>,
+    at: usize,
+}
+
+impl Walk<'_> {
+    /// Whether this message is the client's as it is, and goes on with what is due.
+    pub fn takes(&mut self, tag: u8) -> bool {
+        match (self.due.get(self.at), tag) {
+            (Some(Expect::Ready), b'T' | b'D' | b'C')
+            | (Some(Expect::Execute), b'D')
+            | (Some(Expect::Describe), b't') => true,
+            (Some(Expect::Parse(_)), b'1')
+            | (Some(Expect::Bind), b'2')
+            | (Some(Expect::Describe), b'T' | b'n')
+            | (Some(Expect::Execute), b'C') => {
+                self.at += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a `Z` is all that is left.
+    pub fn is_at_ready(&self) -> bool {
+        self.at + 1 == self.due.len() && matches!(self.due.get(self.at), Some(Expect::Ready))
+    }
+}
+
 /// Whether a server that seems to owe nothing may still send something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Account {
@@ -192,6 +237,17 @@ pub enum Success {
 }
 
 impl Replies {
+    /// Nothing is due, and there is room for what will be.
+    pub fn within(room: Room) -> Self {
+        Self { due: Due { queue: room.0, ..Due::default() }, ..Self::default() }
+    }
+
+    /// Takes the room; nothing is due any more.
+    pub fn take_room(&mut self) -> Room {
+        self.take_all();
+        Room(std::mem::take(&mut self.due.queue))
+    }
+
     /// Notes that an answer is due.
     pub fn expect(&mut self, expect: Expect) {
         self.due.push_back(expect);
@@ -210,6 +266,20 @@ impl Replies {
     /// Whether the next answer is to a query of ours.
     pub fn is_ours_next(&self) -> bool {
         matches!(self.due.front(), Some(Expect::OwnFailure))
+    }
+
+    /// To look whether an answer is all that is due; `None`: it can't be told by a walk.
+    pub const fn walk(&self) -> Option<Walk<'_>> {
+        if self.skipping || self.voided > 0 {
+            return None;
+        }
+        Some(Walk { due: &self.due.queue, at: 0 })
+    }
+
+    /// All that was due has come.
+    pub fn take_all(&mut self) {
+        self.due.queue.clear();
+        (self.due.readies, self.due.known) = (0, 0);
     }
 
     /// What the next `CommandComplete` means to whoever waits for it.
@@ -413,5 +483,77 @@ fn undo_of(expect: Expect, undo: &mut dyn FnMut(Undo)) {
         | Expect::Own(_, note)
         | Expect::Close(note) => undo(note),
         Expect::Bind | Expect::Describe | Expect::Execute | Expect::Ready | Expect::OwnFailure => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn expect(kind: u8) -> Expect {
+        match kind {
+            0 | 1 => Expect::Ready,
+            2 => Expect::Parse(Undo::Nothing),
+            3 => Expect::Bind,
+            4 => Expect::Describe,
+            5 => Expect::Execute,
+            6 => Expect::OwnParse(Undo::Nothing),
+            7 => Expect::KnownParse(Undo::Nothing),
+            8 => Expect::Close(Undo::Nothing),
+            _ => Expect::OwnFailure,
+        }
+    }
+
+    fn replies(kinds: &[u8]) -> Replies {
+        let mut replies = Replies::default();
+        for kind in kinds {
+            replies.expect(expect(*kind));
+        }
+        replies
+    }
+
+    /// Whether a walk finds these to be all that is due, up to a `Z`.
+    fn is_whole(replies: &Replies, tags: &[u8]) -> bool {
+        let mut walk = replies.walk().unwrap();
+        tags.iter().all(|tag| walk.takes(*tag)) && walk.is_at_ready()
+    }
+
+    #[test]
+    fn a_walk_finds_the_usual_answers() {
+        let cases: [(&[u8], &[u8], bool); 8] = [
+            (&[0], b"TDDC", true),
+            (&[0], b"", true),
+            (&[3, 5, 0], b"2DC", true),
+            (&[2, 3, 4, 5, 0], b"12TDDDC", true),
+            (&[3, 5, 0, 3, 5, 0], b"2C", false),
+            (&[7, 3, 5, 0], b"2C", false),
+            (&[3, 5, 0], b"2s", false),
+            (&[9, 0], b"C", false),
+        ];
+        for (due, tags, expected) in cases {
+            assert_eq!(is_whole(&replies(due), tags), expected, "{due:?} {tags:?}");
+        }
+    }
+
+    proptest! {
+        /// What a walk takes for the client's, message by message is the client's too, with
+        /// nothing put in and nothing left.
+        #[test]
+        fn a_walk_takes_nothing_that_is_not_the_clients(
+            kinds in prop::collection::vec(0_u8..10, 1..6),
+            picks in prop::collection::vec(0_usize..10, 0..8),
+        ) {
+            let tags: Vec<u8> = picks.iter().map(|pick| b"TDCnt123sI"[*pick]).collect();
+            let mut replies = replies(&kinds);
+            if is_whole(&replies, &tags) {
+                for tag in tags.iter().chain(b"Z") {
+                    prop_assert!(!replies.puts_in_now());
+                    let taken = replies.take(*tag, &mut |_| {});
+                    prop_assert_eq!(taken, Ok(Disposition::Forward));
+                }
+                prop_assert!(replies.is_settled());
+            }
+        }
     }
 }

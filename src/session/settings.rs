@@ -8,6 +8,7 @@
 
 use crate::pg::quote_identifier;
 use crate::pg::quote_literal;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,12 +29,14 @@ impl Settings {
         let settings = params.iter().filter(|(name, _)| {
             !NO_SETTINGS.contains(&name.as_str()) && !name.starts_with("_pq_.") && !is_ours(name)
         });
-        Self(settings.map(|(name, value)| (canonical(name), value.as_str().into())).collect())
+        Self(
+            settings.map(|(name, value)| (canonical(name).into(), value.as_str().into())).collect(),
+        )
     }
 
     /// Adds or replaces one.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.0.insert(canonical(name), value.into());
+        self.0.insert(canonical(name).into(), value.into());
     }
 
     /// Takes one away.
@@ -144,8 +147,12 @@ pub fn is_ours(name: &str) -> bool {
 }
 
 /// The name as the server keeps it: setting names don't differ by case.
-fn canonical(name: &str) -> Box<str> {
-    name.to_ascii_lowercase().into()
+fn canonical(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 /// A setting's name as SQL; a custom one has two parts.

@@ -140,7 +140,7 @@ impl Hash for Key {
 
 impl Hash for Text<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.sql.hash(state);
+        state.write(self.sql);
         self.dialect.hash(state);
         self.numbers.hash(state);
     }

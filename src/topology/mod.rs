@@ -20,7 +20,7 @@ mod signals;
 pub use history::{Coverage, Fork, History};
 pub use samples::{FormerSamples, PrimarySample, PrimarySamples, Succession};
 pub use server::{Lag, Observation, Role, Seen, Server, ServerId, StandbySample, Unfit, Unseen};
-pub use signals::{Busy, MAX_SERVERS, Signals};
+pub use signals::{Busy, MAX_SERVERS, Signals, Wish};
 
 use crate::clock::Moment;
 use crate::pg::{SystemId, Timeline};

@@ -14,10 +14,11 @@ pub const MAX_SERVERS: usize = 64;
 /// atomic operation; the control plane is woken only when it sleeps.
 #[derive(Debug)]
 pub struct Signals {
-    /// The newest moment for which a session wants a position of the primary.
+    /// The newest moment for which a session wants a position of the primary, besides those that
+    /// came with an acknowledgement.
     mark: AtomicU64,
-    /// When each shard passed on the primary's last word to a client.
-    acknowledged: Box<[Acknowledged]>,
+    /// What each shard alone writes; the last is shared by those beyond.
+    shards: Box<[ShardSignals]>,
     servers: Box<[ServerSignals]>,
     /// Databases whose catalog is wanted or has changed.
     catalogs: Mutex<BTreeSet<Arc<str>>>,
@@ -26,14 +27,37 @@ pub struct Signals {
     waker: Waker,
 }
 
-/// One shard's newest acknowledgement; on a line of its own, since every answer of the primary
-/// writes it.
-#[derive(Debug, Default)]
+/// What one shard writes with every answer and every check-out: on lines of its own, and without a
+/// locked instruction but for the one fence that the reader's answers to.
+#[derive(Debug)]
 #[repr(align(64))]
-struct Acknowledged(AtomicU64);
+struct ShardSignals {
+    /// When it passed on the primary's last word to a client.
+    acknowledged: AtomicU64,
+    /// The newest moment for which a session there wants a position of the primary.
+    mark: AtomicU64,
+    /// Backends of each server that its sessions hold.
+    out: Box<[AtomicU32]>,
+}
 
-/// How many shards have a place of their own for what they acknowledged; more would share.
+/// How many shards have a place of their own; more would share one.
 const SHARDS: usize = 64;
+
+/// Who else writes to a shard's place.
+#[derive(Debug, Clone, Copy)]
+enum Writers {
+    OneThread,
+    Any,
+}
+
+/// Whether a session wants the position that the primary had after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// No.
+    None,
+    /// Yes.
+    Position,
+}
 
 /// The sessions that hold a backend of one server now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,9 +74,7 @@ pub struct Busy {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct ServerSignals {
-    /// Backends that a session holds.
-    out: AtomicU32,
-    /// Those of them whose session is idle and stays with its backend.
+    /// Backends whose session is idle and stays with them.
     resting: AtomicU32,
     /// The newest moment for which a session wants a sample of this standby.
     sample: AtomicU64,
@@ -67,7 +89,7 @@ impl Signals {
     pub fn new(waker: Waker) -> Self {
         Self {
             mark: AtomicU64::new(0),
-            acknowledged: (0..SHARDS).map(|_| Acknowledged::default()).collect(),
+            shards: (0..=SHARDS).map(|_| ShardSignals::default()).collect(),
             servers: (0..MAX_SERVERS).map(|_| ServerSignals::default()).collect(),
             catalogs: Mutex::default(),
             asleep: AtomicBool::new(false),
@@ -98,22 +120,39 @@ impl Signals {
         }
     }
 
-    /// A session has a backend of this server from now on. Whoever saw it before its topology
-    /// said that this server takes nothing new looks at the topology once more after this call.
-    pub fn checked_out(&self, server: ServerId) {
-        if let Some(signals) = self.servers.get(server.index()) {
-            // Together with the reader's fence: either it counts this session, or the session's
-            // next look finds the topology that was published before the count.
-            signals.out.fetch_add(1, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-        }
+    /// A session of this shard has a backend of this server from now on. Whoever saw it before its
+    /// topology said that this server takes nothing new looks at the topology once more after this
+    /// call.
+    pub fn checked_out(&self, shard: usize, server: ServerId) {
+        self.count_out(shard, server, 1);
+        // Together with the reader's fence: either it counts this session, or the session's next
+        // look finds the topology that was published before the count.
+        fence(Ordering::SeqCst);
     }
 
     /// A session has given its backend back, or has closed it.
-    pub fn given_back(&self, server: ServerId) {
-        if let Some(signals) = self.servers.get(server.index()) {
-            signals.out.fetch_sub(1, Ordering::Release);
+    pub fn given_back(&self, shard: usize, server: ServerId) {
+        self.count_out(shard, server, u32::MAX);
+    }
+
+    /// Adds to the count of a shard, modulo 2^32.
+    fn count_out(&self, shard: usize, server: ServerId, by: u32) {
+        let (own, writers) = self.place(shard);
+        let Some(out) = own.and_then(|own| own.out.get(server.index())) else { return };
+        match writers {
+            Writers::OneThread => {
+                let count = out.load(Ordering::Relaxed).wrapping_add(by);
+                out.store(count, Ordering::Release);
+            }
+            Writers::Any => {
+                out.fetch_add(by, Ordering::Release);
+            }
         }
+    }
+
+    fn place(&self, shard: usize) -> (Option<&ShardSignals>, Writers) {
+        let writers = if shard < SHARDS { Writers::OneThread } else { Writers::Any };
+        (self.shards.get(shard.min(SHARDS)), writers)
     }
 
     /// A session that stays with its backend is idle from now on.
@@ -131,12 +170,19 @@ impl Signals {
         }
     }
 
-    /// A shard is about to pass on that the primary is done with something. The topology is to be
-    /// looked at after this call: what is not counted here must not be passed on.
-    pub fn acknowledge(&self, shard: usize, now: Moment) {
-        if let Some(own) = self.acknowledged.get(shard % SHARDS) {
-            own.0.fetch_max(now.nanos(), Ordering::SeqCst);
-            fence(Ordering::SeqCst);
+    /// A shard is about to pass on that the primary is done with something, and its session may
+    /// want the position after it. The topology is to be looked at after this call: what is not
+    /// counted here must not be passed on.
+    pub fn acknowledge(&self, shard: usize, now: Moment, wish: Wish) {
+        let (Some(own), writers) = self.place(shard) else { return };
+        writers.raise(&own.acknowledged, now);
+        if wish == Wish::Position {
+            writers.raise(&own.mark, now);
+        }
+        // For the reader of the acknowledgements, and for one that has just gone to sleep.
+        fence(Ordering::SeqCst);
+        if wish == Wish::Position {
+            self.wake_sleeper();
         }
     }
 
@@ -158,7 +204,8 @@ impl Signals {
 
     /// The newest mark that wants a position.
     pub fn wanted_position(&self) -> Moment {
-        Moment::from_nanos(self.mark.load(Ordering::Acquire))
+        let each = self.shards.iter().map(|own| own.mark.load(Ordering::Acquire));
+        Moment::from_nanos(each.fold(self.mark.load(Ordering::Acquire), u64::max))
     }
 
     /// The newest moment for which a sample of this standby is wanted.
@@ -178,7 +225,7 @@ impl Signals {
     /// a position that was sampled after it covers everything that was acknowledged.
     pub fn last_acknowledged(&self) -> Moment {
         fence(Ordering::SeqCst);
-        let each = self.acknowledged.iter().map(|own| own.0.load(Ordering::SeqCst));
+        let each = self.shards.iter().map(|own| own.acknowledged.load(Ordering::SeqCst));
         Moment::from_nanos(each.max().unwrap_or(0))
     }
 
@@ -189,13 +236,20 @@ impl Signals {
         let Some(signals) = self.servers.get(server.index()) else { return Busy::default() };
         // In this order: a session that falls asleep between the two looks counts as working.
         let resting = count(&signals.resting);
-        let out = count(&signals.out);
+        let out = usize::try_from(self.load(server)).unwrap_or(usize::MAX);
         Busy { working: out.saturating_sub(resting), resting }
     }
 
     /// How many backends of this server are checked out.
     pub fn load(&self, server: ServerId) -> u32 {
-        self.servers.get(server.index()).map_or(0, |server| server.out.load(Ordering::Relaxed))
+        let each = self.shards.iter().filter_map(|own| own.out.get(server.index()));
+        each.fold(0, |sum, out| sum.wrapping_add(out.load(Ordering::SeqCst)))
+    }
+
+    /// How many backends of each server the sessions of one shard hold.
+    pub fn loads_of(&self, shard: usize) -> impl Iterator<Item = u32> {
+        let out = self.place(shard).0.map_or(&[][..], |own| &own.out);
+        out.iter().map(|out| out.load(Ordering::Relaxed))
     }
 
     /// How many backends of this server were lost since the start.
@@ -218,8 +272,34 @@ impl Signals {
     fn wake(&self) {
         // The wish before this must be visible to a reader that has just gone to sleep.
         fence(Ordering::SeqCst);
+        self.wake_sleeper();
+    }
+
+    fn wake_sleeper(&self) {
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
             self.waker.wake_by_ref();
+        }
+    }
+}
+
+impl Default for ShardSignals {
+    fn default() -> Self {
+        let out = (0..MAX_SERVERS).map(|_| AtomicU32::new(0)).collect();
+        Self { acknowledged: AtomicU64::new(0), mark: AtomicU64::new(0), out }
+    }
+}
+
+impl Writers {
+    /// Makes it later, never earlier.
+    fn raise(self, cell: &AtomicU64, now: Moment) {
+        match self {
+            Self::OneThread => {
+                let latest = cell.load(Ordering::Relaxed).max(now.nanos());
+                cell.store(latest, Ordering::Release);
+            }
+            Self::Any => {
+                cell.fetch_max(now.nanos(), Ordering::Release);
+            }
         }
     }
 }
@@ -238,16 +318,18 @@ mod tests {
     fn who_rests_is_not_waited_for() {
         let signals = Signals::new(Waker::noop().clone());
         assert_eq!(signals.busy(SERVER), Busy::default());
-        for _ in 0..3 {
-            signals.checked_out(SERVER);
+        for shard in [0, 1, SHARDS + 1] {
+            signals.checked_out(shard, SERVER);
         }
         signals.rests(SERVER);
         assert_eq!(signals.busy(SERVER), Busy { working: 2, resting: 1 });
         assert_eq!(signals.busy(ServerId(1)), Busy::default(), "another server");
         signals.rises(SERVER);
-        signals.given_back(SERVER);
+        signals.given_back(1, SERVER);
         assert_eq!(signals.busy(SERVER), Busy { working: 2, resting: 0 });
         assert_eq!(signals.load(SERVER), 2);
+        assert_eq!(signals.loads_of(0).take(4).collect::<Vec<_>>(), [0, 0, 1, 0]);
+        assert_eq!(signals.loads_of(1).sum::<u32>(), 0);
     }
 
     #[test]
@@ -255,8 +337,13 @@ mod tests {
         let signals = Signals::new(Waker::noop().clone());
         assert_eq!(signals.last_acknowledged(), Moment::ORIGIN);
         for (shard, at) in [(0, 30), (1, 50), (0, 40), (1, 20), (SHARDS + 1, 45)] {
-            signals.acknowledge(shard, Moment::from_nanos(at));
+            signals.acknowledge(shard, Moment::from_nanos(at), Wish::None);
         }
+        assert_eq!(signals.last_acknowledged(), Moment::from_nanos(50));
+        assert_eq!(signals.wanted_position(), Moment::ORIGIN);
+        signals.acknowledge(1, Moment::from_nanos(45), Wish::Position);
+        signals.want_position(Moment::from_nanos(44));
+        assert_eq!(signals.wanted_position(), Moment::from_nanos(45));
         assert_eq!(signals.last_acknowledged(), Moment::from_nanos(50));
     }
 }

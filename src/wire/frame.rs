@@ -7,8 +7,6 @@
 //!
 //! Source: PostgreSQL manual, 55.2 "Message Flow" and 55.7 "Message Formats".
 
-use std::ffi::CStr;
-
 /// Bytes before a message's body: the tag and the length.
 pub const HEADER: usize = 5;
 
@@ -114,8 +112,9 @@ impl<'a> Cursor<'a> {
 
     /// The bytes up to the next zero, which is passed over.
     pub fn text(&mut self) -> Result<&'a [u8], FrameError> {
-        let text = CStr::from_bytes_until_nul(self.rest).map_err(|_| self.truncated())?.to_bytes();
-        self.rest = self.rest.get(text.len() + 1..).unwrap_or(&[]);
+        let end = memchr::memchr(0, self.rest).ok_or_else(|| self.truncated())?;
+        let (text, rest) = self.rest.split_at(end);
+        self.rest = rest.get(1..).unwrap_or(&[]);
         Ok(text)
     }
 

@@ -53,7 +53,7 @@ async fn await_audits(house: &House, client: &mut Raw, result: &str) {
         if audits(house, result) > before {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pgsteer::timer::sleep(Duration::from_millis(100)).await;
     }
     panic!("no audit was {result}");
 }
@@ -71,7 +71,7 @@ async fn what_is_left_unseen_is_found_and_its_application_named() {
         if audits(&house, "leak") > 0 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pgsteer::timer::sleep(Duration::from_millis(100)).await;
     }
 
     let log = house.proxy.log();
@@ -88,7 +88,7 @@ async fn what_is_left_unseen_is_found_and_its_application_named() {
         if honest.value(LEFT).await == "0,4MB" {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pgsteer::timer::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(honest.value(LEFT).await, "0,4MB");
     let closed = format!(
@@ -140,7 +140,7 @@ async fn what_a_session_has_openly_is_no_leak() {
             assert_eq!(client.query(sql).await.code(), None);
             client.value("SELECT 2").await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pgsteer::timer::sleep(Duration::from_millis(50)).await;
     }
     assert!(clean() >= 8, "{} audits in {round} rounds", clean());
     assert_eq!(audits(&house, "leak"), 0, "{}", house.proxy.log());

@@ -147,7 +147,7 @@ async fn two_hundred_cancels_that_race_with_the_end_hit_nobody_else() {
         let marked = format!("SET app.round = '{round}'; SELECT pg_sleep(0.003)");
         racer.send(&query(&marked)).await;
         // From well before the end to well after it.
-        tokio::time::sleep(Duration::from_micros(400 * (round % 20))).await;
+        pgsteer::timer::sleep(Duration::from_micros(400 * (round % 20))).await;
         let (pid, secret) = (racer.pid, racer.secret.clone());
         let address = house.proxy.address();
         let late = tasks::spawn("late", async move { cancel(address, pid, &secret).await });
@@ -247,7 +247,7 @@ async fn delivered_late(mode: &'static str, hangs: Hangs) {
         await_that("it is given up", || house.proxy.log().contains("did not get through"));
     }
     // Time enough to begin on that backend, if it could.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    pgsteer::timer::sleep(Duration::from_millis(500)).await;
     kill_process(postmaster, Signal::CONT).unwrap();
     late.await.unwrap();
     leaves.await.unwrap();

@@ -60,7 +60,7 @@ async fn prepare(house: &House) {
             clock::now().since(started) < Duration::from_mins(1),
             "no read ever reached a standby"
         );
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pgsteer::timer::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -88,7 +88,7 @@ async fn one_client(client: Client, id: i32, pairs: i32, pause: Pause) -> Seen {
     for v in 1..=pairs {
         client.execute(&write, &[&id, &v]).await.unwrap();
         if let Pause::For(time) = pause {
-            tokio::time::sleep(time).await;
+            pgsteer::timer::sleep(time).await;
         }
         // In turn: a prepared statement, and the simple protocol.
         let (value, standby) = if v % 2 == 0 {
@@ -251,7 +251,7 @@ async fn reaches_a_standby(client: &Client, written: i32) -> bool {
         if standby {
             return true;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pgsteer::timer::sleep(Duration::from_millis(20)).await;
     }
     false
 }

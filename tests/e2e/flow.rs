@@ -214,13 +214,13 @@ async fn huge_rows_and_huge_parameters_pass_in_little_memory() {
         before = peak(&house);
         client.query("SELECT repeat('x', 1000000)").await;
         client.batch(&[parse("", "SELECT $1::text"), bind("", &[b"x"]), execute()]).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pgsteer::timer::sleep(Duration::from_secs(1)).await;
     }
     let row = client.query(&format!("SELECT repeat('x', {HUGE})")).await;
     assert_eq!(row.value().len(), HUGE);
     // A client that takes its time must not make the proxy hoard.
     client.send(&query(&format!("SELECT repeat('y', {HUGE})"))).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    pgsteer::timer::sleep(Duration::from_millis(300)).await;
     assert_eq!(client.ready().await.value().len(), HUGE);
 
     let huge = vec![b'z'; HUGE];

@@ -260,7 +260,7 @@ impl Actor {
             if !first.starts_with("LISTEN") {
                 self.same("the pinned backend", &now, &backend)?;
             }
-            tokio::time::sleep(Duration::from_millis(self.dice.below(4))).await;
+            pgsteer::timer::sleep(Duration::from_millis(self.dice.below(4))).await;
         }
         self.run(&last).await?;
         self.release(place).await
@@ -538,7 +538,7 @@ async fn a_reset_of_ours_is_not_told() {
     for _ in 0..5 {
         raw.value("DO 'BEGIN PERFORM 1; END'").await;
         // Whatever comes behind the answer is read with the next one.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pgsteer::timer::sleep(Duration::from_millis(50)).await;
         assert_eq!(raw.query("SELECT 1").await.tags(), "TDCZ");
         assert_eq!(raw.params["TimeZone"], "Etc/GMT+7");
     }

@@ -53,7 +53,7 @@ async fn connections_are_counted_by_each_rule() {
         if told.contains("127.0.0.0/8") {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pgsteer::timer::sleep(Duration::from_millis(20)).await;
     }
     assert!(told.contains("4 connections are open of network 127.0.0.0/8"), "{told}");
 
@@ -63,7 +63,7 @@ async fn connections_are_counted_by_each_rule() {
         if Raw::connect(house.proxy.address(), &login).await.is_ok() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pgsteer::timer::sleep(Duration::from_millis(20)).await;
     }
     panic!("a place that came free was not given again");
 }

@@ -241,7 +241,7 @@ async fn eventually_async<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         if let Some(answer) = ask().await {
             return answer;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pgsteer::timer::sleep(Duration::from_millis(100)).await;
     }
     panic!("it never came")
 }

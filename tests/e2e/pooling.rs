@@ -224,7 +224,7 @@ async fn in_session_mode_a_client_keeps_its_backend_and_leaves_it_clean() {
     let login = [("user", "app"), ("database", "postgres")];
     let address = house.proxy.address();
     let three = tasks::spawn("three", async move { Raw::connect(address, &login).await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    pgsteer::timer::sleep(Duration::from_millis(200)).await;
     assert!(!three.is_finished(), "both backends are taken");
     one.leave().await;
     let mut three = three.await.unwrap().unwrap();
@@ -322,7 +322,7 @@ async fn one_client_more_than_may_be_is_refused_and_the_others_go_on() {
             // The place is given up a moment after the connection is closed.
             Err(error) => assert_eq!(error.code().as_deref(), Some("53300")),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pgsteer::timer::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(next.expect("a place came free").value("SELECT 1").await, "1");
 }

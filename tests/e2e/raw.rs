@@ -156,7 +156,7 @@ impl Raw {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         // A server that closed is noticed by the next read.
-        drop(tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("stuck"));
+        drop(pgsteer::timer::timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("stuck"));
     }
 
     /// The next message; `None` at the end of the connection.
@@ -174,7 +174,7 @@ impl Raw {
             self.received.drain(..self.taken);
             self.taken = 0;
             let read = self.stream.read_buf(&mut self.received);
-            let read = tokio::time::timeout(PATIENCE, read).await;
+            let read = pgsteer::timer::timeout(PATIENCE, read).await;
             match read.expect("no answer came in time") {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
@@ -265,7 +265,7 @@ pub(crate) async fn cancel(address: SocketAddr, pid: i32, secret: &[u8]) {
     message::write_cancel_request(&mut bytes, pid, secret);
     stream.write_all(&bytes).await.unwrap();
     let mut rest = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    let ended = pgsteer::timer::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
     // Closed is closed, also with a reset.
     drop(ended.expect("a cancel must come to an end"));
 }

@@ -177,7 +177,7 @@ async fn sqlx_is_cancelled(pool: &PgPool, connection: &mut PgConnection) {
     let pid: i32 = sqlx::query(pid).fetch_one(&mut *transaction).await.unwrap().get(0);
     let cancelling = async {
         loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            pgsteer::timer::sleep(Duration::from_millis(100)).await;
             let cancel = "/* pgsteer: role=primary */ SELECT pg_cancel_backend($1)";
             sqlx::query(cancel).bind(pid).execute(pool).await.unwrap();
         }
@@ -201,7 +201,7 @@ async fn sqlx_hears(pool: &PgPool) {
     let mut heard = Vec::new();
     let until = async |listener: &mut PgListener, heard: &mut Vec<String>, last: &str| {
         while heard.last().is_none_or(|payload| payload != last) {
-            let one = tokio::time::timeout(PATIENCE, listener.recv()).await.unwrap().unwrap();
+            let one = pgsteer::timer::timeout(PATIENCE, listener.recv()).await.unwrap().unwrap();
             heard.push(one.payload().to_owned());
         }
     };
@@ -347,7 +347,7 @@ async fn is_cancelled(client: &Client, tls: MakeRustlsConnect) {
     let cancelling = async {
         // A cancel that comes before its statement hits nothing: it is sent until it hits.
         loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            pgsteer::timer::sleep(Duration::from_millis(100)).await;
             cancel.cancel_query(tls.clone()).await.unwrap();
         }
     };
@@ -365,7 +365,7 @@ async fn hears(client: &Client, other: &Client, ear: &mut mpsc::Receiver<String>
     let mut heard = Vec::new();
     let until = async |ear: &mut mpsc::Receiver<String>, heard: &mut Vec<String>, last: &str| {
         while heard.last().is_none_or(|payload| payload != last) {
-            heard.push(tokio::time::timeout(PATIENCE, ear.recv()).await.unwrap().unwrap());
+            heard.push(pgsteer::timer::timeout(PATIENCE, ear.recv()).await.unwrap().unwrap());
         }
     };
     client.batch_execute("LISTEN notes").await.unwrap();

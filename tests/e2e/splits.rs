@@ -167,7 +167,7 @@ async fn a_clients_bytes_may_be_cut_anywhere() {
             let (first, second) = talk.bytes.split_at(at);
             client.send(first).await;
             // Long enough for the first part to be dealt with; shorter would only test less.
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            pgsteer::timer::sleep(Duration::from_millis(2)).await;
             client.send(second).await;
             assert_same(&hear(&mut client, &talk).await, &expected, &format!("cut at {at}"));
         }
@@ -180,12 +180,12 @@ async fn a_clients_bytes_may_be_cut_anywhere() {
         let mut stream = TcpStream::connect(house.proxy.address()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream.write_all(&bytes[..at]).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        pgsteer::timer::sleep(Duration::from_millis(2)).await;
         stream.write_all(&bytes[at..]).await.unwrap();
         let mut seen = Vec::new();
         while !seen.windows(16).any(|part| part == b"behind the login") {
             let read = stream.read_buf(&mut seen);
-            let read = tokio::time::timeout(crate::raw::PATIENCE, read).await.unwrap().unwrap();
+            let read = pgsteer::timer::timeout(crate::raw::PATIENCE, read).await.unwrap().unwrap();
             assert_ne!(read, 0, "closed after a cut at {at}");
         }
     }

@@ -267,9 +267,9 @@ async fn a_writer_that_is_killed_leaves_a_whole_record() {
         let mut tries = 0..30_000;
         while until().unwrap_or(0) <= last {
             assert!(tries.next().is_some(), "the child writes nothing");
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            pgsteer::timer::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_micros(kill * 131 % 9000)).await;
+        pgsteer::timer::sleep(Duration::from_micros(kill * 131 % 9000)).await;
         child.kill().unwrap();
         child.wait().unwrap();
 

@@ -1,5 +1,6 @@
 //! When the demo is asked to stop.
 
+use crate::timer;
 use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
@@ -34,7 +35,7 @@ impl Stop {
         tokio::select! {
             _ = self.interrupt.recv() => Asked::Yes,
             _ = self.terminate.recv() => Asked::Yes,
-            () = tokio::time::sleep(time) => Asked::No,
+            () = timer::sleep(time) => Asked::No,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::control::conductor::memory::Done;
 use crate::control::hands::{HandError, Hands};
 use crate::failover::Act;
 use crate::tasks;
+use crate::timer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,7 +34,7 @@ pub(super) fn carry_out(act: Act, hands: &Arc<Hands>, outcomes: mpsc::Sender<Out
     // Nobody waits for it: its outcome is its end.
     drop(tasks::spawn("act", async move {
         let within = if matches!(act, Act::Checkpoint(_)) { CHECKPOINT_MAX } else { ACT_MAX };
-        let done = tokio::time::timeout(within, done(&act, &hands)).await;
+        let done = timer::timeout(within, done(&act, &hands)).await;
         let result = done.unwrap_or(Err(HandError::Late(within)));
         // Without a conductor there is nobody to tell.
         outcomes.send(Outcome { act, began, result }).await.unwrap_or_default();

@@ -33,6 +33,7 @@ use crate::failover::{
 };
 use crate::metrics::{Metrics, SwapResult};
 use crate::store::{Revision, Store, SwapError};
+use crate::timer;
 use crate::topology::{NoPrimary, Primary, ServerId, Signals};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -137,7 +138,7 @@ impl Conductor {
                 _ = changed.changed() => {}
                 Some(outcome) = self.outcomes.1.recv() => self.note(outcome),
                 Some(ask) = self.parts.asks.recv() => self.answer(ask),
-                () = tokio::time::sleep(wait) => {}
+                () = timer::sleep(wait) => {}
             }
             while let Ok(outcome) = self.outcomes.1.try_recv() {
                 self.note(outcome);

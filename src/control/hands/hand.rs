@@ -11,6 +11,7 @@ use crate::control::hands::{HandError, Reach, lock, questions, setting};
 use crate::control::link::Link;
 use crate::failover::{Instance, Right, Survey};
 use crate::pg::quote_literal;
+use crate::timer;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +113,7 @@ impl Hand {
         let began = clock::now();
         let until = began + within;
         let late = || HandError::Late(within);
-        let mut home = tokio::time::timeout(within, self.home.lock()).await.map_err(|_| late())?;
+        let mut home = timer::timeout(within, self.home.lock()).await.map_err(|_| late())?;
         // One that was closed meanwhile, as by a restart, costs an act its first attempt.
         if let Some(standing) = home.take().filter(|standing| standing.link.is_quiet()) {
             return Ok(Line::new(home, standing, (began, until)));
@@ -138,7 +139,7 @@ impl Hand {
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = timer::sleep(pause) => {}
             () = self.wanted.notified() => {}
         }
     }

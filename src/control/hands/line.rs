@@ -11,6 +11,7 @@ use crate::control::hands::HandError;
 use crate::control::link::{Answer, Link, LinkError};
 use crate::control::look::{Look, Row};
 use crate::pg::Version;
+use crate::timer;
 use std::time::Duration;
 use tokio::sync::MutexGuard;
 
@@ -111,7 +112,7 @@ impl<'h> Line<'h> {
     /// Waits a moment, if there is one left.
     pub(super) async fn pause(&self, pause: Duration) -> Result<(), HandError> {
         let left = self.left()?;
-        tokio::time::sleep(pause.min(left)).await;
+        timer::sleep(pause.min(left)).await;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::backend::{ServerError, Target};
 use crate::control::hands::HandError;
 use crate::control::hands::line::Line;
 use crate::control::link::{Answer, LinkError};
+use crate::timer;
 use std::time::Duration;
 
 /// A commit of its own. A message for nobody: it needs no table, and changes none.
@@ -31,7 +32,7 @@ pub(super) async fn prove(line: &mut Line<'_>, target: &Target) -> Result<(), Ha
         let questions = [WAIT_FOR_STANDBYS, COMMIT, WAIT_FOR_DISK];
         let asking = asked.each_within(&questions, left + BREAK_OFF);
         tokio::pin!(asking);
-        if let Ok(answers) = tokio::time::timeout(patience, &mut asking).await {
+        if let Ok(answers) = timer::timeout(patience, &mut asking).await {
             answers.map(confirmed)
         } else {
             // The commit is done, and is only waited for: this ends the wait, not the commit.

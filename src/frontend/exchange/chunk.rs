@@ -15,6 +15,7 @@ use crate::frontend::params::Cause;
 use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
 use crate::session::{CopyIn, Disposition, status_of};
+use crate::topology::Wish;
 use crate::wire::frame;
 use crate::wire::frame::Header;
 use crate::wire::message;
@@ -38,9 +39,14 @@ impl From<Gone> for Stop {
 pub(super) struct Chunk<'a, 'c> {
     pub(super) exchange: &'a mut Exchange,
     pub(super) client: &'a mut Client,
-    context: &'a mut Context<'c>,
+    pub(super) context: &'a mut Context<'c>,
     marked: Marked,
+    /// What the session wants of the primary, if this chunk ends its transaction.
+    wish: Wish,
 }
+
+/// `ReadyForQuery` outside a transaction.
+const READY: [u8; 6] = [b'Z', 0, 0, 0, 5, b'I'];
 
 /// Whether it was reported that the primary is done with something in this chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +62,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
         client: &'a mut Client,
         context: &'a mut Context<'c>,
     ) -> Self {
-        Self { exchange, client, context, marked: Marked::No }
+        Self { exchange, client, context, marked: Marked::No, wish: Wish::None }
     }
 
     /// Goes through the messages in `bytes`; what is left of one that has not arrived whole is
@@ -66,6 +72,11 @@ impl<'a, 'c> Chunk<'a, 'c> {
         bytes: &[u8],
         partial: &mut Vec<u8>,
     ) -> Result<Option<Event>, Stop> {
+        // One that seems to end it and does not costs a sample too many.
+        self.wish = if bytes.ends_with(&READY) { self.exchange.wish } else { Wish::None };
+        if let Some(event) = self.pass_whole(bytes)? {
+            return Ok(Some(event));
+        }
         let mut at = 0;
         // Where the run of bytes begins that goes to the client as it is.
         let mut run = 0;
@@ -214,15 +225,18 @@ impl<'a, 'c> Chunk<'a, 'c> {
     /// The primary is done with something. It is reported before it is shown, and shown only if
     /// the server is still the primary: one that was replaced may have slept through it, and then
     /// its success is worth nothing.
-    fn acknowledge(&mut self) -> Result<(), Stop> {
+    pub(super) fn acknowledge(&mut self) -> Result<(), Stop> {
         let Some(epoch) = self.exchange.epoch else { return Ok(()) };
         if self.marked == Marked::Yes {
             return Ok(());
         }
         self.marked = Marked::Yes;
         let (shard, now) = (&self.client.shard, clock::now());
-        shard.shared.signals.acknowledge(shard.pools.shard, now);
+        shard.shared.signals.acknowledge(shard.pools.shard, now, self.wish);
         self.exchange.answered = Some(now);
+        if self.wish == Wish::Position {
+            self.exchange.wished = now;
+        }
         if shard.has_lost(epoch) { Err(Stop::Ended) } else { Ok(()) }
     }
 
@@ -258,7 +272,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
     }
 
     /// From here on the client sees the answer: what was held back goes first.
-    fn show(&mut self) -> Result<(), Gone> {
+    pub(super) fn show(&mut self) -> Result<(), Gone> {
         match &mut self.exchange.shown {
             Shown::Yes | Shown::Unsure(_) => Ok(()),
             Shown::Withdrawn(_) => {

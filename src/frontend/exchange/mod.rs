@@ -15,6 +15,7 @@
 
 mod chunk;
 mod doubt;
+mod whole;
 
 use crate::clock::Moment;
 use crate::frontend::attached::{Relies, Stale};
@@ -25,8 +26,8 @@ use crate::frontend::processes::Processes;
 use crate::frontend::seat::Seat;
 use crate::pg::SqlState;
 use crate::pool::Conn;
-use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Undo};
-use crate::topology::Epoch;
+use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Room, Undo};
+use crate::topology::{Epoch, Wish};
 use crate::wire::frame;
 use crate::wire::frame::{Header, TxStatus};
 use chunk::{Chunk, Stop};
@@ -43,6 +44,10 @@ pub struct Exchange {
     pub replies: Replies,
     /// The epoch in which this is with the primary; `None`: with a standby.
     pub epoch: Option<Epoch>,
+    /// Whether the session wants the primary's position after each answer.
+    pub wish: Wish,
+    /// For when it was last wished for.
+    pub wished: Moment,
     /// When the primary was done with something last.
     pub answered: Option<Moment>,
     /// What is to be written to the server.
@@ -219,10 +224,16 @@ const LOOKED_AT_MAX: usize = 64 * 1024;
 
 impl Exchange {
     /// An exchange in which nothing was asked yet.
-    pub fn new(reported: Reported, to_server: Vec<u8>, processes: Processes) -> Self {
+    pub fn new(
+        reported: Reported,
+        (to_server, room): (Vec<u8>, Room),
+        processes: Processes,
+    ) -> Self {
         Self {
-            replies: Replies::default(),
+            replies: Replies::within(room),
             epoch: None,
+            wish: Wish::None,
+            wished: Moment::ORIGIN,
             answered: None,
             to_server,
             written: 0,

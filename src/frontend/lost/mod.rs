@@ -72,12 +72,12 @@ impl Serving {
         self.note_loss(&attached, loss);
         if attached.exchange.is_mid_message() {
             // An error would be read as the rest of the row.
-            self.let_go_of(*attached);
+            self.let_go_of(attached.into_inner());
             return Err(Stop::Gone);
         }
         if loss == Loss::Broken(Some(SqlState::ADMIN_SHUTDOWN)) && self.ends_backends(&attached) {
             // Its own, as it seems: it is told what its server would tell it.
-            self.let_go_of(*attached);
+            self.let_go_of(attached.into_inner());
             return Err(Stop::Refuse(No::Terminated));
         }
         self.note_lost_state(&attached);
@@ -95,12 +95,12 @@ impl Serving {
             if around != Around::Nothing {
                 self.session.lost_transaction = LostTransaction::Told;
             }
-            self.let_go_of(*attached);
+            self.let_go_of(attached.into_inner());
             return Ok(());
         }
         if was_refused {
             // It was told of an error, and waits for the transaction to have failed.
-            self.let_go_of(*attached);
+            self.let_go_of(attached.into_inner());
             self.session.lost_transaction = LostTransaction::Told;
             message::write_ready(self.client.out(), TxStatus::Failed);
             return Ok(());
@@ -108,7 +108,7 @@ impl Serving {
         if word == Word::Replaced {
             // It was told that nobody knows, and waits for the end of that.
             self.client.take(attached.sent.map_or(0, |sent| sent.kept));
-            self.let_go_of(*attached);
+            self.let_go_of(attached.into_inner());
             local::end_transaction(&mut self.session);
             self.end_answer(owed);
             return Ok(());
@@ -124,7 +124,7 @@ impl Serving {
             self.client.take(sent.kept);
             self.retry = None;
         }
-        self.carry_out(verdict, (*attached, owed, loss)).await
+        self.carry_out(verdict, (attached.into_inner(), owed, loss)).await
     }
 
     /// Whether what runs on this backend asks for backends to be ended.

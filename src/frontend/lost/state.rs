@@ -60,7 +60,7 @@ const TRIES_MAX: u32 = 5;
 impl Serving {
     /// Takes note of what lived in a backend that is gone.
     pub(in crate::frontend) fn note_lost_state(&mut self, attached: &Attached) {
-        let policy = self.client.shard.shared.pools.policy();
+        let policy = self.client.shard.pools.policy();
         let mut pins = attached.pins;
         if !pins.is_empty() {
             self.client.shard.shared.metrics.clients.lost(LostWork::State);

@@ -30,6 +30,7 @@ use crate::route::{
     Consistency, Need, Patience, PrimaryReason, Refusal, Request, RoleWish, Route, decide,
 };
 use crate::session::{Anchor, Demand};
+use crate::timer;
 use crate::topology::{ServerId, Topology};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
@@ -92,7 +93,7 @@ pub(super) async fn replicate(
         Last::Replaced => last_word(&shard, &mut stream, &No::Replaced).await,
         Last::ShuttingDown => last_word(&shard, &mut stream, &No::ShuttingDown).await,
     }
-    drop(tokio::time::timeout(WORD_MAX, stream.shutdown()).await);
+    drop(timer::timeout(WORD_MAX, stream.shutdown()).await);
 }
 
 /// What the client asks of pgsteer, and what of its server.
@@ -161,7 +162,7 @@ impl<'a> Search<'a> {
                     let seats = &self.shard.seats;
                     let news = seats.news(seats.queue(), News::Any);
                     // Both ends of the wait lead to the same: another decision.
-                    if tokio::time::timeout(pause, news).await.is_err() {
+                    if timer::timeout(pause, news).await.is_err() {
                         self.failed = 0;
                     }
                 }
@@ -246,7 +247,7 @@ async fn say(stream: &mut Stream, bytes: &[u8]) -> bool {
         stream.write_all(bytes).await?;
         stream.flush().await
     };
-    matches!(tokio::time::timeout(WORD_MAX, said).await, Ok(Ok(())))
+    matches!(timer::timeout(WORD_MAX, said).await, Ok(Ok(())))
 }
 
 /// Says why it ends.

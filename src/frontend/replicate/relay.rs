@@ -5,9 +5,9 @@
 
 use crate::frontend::Shard;
 use crate::frontend::seat::Seat;
+use crate::metrics::Tally;
 use crate::net::Stream;
 use crate::wire::watch::Watch;
-use prometheus::IntCounter;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -109,7 +109,7 @@ struct Flow {
     written: usize,
     stage: Stage,
     watch: Watch,
-    moved: IntCounter,
+    moved: Tally,
 }
 
 /// How far one way has come.
@@ -124,7 +124,7 @@ enum Stage {
 }
 
 impl Flow {
-    fn new(moved: &IntCounter) -> Self {
+    fn new(moved: &Tally) -> Self {
         Self {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             filled: 0,

@@ -93,7 +93,7 @@ async fn what_is_remembered_has_its_time() {
     server.sql("ALTER ROLE alice PASSWORD 'new'");
     let mut questions = 0;
     for _ in 0..15 {
-        tokio::time::sleep(age_max / 10).await;
+        pgsteer::timer::sleep(age_max / 10).await;
         questions = log_in(&server, &door, "alice", "old").await.1;
         if questions > 0 {
             break;

@@ -153,10 +153,10 @@ async fn a_backend_answers_questions_and_can_be_cancelled() {
     // One that comes before the statement has begun would find nothing to cancel.
     let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     while server.sql(asleep) != "1" {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pgsteer::timer::sleep(Duration::from_millis(20)).await;
     }
     cancel(&target, pid, &key, WITHIN).await.unwrap();
-    let error = tokio::time::timeout(WITHIN, sleeps).await.unwrap().unwrap().unwrap_err();
+    let error = pgsteer::timer::timeout(WITHIN, sleeps).await.unwrap().unwrap().unwrap_err();
     assert!(error.to_string().contains("57014"), "{error}");
 }
 
@@ -207,7 +207,7 @@ impl Secured {
         self.server.sql(&format!("ALTER SYSTEM SET vacuum_cost_limit = {generation}"));
         self.server.sql("SELECT pg_reload_conf()");
         while self.server.sql("SHOW vacuum_cost_limit") != generation {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            pgsteer::timer::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -293,7 +293,7 @@ async fn knock(port: u16, bytes: &[u8]) -> Result<(String, String), Vec<u8>> {
     let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     client.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(WITHIN, client.read_to_end(&mut answer)).await;
+    let read = pgsteer::timer::timeout(WITHIN, client.read_to_end(&mut answer)).await;
     read.expect("the connection was not closed").unwrap();
     match read_error(&answer) {
         Ok(fields) if fields.is_fatal() => {
@@ -373,7 +373,7 @@ async fn plaintext_behind_a_request_for_tls_is_not_heard() {
     let mut client = TcpStream::connect(("127.0.0.1", door.port)).await.unwrap();
     client.write_all(&injected).await.unwrap();
     let mut answer = Vec::new();
-    let _read = tokio::time::timeout(WITHIN, client.read_to_end(&mut answer)).await.unwrap();
+    let _read = pgsteer::timer::timeout(WITHIN, client.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer[0], b'S');
     assert!(!answer.windows(9).any(|bytes| bytes == b"R\0\0\0\x08\0\0\0\0"), "{answer:?}");
 }

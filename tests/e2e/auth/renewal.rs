@@ -52,7 +52,7 @@ async fn a_reload_harms_no_handshake_with_a_server_in_flight() {
     let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut in_flight = Box::pin(tls.connect("localhost", tcp));
     let begun = std::time::Duration::from_millis(200);
-    assert!(tokio::time::timeout(begun, &mut in_flight).await.is_err(), "it waits");
+    assert!(pgsteer::timer::timeout(begun, &mut in_flight).await.is_err(), "it waits");
     copy(dir, "self.crt", "trusted.crt");
     tls.reload().unwrap();
     go_on.send(()).unwrap();

@@ -246,7 +246,7 @@ async fn a_reload_harms_no_handshake_in_flight() {
     let (old, new) = (trusting("ca.crt"), trusting("self.crt"));
     let in_flight = [asks().await, asks().await];
     // The yes is sent just before the handshake begins.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    pgsteer::timer::sleep(Duration::from_millis(200)).await;
     for end in ["crt", "key"] {
         std::fs::copy(dir.join(format!("self.{end}")), dir.join(format!("server.{end}"))).unwrap();
     }

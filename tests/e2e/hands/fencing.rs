@@ -79,7 +79,7 @@ fn a_live_primary_restarts_as_a_standby_and_follows() {
     await_that("it is a standby", || grip.server(PRIMARY).is_standby().unwrap_or(false));
     grip.wait(async {
         while grip.hands.demote(PRIMARY, FIRST).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            pgsteer::timer::sleep(Duration::from_millis(10)).await;
         }
     });
     let end: Lsn =

@@ -48,7 +48,7 @@ fn an_act_that_is_given_up_spoils_nothing() {
     let grip = Grip::on(&Plan::new().standbys(1));
     for millis in 0..20 {
         let frozen = grip.wait(async {
-            tokio::time::timeout(Duration::from_millis(millis), grip.hands.freeze(FIRST)).await
+            pgsteer::timer::timeout(Duration::from_millis(millis), grip.hands.freeze(FIRST)).await
         });
         drop(frozen);
         let survey = grip.survey(FIRST);

@@ -44,8 +44,8 @@ fn a_wait_that_somebody_cancelled_proves_nothing() {
             })
         })
     };
-    let (proved, cancelled) =
-        grip.wait(async { tokio::time::timeout(Duration::from_secs(10), proving).await.unwrap() });
+    let (proved, cancelled) = grip
+        .wait(async { pgsteer::timer::timeout(Duration::from_secs(10), proving).await.unwrap() });
     assert!(cancelled.is_some(), "nobody waited");
     assert!(matches!(proved, Err(HandError::Unconfirmed)), "{proved:?}");
 }

@@ -366,7 +366,7 @@ async fn a_slow_client_costs_two_buffers() {
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lazy' \
                  AND wait_event IN ('WalSenderWriteData', 'ClientWrite')";
     house.server("primary").await_value(waits, "4", "stopped by its clients").unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    pgsteer::timer::sleep(Duration::from_millis(500)).await;
     let after = peak(&house);
     assert!(after < before + 8 * 1024, "from {before} kB to {after} kB");
     // And who reads gets all of it.

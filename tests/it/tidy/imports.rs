@@ -12,7 +12,18 @@ const LAYERS: [&[&str]; 5] = [
     // Thinking: pure.
     &["wire", "auth", "sql", "topology", "session", "route", "limits", "failover"],
     // Touching: I/O in small, bounded pieces.
-    &["board", "metrics", "tasks", "net", "backend", "pool", "store", "notifications"],
+    &[
+        "board",
+        "latest",
+        "metrics",
+        "tasks",
+        "timer",
+        "net",
+        "backend",
+        "pool",
+        "store",
+        "notifications",
+    ],
     // Planes.
     &["frontend", "control", "admin"],
     // Assembly.
