@@ -343,6 +343,10 @@ impl Exchange {
                     Poll::Pending => {}
                 }
             }
+            // It ended while something was under way, which has come to its end by now.
+            if client.has_ended() && self.replies.is_settled() && !client.has_output() {
+                return Poll::Ready(Event::ClientEnded);
+            }
             return Poll::Pending;
         }
     }

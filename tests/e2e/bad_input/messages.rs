@@ -162,6 +162,19 @@ fn leave_in_the_middle(house: &House) {
             wire.stream.shutdown(std::net::Shutdown::Both).unwrap();
         }
     }
+    // Says that it will ask nothing more, while something runs that leaves a transaction open.
+    let mut bytes = Vec::new();
+    message::write_query(
+        &mut bytes,
+        "BEGIN; INSERT INTO notes VALUES (-1, -1); SELECT pg_sleep(0.5)",
+    );
+    let mut listens = house.wire();
+    listens.send(&bytes).unwrap();
+    listens.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(listens.reply().ended, Ended::Ready('T'), "it is told what came of it");
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.5)%' \
+                AND pid <> pg_backend_pid()";
+    house.server("primary").await_value(open, "0", "its transaction has ended").unwrap();
     await_that("their statements have ended", || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' \
                    AND state = 'active' AND pid <> pg_backend_pid()";
