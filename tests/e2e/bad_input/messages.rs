@@ -166,15 +166,17 @@ fn leave_in_the_middle(house: &House) {
     let mut bytes = Vec::new();
     message::write_query(
         &mut bytes,
-        "BEGIN; INSERT INTO notes VALUES (-1, -1); SELECT pg_sleep(0.5)",
+        "BEGIN; INSERT INTO notes VALUES (-1, -1); SELECT pg_sleep(1)",
     );
     let mut listens = house.wire();
     listens.send(&bytes).unwrap();
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1)%' \
+                AND pid <> pg_backend_pid()";
+    let primary = house.server("primary");
+    primary.await_value(open, "1", "its statement runs").unwrap();
     listens.stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(listens.reply().ended, Ended::Ready('T'), "it is told what came of it");
-    let open = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.5)%' \
-                AND pid <> pg_backend_pid()";
-    house.server("primary").await_value(open, "0", "its transaction has ended").unwrap();
+    primary.await_value(open, "0", "its transaction has ended").unwrap();
     await_that("their statements have ended", || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' \
                    AND state = 'active' AND pid <> pg_backend_pid()";
