@@ -7,11 +7,11 @@ use pgsteer::sandbox::{Cluster, Postgres, Proxy};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Clients of pgbench: a few, so that some packets come together, as they do in real life.
-const CLIENTS: u32 = 4;
+/// Clients of pgbench: with several, how many packets come together is chance, and some hundredths.
+const CLIENTS: u32 = 1;
 /// Statements of each client before it is counted, and when it is counted the first and the
 /// second time.
-const TIMES: (u32, u32, u32) = (200, 250, 1_250);
+const TIMES: (u32, u32, u32) = (500, 1_000, 5_000);
 /// What is said to pgsteer where it is to be nothing but a pool: one server, any read anywhere.
 const ONLY_POOL: [&str; 4] =
     ["--set", "routing.reads=primary", "--set", "routing.consistency=eventual"];

@@ -78,8 +78,11 @@ pub(crate) fn pgbench(site: &Site, address: SocketAddr, load: &Load<'_>) -> Resu
     let transactions = after("number of transactions actually processed: ").and_then(number);
     let tps = after("tps = ").and_then(number);
     let (Some(transactions), Some(tps)) = (transactions, tps) else {
-        return Err(format!("pgbench said: {said}"));
+        return Err("pgbench does not say what it did".to_owned());
     };
+    if transactions < 1.0 {
+        return Err("not one transaction was done in time".to_owned());
+    }
     let times = latencies(&dir).map_err(|error| error.to_string())?;
     std::fs::remove_dir_all(&dir).map_err(|error| error.to_string())?;
     Ok(Run { transactions, tps, p50: quantile(&times, 0.5), p99: quantile(&times, 0.99) })

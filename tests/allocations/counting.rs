@@ -7,6 +7,7 @@ use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicI64;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -23,6 +24,8 @@ pub struct Counting;
 
 /// Requests for memory, on all threads that count.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
+/// Bytes that those threads have asked for and not given back.
+static LIVE: AtomicI64 = AtomicI64::new(0);
 /// How many of the next requests are to be looked at closely.
 static TO_TRACE: AtomicU64 = AtomicU64::new(0);
 /// Where they were made.
@@ -45,6 +48,11 @@ thread_local! {
 /// How many requests there were so far.
 pub fn requests() -> u64 {
     REQUESTS.load(Ordering::Relaxed)
+}
+
+/// How many bytes the counted threads hold.
+pub fn live() -> i64 {
+    LIVE.load(Ordering::Relaxed)
 }
 
 /// Looks closely at the next requests.
@@ -73,13 +81,13 @@ fn place(trace: &str) -> String {
     frames.take(FRAMES_SHOWN).collect::<Vec<_>>().join(" < ")
 }
 
-/// Counts one request of this thread.
-fn count() {
+/// Counts one request of this thread, by which it holds so many more bytes.
+fn count(more: usize) {
     // At a thread's end there is nothing left to ask; it serves nobody any more.
     let counts = COUNTS.try_with(Cell::get).unwrap_or(Counts::No);
     match counts {
         Counts::No => {}
-        Counts::Yes => counted(),
+        Counts::Yes => counted(more),
         Counts::Unasked => {
             set(Counts::No);
             let thread = std::thread::current();
@@ -87,19 +95,27 @@ fn count() {
             drop(thread);
             set(if serves { Counts::Yes } else { Counts::No });
             if serves {
-                counted();
+                counted(more);
             }
         }
     }
 }
 
-fn counted() {
+fn counted(more: usize) {
+    LIVE.fetch_add(i64::try_from(more).unwrap_or(0), Ordering::Relaxed);
     REQUESTS.fetch_add(1, Ordering::Relaxed);
     let less = |left: u64| left.checked_sub(1);
     if TO_TRACE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
         set(Counts::No);
         TRACED.lock().unwrap().push(Backtrace::force_capture());
         set(Counts::Yes);
+    }
+}
+
+/// A thread that counts holds so many bytes less.
+fn given_back(less: usize) {
+    if COUNTS.try_with(Cell::get).unwrap_or(Counts::No) == Counts::Yes {
+        LIVE.fetch_sub(i64::try_from(less).unwrap_or(0), Ordering::Relaxed);
     }
 }
 
@@ -111,24 +127,26 @@ fn set(counts: Counts) {
 // SAFETY: each call is passed on as it came to the system's allocator, which keeps the promises.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller's promise, passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller's promise, passed on.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
+        given_back(layout.size());
         // SAFETY: the caller's promise, passed on.
         unsafe { System.realloc(old, layout, size) }
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        given_back(layout.size());
         // SAFETY: the caller's promise, passed on.
         unsafe { System.dealloc(old, layout) }
     }

@@ -25,6 +25,11 @@ const BESIDES: f64 = 0.01;
 /// How often it is counted before it is too much: on a crowded machine seconds are short.
 const ATTEMPTS: usize = 3;
 
+/// Clients that do nothing.
+const IDLE: i64 = 100;
+/// Bytes that one of them may take, until it is 2 KiB.
+const IDLE_BYTES_MAX: i64 = 32 * 1024;
+
 /// One kind of statement.
 struct Kind {
     name: &'static str,
@@ -94,6 +99,28 @@ fn a_statement_in_steady_state_asks_for_no_more_memory_than_is_known() {
         }
     }
     assert!(worse.is_empty(), "requests for memory: {}", worse.join("\n"));
+}
+
+/// Nearly all of it is the future of the client's task, with the states of everything that it may
+/// come to wait for; the aim is 2 KiB. A build for release has about the same.
+#[test]
+fn an_idle_client_takes_no_more_memory_than_is_known() {
+    let inside = INSIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    let some = |count: i64| -> Vec<Client> {
+        let mut clients: Vec<_> = (0..count).map(|_| inside.client()).collect();
+        for client in &mut clients {
+            client.ask(&query("SELECT 1"));
+        }
+        clients
+    };
+    let first = some(IDLE);
+    let before = counting::live();
+    let second = some(IDLE);
+    let each = (counting::live() - before) / IDLE;
+    eprintln!("{each} bytes an idle client, {IDLE_BYTES_MAX} allowed");
+    assert!(each <= IDLE_BYTES_MAX, "{each} bytes an idle client");
+    assert!(each > 100, "{each} bytes an idle client: they are not counted");
+    drop((first, second));
 }
 
 /// The opposite arm: the counter sees an allocation, and says where it was made.
