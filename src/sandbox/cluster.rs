@@ -182,7 +182,12 @@ impl Cluster {
         self.servers.iter_mut().skip(1).try_for_each(start_somewhere)?;
         let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         let all = self.standbys().len().to_string();
-        self.primary().await_value(streaming, &all, "streaming to all standbys")
+        self.primary().await_value(streaming, &all, "streaming to all standbys")?;
+        match self.plan.auth {
+            // What clients must know by heart, every server must.
+            Auth::Password => self.await_replay(),
+            Auth::Trust | Auth::Listed => Ok(()),
+        }
     }
 }
 

@@ -5,17 +5,18 @@
 
 use crate::backend::{Login, Target};
 use crate::clock;
+use crate::clock::Moment;
 use crate::control::hands::line::{Line, Stance, Standing};
 use crate::control::hands::notes::Notes;
 use crate::control::hands::{HandError, Reach, lock, questions, setting};
 use crate::control::link::Link;
 use crate::failover::{Instance, Right, Survey};
-use crate::pg::quote_literal;
+use crate::pg::{Timeline, quote_literal};
 use crate::timer;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tracing::debug;
 
 /// Where a server is, for other servers.
@@ -46,6 +47,8 @@ pub(super) struct Hand {
     login: Login,
     instance: Instance,
     home: Mutex<Option<Standing>>,
+    /// For questions that must not wait for an act; empty but while one is asked.
+    beside: Mutex<Option<Standing>>,
     survey: ArcSwapOption<Survey>,
     /// Rung when a survey is wanted now.
     wanted: Notify,
@@ -56,6 +59,9 @@ const SURVEY_EVERY: Duration = Duration::from_secs(2);
 
 /// Longest survey, and longest attempt to open a connection for one.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
+
+/// Longest to make a slot and tell the branch.
+const LEAD_MAX: Duration = Duration::from_secs(2);
 
 /// The first pause after a survey that failed; doubled up to [`SURVEY_EVERY`].
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -81,6 +87,7 @@ impl Hand {
             login,
             instance,
             home: Mutex::new(None),
+            beside: Mutex::new(None),
             survey: ArcSwapOption::empty(),
             wanted: Notify::new(),
         }
@@ -111,9 +118,16 @@ impl Hand {
     /// The connection, whoever holds the lock.
     pub(super) async fn line(&self, within: Duration) -> Result<Line<'_>, HandError> {
         let began = clock::now();
-        let until = began + within;
-        let late = || HandError::Late(within);
-        let mut home = timer::timeout(within, self.home.lock()).await.map_err(|_| late())?;
+        let home = timer::timeout(within, self.home.lock()).await;
+        self.opened(home.map_err(|_| HandError::Late(within))?, (began, began + within)).await
+    }
+
+    /// What was left there, or a new connection.
+    async fn opened<'h>(
+        &self,
+        mut home: MutexGuard<'h, Option<Standing>>,
+        (began, until): (Moment, Moment),
+    ) -> Result<Line<'h>, HandError> {
         // One that was closed meanwhile, as by a restart, costs an act its first attempt.
         if let Some(standing) = home.take().filter(|standing| standing.link.is_quiet()) {
             return Ok(Line::new(home, standing, (began, until)));
@@ -186,17 +200,40 @@ impl Hand {
         Ok(())
     }
 
-    /// Makes sure that a standby may receive through a slot of this name. It keeps nothing until
-    /// one does.
-    pub(super) async fn ensure_slot(&self, slot: &str, within: Duration) -> Result<(), HandError> {
-        let mut line = self.acting(within).await?;
-        let there = line.ask(&format!("{HAS_SLOT}{}", quote_literal(slot))).await?;
-        if setting::first(&there) == Some("0") {
-            let slot = quote_literal(slot);
-            let create =
-                format!("SELECT pg_catalog.pg_create_physical_replication_slot({slot}, false)");
-            line.ask(&create).await?;
+    /// Lets a standby follow this server: makes sure that it may receive through a slot of this
+    /// name (empty: through none), which keeps nothing until it does. Returns the branch.
+    ///
+    /// It waits for no act that is under way here: that may be a commit which this very standby is
+    /// to confirm.
+    pub(super) async fn lead(&self, slot: &str) -> Result<Option<Timeline>, HandError> {
+        let began = clock::now();
+        let span = (began, began + LEAD_MAX);
+        if let Ok(home) = self.home.try_lock() {
+            return led(self.opened(home, span).await?, slot).await;
         }
-        Ok(())
+        let beside = timer::timeout(LEAD_MAX, self.beside.lock()).await;
+        let beside = beside.map_err(|_| HandError::Late(LEAD_MAX))?;
+        let timeline = led(self.opened(beside, span).await?, slot).await;
+        // It is seldom needed, and takes one of the server's places.
+        self.beside.lock().await.take();
+        timeline
     }
+}
+
+async fn led(mut line: Line<'_>, slot: &str) -> Result<Option<Timeline>, HandError> {
+    if !slot.is_empty() {
+        make_slot(&mut line, slot).await?;
+    }
+    Ok(line.look().await?.timeline)
+}
+
+async fn make_slot(line: &mut Line<'_>, slot: &str) -> Result<(), HandError> {
+    let slot = quote_literal(slot);
+    let there = line.ask(&format!("{HAS_SLOT}{slot}")).await?;
+    if setting::first(&there) == Some("0") {
+        let create =
+            format!("SELECT pg_catalog.pg_create_physical_replication_slot({slot}, false)");
+        line.ask(&create).await?;
+    }
+    Ok(())
 }

@@ -70,7 +70,6 @@ pub struct Hands {
 /// Longest for each act. What takes longer is asked for again.
 const FREEZE_MAX: Duration = Duration::from_secs(2);
 const REPOINT_MAX: Duration = Duration::from_secs(3);
-const SLOT_MAX: Duration = Duration::from_secs(1);
 const PROMOTE_MAX: Duration = Duration::from_secs(4);
 const PROVE_MAX: Duration = Duration::from_secs(1);
 const FENCE_MAX: Duration = Duration::from_secs(3);
@@ -311,10 +310,7 @@ impl Hands {
     pub async fn repoint(&self, server: ServerId, to: ServerId) -> Result<(), HandError> {
         let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
         let before = self.way_of(hand, upstream).await?;
-        if !before.slot.is_empty() {
-            upstream.ensure_slot(&before.slot, SLOT_MAX).await?;
-        }
-        let timeline = upstream.line(ASK_MAX).await?.look().await?.timeline;
+        let timeline = upstream.lead(&before.slot).await?;
         let lead = Lead {
             host: &upstream.address.host,
             port: upstream.address.port,
@@ -396,11 +392,8 @@ impl Hands {
     pub async fn demote(&self, server: ServerId, to: ServerId) -> Result<(), HandError> {
         let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
         let conninfo = self.link_of(hand, upstream).await?;
-        if let Some(slot) = hand.surveyed().map(|survey| Arc::clone(&survey.upstream.slot))
-            && !slot.is_empty()
-        {
-            upstream.ensure_slot(&slot, SLOT_MAX).await?;
-        }
+        let survey = hand.surveyed();
+        upstream.lead(survey.as_ref().map_or("", |survey| &survey.upstream.slot)).await?;
         let mut line = hand.acting(DEMOTE_MAX).await?;
         let demoted = demote::demote(&mut line, &conninfo.text()).await;
         hand.survey_soon();

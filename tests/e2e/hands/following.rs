@@ -31,6 +31,34 @@ fn a_standby_follows_another_with_everything_else_as_it_was() {
     assert!(Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap() == expected);
 }
 
+/// Whoever is to confirm a commit may be the one that does not follow yet.
+#[test]
+fn a_commit_that_waits_for_a_standby_does_not_keep_it_from_following() {
+    let grip = Grip::on(&Plan::new());
+    for standby in [FIRST, SECOND] {
+        grip.wait(grip.hands.freeze(standby)).unwrap();
+    }
+    grip.server(PRIMARY).kill9().unwrap();
+    grip.wait(grip.hands.promote(FIRST)).unwrap();
+    grip.server(FIRST).set("synchronous_standby_names", "ANY 1 (standby2)").unwrap();
+    let names = "SHOW synchronous_standby_names";
+    grip.server(FIRST).await_value(names, "ANY 1 (standby2)", "waiting for it").unwrap();
+
+    let mut proved = false;
+    // On a crowded machine the second of a proof may be over before.
+    for _ in 0..10 {
+        grip.wait(grip.hands.freeze(SECOND)).unwrap();
+        let together =
+            async { tokio::join!(grip.hands.prove(FIRST), grip.hands.repoint(SECOND, FIRST)) };
+        proved |= grip.wait(together).0.is_ok();
+        if proved {
+            break;
+        }
+    }
+
+    assert!(proved, "it never followed while a commit waited for it");
+}
+
 #[test]
 fn the_slot_that_a_standby_receives_through_is_made_first() {
     let plan = Plan::new().setting("wal_retrieve_retry_interval", "5s");
