@@ -74,7 +74,8 @@ fn haunted(house: &House, proxy: Meanwhile) -> [Receiver<(Reply, Moment)>; 2] {
         house.server(standby).sigstop_process("walreceiver");
     }
     let commits = ask(house.wire(), "INSERT INTO ledger VALUES (1)");
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let waits = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE wait_event = 'SyncRep' AND application_name !~ '^pgsteer'";
     primary.await_value(waits, "1", "waiting").unwrap();
     assert_eq!(idle.value(COUNT), "0", "nobody sees it yet");
     let reads = match proxy {

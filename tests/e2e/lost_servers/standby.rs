@@ -24,8 +24,10 @@ const RETRIES: &str = "pgsteer_read_retries_total";
 
 #[test]
 fn a_lost_standby_is_felt_by_no_read_that_had_shown_nothing() {
-    let house =
-        Blueprint::new().servers(|plan| plan.setting("max_standby_streaming_delay", "0")).build();
+    let house = Blueprint::new()
+        .servers(|plan| plan.setting("max_standby_streaming_delay", "0"))
+        .unhurried()
+        .build();
     furnish(&house);
     killed_amid_reads(&house);
     conflict_with_recovery(&house);
@@ -38,6 +40,8 @@ fn furnish(house: &House) {
     let mut primary = house.server("primary").connect("postgres").unwrap();
     for sql in [
         "CREATE TABLE items AS SELECT i FROM generate_series(1, 100) i",
+        // Now: while a change of the catalog is taken in, reads go to the primary.
+        "CREATE TABLE dead AS SELECT i FROM generate_series(1, 1000) i",
         // A notice makes the server send what it has: the row before it.
         "CREATE FUNCTION say(int) RETURNS int STABLE LANGUAGE plpgsql AS \
          'BEGIN RAISE NOTICE ''row %'', $1; IF $1 > 2 THEN PERFORM pg_sleep(60); END IF; \
@@ -106,7 +110,6 @@ fn conflict_with_recovery(house: &House) {
     let reader = std::thread::spawn(move || wire.query(slow));
     await_that("the read runs on a standby", || runs_at_a_standby(house, "conflicting").is_some());
     let mut primary = house.server("primary").connect("postgres").unwrap();
-    primary.rows("CREATE TABLE dead AS SELECT i FROM generate_series(1, 1000) i").unwrap();
     primary.rows("DELETE FROM dead").unwrap();
     primary.rows("VACUUM dead").unwrap();
     let reply = reader.join().unwrap();
