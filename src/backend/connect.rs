@@ -94,6 +94,7 @@ fn worth_another(error: &ConnectError) -> bool {
         | ConnectError::Timeout { .. }
         | ConnectError::NotPostgres { .. }
         | ConnectError::NoTls
+        | ConnectError::DirectTls { .. }
         | ConnectError::NoSecret { .. }
         | ConnectError::Method { .. }
         | ConnectError::Scram(_)

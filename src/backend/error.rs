@@ -84,6 +84,15 @@ pub enum ConnectError {
         /// What rustls said.
         source: io::Error,
     },
+    /// The same without a request for TLS: it may also not know of that.
+    #[error(
+        "TLS handshake failed: {source} (servers.sslnegotiation = \"direct\" needs PostgreSQL 17 \
+         or later)"
+    )]
+    DirectTls {
+        /// What rustls, or the system, said.
+        source: io::Error,
+    },
     /// The server asks for something that we don't have of this user.
     #[error("the server asks user \"{user}\" for {wanted}, and none is known")]
     NoSecret {
@@ -166,7 +175,7 @@ impl ConnectError {
             Self::Unreachable { .. } | Self::Timeout { .. } => Unseen::Silent,
             Self::Unresolved { .. } => Unseen::Unresolved,
             Self::NotPostgres { .. } | Self::Protocol { .. } => Unseen::NotPostgres,
-            Self::NoTls | Self::Tls { .. } => Unseen::Tls,
+            Self::NoTls | Self::Tls { .. } | Self::DirectTls { .. } => Unseen::Tls,
             Self::NoSecret { .. }
             | Self::Method { .. }
             | Self::Scram(_)
@@ -207,7 +216,8 @@ impl ConnectError {
             | Self::Timeout { .. }
             | Self::NotPostgres { .. }
             | Self::NoTls
-            | Self::Tls { .. } => SqlState::UNABLE_TO_CONNECT,
+            | Self::Tls { .. }
+            | Self::DirectTls { .. } => SqlState::UNABLE_TO_CONNECT,
             Self::NoSecret { .. } => SqlState::INVALID_PASSWORD,
             Self::Method { .. } | Self::Scram(_) => SqlState::INVALID_AUTHORIZATION,
             Self::LoginRefused(error) | Self::Server(error) => error.code,
@@ -226,7 +236,7 @@ impl ConnectError {
             }
             Self::NotPostgres { .. } => Some("Check the server's host and port."),
             Self::NoTls => Some("Turn on ssl at the server, or lower servers.sslmode."),
-            Self::Tls { .. } => Some(
+            Self::Tls { .. } | Self::DirectTls { .. } => Some(
                 "Check servers.sslrootcert, and the name that the server's certificate is for.",
             ),
             Self::NoSecret { .. } => Some(

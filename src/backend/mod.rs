@@ -34,6 +34,6 @@ pub use error::{ConnectError, ServerError, Stage};
 pub(crate) use io::random;
 pub use listen::Heard;
 pub use lookup::{Answer, Lookup, LookupError};
-pub use policy::{ChannelBinding, SslMode, TlsPolicy};
+pub use policy::{ChannelBinding, SslMode, SslNegotiation, TlsPolicy};
 pub use query::{QueryError, ResultSet, Row};
 pub use target::{Login, Security, Target};

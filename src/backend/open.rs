@@ -1,7 +1,7 @@
 //! From a host's name to a stream, secured or not.
 
 use super::error::{ConnectError, Stage};
-use super::policy::SslMode;
+use super::policy::{SslMode, SslNegotiation};
 use super::target::Target;
 use crate::net::{ClientTls, SocketPolicy, Stream};
 use crate::timer;
@@ -92,7 +92,7 @@ async fn first_that_answers(
     Err(last)
 }
 
-/// Asks for TLS and shakes hands.
+/// Asks for TLS and shakes hands; or does the latter at once.
 ///
 /// Exactly one byte is read before the handshake: plaintext that somebody slips in behind the
 /// server's `S` ends up in the handshake, which fails over it, and is never taken for the
@@ -104,6 +104,13 @@ async fn secure(
     attempt: Attempt,
 ) -> Result<Stream, ConnectError> {
     let lost = |source| broken(Stage::Securing, source);
+    match target.negotiation {
+        SslNegotiation::Direct => {
+            let secured = tls.connect_unasked(&target.host, tcp).await;
+            return secured.map_err(|source| ConnectError::DirectTls { source });
+        }
+        SslNegotiation::Postgres => (),
+    }
     tcp.write_all(&SSL_REQUEST).await.map_err(lost)?;
     match tcp.read_u8().await.map_err(lost)? {
         b'S' => {

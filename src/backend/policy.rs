@@ -16,6 +16,21 @@ pub struct TlsPolicy {
     pub identity: Option<Identity>,
     /// Whether our proof is bound to the connection.
     pub channel_binding: ChannelBinding,
+    /// Whether the server is asked for TLS first.
+    pub negotiation: SslNegotiation,
+}
+
+/// `sslnegotiation`: how TLS begins.
+///
+/// Source: PostgreSQL 17 manual, 32.1.2 "Parameter Key Words".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SslNegotiation {
+    /// The server is asked whether it has TLS.
+    #[default]
+    Postgres,
+    /// The handshake comes first, and both sides name the protocol in it: a round trip less, and
+    /// what passes TLS by name can lead it. Needs `Require` or more, and PostgreSQL 17.
+    Direct,
 }
 
 /// `channel_binding`: whether the proof by SCRAM counts on the one TLS connection only.

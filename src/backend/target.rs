@@ -1,6 +1,6 @@
 //! Which server, and as whom.
 
-use super::policy::{ChannelBinding, SslMode, TlsPolicy};
+use super::policy::{ChannelBinding, SslMode, SslNegotiation, TlsPolicy};
 use crate::auth::LoginSecret;
 use crate::net::{ClientTls, Roots, TlsError, Verification};
 use crate::topology::ServerId;
@@ -22,6 +22,7 @@ pub struct Target {
     pub(super) mode: SslMode,
     pub(super) tls: Option<ClientTls>,
     pub(super) channel_binding: ChannelBinding,
+    pub(super) negotiation: SslNegotiation,
 }
 
 /// As whom, and into what.
@@ -87,10 +88,10 @@ impl Target {
         security: &Security,
     ) -> Self {
         let tls = security.tls.clone().filter(|_| !is_directory(host));
-        let TlsPolicy { mode, channel_binding, .. } = security.policy;
+        let TlsPolicy { mode, channel_binding, negotiation, .. } = security.policy;
         let mode = if tls.is_some() { mode } else { SslMode::Disable };
         let (name, host) = (Arc::clone(name), Arc::clone(host));
-        Self { server, name, host, port, mode, tls, channel_binding }
+        Self { server, name, host, port, mode, tls, channel_binding, negotiation }
     }
 
     /// Prepares for a server by itself; reads the certificates that are trusted.

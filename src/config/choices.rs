@@ -3,6 +3,7 @@
 use crate::auth;
 use crate::backend::ChannelBinding;
 use crate::backend::SslMode;
+use crate::backend::SslNegotiation;
 use crate::config::setting::Choice;
 use crate::config::types::LogFormat;
 use crate::config::types::LogLevel;
@@ -43,6 +44,11 @@ impl Choice for SslMode {
 impl Choice for ChannelBinding {
     const WORDS: &'static [(Self, &'static str)] =
         &[(Self::Disable, "disable"), (Self::Prefer, "prefer"), (Self::Require, "require")];
+}
+
+impl Choice for SslNegotiation {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Postgres, "postgres"), (Self::Direct, "direct")];
 }
 
 impl Choice for auth::Method {

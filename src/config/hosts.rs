@@ -6,6 +6,7 @@
 use crate::backend::ChannelBinding;
 use crate::backend::Secret;
 use crate::backend::SslMode;
+use crate::backend::SslNegotiation;
 use crate::config::node::Entry;
 use crate::config::node::Kind;
 use crate::config::node::Node;
@@ -49,6 +50,7 @@ pub(super) struct UriLogin {
     pub(super) database: Option<String>,
     pub(super) sslmode: Option<SslMode>,
     pub(super) channel_binding: Option<ChannelBinding>,
+    pub(super) sslnegotiation: Option<SslNegotiation>,
 }
 
 /// One server of `servers.hosts`.
@@ -208,6 +210,7 @@ fn uri(written: &str) -> Result<(Vec<Address>, UriLogin), Wrong> {
         database: given(database)?,
         sslmode: None,
         channel_binding: None,
+        sslnegotiation: None,
     };
     let mut hosts = Vec::new();
     for host in list.split(',').filter(|host| !host.is_empty()) {
@@ -225,6 +228,7 @@ fn uri(written: &str) -> Result<(Vec<Address>, UriLogin), Wrong> {
             "dbname" => login.database = Some(value),
             "sslmode" => login.sslmode = Some(choice(name, &value)?),
             "channel_binding" => login.channel_binding = Some(choice(name, &value)?),
+            "sslnegotiation" => login.sslnegotiation = Some(choice(name, &value)?),
             "host" => hosts.push(address(&value)?),
             "port" => port = Some(port_number(&value)?),
             _ => return unknown_parameter(name),
@@ -240,7 +244,16 @@ fn uri(written: &str) -> Result<(Vec<Address>, UriLogin), Wrong> {
 }
 
 fn unknown_parameter<T>(name: &str) -> Result<T, Wrong> {
-    let known = ["user", "password", "dbname", "sslmode", "channel_binding", "host", "port"];
+    let known = [
+        "user",
+        "password",
+        "dbname",
+        "sslmode",
+        "sslnegotiation",
+        "channel_binding",
+        "host",
+        "port",
+    ];
     let help = nearest(name, &known).map_or_else(
         || format!("here a URI can have: {}; the rest is set in [servers]", known.join(", ")),
         |near| format!("did you mean `{near}`?"),

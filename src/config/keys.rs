@@ -6,6 +6,7 @@
 use crate::auth;
 use crate::backend::ChannelBinding;
 use crate::backend::SslMode;
+use crate::backend::SslNegotiation;
 use crate::config::choices::TlsMode;
 use crate::config::hosts::Hosts;
 use crate::config::hosts::Overrides;
@@ -188,6 +189,13 @@ keys! {
     /// Unset: `PGCHANNELBINDING`, else `prefer`.
     CHANNEL_BINDING: ChannelBinding = "servers.channel_binding" {
         default: ChannelBinding::Prefer,
+        counts: OnRestart,
+    }
+    /// How TLS begins: the server is asked for it (`postgres`), or the handshake comes at once
+    /// (`direct`), for which it must be PostgreSQL 17 or later and `sslmode` at least `require`.
+    /// Unset: `PGSSLNEGOTIATION`, else `postgres`.
+    SSLNEGOTIATION: SslNegotiation = "servers.sslnegotiation" {
+        default: SslNegotiation::Postgres,
         counts: OnRestart,
     }
     /// Pause between two looks at a server.

@@ -57,12 +57,14 @@ pub(super) fn find(
 pub(super) fn of_uris(hosts: &[Host], notes: &mut Notes) -> Option<UriLogin> {
     let mut all = UriLogin::default();
     for host in hosts {
-        let UriLogin { user, password, database, sslmode, channel_binding } = host.login.clone();
+        let UriLogin { user, password, database, sslmode, channel_binding, sslnegotiation } =
+            host.login.clone();
         let agreed = agree(&mut all.user, user)
             && agree(&mut all.password, password)
             && agree(&mut all.database, database)
             && agree(&mut all.sslmode, sslmode)
-            && agree(&mut all.channel_binding, channel_binding);
+            && agree(&mut all.channel_binding, channel_binding)
+            && agree(&mut all.sslnegotiation, sslnegotiation);
         if !agreed {
             let message = "the URIs of two servers name different logins".to_owned();
             let help = "pgsteer watches all servers as one user: name it once, in [servers]";

@@ -1,5 +1,7 @@
 //! TLS towards the servers: `[servers]`, else the servers' URIs, else libpq's variables.
 
+use crate::backend::SslMode;
+use crate::backend::SslNegotiation;
 use crate::backend::TlsPolicy;
 use crate::config::build::Builder;
 use crate::config::hosts::Hosts;
@@ -20,7 +22,7 @@ impl Builder<'_> {
     pub(super) fn server_tls(&mut self, hosts: &Hosts) -> TlsPolicy {
         // A contradiction among the URIs is noted where the login is made.
         let uri = login::of_uris(&hosts.0, &mut Notes::default()).unwrap_or_default();
-        let UriLogin { sslmode, channel_binding, .. } = uri;
+        let UriLogin { sslmode, channel_binding, sslnegotiation, .. } = uri;
         let mode = self.get(&keys::SSLMODE);
         let mode = self.choice(&mode, sslmode, "PGSSLMODE");
         let root = self.get(&keys::SSLROOTCERT);
@@ -32,7 +34,27 @@ impl Builder<'_> {
         let identity = self.identity();
         let binding = self.get(&keys::CHANNEL_BINDING);
         let channel_binding = self.choice(&binding, channel_binding, "PGCHANNELBINDING");
-        TlsPolicy { mode, root_cert, identity, channel_binding }
+        let said = self.get(&keys::SSLNEGOTIATION);
+        let negotiation = self.choice(&said, sslnegotiation, "PGSSLNEGOTIATION");
+        if negotiation == SslNegotiation::Direct {
+            self.strong_enough(mode, &said.place);
+        }
+        TlsPolicy { mode, root_cert, identity, channel_binding, negotiation }
+    }
+
+    /// Without a request nobody can do without TLS: libpq refuses the same.
+    fn strong_enough(&mut self, mode: SslMode, place: &Place) {
+        match mode {
+            SslMode::Disable | SslMode::Allow | SslMode::Prefer => {
+                let message = format!(
+                    "`servers.sslnegotiation` can't be `direct` with the weak sslmode {}",
+                    mode.write()
+                );
+                let help = "set servers.sslmode to require, verify-ca or verify-full";
+                self.notes().error(place, message, help);
+            }
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (),
+        }
     }
 
     /// What servers are shown.

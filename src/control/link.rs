@@ -329,6 +329,7 @@ fn may_do_without(error: &ConnectError) -> bool {
         | ConnectError::NotPostgres { .. }
         | ConnectError::NoTls
         | ConnectError::Tls { .. }
+        | ConnectError::DirectTls { .. }
         | ConnectError::NoSecret { .. }
         | ConnectError::Method { .. }
         | ConnectError::Scram(_)

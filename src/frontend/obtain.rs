@@ -545,6 +545,7 @@ pub(super) fn is_final(error: &ConnectError) -> bool {
         | ConnectError::NotPostgres { .. }
         | ConnectError::NoTls
         | ConnectError::Tls { .. }
+        | ConnectError::DirectTls { .. }
         | ConnectError::Protocol { .. }
         | ConnectError::Broken { .. } => false,
     }

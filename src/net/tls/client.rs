@@ -99,6 +99,21 @@ impl ClientTls {
         let tls = TlsConnector::from(self.0.current.load_full()).connect(name, tcp).await?;
         Ok(Stream::TlsClient(Box::new(tls)))
     }
+
+    /// The same with a server that was not asked first. It must name the protocol, for else it may
+    /// be something else that speaks TLS. Not cancel-safe, either.
+    ///
+    /// Source: `open_client_SSL` in `interfaces/libpq/fe-secure-openssl.c`, PostgreSQL 17.
+    pub async fn connect_unasked(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+        let stream = self.connect(host, tcp).await?;
+        match &stream {
+            Stream::TlsClient(tls) if tls.get_ref().1.alpn_protocol() == Some(ALPN) => Ok(stream),
+            Stream::TlsClient(_) | Stream::TlsServer(_) | Stream::Tcp(_) | Stream::Unix(_) => {
+                let what = "the server did not agree on the protocol postgresql (ALPN)";
+                Err(io::Error::new(io::ErrorKind::InvalidData, what))
+            }
+        }
+    }
 }
 
 impl Files {

@@ -3,6 +3,7 @@
 mod asking;
 mod backend;
 mod binding;
+mod direct;
 mod door;
 mod guessing;
 mod impostor;

@@ -4,6 +4,7 @@ use crate::config::Directory;
 use crate::config::Said;
 use pgsteer::backend::ChannelBinding;
 use pgsteer::backend::SslMode;
+use pgsteer::backend::SslNegotiation;
 use pgsteer::config::ClientTlsMode;
 use pgsteer::config::Config;
 use pgsteer::config::Listen;
@@ -186,7 +187,8 @@ fn failover_is_as_the_operator_says() {
 
 #[test]
 fn a_uri_names_servers_and_the_login() {
-    let uri = "postgresql://me:a%40b@db1,db2:5433/app?sslmode=verify-ca&channel_binding=require";
+    let uri = "postgresql://me:a%40b@db1,db2:5433/app?sslmode=verify-ca&channel_binding=require\
+               &sslnegotiation=direct";
     let flags = [("--server", "servers.hosts", uri)];
     let config = Said { flags: &flags, ..Said::default() }.config();
 
@@ -197,6 +199,7 @@ fn a_uri_names_servers_and_the_login() {
     assert_eq!(config.control_login.database, "app");
     assert_eq!(config.server_tls.mode, SslMode::VerifyCa);
     assert_eq!(config.server_tls.channel_binding, ChannelBinding::Require);
+    assert_eq!(config.server_tls.negotiation, SslNegotiation::Direct);
     assert!(!format!("{config:?}").contains("a@b"));
 }
 
@@ -219,9 +222,11 @@ fn the_control_user_is_who_libpq_would_take() {
         ("PGDATABASE", "envdb"),
         ("PGSSLMODE", "require"),
         ("PGCHANNELBINDING", "disable"),
+        ("PGSSLNEGOTIATION", "direct"),
     ];
     let in_file = "user = 'fileuser'\npassword = 'filepassword'\ndatabase = 'filedb'\n";
     let in_file = format!("{in_file}sslmode = 'disable'\nchannel_binding = 'require'\n");
+    let in_file = format!("{in_file}sslnegotiation = 'postgres'\n");
     let file = format!("{HOSTS}{in_file}");
 
     let by_env = Said { file: HOSTS, env: &env, ..Said::default() }.config();
@@ -232,11 +237,13 @@ fn the_control_user_is_who_libpq_would_take() {
     assert_eq!(login.password.as_ref().unwrap().reveal(), "envpassword");
     assert_eq!(by_env.server_tls.mode, SslMode::Require);
     assert_eq!(by_env.server_tls.channel_binding, ChannelBinding::Disable);
+    assert_eq!(by_env.server_tls.negotiation, SslNegotiation::Direct);
     let login = &by_file.control_login;
     assert_eq!((login.user.as_str(), login.database.as_str()), ("fileuser", "filedb"));
     assert_eq!(login.password.as_ref().unwrap().reveal(), "filepassword");
     assert_eq!(by_file.server_tls.mode, SslMode::Disable);
     assert_eq!(by_file.server_tls.channel_binding, ChannelBinding::Require);
+    assert_eq!(by_file.server_tls.negotiation, SslNegotiation::Postgres);
 }
 
 #[test]

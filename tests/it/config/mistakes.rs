@@ -440,6 +440,12 @@ error: pgsteer.toml:3:11: `servers.sslcert` is set, `servers.sslkey` is not
    |           ^^^^^^^^^^^^^^^
    = help: set both, or neither
 "#
+    direct_tls_that_may_be_left_out: servers("sslnegotiation = \"direct\"") => r#"
+error: pgsteer.toml:3:18: `servers.sslnegotiation` can't be `direct` with the weak sslmode "prefer"
+ 3 | sslnegotiation = "direct"
+   |                  ^^^^^^^^
+   = help: set servers.sslmode to require, verify-ca or verify-full
+"#
     a_wrong_channel_binding_in_the_environment: env("PGCHANNELBINDING", "on") => r"
 error: environment PGCHANNELBINDING: `on` is not one of: disable, prefer, require
 "
