@@ -80,10 +80,10 @@ impl Builder<'_> {
         let routing = self.routing(&servers);
         let failover = self.failover(&routing);
         let state_dir = self.state_dir();
-        let limits = self.limits();
+        let listen = self.listen(&listeners);
+        let limits = self.limits(&listen);
         let observability =
             Observability { log: self.value(&keys::LOG), log_level: self.value(&keys::LOG_LEVEL) };
-        let listen = self.listen(&listeners);
         let Servers { list, tls: server_tls, login, mut control, .. } = servers;
         control.max_lag = routing.max_lag;
         control.observation_age_max = routing.observation_age_max;
@@ -369,11 +369,22 @@ impl Builder<'_> {
         Some(std::path::absolute(&found).unwrap_or(found))
     }
 
-    fn limits(&mut self) -> Limits {
+    fn limits(&mut self, listen: &[Listen]) -> Limits {
+        let login_timeout = self.value(&keys::LOGIN_TIMEOUT);
+        let login_failure_delay = self.value(&keys::LOGIN_FAILURE_DELAY);
+        let rules = self.get(&keys::LIMIT_RULES);
+        let names: Vec<String> = listen.iter().map(|listen| listen.at.to_string()).collect();
+        for unknown in rules.value.0.iter().filter_map(|rule| rule.who.listener.as_deref()) {
+            if !names.iter().any(|name| name == unknown) {
+                let message = format!("`{unknown}` is no address where we listen");
+                let help = format!("a rule can be about: {}", names.join(", "));
+                self.notes().error(&rules.place, message, help);
+            }
+        }
         Limits {
-            login_timeout: self.value(&keys::LOGIN_TIMEOUT),
-            login_failure_delay: self.value(&keys::LOGIN_FAILURE_DELAY),
-            rules: Arc::new(self.value(&keys::LIMIT_RULES)),
+            login_timeout,
+            login_failure_delay,
+            rules: Arc::new(rules.value),
             shards: usize::try_from(self.value(&keys::SHARDS)).ok().and_then(NonZeroUsize::new),
             drain_delay: self.value(&keys::DRAIN_DELAY),
             drain_timeout: self.value(&keys::DRAIN_TIMEOUT),

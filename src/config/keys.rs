@@ -464,11 +464,13 @@ keys! {
         },
         counts: OnReload,
     }
-    /// How much single clients may take, by user, database and address. Every rule counts that
-    /// fits; of times and sizes the smallest. `each` counts connections apart for each `user`,
-    /// `database` or `address`. Limits: `connections`; `login_timeout`, `idle_timeout`,
-    /// `idle_in_transaction_timeout`, `transaction_timeout`, `query_timeout` (looked at once a
-    /// second); `max_message` and `max_statement`. Counts for sessions that log in afterwards.
+    /// How much single clients may take, by user, database, address and listener (an entry of
+    /// `listen`, without its role). Every rule counts that fits; of times and sizes the smallest.
+    /// `each` counts connections apart for each `user`, `database`, `address` or `listener`.
+    /// Limits: `connections`; `login_timeout`, `idle_timeout`, `idle_in_transaction_timeout`,
+    /// `transaction_timeout`, `query_timeout` (looked at once a second); `max_message` and
+    /// `max_statement`; `max_prepared`, named prepared statements of a session, and `max_memory`,
+    /// what these and its settings take. Counts for sessions that log in afterwards.
     LIMIT_RULES: Rules = "limits.rules" {
         default: Rules::default(),
         example: "[{ each = \"address\", connections = 99 }, { user = \"bi\", query_timeout = \"5m\" }]",

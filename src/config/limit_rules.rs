@@ -14,10 +14,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// What a rule may say, in the order in which it is written.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "user",
     "database",
     "address",
+    "listener",
     "each",
     "connections",
     "login_timeout",
@@ -27,15 +28,21 @@ const NAMES: [&str; 12] = [
     "query_timeout",
     "max_message",
     "max_statement",
+    "max_prepared",
+    "max_memory",
 ];
 
 /// The words of `each`.
-const EACH: [(Each, &str); 3] =
-    [(Each::User, "user"), (Each::Database, "database"), (Each::Address, "address")];
+const EACH: [(Each, &str); 4] = [
+    (Each::User, "user"),
+    (Each::Database, "database"),
+    (Each::Address, "address"),
+    (Each::Listener, "listener"),
+];
 
 impl Setting for Rules {
     fn form() -> String {
-        "list of { user, database, address, each, LIMIT = ... }".to_owned()
+        "list of { user, database, address, listener, each, LIMIT = ... }".to_owned()
     }
 
     fn read(node: &Node, notes: &mut Notes) -> Option<Self> {
@@ -65,7 +72,7 @@ fn rule(node: &Node, notes: &mut Notes) -> Option<Rule> {
     }
     let rule = rule?;
     if rule.caps == Caps::default() {
-        let help = format!("add one of: {}", NAMES.get(4..).unwrap_or_default().join(", "));
+        let help = format!("add one of: {}", NAMES.get(5..).unwrap_or_default().join(", "));
         notes.error(&node.place, "this rule limits nothing".to_owned(), help);
         return None;
     }
@@ -89,6 +96,7 @@ fn say(entry: &Entry, rule: &mut Rule, notes: &mut Notes) -> Option<()> {
         "user" => rule.who.user = Some(text(node, notes)?.into()),
         "database" => rule.who.database = Some(text(node, notes)?.into()),
         "address" => rule.who.address = Some(network(node, notes)?),
+        "listener" => rule.who.listener = Some(text(node, notes)?.trim().into()),
         "each" => rule.each = Some(each(node, notes)?),
         "connections" => caps.connections = Some(u32::read(node, notes)?),
         "login_timeout" => caps.login = Some(seconds(node, notes)?),
@@ -100,6 +108,8 @@ fn say(entry: &Entry, rule: &mut Rule, notes: &mut Notes) -> Option<()> {
         "query_timeout" => caps.times.query = Some(seconds(node, notes)?),
         "max_message" => caps.message = Some(bytes(node, notes)?),
         "max_statement" => caps.statement = Some(bytes(node, notes)?),
+        "max_prepared" => caps.prepared = Some(u32::read(node, notes)?),
+        "max_memory" => caps.memory = Some(bytes(node, notes)?),
         unknown => {
             let help = nearest(unknown, &NAMES)
                 .map_or_else(|| NAMES.join(", "), |near| format!("did you mean `{near}`?"));
@@ -164,6 +174,7 @@ fn written(rule: &Rule) -> String {
         name(&who.user),
         name(&who.database),
         who.address.map(|address| quoted(&address.to_string())),
+        name(&who.listener),
         each.map(|(_, word)| quoted(word)),
         caps.connections.map(|connections| connections.to_string()),
         time(caps.login),
@@ -173,6 +184,8 @@ fn written(rule: &Rule) -> String {
         time(query),
         size(caps.message),
         size(caps.statement),
+        caps.prepared.map(|prepared| prepared.to_string()),
+        size(caps.memory),
     ];
     let said =
         NAMES.iter().zip(values).filter_map(|(name, value)| Some(format!("{name} = {}", value?)));

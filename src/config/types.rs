@@ -88,11 +88,16 @@ impl Listen {
 
 impl fmt::Display for Listen {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.at {
-            ListenAt::Tcp(address) => address.fmt(out)?,
-            ListenAt::Unix { directory, .. } => write!(out, "unix:{}", directory.display())?,
+        write!(out, "{}{}", self.at, suffix(self.role))
+    }
+}
+
+impl fmt::Display for ListenAt {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(out),
+            Self::Unix { directory, .. } => write!(out, "unix:{}", directory.display()),
         }
-        out.write_str(suffix(self.role))
     }
 }
 

@@ -266,6 +266,7 @@ fn text_of<'a>(said: &Said<'a>) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
     use crate::route::PrimaryReason;
+    use crate::session::Parses;
     use crate::sql::{Dialect, examine};
     use crate::wire::message;
 
@@ -287,8 +288,12 @@ mod tests {
             let facts = Arc::new(examine(sql.as_bytes(), Dialect::default()));
             let mut bytes = Vec::new();
             message::write_query(&mut bytes, sql);
-            let group =
-                Group { bytes: bytes.len(), end: End::Query, executes: Executes::Something };
+            let group = Group {
+                bytes: bytes.len(),
+                end: End::Query,
+                executes: Executes::Something,
+                parses: Parses::default(),
+            };
             repeats = block.note(
                 status,
                 &Said {

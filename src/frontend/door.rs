@@ -14,7 +14,7 @@ use crate::metrics::Admission;
 use crate::net::{Detached, Peer, Stream};
 use crate::pool::CheckoutError;
 use crate::route::RoleWish;
-use crate::session::MessageLimits;
+use crate::session::{KeepLimits, MessageLimits};
 use crate::wire::message;
 use crate::wire::startup::Replication;
 use std::net::IpAddr;
@@ -23,8 +23,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::AsyncWriteExt;
 
-/// Lets one client in, serves it, and sees it out. Unless it says otherwise, it wishes for `role`.
-pub async fn admit(shard: Rc<Shard>, arrival: Detached, role: RoleWish) {
+/// Where clients come in.
+#[derive(Debug, Clone)]
+pub struct Inlet {
+    /// The entry of `listen`, without its role.
+    pub name: Arc<str>,
+    /// What they wish for unless they say otherwise.
+    pub role: RoleWish,
+}
+
+/// Lets one client in, serves it, and sees it out.
+pub async fn admit(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) {
     let stream = match arrival.attach() {
         Ok(stream) => stream,
         Err(error) => {
@@ -40,7 +49,7 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached, role: RoleWish) {
         return;
     }
     let rules = Arc::clone(&shard.live().limits);
-    let stranger = Caller::Stranger { address: address(stream.peer()) };
+    let stranger = Caller::Stranger { address: address(stream.peer()), listener: &inlet.name };
     let entry = match shard.shared.counts.enter(&rules, stranger) {
         Ok(entry) => entry,
         Err(exceeded) => {
@@ -52,7 +61,7 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached, role: RoleWish) {
     let gate = shard.shared.gate.load_full();
     let within = rules.bounds(stranger).login.map_or(gate.timeout, |own| own.min(gate.timeout));
     match login::enter_within(stream, &gate, within).await {
-        Entered::Session(login) => known(shard, (login, role), &rules).await,
+        Entered::Session(login) => known(shard, (login, &inlet), &rules).await,
         Entered::Cancel(key, stream) => {
             shard.shared.metrics.clients.admit(Admission::Cancel);
             shard.shared.cancels.cancel(key.pid, &key.key).await;
@@ -64,14 +73,15 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached, role: RoleWish) {
     drop(entry);
 }
 
-/// Who came in, and what it wishes for unless it says otherwise.
-type Came = (login::LoggedIn, RoleWish);
+/// Who came in, and where.
+type Came<'a> = (login::LoggedIn, &'a Inlet);
 
 /// One that has proved who it is: counted by the rules that ask for that, and served.
-async fn known(shard: Rc<Shard>, came: Came, rules: &Rules) {
-    let (login, role) = came;
+async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) {
+    let (login, inlet) = came;
     let (user, database) = (Arc::clone(&login.user), Arc::clone(&login.database));
-    let caller = Caller::Known { address: address(login.peer), user: &user, database: &database };
+    let (address, listener) = (address(login.peer), &*inlet.name);
+    let caller = Caller::Known { address, listener, user: &user, database: &database };
     let entry = match shard.shared.counts.enter(rules, caller) {
         Ok(entry) => entry,
         Err(exceeded) => {
@@ -82,18 +92,19 @@ async fn known(shard: Rc<Shard>, came: Came, rules: &Rules) {
         }
     };
     match login.replication {
-        Replication::None => session(shard, (login, role), &rules.bounds(caller)).await,
+        Replication::None => session(shard, (login, inlet), &rules.bounds(caller)).await,
         Replication::Physical | Replication::Database => {
             let metrics = Arc::clone(&shard.shared.metrics);
             let counts_as = |no: Option<&No>| no.map_or(Admission::Accepted, counts_as);
             let entered = |no: Option<&No>| metrics.clients.admit(counts_as(no));
-            Box::pin(replicate(shard, (login, role), random, entered)).await;
+            Box::pin(replicate(shard, (login, inlet.role), random, entered)).await;
         }
     }
     drop(entry);
 }
 
-async fn session(shard: Rc<Shard>, came: Came, bounds: &Bounds) {
+async fn session(shard: Rc<Shard>, (login, inlet): Came<'_>, bounds: &Bounds) {
+    let came = (login, inlet.role);
     let mut serving = match greet(Rc::clone(&shard), came, random).await {
         Ok(serving) => serving,
         Err((mut client, no)) => {
@@ -108,6 +119,10 @@ async fn session(shard: Rc<Shard>, came: Came, bounds: &Bounds) {
     };
     serving.session.most =
         MessageLimits { message: bytes(bounds.message), statement: bytes(bounds.statement) };
+    serving.session.keeps = KeepLimits {
+        statements: bytes(bounds.prepared.map(u64::from)),
+        memory: bytes(bounds.memory),
+    };
     serving.session.seat.allow(bounds.times);
     serve(&mut serving).await;
 }
@@ -138,6 +153,7 @@ fn counts_as(no: &No) -> Admission {
         | No::NotOnStandby(_)
         | No::Cancelled
         | No::TooMuchHeld
+        | No::TooMuchKept(_)
         | No::OutOfStep
         | No::Replaced
         | No::Terminated

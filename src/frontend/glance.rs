@@ -1,7 +1,9 @@
 //! What a glance at one of the server's messages tells.
 
+use crate::frontend::overdue::Allowed;
 use crate::pg::SqlState;
 use crate::wire::frame;
+use crate::wire::message;
 
 /// Messages that may be long and that nobody needs to look into.
 pub(super) const fn is_bulk(tag: u8) -> bool {
@@ -40,4 +42,23 @@ pub(super) fn may_run_again(code: SqlState) -> bool {
             | SqlState::CRASH_SHUTDOWN
             | SqlState::CANNOT_CONNECT_NOW
     )
+}
+
+/// The server's word that a statement was cancelled, with a hint to the rule that had it so.
+pub(super) fn cancelled_as_overdue(message: &[u8], allowed: Allowed) -> Option<Vec<u8>> {
+    let fields = message::read_error(message).ok()?;
+    if fields.code != SqlState::QUERY_CANCELED || fields.hint.is_some() {
+        return None;
+    }
+    let Allowed { limit, key } = allowed;
+    let hint = format!("A rule of limits.rules allows {limit:?}; raise {key} in it.");
+    let said = message.get(frame::HEADER..)?.strip_suffix(&[0])?;
+    let mut told = Vec::new();
+    frame::write(&mut told, b'E', |out| {
+        out.extend_from_slice(said);
+        out.push(b'H');
+        frame::write_text(out, hint.as_bytes());
+        out.push(0);
+    });
+    Some(told)
 }

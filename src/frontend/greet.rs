@@ -23,7 +23,9 @@ use crate::metrics::{Presence, StatementSide};
 use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
-use crate::session::{Floor, MessageLimits, Names, OwnPortals, Settings, SharedSettings};
+use crate::session::{
+    Floor, KeepLimits, MessageLimits, Names, OwnPortals, Settings, SharedSettings,
+};
 use crate::sql::Effects;
 use crate::topology::Topology;
 use crate::wire::frame::TxStatus;
@@ -111,6 +113,7 @@ pub(super) async fn greet(
         held: None,
         listening: None,
         most: MessageLimits::default(),
+        keeps: KeepLimits::default(),
         pools: Vec::new(),
     };
     for (name, value) in &settings {

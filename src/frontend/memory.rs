@@ -1,12 +1,59 @@
-//! The memory that waiting statements take, bounded for all clients together: while there is no
-//! primary for ten seconds, ten thousand clients go on sending.
+//! The memory that clients make us keep.
 //!
-//! When it is used up the newest is refused, rather than one that has waited long; and who waits
-//! already is read no further, so that its socket holds it back.
+//! What waiting statements take is bounded for all clients together: while there is no primary for
+//! ten seconds, ten thousand clients go on sending. When it is used up the newest is refused,
+//! rather than one that has waited long; and who waits already is read no further, so that its
+//! socket holds it back.
+//!
+//! What stays with a session, its named statements and its settings, is bounded for each by
+//! `limits.rules`, where a rule says so.
 
 use crate::frontend::Shared;
+use crate::frontend::report::No;
+use crate::frontend::serve::Stop;
+use crate::frontend::state::Session;
+use crate::session::{Group, KeepLimits, Parses};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Why a group that prepares statements can't be sent, if more would be kept than may be.
+///
+/// # Errors
+/// The settings alone take more: nothing can be refused to take them back.
+pub(super) fn too_much_kept(session: &Session, group: &Group) -> Result<Option<No>, Stop> {
+    let KeepLimits { statements, memory } = session.keeps;
+    let Parses { named, bytes, closed } = group.parses;
+    if memory == usize::MAX && (named == 0 || statements == usize::MAX) {
+        return Ok(None);
+    }
+    let settings = session.settings.bytes();
+    if settings > memory {
+        let what = format!(
+            "the session's settings take {settings} bytes, more than max_memory of {memory} bytes \
+             (limits.rules)"
+        );
+        return Err(Stop::Refuse(No::OverLimit(what)));
+    }
+    let no = if named == 0 {
+        None
+    } else if (session.names.len() + named).saturating_sub(closed) > statements {
+        Some(Kept::Statements(statements))
+    } else if settings + session.names.bytes() + bytes > memory {
+        Some(Kept::Memory(memory))
+    } else {
+        None
+    };
+    Ok(no.map(No::TooMuchKept))
+}
+
+/// Of what a session has as much as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// So many named prepared statements.
+    Statements(usize),
+    /// So many bytes of them and of its settings.
+    Memory(usize),
+}
 
 /// A waiting client's share, for as long as this lives.
 #[derive(Debug)]

@@ -49,7 +49,7 @@ mod shard;
 mod state;
 
 pub use cancel::Cancels;
-pub use door::admit;
+pub use door::{Inlet, admit};
 pub use overdue::Overdue;
 pub use plan::{Material, Plan, Taint, Wishes, idle_hints, plan};
 pub use report::No;

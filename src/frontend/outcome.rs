@@ -70,6 +70,7 @@ impl Serving {
             }
         }
         attached.exchange.erred = Erred::No;
+        attached.exchange.overdue = None;
         self.retry = None;
         if status == TxStatus::Idle {
             local::end_transaction(&mut self.session);

@@ -44,7 +44,16 @@ pub enum Overdue {
     /// The transaction.
     Transaction(Duration),
     /// The statement that runs.
-    Statement(Duration),
+    Statement(Allowed),
+}
+
+/// How long a statement may run, and by which limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowed {
+    /// So long.
+    pub limit: Duration,
+    /// As `limits.rules` calls it.
+    pub key: &'static str,
 }
 
 impl Watch {
@@ -132,7 +141,11 @@ fn overdue(
         }
         // What it waits for has limits of its own, and ends by them.
         Doing::Waits => None,
-        Doing::Runs => over(times.query, lasted).or(transaction).map(Overdue::Statement),
+        Doing::Runs => {
+            let of = |key| move |limit| Overdue::Statement(Allowed { limit, key });
+            let query = over(times.query, lasted).map(of("query_timeout"));
+            query.or(transaction.map(of("transaction_timeout")))
+        }
     }
 }
 
@@ -142,6 +155,10 @@ mod tests {
 
     const fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
+    }
+
+    const fn statement(limit: u64, key: &'static str) -> Overdue {
+        Overdue::Statement(Allowed { limit: secs(limit), key })
     }
 
     #[test]
@@ -159,8 +176,8 @@ mod tests {
             (Doing::RestsInTransaction, 20, Some(49), Some(Overdue::IdleInTransaction(secs(20)))),
             (Doing::RestsInTransaction, 1, Some(50), Some(Overdue::Transaction(secs(50)))),
             (Doing::Runs, 9, Some(49), None),
-            (Doing::Runs, 10, Some(10), Some(Overdue::Statement(secs(10)))),
-            (Doing::Runs, 1, Some(50), Some(Overdue::Statement(secs(50)))),
+            (Doing::Runs, 10, Some(10), Some(statement(10, "query_timeout"))),
+            (Doing::Runs, 1, Some(50), Some(statement(50, "transaction_timeout"))),
             (Doing::Waits, 1000, Some(1000), None),
         ];
         for (doing, lasted, whole, expected) in cases {
@@ -180,7 +197,7 @@ mod tests {
         watch.turn(Doing::Runs, at(6));
         assert_eq!(watch.look(at(10)), News::None);
         assert_eq!(watch.look(at(11)), News::Some);
-        assert_eq!(watch.take_found(), Some(Overdue::Statement(secs(10))));
+        assert_eq!(watch.take_found(), Some(statement(10, "transaction_timeout")));
         assert_eq!(watch.take_found(), None);
         // What was found of a statement that ended meanwhile is nothing to the next one.
         watch.look(at(12));

@@ -2,7 +2,8 @@
 //! the codes and people find the remedy in the hint.
 
 use crate::frontend::lost::Loss;
-use crate::frontend::overdue::Overdue;
+use crate::frontend::memory::Kept;
+use crate::frontend::overdue::{Allowed, Overdue};
 use crate::limits::Exceeded;
 use crate::pg::SqlState;
 use crate::pool::CheckoutError;
@@ -64,6 +65,8 @@ pub enum No {
     Replaced,
     /// As much memory is taken by statements that wait as may be.
     TooMuchHeld,
+    /// As much is kept of the session as may be.
+    TooMuchKept(Kept),
     /// As many clients are connected as may be.
     TooManyClients(u32),
     /// As many of its kind are connected as may be.
@@ -133,6 +136,7 @@ impl No {
             Self::Terminated => terminated(),
             Self::Replaced => replaced(),
             Self::TooMuchHeld => too_much_held(),
+            Self::TooMuchKept(kept) => too_much_kept(*kept),
             Self::TooManyClients(limit) => too_many(
                 format!("{limit} clients are connected, as many as pool.max_clients allows"),
                 "Close connections, or raise pool.max_clients.",
@@ -224,6 +228,21 @@ fn terminated() -> ErrorReport {
     ErrorReport::fatal(SqlState::ADMIN_SHUTDOWN, words)
 }
 
+fn too_much_kept(kept: Kept) -> ErrorReport {
+    let (what, key) = match kept {
+        Kept::Statements(limit) => {
+            (format!("{limit} statements are prepared, as many as max_prepared"), "max_prepared")
+        }
+        Kept::Memory(limit) => {
+            (format!("it would take more than the {limit} bytes that max_memory"), "max_memory")
+        }
+    };
+    let message = format!("{what} allows (limits.rules)");
+    ErrorReport::error(SqlState::CONFIGURATION_LIMIT, message)
+        .with_detail("Named statements and settings are kept; this one was not sent.")
+        .with_hint(format!("Close statements that are not needed; or raise {key} in limits.rules."))
+}
+
 fn state_lost(what: Pins) -> ErrorReport {
     ErrorReport::error(
         SqlState::ADMIN_SHUTDOWN,
@@ -264,7 +283,7 @@ fn lasted(overdue: Overdue) -> ErrorReport {
             limit,
             "idle_in_transaction_timeout",
         ),
-        Overdue::Transaction(limit) | Overdue::Statement(limit) => {
+        Overdue::Transaction(limit) | Overdue::Statement(Allowed { limit, .. }) => {
             (SqlState::TRANSACTION_TIMEOUT, "transaction", limit, "transaction_timeout")
         }
     };

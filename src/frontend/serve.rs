@@ -14,6 +14,7 @@ use crate::frontend::listening;
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::lost::LostTransaction;
+use crate::frontend::memory;
 use crate::frontend::outcome::TRIES_SHOWN;
 use crate::frontend::overdue::{Doing, Overdue};
 use crate::frontend::own;
@@ -221,8 +222,9 @@ impl Serving {
         let next = attached.exchange.next(&mut self.client, &mut attached.checkout, seat);
         match seat.unless_sent_away(work, next).await {
             Ok(event) => self.on_event(event).await,
-            Err(SentAway::Overdue(Overdue::Statement(limit))) => {
-                self.cancel_overdue(limit);
+            Err(SentAway::Overdue(Overdue::Statement(allowed))) => {
+                attached.exchange.overdue = Some(allowed);
+                self.cancel_overdue(allowed.limit);
                 Ok(())
             }
             Err(why) => Err(why.into()),
@@ -246,7 +248,11 @@ impl Serving {
             self.tell_all_heard();
         }
         let attached = self.attached.as_deref_mut();
-        match local::answer(&mut self.client, &mut self.session, &group, attached) {
+        let answer = match memory::too_much_kept(&self.session, &group)? {
+            Some(no) => Answer::No(no),
+            None => local::answer(&mut self.client, &mut self.session, &group, attached),
+        };
+        match answer {
             Answer::Here => return Ok(()),
             Answer::Elsewhere => {}
             Answer::No(no) if self.attached.is_some() => {

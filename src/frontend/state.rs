@@ -14,7 +14,8 @@ use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
 use crate::session::{
-    Floor, MessageLimits, Names, OwnPortals, Renamed, Settings, SharedSettings, Undo, Unnamed,
+    Floor, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings, SharedSettings, Undo,
+    Unnamed,
 };
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
@@ -84,6 +85,8 @@ pub struct Session {
     pub(super) lost_state: LostState,
     /// How long its messages may be.
     pub most: MessageLimits,
+    /// How much may be kept of it.
+    pub keeps: KeepLimits,
     /// That it is listened for, if it is.
     pub(super) listening: Option<Box<Listening>>,
     /// How its statement is held although it has a backend.

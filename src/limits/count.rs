@@ -92,9 +92,9 @@ impl Drop for Entry {
 }
 
 fn key(rule: &Rule, caller: Caller<'_>) -> Key {
-    let (address, user, database) = match caller {
-        Caller::Stranger { address } => (address, "", ""),
-        Caller::Known { address, user, database } => (address, user, database),
+    let (address, listener, user, database) = match caller {
+        Caller::Stranger { address, listener } => (address, listener, "", ""),
+        Caller::Known { address, listener, user, database } => (address, listener, user, database),
     };
     let apart = match rule.each {
         None => String::new(),
@@ -104,6 +104,7 @@ fn key(rule: &Rule, caller: Caller<'_>) -> Key {
             Some(address) => format!("address {}", address.to_canonical()),
             None => "unix sockets".to_owned(),
         },
+        Some(Each::Listener) => format!("listener {listener:?}"),
     };
     (Who(rule).to_string().into(), apart.into())
 }
@@ -126,7 +127,8 @@ impl fmt::Display for Who<'_> {
         let user = who.user.as_ref().map(|user| format!("user {user:?}"));
         let database = who.database.as_ref().map(|database| format!("database {database:?}"));
         let address = who.address.map(|address| format!("network {address}"));
-        let each: Vec<String> = [user, database, address].into_iter().flatten().collect();
+        let listener = who.listener.as_ref().map(|listener| format!("listener {listener:?}"));
+        let each: Vec<String> = [user, database, address, listener].into_iter().flatten().collect();
         out.write_str(&each.join(", "))
     }
 }
@@ -145,11 +147,12 @@ mod tests {
     }
 
     fn known<'a>(user: &'a str, address: &str) -> Caller<'a> {
-        Caller::Known { address: address.parse().ok(), user, database: "shop" }
+        let (address, listener) = (address.parse().ok(), "10.0.0.9:6432");
+        Caller::Known { address, listener, user, database: "shop" }
     }
 
     fn stranger(address: &str) -> Caller<'static> {
-        Caller::Stranger { address: address.parse().ok() }
+        Caller::Stranger { address: address.parse().ok(), listener: "10.0.0.9:6432" }
     }
 
     #[test]
@@ -178,6 +181,24 @@ mod tests {
         let there = counts.enter(&rules, stranger("10.0.0.2")).unwrap();
         let whose = counts.enter(&rules, stranger("::ffff:10.0.0.1")).unwrap_err().whose;
         assert_eq!(whose, "of address 10.0.0.1");
+        let mut elsewhere = stranger("10.0.0.3");
+        if let Caller::Stranger { listener, .. } = &mut elsewhere {
+            *listener = "10.0.0.9:6433";
+        }
+        let by_listener = Rules(vec![
+            rule(None, Some(Each::Listener), 1),
+            Rule {
+                who: About { listener: Some("10.0.0.9:6433".into()), ..About::default() },
+                each: None,
+                caps: Caps { connections: Some(0), ..Caps::default() },
+            },
+        ]);
+        let only = counts.enter(&by_listener, stranger("10.0.0.1")).unwrap();
+        let whose = counts.enter(&by_listener, stranger("10.0.0.2")).unwrap_err().whose;
+        assert_eq!(whose, "of listener \"10.0.0.9:6432\"");
+        let whose = counts.enter(&by_listener, elsewhere).unwrap_err().whose;
+        assert_eq!(whose, "of listener \"10.0.0.9:6433\"");
+        drop(only);
         // At the login it is not counted again by what has counted it at the door.
         let known = counts.enter(&rules, known("other", "10.0.0.1")).unwrap();
         drop((here, there, known));

@@ -24,6 +24,8 @@ pub struct Who {
     pub database: Option<Box<str>>,
     /// Clients from this network; those of unix sockets are from none.
     pub address: Option<IpNet>,
+    /// Clients that come by this one of our own addresses, as `listen` names it.
+    pub listener: Option<Box<str>>,
 }
 
 /// What connections are counted apart for.
@@ -35,6 +37,8 @@ pub enum Each {
     Database,
     /// Each address.
     Address,
+    /// Each of our own addresses.
+    Listener,
 }
 
 /// What whoever a rule is about may take; `None`: the rule has no say.
@@ -48,6 +52,10 @@ pub struct Caps {
     pub message: Option<u64>,
     /// Bytes of one statement's text.
     pub statement: Option<u64>,
+    /// Named prepared statements of one session.
+    pub prepared: Option<u32>,
+    /// Bytes of what is kept of one session.
+    pub memory: Option<u64>,
     /// How long things may last.
     pub times: Times,
 }
@@ -76,11 +84,15 @@ pub enum Caller<'a> {
     Stranger {
         /// `None`: a process of this machine, by a unix socket.
         address: Option<IpAddr>,
+        /// By which of our addresses, as `listen` names it.
+        listener: &'a str,
     },
     /// One who proved who it is.
     Known {
         /// Likewise.
         address: Option<IpAddr>,
+        /// Likewise.
+        listener: &'a str,
         /// Who.
         user: &'a str,
         /// Where.
@@ -97,6 +109,10 @@ pub struct Bounds {
     pub message: Option<u64>,
     /// Bytes of one statement's text.
     pub statement: Option<u64>,
+    /// Named prepared statements of one session.
+    pub prepared: Option<u32>,
+    /// Bytes of what is kept of one session.
+    pub memory: Option<u64>,
     /// How long things may last.
     pub times: Times,
 }
@@ -112,9 +128,11 @@ impl Rules {
 impl Rule {
     /// Whether it is about this client, as far as it is known.
     pub(super) fn fits(&self, caller: Caller<'_>) -> bool {
-        let (from, user, database) = match caller {
-            Caller::Stranger { address } => (address, None, None),
-            Caller::Known { address, user, database } => (address, Some(user), Some(database)),
+        let (from, listener, user, database) = match caller {
+            Caller::Stranger { address, listener } => (address, listener, None, None),
+            Caller::Known { address, listener, user, database } => {
+                (address, listener, Some(user), Some(database))
+            }
         };
         let named = |wanted: &Option<Box<str>>, is: Option<&str>| {
             wanted.as_ref().is_none_or(|wanted| is == Some(wanted))
@@ -122,7 +140,8 @@ impl Rule {
         let near = self.who.address.is_none_or(|network| {
             from.is_some_and(|address| network.contains(&address.to_canonical()))
         });
-        near && named(&self.who.user, user) && named(&self.who.database, database)
+        let here = named(&self.who.listener, Some(listener));
+        near && here && named(&self.who.user, user) && named(&self.who.database, database)
     }
 
     /// Whether it asks who the client is, beyond where it comes from.
@@ -138,6 +157,8 @@ impl Bounds {
             login: least(self.login, caps.login),
             message: least(self.message, caps.message),
             statement: least(self.statement, caps.statement),
+            prepared: least(self.prepared, caps.prepared),
+            memory: least(self.memory, caps.memory),
             times: Times {
                 idle: least(self.times.idle, caps.times.idle),
                 idle_in_transaction: least(
@@ -168,7 +189,7 @@ mod tests {
         let address = (address != "-").then(|| address.parse().unwrap());
         let times = Times { query: Some(Duration::from_secs(query)), ..Times::default() };
         Rule {
-            who: Who { user: named(user), database: named(database), address },
+            who: Who { user: named(user), database: named(database), address, listener: None },
             each: None,
             caps: Caps { times, ..Caps::default() },
         }
@@ -186,7 +207,13 @@ mod tests {
         ]);
         let known = |user, database, address: &str| {
             let address = address.parse().ok();
-            rules.bounds(Caller::Known { address, user, database }).times.query.unwrap().as_secs()
+            let listener = "127.0.0.1:6432";
+            rules
+                .bounds(Caller::Known { address, listener, user, database })
+                .times
+                .query
+                .unwrap()
+                .as_secs()
         };
         assert_eq!(known("report", "shop", "192.168.0.1"), 60, "no rule gives more");
         assert_eq!(known("app", "other", "192.168.0.1"), 10);
@@ -198,9 +225,15 @@ mod tests {
 
         let stranger = |address: &str| {
             let address = address.parse().ok();
-            rules.bounds(Caller::Stranger { address }).times.query.unwrap().as_secs()
+            rules
+                .bounds(Caller::Stranger { address, listener: "unix:/run" })
+                .times
+                .query
+                .unwrap()
+                .as_secs()
         };
         assert_eq!(stranger("10.1.1.1"), 30, "what is about a user is not for strangers");
-        assert_eq!(Rules::default().bounds(Caller::Stranger { address: None }), Bounds::default());
+        let nobody = Caller::Stranger { address: None, listener: "unix:/run" };
+        assert_eq!(Rules::default().bounds(nobody), Bounds::default());
     }
 }

@@ -1,7 +1,7 @@
 //! One acceptor for each address deals the clients out to the least loaded shard.
 
+use crate::frontend::Inlet;
 use crate::net::{Detached, Listener};
-use crate::route::RoleWish;
 use crate::tasks;
 use crate::timer;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ struct Door {
 pub(super) struct Arrival {
     /// The socket.
     pub socket: Detached,
-    /// What its session wishes for.
-    pub role: RoleWish,
+    /// Where it came in.
+    pub inlet: Inlet,
     /// Counts it at its shard.
     pub place: Place,
 }
@@ -53,11 +53,11 @@ impl Doors {
     }
 
     /// Through the door behind which the fewest are.
-    fn deal(&self, socket: Detached, role: RoleWish) {
+    fn deal(&self, socket: Detached, inlet: Inlet) {
         let least = self.0.iter().min_by_key(|door| door.inside.load(Ordering::Relaxed));
         if let Some(door) = least {
             door.inside.fetch_add(1, Ordering::Relaxed);
-            let arrival = Arrival { socket, role, place: Place(Arc::clone(&door.inside)) };
+            let arrival = Arrival { socket, inlet, place: Place(Arc::clone(&door.inside)) };
             if door.arrivals.try_send(arrival).is_err() {
                 warn!("a shard has no room for another connection; it was closed");
             }
@@ -66,7 +66,7 @@ impl Doors {
 }
 
 /// Accepts until `stop` is set.
-pub(super) fn start((listener, role): (Listener, RoleWish), doors: Doors, stop: CancellationToken) {
+pub(super) fn start((listener, inlet): (Listener, Inlet), doors: Doors, stop: CancellationToken) {
     tasks::spawn("accept", async move {
         loop {
             let accepted = tokio::select! {
@@ -74,7 +74,7 @@ pub(super) fn start((listener, role): (Listener, RoleWish), doors: Doors, stop: 
                 () = stop.cancelled() => return,
             };
             match accepted.map(crate::net::Stream::detach) {
-                Ok(Ok(arrival)) => doors.deal(arrival, role),
+                Ok(Ok(arrival)) => doors.deal(arrival, inlet.clone()),
                 Ok(Err(_)) => warn!("an accepted socket could not be handed to its shard"),
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");

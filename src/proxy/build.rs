@@ -11,7 +11,7 @@ use crate::control;
 use crate::control::{Bell, Control, ControlConfig, Links, LiveControl, WatchedServer};
 use crate::frontend;
 use crate::frontend::login::{Gate, Plaintext};
-use crate::frontend::{Cancels, Live};
+use crate::frontend::{Cancels, Inlet, Live};
 use crate::metrics::{BackendState, Build, Metrics, Reload};
 use crate::net::{BindError, Listener, ServerFiles, ServerTls, TlsError};
 use crate::notifications::Listeners;
@@ -22,7 +22,6 @@ use crate::proxy::explain::explainer;
 use crate::proxy::shard;
 use crate::proxy::shard::Inlets;
 use crate::proxy::state::State;
-use crate::route::RoleWish;
 use crate::session::Library;
 use crate::sql::FunctionLists;
 use crate::store::Store;
@@ -134,8 +133,8 @@ impl Parts {
         let operators = Operators { steward: control.steward(), token: state.token };
         let http =
             http.map(|http| start_http(http, (&shared, &health), (&shown, operators), &serving));
-        for (_, listener, role) in listeners {
-            accept::start((listener, role), doors.clone(), accepting.clone());
+        for (_, listener, inlet) in listeners {
+            accept::start((listener, inlet), doors.clone(), accepting.clone());
         }
         health.listening();
         Ok(Self {
@@ -221,7 +220,7 @@ impl Parts {
     }
 }
 
-fn listen(config: &Config) -> Result<Vec<(String, Listener, RoleWish)>, StartError> {
+fn listen(config: &Config) -> Result<Vec<(String, Listener, Inlet)>, StartError> {
     let mut listeners = Vec::new();
     for listen in &config.listen {
         let listener = match &listen.at {
@@ -235,7 +234,8 @@ fn listen(config: &Config) -> Result<Vec<(String, Listener, RoleWish)>, StartErr
                 format!("{}/.s.PGSQL.{port}", directory.display())
             }
         };
-        listeners.push((address, listener, listen.role));
+        let inlet = Inlet { name: listen.at.to_string().into(), role: listen.role };
+        listeners.push((address, listener, inlet));
     }
     Ok(listeners)
 }

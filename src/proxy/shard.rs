@@ -94,7 +94,7 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
 
 /// One client, counted at its shard until it is gone.
 async fn client(shard: Rc<Shard>, arrival: Arrival) {
-    let Arrival { socket, role, place } = arrival;
+    let Arrival { socket, inlet, place } = arrival;
     let _place: Place = place;
-    frontend::admit(shard, socket, role).await;
+    frontend::admit(shard, socket, inlet).await;
 }

@@ -9,6 +9,7 @@
 //! Source: PostgreSQL manual, 55.2.3 "Extended Query" and 55.2.4 "Pipelining".
 
 use crate::session::Names;
+use crate::session::statements::ENTRY;
 use crate::sql::Facts;
 use crate::wire::frame;
 use crate::wire::frame::Cursor;
@@ -63,6 +64,19 @@ pub struct Group {
     pub end: End,
     /// Whether it executes anything, rather than only preparing and describing.
     pub executes: Executes,
+    /// The named statements that it parses.
+    pub parses: Parses,
+}
+
+/// How much more a group has to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parses {
+    /// Statements that get a name.
+    pub named: usize,
+    /// What they take, in bytes.
+    pub bytes: usize,
+    /// Names of statements that it closes.
+    pub closed: usize,
 }
 
 /// Whether a group runs something.
@@ -225,6 +239,7 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
 /// when the group is whole.
 fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Result<Scan, Violation> {
     let mut executes = Executes::Nothing;
+    let mut parses = Parses::default();
     let mut parsed = Parsed::default();
     let mut at = 0;
     while at < bytes
@@ -235,7 +250,12 @@ fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Resul
         let mut body = Cursor::new(rest.get(..header.total).unwrap_or(rest));
         match header.tag {
             b'P' => {
-                parsed.insert(body.text()?);
+                let name = body.text()?;
+                if !name.is_empty() {
+                    parses.named += 1;
+                    parses.bytes += ENTRY + header.total;
+                }
+                parsed.insert(name);
                 reader.mentioned.push(Some((reader.examine)(body.text()?)));
             }
             b'B' => {
@@ -246,10 +266,13 @@ fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Resul
             }
             b'D' if body.byte()? == b'S' => mention(body.text()?, &parsed, reader),
             b'E' => executes = Executes::Something,
+            b'C' if body.byte()? == b'S' && reader.names.get(body.text()?).is_some() => {
+                parses.closed += 1;
+            }
             _ => {}
         }
     }
-    Ok(Scan::Group(Group { bytes, end, executes }))
+    Ok(Scan::Group(Group { bytes, end, executes, parses }))
 }
 
 /// The names of statements that a group parses: mostly one, and any number.
@@ -291,7 +314,8 @@ fn query(rest: &[u8], header: Header, reader: &mut Reader<'_>) -> Scan {
         0 => End::Query,
         rest => End::Cut { rest, of: Cut::Query },
     };
-    Scan::Group(Group { bytes, end, executes: Executes::Something })
+    let parses = Parses::default();
+    Scan::Group(Group { bytes, end, executes: Executes::Something, parses })
 }
 
 /// Whether a message of the extended protocol may be longer than what is buffered.

@@ -17,7 +17,7 @@ mod statements;
 pub use build::{Builder, Renamed, Tally, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{
-    Cut, End, Executes, GROUP_MAX, Group, MessageLimits, Reader, Scan, Violation, scan,
+    Cut, End, Executes, GROUP_MAX, Group, MessageLimits, Parses, Reader, Scan, Violation, scan,
 };
 pub use own::{Extent, Known, Own, OwnAnswer, OwnPortals, OwnRow, Survey, survey};
 pub use pins::{Pin, Pins};
@@ -26,4 +26,4 @@ pub use replies::{
     status_of,
 };
 pub use settings::{Settings, SharedSettings, is_ours, same};
-pub use statements::{Held, Library, Names, Prepared, Reading};
+pub use statements::{Held, KeepLimits, Library, Names, Prepared, Reading};

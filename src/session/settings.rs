@@ -59,6 +59,11 @@ impl Settings {
         self.0.is_empty()
     }
 
+    /// What they take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// The statements that turn a backend with `carried` settings into one with these; `None` if
     /// nothing differs.
     ///

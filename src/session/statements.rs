@@ -162,37 +162,75 @@ const NOT_UTF8: u8 = 0xFF;
 
 /// The statements that one client has prepared, by the client's names; `""` is the unnamed one.
 #[derive(Debug, Default)]
-pub struct Names(HashMap<Box<[u8]>, Arc<Prepared>>);
+pub struct Names {
+    all: HashMap<Box<[u8]>, Arc<Prepared>>,
+    /// What they take.
+    bytes: usize,
+}
+
+/// How much may be kept of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepLimits {
+    /// Named prepared statements.
+    pub statements: usize,
+    /// Bytes of these and of its settings.
+    pub memory: usize,
+}
+
+impl Default for KeepLimits {
+    /// Whatever it likes.
+    fn default() -> Self {
+        Self { statements: usize::MAX, memory: usize::MAX }
+    }
+}
+
+/// What an entry takes beside its name and its text, in bytes; about.
+pub(super) const ENTRY: usize = 200;
+
+fn weight(name: &[u8], statement: &Prepared) -> usize {
+    ENTRY + name.len() + statement.body.len()
+}
 
 impl Names {
     /// The statement with this name.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
-        self.0.get(name)
+        self.all.get(name)
     }
 
     /// Gives a statement a name; returns the one that had it.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Prepared>) -> Option<Arc<Prepared>> {
-        self.0.insert(name.into(), statement)
+        self.bytes += weight(name, &statement);
+        let before = self.all.insert(name.into(), statement);
+        self.bytes -= before.as_ref().map_or(0, |before| weight(name, before));
+        before
     }
 
     /// Takes a name away.
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Prepared>> {
-        self.0.remove(name)
+        let before = self.all.remove(name);
+        self.bytes -= before.as_ref().map_or(0, |before| weight(name, before));
+        before
     }
 
     /// Forgets all, as `DISCARD ALL` and `DEALLOCATE ALL` do.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.all.clear();
+        self.bytes = 0;
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
+    }
+
+    /// What they take, in bytes, as if nobody shared them.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 }
 

@@ -1,7 +1,8 @@
 //! What single clients may take: `limits.rules`.
 
-use crate::raw::{Raw, bind, copy_data, copy_done, execute, parse, query, sync};
+use crate::raw::{Raw, bind, close, copy_data, copy_done, execute, parse, query, sync};
 use crate::support::{Blueprint, House};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 fn house(rules: &str) -> House {
@@ -77,6 +78,13 @@ async fn a_statement_that_lasts_too_long_is_cancelled_and_its_session_goes_on() 
     let cancelled = wire.query("SELECT pg_sleep(60)");
     let (slow, cancelled) = tokio::join!(slow, cancelled);
     assert_eq!((slow.code(), cancelled.code().as_deref()), (None, Some("57014")));
+    let hint = cancelled.error().unwrap().field(b'H').unwrap();
+    assert_eq!(hint, "A rule of limits.rules allows 1s; raise query_timeout in it.");
+    // One that somebody else cancels is told nothing of rules.
+    let own = "DO $$BEGIN PERFORM pg_cancel_backend(pg_backend_pid()); PERFORM pg_sleep(9); END$$";
+    let cancelled = wire.query(own).await;
+    assert_eq!(cancelled.code().as_deref(), Some("57014"));
+    assert_eq!(cancelled.error().unwrap().field(b'H'), None);
     assert_eq!(wire.value("SELECT 1").await, "1");
     wire.query("BEGIN").await;
     let write = wire.query("INSERT INTO noted SELECT 1 FROM pg_sleep(60)").await;
@@ -149,4 +157,101 @@ async fn messages_and_statements_have_their_longest() {
     assert_eq!(wire.ready().await.code(), None, "COPY data streams");
     let mut other = Raw::enter(&house).await;
     assert_eq!(other.query(&format!("SELECT '{long}'")).await.code(), None);
+}
+
+/// A port that nobody has; somebody else may take it before the proxy does.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_counted_by_where_they_come_in() {
+    let second = free_port();
+    let rules = format!("[limits]\nrules = [{{ listener = \"{second}\", connections = 1 }}]\n");
+    let blueprint = Blueprint::new().servers(|plan| plan.standbys(0));
+    let house = blueprint.toml(&rules).listen(&format!("{second}?role=primary")).build();
+    let login = [("user", "postgres"), ("database", "postgres")];
+    let only = Raw::connect(second, &login).await.unwrap();
+    let told = Raw::connect(second, &login).await.unwrap_err();
+    let text = told.field(b'M').unwrap();
+    assert_eq!(told.code().as_deref(), Some("53300"));
+    assert!(
+        text.starts_with(&format!("1 connections are open of listener \"{second}\"")),
+        "{text}"
+    );
+    assert!(told.field(b'H').unwrap().contains("limits.rules"), "and what to do about it");
+    // The other one is not meant.
+    let _others = [Raw::enter(&house).await, Raw::enter(&house).await];
+    drop(only);
+    for _ in 0..500 {
+        if Raw::connect(second, &login).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a place that came free was not given again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prepared_statements_are_counted_and_one_too_many_is_refused_by_itself() {
+    let house = house(r#"{ user = "app", max_prepared = 3 }"#);
+    let mut wire = Raw::enter_as(&house, "app").await;
+    let one = |name: &str| parse(name, &format!("SELECT '{name}'"));
+    for name in ["a", "b", "c"] {
+        assert_eq!(wire.batch(&[one(name)]).await.code(), None);
+    }
+    let refused = wire.batch(&[one("d")]).await;
+    assert_eq!(refused.code().as_deref(), Some("53400"));
+    let field = |field| refused.error().unwrap().field(field).unwrap();
+    assert!(field(b'M').contains("3 statements are prepared, as many as max_prepared"));
+    assert!(field(b'H').contains("max_prepared in limits.rules"), "{}", field(b'H'));
+    // The session goes on, with what it has, without a name, and in the place of another.
+    let run = |name: &str| [bind(name, &[]), execute()].concat();
+    assert_eq!(wire.batch(&[run("a")]).await.value(), "a");
+    assert_eq!(wire.batch(&[parse("", "SELECT 7"), run("")]).await.value(), "7");
+    assert_eq!(wire.batch(&[close("a"), parse("d", "SELECT 'd'"), run("d")]).await.value(), "d");
+    assert_eq!(wire.batch(&[one("e")]).await.code().as_deref(), Some("53400"));
+    assert_eq!(wire.query("DEALLOCATE ALL").await.code(), None);
+    assert_eq!(wire.batch(&[one("e")]).await.code(), None);
+    // In a transaction it ends as any error does.
+    wire.batch(&[one("f")]).await;
+    wire.batch(&[one("g")]).await;
+    wire.query("BEGIN").await;
+    let refused = wire.batch(&[one("h")]).await;
+    assert_eq!((refused.code().as_deref(), refused.status()), (Some("53400"), 'E'));
+    assert_eq!(wire.query("ROLLBACK").await.code(), None);
+    // Whom no rule limits has as many as he likes.
+    let mut other = Raw::enter(&house).await;
+    let all: Vec<u8> =
+        (0..2000).flat_map(|at| parse(&format!("s{at}"), &format!("SELECT {at}"))).collect();
+    assert_eq!(other.batch(&[all]).await.code(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_of_a_session_is_bounded() {
+    let house = house(r#"{ user = "app", max_memory = "64kB" }"#);
+    let long = "x".repeat(40_000);
+    let one = |name: &str| parse(name, &format!("SELECT '{name}{long}'"));
+    let mut wire = Raw::enter_as(&house, "app").await;
+    assert_eq!(wire.batch(&[one("a")]).await.code(), None);
+    let refused = wire.batch(&[one("b")]).await;
+    assert_eq!(refused.code().as_deref(), Some("53400"));
+    let hint = refused.error().unwrap().field(b'H').unwrap();
+    assert!(hint.contains("max_memory in limits.rules"), "{hint}");
+    assert_eq!(wire.batch(&[close("a")]).await.code(), None);
+    assert_eq!(wire.batch(&[one("b")]).await.code(), None);
+    // What streams through is not kept.
+    let many = "y".repeat(2_000_000);
+    assert_eq!(wire.query(&format!("SELECT length('{many}')")).await.value(), "2000000");
+    // Settings count, too; a session that has too many can only begin anew.
+    let mut wire = Raw::enter_as(&house, "app").await;
+    assert_eq!(wire.query(&format!("SET app.one = '{long}'")).await.code(), None);
+    assert_eq!(wire.value("SELECT length(current_setting('app.one'))").await, "40000");
+    assert_eq!(wire.query(&format!("SET app.two = '{long}'")).await.code(), None);
+    wire.send(&query("SELECT 1")).await;
+    assert_eq!(last_word(&mut wire).await, "54000");
+    let mut other = Raw::enter(&house).await;
+    for name in ["a", "b", "c"] {
+        assert_eq!(other.batch(&[one(name)]).await.code(), None);
+    }
 }

@@ -9,7 +9,9 @@ use super::{
 use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
-use crate::frontend::glance::{gave_up_waiting, is_bulk, is_deallocation, is_stale, may_run_again};
+use crate::frontend::glance::{
+    cancelled_as_overdue, gave_up_waiting, is_bulk, is_deallocation, is_stale, may_run_again,
+};
 use crate::frontend::lost::Loss;
 use crate::frontend::params::Cause;
 use crate::metrics::ErrorOrigin;
@@ -173,7 +175,15 @@ impl<'a, 'c> Chunk<'a, 'c> {
             if !ours && let Some(told) = self.in_doubt(header, message)? {
                 return Ok(told);
             }
-            return Ok((if ours { Disposition::Swallow } else { self.error(message) }, None));
+            let disposition = if ours { Disposition::Swallow } else { self.error(message) };
+            if let Some(allowed) = self.exchange.overdue
+                && disposition == Disposition::Forward
+                && let Some(told) = cancelled_as_overdue(message, allowed)
+            {
+                self.emit(&told, 0, told.len())?;
+                return Ok((Disposition::Swallow, None));
+            }
+            return Ok((disposition, None));
         }
         if header.tag == b'N' && gave_up_waiting(message) {
             self.exchange.word = Word::NotTaken;

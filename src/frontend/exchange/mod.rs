@@ -21,6 +21,7 @@ use crate::clock::Moment;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::lost::Loss;
+use crate::frontend::overdue::Allowed;
 use crate::frontend::params::Reported;
 use crate::frontend::processes::Processes;
 use crate::frontend::seat::Seat;
@@ -84,6 +85,8 @@ pub struct Exchange {
     pub completed: Completed,
     /// Whether an error was among the answers.
     pub erred: Erred,
+    /// That a rule has what runs cancelled: by how long it may run.
+    pub overdue: Option<Allowed>,
     /// Whether the backend holds a statement whose result has changed since it was prepared.
     pub stale: Stale,
     /// Whether the group relies on a statement that the backend held before.
@@ -253,6 +256,7 @@ impl Exchange {
             reported,
             completed: Completed::Nothing,
             erred: Erred::No,
+            overdue: None,
             stale: Stale::No,
             relies: Relies::No,
             leftover: Leftover::None,

@@ -440,6 +440,12 @@ error: pgsteer.toml:3:11: `servers.sslcert` is set, `servers.sslkey` is not
    |           ^^^^^^^^^^^^^^^
    = help: set both, or neither
 "#
+    a_rule_about_a_listener_that_is_none: line("limits", "rules = [{ listener = \"1.2.3.4:5\", connections = 1 }]") => r#"
+error: pgsteer.toml:4:9: `1.2.3.4:5` is no address where we listen
+ 4 | rules = [{ listener = "1.2.3.4:5", connections = 1 }]
+   |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   = help: a rule can be about: 127.0.0.1:6432
+"#
     direct_tls_that_may_be_left_out: servers("sslnegotiation = \"direct\"") => r#"
 error: pgsteer.toml:3:18: `servers.sslnegotiation` can't be `direct` with the weak sslmode "prefer"
  3 | sslnegotiation = "direct"
