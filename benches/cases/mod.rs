@@ -5,7 +5,7 @@
 //! between two counts of it is the step alone.
 
 use pgsteer::auth::{Keyring, Userlist};
-use pgsteer::backend::{ChannelBinding, SslMode, Target, TlsPolicy};
+use pgsteer::backend::{ChannelBinding, SslMode, SslNegotiation, Target, TlsPolicy};
 use pgsteer::clock::Moment;
 use pgsteer::frontend::{Material, Wishes, plan};
 use pgsteer::metrics::{Build, Metrics};
@@ -235,6 +235,7 @@ fn checked_out(server: SocketAddr) -> Box<dyn FnMut()> {
         root_cert: None,
         identity: None,
         channel_binding: ChannelBinding::default(),
+        negotiation: SslNegotiation::default(),
     };
     let host = server.ip().to_string();
     let target = Target::alone(ServerId(0), "s", &host, server.port(), &tls).unwrap();

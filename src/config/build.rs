@@ -80,6 +80,7 @@ impl Builder<'_> {
         let routing = self.routing(&servers);
         let failover = self.failover(&routing);
         let state_dir = self.state_dir();
+        let peers = self.peers();
         let listen = self.listen(&listeners);
         let limits = self.limits(&listen);
         let observability =
@@ -101,6 +102,7 @@ impl Builder<'_> {
             routing,
             failover,
             state_dir,
+            peers,
             limits,
             observability,
             sources: shown,

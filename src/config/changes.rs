@@ -97,6 +97,7 @@ impl Config {
             listen: started.listen.clone(),
             http: started.http,
             server_tls: started.server_tls.clone(),
+            peers: started.peers.clone(),
             control_login: started.control_login.clone(),
             state_dir: started.state_dir.clone(),
             limits: Limits { shards: started.limits.shards, ..self.limits },

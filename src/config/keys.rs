@@ -20,6 +20,7 @@ use crate::config::listen::HTTP_PORT;
 use crate::config::listen::Http;
 use crate::config::listen::Listener;
 use crate::config::listen::Listeners;
+use crate::config::peers::PeerList;
 use crate::config::problem::Place;
 use crate::config::secret::SecretSource;
 use crate::config::setting::Bytes;
@@ -445,6 +446,19 @@ keys! {
     STATE_DIR: Option<PathBuf> = "failover.state_dir" {
         default: None,
         example: "\"/var/lib/pgsteer\"",
+        counts: OnRestart,
+    }
+
+    /// The pgsteers behind one address, this one among them, in the same order at each: whoever
+    /// gets a cancel request for a session of another one passes it on there, once. `[]`: nobody.
+    CANCEL_PEERS: PeerList = "cancel.peers" {
+        default: PeerList(Vec::new()),
+        example: "[\"10.0.0.1:6432\", \"10.0.0.2:6432\"]",
+        counts: OnRestart,
+    }
+    /// Which of them this one is, counting from 1; each must say it. It is a part of clients' keys.
+    CANCEL_NUMBER: u32 = "cancel.number" {
+        default: 1,
         counts: OnRestart,
     }
 

@@ -31,6 +31,7 @@ mod pgpass;
 mod problem;
 pub mod reference;
 mod secret;
+mod peers;
 mod server_tls;
 mod setting;
 mod state;

@@ -21,6 +21,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("pool", "How connections to the servers are shared."),
     ("routing", "Which server runs what."),
     ("failover", "What happens when the primary is lost, or is to be changed."),
+    ("cancel", "Cancel requests that reach another pgsteer."),
     ("limits", "Bounds."),
     ("observability", "What operators see."),
 ];

@@ -45,6 +45,8 @@ pub struct Config {
     pub failover: failover::Policy,
     /// Where the record of who is the primary lies; `None`: no place is known.
     pub state_dir: Option<PathBuf>,
+    /// Who passes cancel requests on to whom; `None`: nobody.
+    pub peers: Option<Peers>,
     /// Bounds.
     pub limits: Limits,
     /// What operators see.
@@ -159,6 +161,15 @@ impl Config {
     pub fn password_for<'c>(&'c self, server: &'c ServerConfig) -> Option<&'c Secret> {
         self.control_login.password.as_ref().or(server.passfile_password.as_ref())
     }
+}
+
+/// `[cancel]`: the pgsteers behind one address, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peers {
+    /// Which one this is, from 1.
+    pub own: u8,
+    /// Host and port of all of them, in the order that they all have.
+    pub all: Vec<(Arc<str>, u16)>,
 }
 
 /// `[limits]`: bounds, checked.

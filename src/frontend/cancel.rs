@@ -10,8 +10,11 @@
 //! 2^-63 a try, and one of n sessions with n times that. (In session mode the number is the
 //! server's own process, and can be guessed.) From 3.2 on the secret has 24 random bytes, behind
 //! 8 that name this process of pgsteer: whoever is asked to cancel something can tell whose it is.
+//! Where several share an address (`cancel.peers`), 8 of the 31 bits are this one's number.
 
 use crate::backend;
+use crate::frontend::peers;
+use crate::frontend::peers::Peers;
 use crate::pool::Running;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -25,6 +28,8 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Cancels {
     identity: Identity,
+    /// Who else may have given a key out.
+    peers: Option<Peers>,
     /// Guards the register; locked once when a session begins and ends, and by each cancel.
     sessions: Mutex<HashMap<i32, Arc<Handle>>>,
 }
@@ -92,9 +97,15 @@ struct State {
 pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Cancels {
-    /// Nobody yet. `identity` is to be random, or told by an operator.
+    /// Nobody yet. `identity` is to be random.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, sessions: Mutex::default() }
+        Self { identity, peers: None, sessions: Mutex::default() }
+    }
+
+    /// Nobody yet, in one of several pgsteers behind one address.
+    pub fn among(peers: Peers) -> Self {
+        let identity = peers.identity();
+        Self { identity, peers: Some(peers), sessions: Mutex::default() }
     }
 
     /// Enters a session under numbers that nobody can guess, drawn by `random`; under `wanted` as
@@ -106,9 +117,13 @@ impl Cancels {
         mut random: impl FnMut() -> i32,
     ) -> Registered {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = wanted.unwrap_or_else(&mut random) & i32::MAX;
+        let mut draw = || {
+            let drawn = random() & i32::MAX;
+            self.peers.as_ref().map_or(drawn, |peers| peers.process(drawn))
+        };
+        let mut next = wanted.unwrap_or_else(&mut draw) & i32::MAX;
         while next == 0 || sessions.contains_key(&next) {
-            next = random() & i32::MAX;
+            next = draw();
         }
         let handle = Arc::new(Handle {
             pid: next,
@@ -122,18 +137,21 @@ impl Cancels {
         Registered { cancels: Arc::clone(self), handle }
     }
 
-    /// Carries out a cancel request. Whether it found a statement is told to nobody: the
-    /// requester gets no answer, as with a server.
+    /// Carries out a cancel request, or passes it on to a peer whose it may be. Whether it found a
+    /// statement is told to nobody: the requester gets no answer, as with a server.
     pub async fn cancel(&self, pid: i32, secret: &[u8]) {
         let found = {
             let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             sessions.get(&pid).map(Arc::clone)
         };
-        let Some(handle) = found else { return };
+        let own = peers::unmarked(secret);
         // Of another length it is another secret.
-        if bool::from(!handle.secret.ct_eq(secret)) {
+        let Some(handle) = found.filter(|handle| bool::from(handle.secret.ct_eq(own))) else {
+            if let Some(peers) = &self.peers {
+                peers.pass_on(pid, secret).await;
+            }
             return;
-        }
+        };
         let Some(running) = handle.begin_cancel() else { return };
         let Running { target, pid, key, .. } = &*running;
         if let Err(error) = backend::cancel(target, *pid, key, CANCEL_TIMEOUT).await {

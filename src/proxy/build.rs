@@ -11,7 +11,7 @@ use crate::control;
 use crate::control::{Bell, Control, ControlConfig, Links, LiveControl, WatchedServer};
 use crate::frontend;
 use crate::frontend::login::{Gate, Plaintext};
-use crate::frontend::{Cancels, Inlet, Live};
+use crate::frontend::{Cancels, Inlet, Live, Peers};
 use crate::metrics::{BackendState, Build, Metrics, Reload};
 use crate::net::{BindError, Listener, ServerFiles, ServerTls, TlsError};
 use crate::notifications::Listeners;
@@ -268,7 +268,10 @@ fn shared(
         signals: Arc::clone(&links.signals),
         pools: Arc::new(pools),
         library: Library::default(),
-        cancels: Arc::new(Cancels::new(backend::random()?)),
+        cancels: Arc::new(match &config.peers {
+            Some(peers) => Cancels::among(Peers::new(peers.own, &peers.all)?),
+            None => Cancels::new(backend::random()?),
+        }),
         metrics: Arc::clone(&links.metrics),
         gate: ArcSwap::from_pointee(gate),
         listeners,

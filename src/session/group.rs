@@ -239,7 +239,7 @@ pub fn scan(inbox: &[u8], reader: &mut Reader<'_>) -> Result<Scan, Violation> {
 /// when the group is whole.
 fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Result<Scan, Violation> {
     let mut executes = Executes::Nothing;
-    let mut parses = Parses::default();
+    let mut more = Parses::default();
     let mut parsed = Parsed::default();
     let mut at = 0;
     while at < bytes
@@ -252,8 +252,8 @@ fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Resul
             b'P' => {
                 let name = body.text()?;
                 if !name.is_empty() {
-                    parses.named += 1;
-                    parses.bytes += ENTRY + header.total;
+                    more.named += 1;
+                    more.bytes += ENTRY + header.total;
                 }
                 parsed.insert(name);
                 reader.mentioned.push(Some((reader.examine)(body.text()?)));
@@ -267,12 +267,12 @@ fn group(inbox: &[u8], bytes: usize, end: End, reader: &mut Reader<'_>) -> Resul
             b'D' if body.byte()? == b'S' => mention(body.text()?, &parsed, reader),
             b'E' => executes = Executes::Something,
             b'C' if body.byte()? == b'S' && reader.names.get(body.text()?).is_some() => {
-                parses.closed += 1;
+                more.closed += 1;
             }
             _ => {}
         }
     }
-    Ok(Scan::Group(Group { bytes, end, executes, parses }))
+    Ok(Scan::Group(Group { bytes, end, executes, parses: more }))
 }
 
 /// The names of statements that a group parses: mostly one, and any number.

@@ -187,7 +187,7 @@ async fn connections_are_counted_by_where_they_come_in() {
         if Raw::connect(second, &login).await.is_ok() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pgsteer::timer::sleep(Duration::from_millis(20)).await;
     }
     panic!("a place that came free was not given again");
 }

@@ -48,6 +48,7 @@ mod hands;
 mod leaks;
 mod memory;
 mod metrics;
+mod peers;
 mod pieces;
 mod pooling;
 mod prepared;

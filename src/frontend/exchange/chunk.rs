@@ -176,14 +176,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
                 return Ok(told);
             }
             let disposition = if ours { Disposition::Swallow } else { self.error(message) };
-            if let Some(allowed) = self.exchange.overdue
-                && disposition == Disposition::Forward
-                && let Some(told) = cancelled_as_overdue(message, allowed)
-            {
-                self.emit(&told, 0, told.len())?;
-                return Ok((Disposition::Swallow, None));
-            }
-            return Ok((disposition, None));
+            return Ok((self.explain(message, disposition)?, None));
         }
         if header.tag == b'N' && gave_up_waiting(message) {
             self.exchange.word = Word::NotTaken;
@@ -248,6 +241,18 @@ impl<'a, 'c> Chunk<'a, 'c> {
             self.exchange.wished = now;
         }
         if shard.has_lost(epoch) { Err(Stop::Ended) } else { Ok(()) }
+    }
+
+    /// Adds to an error that a rule is behind it, if one is.
+    fn explain(&mut self, message: &[u8], disposition: Disposition) -> Result<Disposition, Stop> {
+        if let Some(allowed) = self.exchange.overdue
+            && disposition == Disposition::Forward
+            && let Some(told) = cancelled_as_overdue(message, allowed)
+        {
+            self.emit(&told, 0, told.len())?;
+            return Ok(Disposition::Swallow);
+        }
+        Ok(disposition)
     }
 
     /// Deals with an error: it is shown, unless it answers us, or the group may be run again.
