@@ -43,6 +43,7 @@ test-all: test
 	PGSTEER_TRIES=2000 cargo test --locked --test e2e -- auth::guessing::
 	HOSTILE=20000 cargo test --locked --test e2e -- bad_input::torture
 	PGSTEER_LEAKS=180 cargo test --locked --test e2e -- leaks::
+	PGSTEER_ROW=1000000000 cargo test --locked --test e2e -- flow::huge
 	PGSTEER_STATEMENTS=1000000 cargo test --locked --test e2e -- memory::
 	PGSTEER_KILLS=10 PGSTEER_SWITCHOVERS=50 cargo test --locked --test e2e -- failover::
 
