@@ -118,7 +118,7 @@ fn servers(sizes: &[usize]) -> Table {
 fn with_servers(size: usize) -> Result<Vec<f64>, String> {
     let template = Template::new(Postgres::find(None).unwrap()).unwrap();
     let plan = Plan::new().standbys(size - 1).setting("max_wal_senders", "40");
-    let plan = plan.setting("max_connections", "60").setting("shared_buffers", "8MB");
+    let plan = plan.setting("shared_buffers", "8MB");
     let cluster = Cluster::start(&template, &plan).map_err(|error| error.to_string())?;
     let make = "CREATE TABLE pgbench_accounts AS SELECT id AS aid, id AS abalance \
                 FROM generate_series(1, 100) id";

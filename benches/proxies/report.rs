@@ -76,7 +76,7 @@ impl Table {
         let Some(row) = self.rows.get_mut(at) else { return };
         match came {
             Ok(figures) => row.rounds.push(figures),
-            Err(why) => row.missing = Some(why),
+            Err(why) => row.missing = why.lines().next().map(str::to_owned),
         }
     }
 

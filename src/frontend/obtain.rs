@@ -358,7 +358,8 @@ impl Attempt<'_> {
                 () = seats.news(ticket, News::Since(reign)) => None,
             }
         };
-        let came = self.while_there(coming).await?;
+        // Rare, and each that takes it on its way would have room for it in every client.
+        let came = self.while_there(Box::pin(coming)).await?;
         self.client.shard.shared.metrics.clients.waited(clock::now().since(started));
         let Some(came) = came else { return Ok(None) };
         match came {

@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 3;
 /// Clients that do nothing.
 const IDLE: i64 = 100;
 /// Bytes that one of them may take, until it is 2 KiB.
-const IDLE_BYTES_MAX: i64 = 32 * 1024;
+const IDLE_BYTES_MAX: i64 = 9 * 1024;
 
 /// One kind of statement.
 struct Kind {
