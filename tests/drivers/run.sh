@@ -37,7 +37,16 @@ order=(libpq psycopg3 asyncpg node_pg postgres_js jdbc dbd_pg ruby_pg pdo_pgsql 
     sequelize)
 [ "$#" -gt 0 ] && order=("$@")
 
+# One at a time: several tests begin at once on a machine that has nothing yet.
 fetch() {
+    mkdir -p target
+    {
+        flock 9
+        fetch_what_is_missing
+    } 9>target/drivers.lock
+}
+
+fetch_what_is_missing() {
     local stamp
     stamp=$(cat "$here/requirements.txt" "$here/package.json" "$here/package-lock.json" | cksum)
     [ "$(cat target/drivers.stamp 2>/dev/null)" = "$stamp" ] && return 0
