@@ -78,9 +78,6 @@ async fn exchange(
                     conn.partial.extend_from_slice(bytes.get(at..).unwrap_or(&[]));
                     return Ok(answer);
                 }
-                // A statement's time was up just as it ended: a server tells so behind the end, and
-                // ends once more.
-                b'Z' if bytes.get(at) == Some(&b'E') => {}
                 b'D' => answer.rows.push(row(message)?),
                 b'S' => {
                     if reported.take(message, Cause::Ours) == Disposition::Forward {
