@@ -8,6 +8,7 @@ mod accept;
 mod build;
 mod explain;
 mod reload;
+mod scheduling;
 mod shard;
 mod state;
 

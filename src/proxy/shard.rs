@@ -7,6 +7,7 @@ use crate::frontend::Shard;
 use crate::metrics::claim_row;
 use crate::pool;
 use crate::proxy::accept::{Arrival, Place};
+use crate::proxy::scheduling;
 use crate::tasks;
 use crate::timer;
 use std::io;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 /// Pause between two looks at the idle backends.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
@@ -51,6 +53,9 @@ pub(super) fn start(
             Err(error) => return drop(built.send(Err(error))),
         };
         drop(built.send(Ok(())));
+        if let Err(error) = scheduling::be_a_batch_thread() {
+            info!(event = "scheduling", %error, "shard {index} is woken before whoever runs");
+        }
         claim_row();
         timer::kept_by(keeper);
         let shard = Rc::new(Shard::new(index, common));

@@ -1,4 +1,5 @@
 //! What a statement asks of the kernel: a receive and a send on either side, and part of a wait.
+//! And what the kernel was asked for beforehand: to let whoever sends run on.
 
 use crate::support::Blueprint;
 use crate::support::House;
@@ -89,4 +90,36 @@ fn more_calls_are_seen() {
     std::fs::write(&script, "BEGIN;\nSELECT 1;\nCOMMIT;\n").unwrap();
     let each = bench.each(&["-f", &script.to_string_lossy()]);
     assert!(each.receives > 5.9 && each.sends > 5.9, "{each:?}");
+}
+
+/// How `/proc/PID/task/TID/stat` names the policies (`sched(7)`).
+const SCHED_OTHER: &str = "0";
+const SCHED_BATCH: &str = "3";
+
+/// Each thread's name and policy, of `proc_pid_stat(5)`.
+fn policies(pid: u32) -> Vec<(String, String)> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")));
+    stats
+        .map(|stat| {
+            let stat = stat.unwrap();
+            let (name, fields) = stat.rsplit_once(')').unwrap();
+            let name = name.split_once('(').unwrap().1.to_owned();
+            // The 41st field; the first two are before the parenthesis.
+            (name, fields.split_whitespace().nth(38).unwrap().to_owned())
+        })
+        .collect()
+}
+
+/// Whoever sends is not pushed aside by the shard that it wakes; the control plane is never late.
+#[test]
+fn shards_are_batch_threads_and_nobody_else_is() {
+    let house = Blueprint::new().set("limits.shards", "2").build();
+    let policies = policies(house.proxy.pid().unwrap());
+    let shards = policies.iter().filter(|(name, _)| name.starts_with("shard-"));
+    assert_eq!(shards.clone().count(), 2, "{policies:?}");
+    assert!(shards.clone().all(|(_, policy)| policy == SCHED_BATCH), "{policies:?}");
+    let others = policies.iter().filter(|(name, _)| !name.starts_with("shard-"));
+    assert!(others.clone().count() > 0, "{policies:?}");
+    assert!(others.clone().all(|(_, policy)| policy == SCHED_OTHER), "{policies:?}");
 }
