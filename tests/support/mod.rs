@@ -1,5 +1,6 @@
 //! What the tests on real servers share: a house with servers and a proxy in it.
 
+mod held;
 mod house;
 pub mod ledger;
 mod prometheus;
@@ -9,6 +10,7 @@ mod seed;
 mod template;
 mod wire;
 
+pub use held::HeldShard;
 pub use house::Blueprint;
 pub use house::House;
 pub use house::await_that;

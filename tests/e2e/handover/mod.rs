@@ -7,6 +7,7 @@
 mod confirmed;
 mod floors;
 mod held;
+mod late;
 mod reads;
 mod replication;
 mod rows;
