@@ -388,6 +388,7 @@ impl Builder<'_> {
             login_failure_delay,
             rules: Arc::new(rules.value),
             shards: usize::try_from(self.value(&keys::SHARDS)).ok().and_then(NonZeroUsize::new),
+            scheduling: self.value(&keys::SCHEDULING),
             drain_delay: self.value(&keys::DRAIN_DELAY),
             drain_timeout: self.value(&keys::DRAIN_TIMEOUT),
         }

@@ -100,7 +100,11 @@ impl Config {
             peers: started.peers.clone(),
             control_login: started.control_login.clone(),
             state_dir: started.state_dir.clone(),
-            limits: Limits { shards: started.limits.shards, ..self.limits },
+            limits: Limits {
+                shards: started.limits.shards,
+                scheduling: started.limits.scheduling,
+                ..self.limits
+            },
             observability: started.observability,
             ..self
         }

@@ -7,6 +7,7 @@ use crate::backend::SslNegotiation;
 use crate::config::setting::Choice;
 use crate::config::types::LogFormat;
 use crate::config::types::LogLevel;
+use crate::config::types::Scheduling;
 use crate::failover::Demotion;
 use crate::failover::Mode;
 use crate::failover::Profile;
@@ -104,6 +105,11 @@ impl Choice for Demotion {
 impl Choice for Rejoin {
     const WORDS: &'static [(Self, &'static str)] =
         &[(Self::Restart, "restart"), (Self::Fence, "fence")];
+}
+
+impl Choice for Scheduling {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Batch, "batch"), (Self::Normal, "normal")];
 }
 
 impl Choice for LogFormat {

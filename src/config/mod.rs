@@ -44,5 +44,5 @@ pub use problem::{Problem, Report, Severity};
 pub use setting::{duration, max_loss};
 pub use types::{
     ClientTls, ClientTlsMode, Config, ControlLogin, Limits, Listen, ListenAt, LogFormat, LogLevel,
-    Observability, ServerConfig,
+    Observability, Scheduling, ServerConfig,
 };

@@ -183,6 +183,8 @@ pub struct Limits {
     pub rules: Arc<Rules>,
     /// Threads that serve clients; `None`: by the number of cores.
     pub shards: Option<NonZeroUsize>,
+    /// How the kernel schedules them.
+    pub scheduling: Scheduling,
     /// Time from SIGTERM to the end of accepting, for load balancers to notice.
     pub drain_delay: Duration,
     /// Longest time that clients then get to finish their transactions.
@@ -196,10 +198,20 @@ impl Default for Limits {
             login_failure_delay: Duration::from_secs(3),
             rules: Arc::default(),
             shards: None,
+            scheduling: Scheduling::Batch,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
         }
     }
+}
+
+/// How the kernel schedules the threads that serve clients: `limits.scheduling`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduling {
+    /// Whoever wakes one runs on first.
+    Batch,
+    /// As it is when pgsteer is started.
+    Normal,
 }
 
 /// `[observability]`, checked.

@@ -491,7 +491,7 @@ fn start_shards(
         let (mailbox, calls) = mpsc::channel(shard::CALLS_MAX);
         doors.push(door);
         mailboxes.push(mailbox);
-        let inlets = Inlets { arrivals, calls };
+        let inlets = (Inlets { arrivals, calls }, limits.scheduling);
         shards.push(shard::start(
             index,
             (Arc::clone(shared), Arc::clone(health)),

@@ -2,12 +2,13 @@
 
 use crate::admin::Health;
 use crate::clock;
+use crate::config::Scheduling;
 use crate::frontend;
 use crate::frontend::Shard;
 use crate::metrics::claim_row;
 use crate::pool;
 use crate::proxy::accept::{Arrival, Place};
-use crate::proxy::scheduling;
+use crate::proxy::scheduling::be_a_batch_thread;
 use crate::tasks;
 use crate::timer;
 use std::io;
@@ -40,7 +41,7 @@ pub(super) struct Inlets {
 pub(super) fn start(
     index: usize,
     (common, health): (Arc<frontend::Shared>, Arc<Health>),
-    inlets: Inlets,
+    (inlets, scheduling): (Inlets, Scheduling),
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     // It must be built where it runs, and a failure be told to who starts it.
@@ -53,7 +54,9 @@ pub(super) fn start(
             Err(error) => return drop(built.send(Err(error))),
         };
         drop(built.send(Ok(())));
-        if let Err(error) = scheduling::be_a_batch_thread() {
+        if scheduling == Scheduling::Batch
+            && let Err(error) = be_a_batch_thread()
+        {
             info!(event = "scheduling", %error, "shard {index} is woken before whoever runs");
         }
         claim_row();

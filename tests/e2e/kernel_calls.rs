@@ -114,12 +114,14 @@ fn policies(pid: u32) -> Vec<(String, String)> {
 /// Whoever sends is not pushed aside by the shard that it wakes; the control plane is never late.
 #[test]
 fn shards_are_batch_threads_and_nobody_else_is() {
-    let house = Blueprint::new().set("limits.shards", "2").build();
-    let policies = policies(house.proxy.pid().unwrap());
-    let shards = policies.iter().filter(|(name, _)| name.starts_with("shard-"));
-    assert_eq!(shards.clone().count(), 2, "{policies:?}");
-    assert!(shards.clone().all(|(_, policy)| policy == SCHED_BATCH), "{policies:?}");
-    let others = policies.iter().filter(|(name, _)| !name.starts_with("shard-"));
-    assert!(others.clone().count() > 0, "{policies:?}");
-    assert!(others.clone().all(|(_, policy)| policy == SCHED_OTHER), "{policies:?}");
+    for (scheduling, of_shards) in [("batch", SCHED_BATCH), ("normal", SCHED_OTHER)] {
+        let house = Blueprint::new().set("limits.shards", "2");
+        let house = house.set("limits.scheduling", scheduling).build();
+        let policies = policies(house.proxy.pid().unwrap());
+        let (shards, others): (Vec<_>, Vec<_>) =
+            policies.iter().partition(|(name, _)| name.starts_with("shard-"));
+        assert!(shards.len() == 2 && !others.is_empty(), "{policies:?}");
+        assert!(shards.iter().all(|(_, policy)| policy == of_shards), "{policies:?}");
+        assert!(others.iter().all(|(_, policy)| policy == SCHED_OTHER), "{policies:?}");
+    }
 }
