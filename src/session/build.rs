@@ -110,7 +110,8 @@ impl Builder<'_> {
             }
             match header.tag {
                 b'Q' | b'F' => {
-                    if header.tag == b'Q' && message.len() == header.total {
+                    let whole = message.len() == header.total;
+                    if header.tag == b'Q' && whole && !self.names.is_empty() {
                         let facts = examine(Cursor::new(message).text()?);
                         self.lend_names(&facts, out);
                     }
@@ -120,7 +121,7 @@ impl Builder<'_> {
                     out.extend_from_slice(message);
                 }
                 b'P' => {
-                    if message.len() == header.total && runs {
+                    if message.len() == header.total && runs && !self.names.is_empty() {
                         let mut cursor = Cursor::new(message);
                         cursor.text()?;
                         let facts = examine(cursor.text()?);

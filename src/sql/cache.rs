@@ -9,6 +9,7 @@ use super::Effects;
 use super::Facts;
 use super::blind::mark_numbers;
 use super::examine;
+use super::recent::Recent;
 use quick_cache::Equivalent;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
@@ -23,17 +24,9 @@ const MAX_REMEMBERED: usize = 8 * 1024;
 /// Facts by exact bytes and dialect, within a bound of entries and of bytes.
 pub struct FactsCache {
     known: Cache<Key, Arc<Facts>, ByBytes>,
-    last: Last,
+    recent: Recent,
     /// The last text with its numbers marked; kept for its room.
     marked: Vec<u8>,
-}
-
-/// The text that was asked for last: a group's texts are asked for once when it is found and once
-/// when it is sent.
-#[derive(Default)]
-struct Last {
-    sql: Vec<u8>,
-    facts: Option<(Dialect, Arc<Facts>)>,
 }
 
 impl FactsCache {
@@ -43,7 +36,7 @@ impl FactsCache {
         let floor = bytes / u64::try_from(entries).unwrap_or(u64::MAX);
         let weighter = ByBytes { floor: floor.max(1) };
         let known = Cache::with_weighter(entries, bytes, weighter);
-        Self { known, last: Last::default(), marked: Vec::new() }
+        Self { known, recent: Recent::default(), marked: Vec::new() }
     }
 
     /// The facts of a text.
@@ -51,39 +44,34 @@ impl FactsCache {
         if sql.len() > MAX_REMEMBERED {
             return Arc::new(examine(sql, dialect));
         }
-        if let Some((known, facts)) = &self.last.facts
-            && *known == dialect
-            && *self.last.sql == *sql
-        {
+        if let Some(facts) = self.recent.facts(sql, dialect) {
             return Arc::clone(facts);
         }
-        let facts = self.look_up(sql, dialect);
-        self.last.sql.clear();
-        self.last.sql.extend_from_slice(sql);
-        self.last.facts = Some((dialect, Arc::clone(&facts)));
+        let (facts, numbers) = self.look_up(sql, dialect);
+        self.recent.keep((sql, &self.marked), dialect, (&facts, numbers));
         facts
     }
 
-    fn look_up(&mut self, sql: &[u8], dialect: Dialect) -> Arc<Facts> {
+    fn look_up(&mut self, sql: &[u8], dialect: Dialect) -> (Arc<Facts>, Numbers) {
         let has_numbers = mark_numbers(sql, dialect, &mut self.marked);
         if has_numbers {
             let text = Text { sql: &self.marked, dialect, numbers: Numbers::Marked };
             if let Some(facts) = self.known.get(&text) {
-                return Arc::clone(facts);
+                return (Arc::clone(facts), Numbers::Marked);
             }
         }
         if let Some(facts) = self.known.get(&Text { sql, dialect, numbers: Numbers::Kept }) {
-            return Arc::clone(facts);
+            return (Arc::clone(facts), Numbers::Kept);
         }
         let facts = Arc::new(examine(sql, dialect));
         // What was not understood for one number may be for another.
-        let key = if has_numbers && !facts.effects().any(Effects::UNKNOWN) {
-            Key { sql: self.marked.as_slice().into(), dialect, numbers: Numbers::Marked }
+        let (numbers, text) = if has_numbers && !facts.effects().any(Effects::UNKNOWN) {
+            (Numbers::Marked, &*self.marked)
         } else {
-            Key { sql: sql.into(), dialect, numbers: Numbers::Kept }
+            (Numbers::Kept, sql)
         };
-        self.known.insert(key, Arc::clone(&facts));
-        facts
+        self.known.insert(Key { sql: text.into(), dialect, numbers }, Arc::clone(&facts));
+        (facts, numbers)
     }
 
     /// How many texts are remembered.
@@ -112,7 +100,7 @@ impl fmt::Debug for FactsCache {
 
 /// Whether a key stands for one text, or for all that differ from it in whole numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Numbers {
+pub(super) enum Numbers {
     Kept,
     Marked,
 }
@@ -190,6 +178,33 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = '7'")));
         assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = 7 FOR UPDATE")));
         assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = \0")), "no number at all");
+    }
+
+    /// Texts that begin alike share a place among the recent ones.
+    #[test]
+    fn a_recent_text_fits_only_where_it_was_marked_alike() {
+        let texts = [
+            "SELECT a FROM t WHERE id = 7",
+            "SELECT a FROM t WHERE id = 77 ",
+            "SELECT a FROM t WHERE id = 7x",
+            "SELECT a FROM t WHERE id = x7",
+            "SELECT a FROM t WHERE id = 7.5",
+            "SELECT a FROM t WHERE id = ",
+            "SELECT a FROM t WHERE id = '7'",
+            "SELECT a FROM t WHERE id = 7 AND f(8) > 9 FOR UPDATE",
+            "SELECT a FROM t WHERE id = 7 AND f(8) > 9",
+            "SELECT a FROM t WHERE id = 7 AND f(8) > ",
+            "SELECT a FROM t WHERE id = 7; SELECT 8",
+            "SELECT a FROM t WHERE id = \x007",
+            "SELECT a FROM t WHERE id = \0",
+        ];
+        let mut cache = FactsCache::default();
+        for (first, second) in texts.iter().flat_map(|a| texts.iter().map(move |b| (a, b))) {
+            cache.examine(first.as_bytes(), Dialect::default());
+            let found = cache.examine(second.as_bytes(), Dialect::default());
+            let fresh = FactsCache::default().examine(second.as_bytes(), Dialect::default());
+            assert_eq!(format!("{found:?}"), format!("{fresh:?}"), "{first:?}, then {second:?}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod hint;
 mod judge;
 mod lists;
 mod names;
+mod recent;
 
 pub use cache::FactsCache;
 pub use catalog::Catalog;
