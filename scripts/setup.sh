@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build     a C compiler, libclang (for PostgreSQL's grammar), Rust
 #   scripts/setup.sh demo      ... and PostgreSQL
-#   scripts/setup.sh test      ... and psql, openssl, strace, Prometheus
+#   scripts/setup.sh test      ... and psql, openssl, strace, systemd-analyze, Prometheus
 #   scripts/setup.sh bench     ... and PgBouncer, HAProxy, openssl, strace, valgrind
 #   scripts/setup.sh all       ... and Python, Node.js, bzip2, and drivers: JDBC, Perl's, Ruby's, PHP's
 #
@@ -50,6 +50,7 @@ missing() {
         has psql || echo psql
         has openssl || echo openssl
         has strace || echo strace
+        has systemd-analyze || echo systemd
         ;;
     bench)
         has_pgbouncer || echo pgbouncer
@@ -79,7 +80,7 @@ packages() {
         apt-psql) echo postgresql-client ;;
         apt-openssl) echo openssl ;;
         apt-pgbouncer | dnf-pgbouncer | pacman-pgbouncer) echo pgbouncer ;;
-        *-strace | *-valgrind | *-haproxy) echo "$word" ;;
+        *-strace | *-systemd | *-valgrind | *-haproxy) echo "$word" ;;
         apt-python) echo python3 python3-venv ;;
         apt-node) echo nodejs npm ;;
         apt-bzip2 | dnf-bzip2 | pacman-bzip2) echo bzip2 ;;

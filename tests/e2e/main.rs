@@ -33,6 +33,7 @@ mod catalogs;
 mod consistency;
 mod dashboards;
 mod demo;
+mod deployment;
 mod doctor;
 mod drivers;
 mod failover;

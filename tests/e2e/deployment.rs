@@ -1,0 +1,185 @@
+//! What `deploy/` promises: systemd takes the unit, the unit lets pgsteer do all that it does, and
+//! the image and the sidecar fit each other and the program.
+
+use crate::support::{House, cluster, program};
+use pgsteer::sandbox::{Cluster, Plan, Proxy, StatementLog};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+const UNIT: &str = "deploy/systemd/pgsteer.service";
+
+fn systemd_analyze(args: &[&str]) -> (bool, String) {
+    let done = Command::new("systemd-analyze").args(args).output();
+    let done = done.expect("no systemd-analyze: scripts/setup.sh test");
+    let said = [done.stdout, done.stderr].concat();
+    (done.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// The system calls of a name or of a set.
+fn expand(name: &str, into: &mut BTreeSet<String>) {
+    if !name.starts_with('@') {
+        into.insert(name.to_owned());
+        return;
+    }
+    let (good, said) = systemd_analyze(&["syscall-filter", name]);
+    assert!(good, "{said}");
+    let members = said.lines().filter(|line| line.starts_with(' ')).map(str::trim);
+    for member in members.filter(|member| !member.starts_with('#')) {
+        expand(member, into);
+    }
+}
+
+/// What a unit allows, by `SystemCallFilter=` of `systemd.exec(5)`.
+fn allowed(unit: &str) -> BTreeSet<String> {
+    let mut allowed = BTreeSet::new();
+    expand("@default", &mut allowed);
+    for line in unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let mut named = BTreeSet::new();
+        for name in line.trim_start_matches('~').split_whitespace() {
+            expand(name, &mut named);
+        }
+        if line.starts_with('~') {
+            allowed = &allowed - &named;
+        } else {
+            allowed.extend(named);
+        }
+    }
+    allowed
+}
+
+/// A program that runs pgsteer, which is its own process, and writes its system calls to a file.
+fn traced(cluster: &Cluster) -> (PathBuf, PathBuf) {
+    let dir = cluster.workshop("traced").unwrap();
+    let (script, calls) = (dir.join("pgsteer"), dir.join("calls"));
+    let text = format!(
+        "#!/bin/sh\nexec strace -D -f -qq -e signal=none -o {} {} \"$@\"\n",
+        calls.display(),
+        program().display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    (script, calls)
+}
+
+/// The system calls of a life: start, clients, TLS, a reload, the pages, an order, the end.
+fn calls_of_a_life() -> BTreeSet<String> {
+    let cluster = cluster(&Plan::new().standbys(1).log(StatementLog::Off));
+    let (script, calls) = traced(&cluster);
+    let dir = cluster.workshop("pgsteer").unwrap();
+    let state = dir.join("state");
+    let proxy = Proxy::new(script, dir).unwrap().env("STATE_DIRECTORY", &state.to_string_lossy());
+    let proxy = proxy.toml("[failover]\nmode = \"manual\"\n").unwrap();
+    let servers: Vec<_> = cluster.servers().iter().map(pgsteer::sandbox::Server::address).collect();
+    let proxy = proxy.args(servers.iter().flat_map(|server| ["--server", server]));
+    proxy.start().unwrap();
+    proxy.await_ready().unwrap();
+    let house = House { proxy, cluster };
+    let mut wire = house.wire();
+    wire.run("CREATE TABLE t (a int); INSERT INTO t VALUES (7)");
+    assert_eq!(wire.value("SELECT a FROM t"), "7");
+    for page in ["/status", "/metrics", "/livez"] {
+        assert_eq!(house.http(page).status, 200, "{page}");
+    }
+    house.reload("[failover]\nmode = \"manual\"\n");
+    house.proxy.signal(Signal::TERM);
+    house.proxy.await_end().unwrap();
+    let text = std::fs::read_to_string(calls).unwrap();
+    let name = |line: &str| {
+        let call = line.split_once(' ')?.1.trim_start();
+        let (name, _) = call.split_once('(')?;
+        let good = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        good.then(|| name.to_owned())
+    };
+    text.lines().filter_map(name).collect()
+}
+
+#[test]
+fn systemd_takes_the_unit() {
+    let dir = std::env::temp_dir().join(format!("pgsteer-unit-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let check = |unit: &str| {
+        let path = dir.join("pgsteer.service");
+        let there = unit.replace("/usr/local/bin/pgsteer", &program().to_string_lossy());
+        std::fs::write(&path, there).unwrap();
+        systemd_analyze(&["verify", "--man=no", &path.to_string_lossy()])
+    };
+    let unit = file(UNIT);
+    assert_eq!(check(&unit), (true, String::new()));
+    // What it does not know it says.
+    let (_, said) = check(&unit.replace("RestrictRealtime=yes", "RestrictRealtimes=yes"));
+    assert!(said.contains("RestrictRealtimes"), "{said}");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn the_unit_allows_every_system_call_that_pgsteer_makes() {
+    let calls = calls_of_a_life();
+    for known in ["execve", "recvfrom", "sched_setscheduler", "fsync"] {
+        assert!(calls.contains(known), "{known} is none of {calls:?}");
+    }
+    let unit = file(UNIT);
+    let refused: Vec<_> = calls.difference(&allowed(&unit)).cloned().collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    let without = unit.replace("SystemCallFilter=sched_setscheduler\n", "");
+    let refused: Vec<_> = calls.difference(&allowed(&without)).cloned().collect();
+    assert_eq!(refused, ["sched_setscheduler"]);
+}
+
+/// The words behind a key or an instruction, of the first line that begins with it.
+fn behind<'a>(text: &'a str, beginning: &str) -> &'a str {
+    let mut lines = text.lines().map(str::trim_start);
+    lines.find_map(|line| line.strip_prefix(beginning)).unwrap_or_else(|| panic!("no {beginning}"))
+}
+
+#[test]
+fn the_image_and_the_sidecar_fit_each_other() {
+    let image = file("deploy/Dockerfile");
+    let sidecar = file("deploy/kubernetes/sidecar.yaml");
+    let user = behind(&sidecar, "runAsUser: ");
+    assert_eq!(behind(&image, "USER "), format!("{user}:{}", behind(&sidecar, "runAsGroup: ")));
+    let state = behind(&image, "ENV STATE_DIRECTORY=");
+    assert!(image.contains(&format!("--owner={user} --group={user} --mode=0700 {state}")));
+    let program = behind(&image, "COPY --from=build /pgsteer ");
+    assert_eq!(behind(&image, "ENTRYPOINT "), format!("[\"{program}\"]"));
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(behind(&sidecar, "image: pgsteer:"), version);
+    let rust = env!("CARGO_PKG_RUST_VERSION").split('.').nth(1).unwrap().parse::<u32>().unwrap();
+    let base = behind(&image, "FROM rust:1.").split('-').next().unwrap();
+    assert!(base.parse::<u32>().unwrap() >= rust, "the image's Rust is too old for us");
+    // The ports that the program listens on unless it is told otherwise.
+    let reference = file("config/pgsteer.toml");
+    for port in behind(&image, "EXPOSE ").split_whitespace() {
+        assert!(reference.contains(&format!(":{port}\"")), "{port}");
+    }
+}
+
+#[test]
+fn the_sidecars_configuration_is_valid() {
+    let sidecar = file("deploy/kubernetes/sidecar.yaml");
+    let (_, config) = sidecar.split_once("pgsteer.toml: |\n").unwrap();
+    let config: Vec<_> = config.lines().take_while(|line| *line != "---").map(str::trim).collect();
+    let dir = std::env::temp_dir().join(format!("pgsteer-sidecar-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (password, path) = (dir.join("password"), dir.join("pgsteer.toml"));
+    std::fs::write(&password, "change-me").unwrap();
+    std::fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).unwrap();
+    let there = password.to_string_lossy();
+    let config = config.join("\n").replace("/etc/pgsteer/secret/password", &there);
+    let check = |config: &str| {
+        std::fs::write(&path, config).unwrap();
+        let mut command = Proxy::command(&program());
+        command.args(["check-config", "--config", &path.to_string_lossy()]).output().unwrap()
+    };
+    let done = check(&config);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(!check(&config.replace("hosts", "host")).status.success(), "and it is really read");
+    std::fs::remove_dir_all(dir).unwrap();
+}
