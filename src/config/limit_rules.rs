@@ -8,7 +8,7 @@ use crate::config::setting::items;
 use crate::config::setting::nearest;
 use crate::config::setting::quoted;
 use crate::config::setting::text;
-use crate::limits::{Caps, Each, Rule, Rules, Times};
+use crate::limits::{Bounds, Each, Rule, Rules, Times};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -71,13 +71,13 @@ fn rule(node: &Node, notes: &mut Notes) -> Option<Rule> {
         rule = rule.filter(|_| understood.is_some());
     }
     let rule = rule?;
-    if rule.caps == Caps::default() {
+    if rule.connections.is_none() && rule.bounds == Bounds::default() {
         let help = format!("add one of: {}", NAMES.get(5..).unwrap_or_default().join(", "));
         notes.error(&node.place, "this rule limits nothing".to_owned(), help);
         return None;
     }
     let of_login = rule.who.user.is_some() || rule.who.database.is_some();
-    if of_login && rule.caps.login.is_some() {
+    if of_login && rule.bounds.login.is_some() {
         let message = "before its login nobody knows a client's user and database".to_owned();
         notes.error(
             &node.place,
@@ -91,25 +91,25 @@ fn rule(node: &Node, notes: &mut Notes) -> Option<Rule> {
 
 fn say(entry: &Entry, rule: &mut Rule, notes: &mut Notes) -> Option<()> {
     let Entry { name, name_place, node } = entry;
-    let caps = &mut rule.caps;
+    let bounds = &mut rule.bounds;
     match name.as_str() {
         "user" => rule.who.user = Some(text(node, notes)?.into()),
         "database" => rule.who.database = Some(text(node, notes)?.into()),
         "address" => rule.who.address = Some(network(node, notes)?),
         "listener" => rule.who.listener = Some(text(node, notes)?.trim().into()),
         "each" => rule.each = Some(each(node, notes)?),
-        "connections" => caps.connections = Some(u32::read(node, notes)?),
-        "login_timeout" => caps.login = Some(seconds(node, notes)?),
-        "idle_timeout" => caps.times.idle = Some(seconds(node, notes)?),
+        "connections" => rule.connections = Some(u32::read(node, notes)?),
+        "login_timeout" => bounds.login = Some(seconds(node, notes)?),
+        "idle_timeout" => bounds.times.idle = Some(seconds(node, notes)?),
         "idle_in_transaction_timeout" => {
-            caps.times.idle_in_transaction = Some(seconds(node, notes)?);
+            bounds.times.idle_in_transaction = Some(seconds(node, notes)?);
         }
-        "transaction_timeout" => caps.times.transaction = Some(seconds(node, notes)?),
-        "query_timeout" => caps.times.query = Some(seconds(node, notes)?),
-        "max_message" => caps.message = Some(bytes(node, notes)?),
-        "max_statement" => caps.statement = Some(bytes(node, notes)?),
-        "max_prepared" => caps.prepared = Some(u32::read(node, notes)?),
-        "max_memory" => caps.memory = Some(bytes(node, notes)?),
+        "transaction_timeout" => bounds.times.transaction = Some(seconds(node, notes)?),
+        "query_timeout" => bounds.times.query = Some(seconds(node, notes)?),
+        "max_message" => bounds.message = Some(bytes(node, notes)?),
+        "max_statement" => bounds.statement = Some(bytes(node, notes)?),
+        "max_prepared" => bounds.prepared = Some(u32::read(node, notes)?),
+        "max_memory" => bounds.memory = Some(bytes(node, notes)?),
         unknown => {
             let help = nearest(unknown, &NAMES)
                 .map_or_else(|| NAMES.join(", "), |near| format!("did you mean `{near}`?"));
@@ -164,8 +164,8 @@ fn bytes(node: &Node, notes: &mut Notes) -> Option<u64> {
 }
 
 fn written(rule: &Rule) -> String {
-    let Rule { who, each, caps } = rule;
-    let Times { idle, idle_in_transaction, transaction, query } = caps.times;
+    let Rule { who, each, connections, bounds } = rule;
+    let Times { idle, idle_in_transaction, transaction, query } = bounds.times;
     let name = |name: &Option<Box<str>>| name.as_ref().map(|name| quoted(name));
     let time = |time: Option<Duration>| time.map(|time| time.write());
     let size = |size: Option<u64>| size.map(|size| Bytes(size).write());
@@ -176,16 +176,16 @@ fn written(rule: &Rule) -> String {
         who.address.map(|address| quoted(&address.to_string())),
         name(&who.listener),
         each.map(|(_, word)| quoted(word)),
-        caps.connections.map(|connections| connections.to_string()),
-        time(caps.login),
+        connections.map(|connections| connections.to_string()),
+        time(bounds.login),
         time(idle),
         time(idle_in_transaction),
         time(transaction),
         time(query),
-        size(caps.message),
-        size(caps.statement),
-        caps.prepared.map(|prepared| prepared.to_string()),
-        size(caps.memory),
+        size(bounds.message),
+        size(bounds.statement),
+        bounds.prepared.map(|prepared| prepared.to_string()),
+        size(bounds.memory),
     ];
     let said =
         NAMES.iter().zip(values).filter_map(|(name, value)| Some(format!("{name} = {}", value?)));

@@ -56,7 +56,7 @@ impl Counts {
         let mut keys: Vec<Key> = Vec::new();
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for rule in rules.0.iter().filter(asked).filter(|rule| rule.fits(caller)) {
-            let Some(limit) = rule.caps.connections else { continue };
+            let Some(limit) = rule.connections else { continue };
             let key = key(rule, caller);
             if keys.contains(&key) {
                 continue;
@@ -135,14 +135,15 @@ impl fmt::Display for Who<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rule::{Caps, Who as About};
+    use super::super::rule::{Bounds, Who as About};
     use super::*;
 
     fn rule(user: Option<&str>, each: Option<Each>, connections: u32) -> Rule {
         Rule {
             who: About { user: user.map(Into::into), ..About::default() },
             each,
-            caps: Caps { connections: Some(connections), ..Caps::default() },
+            connections: Some(connections),
+            bounds: Bounds::default(),
         }
     }
 
@@ -190,7 +191,8 @@ mod tests {
             Rule {
                 who: About { listener: Some("10.0.0.9:6433".into()), ..About::default() },
                 each: None,
-                caps: Caps { connections: Some(0), ..Caps::default() },
+                connections: Some(0),
+                bounds: Bounds::default(),
             },
         ]);
         let only = counts.enter(&by_listener, stranger("10.0.0.1")).unwrap();

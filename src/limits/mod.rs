@@ -17,4 +17,4 @@ mod count;
 mod rule;
 
 pub use count::{Counts, Entry, Exceeded};
-pub use rule::{Bounds, Caller, Caps, Each, Rule, Rules, Times, Who};
+pub use rule::{Bounds, Caller, Each, Rule, Rules, Times, Who};

@@ -11,8 +11,10 @@ pub struct Rule {
     pub who: Who,
     /// Apart for each of what its connections are counted; `None`: all together.
     pub each: Option<Each>,
-    /// What they may take.
-    pub caps: Caps,
+    /// How many connections they may have at a time; `None`: the rule has no say.
+    pub connections: Option<u32>,
+    /// What each of them may take.
+    pub bounds: Bounds,
 }
 
 /// Whom a rule is about; `None`: whoever.
@@ -39,25 +41,6 @@ pub enum Each {
     Address,
     /// Each of our own addresses.
     Listener,
-}
-
-/// What whoever a rule is about may take; `None`: the rule has no say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Caps {
-    /// Connections at a time.
-    pub connections: Option<u32>,
-    /// Time to log in.
-    pub login: Option<Duration>,
-    /// Bytes of one message other than COPY data.
-    pub message: Option<u64>,
-    /// Bytes of one statement's text.
-    pub statement: Option<u64>,
-    /// Named prepared statements of one session.
-    pub prepared: Option<u32>,
-    /// Bytes of what is kept of one session.
-    pub memory: Option<u64>,
-    /// How long things may last.
-    pub times: Times,
 }
 
 /// How long things may last; `None`: as long as they do.
@@ -100,7 +83,7 @@ pub enum Caller<'a> {
     },
 }
 
-/// What one client may take, all rules together.
+/// What one client may take, by one rule or by all together; `None`: as much as it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
     /// Time to log in.
@@ -121,7 +104,7 @@ impl Rules {
     /// What this client may take.
     pub fn bounds(&self, caller: Caller<'_>) -> Bounds {
         let fitting = self.0.iter().filter(|rule| rule.fits(caller));
-        fitting.fold(Bounds::default(), |bounds, rule| bounds.and(&rule.caps))
+        fitting.fold(Bounds::default(), |bounds, rule| bounds.and(&rule.bounds))
     }
 }
 
@@ -152,21 +135,21 @@ impl Rule {
 }
 
 impl Bounds {
-    fn and(self, caps: &Caps) -> Self {
+    fn and(self, other: &Self) -> Self {
         Self {
-            login: least(self.login, caps.login),
-            message: least(self.message, caps.message),
-            statement: least(self.statement, caps.statement),
-            prepared: least(self.prepared, caps.prepared),
-            memory: least(self.memory, caps.memory),
+            login: least(self.login, other.login),
+            message: least(self.message, other.message),
+            statement: least(self.statement, other.statement),
+            prepared: least(self.prepared, other.prepared),
+            memory: least(self.memory, other.memory),
             times: Times {
-                idle: least(self.times.idle, caps.times.idle),
+                idle: least(self.times.idle, other.times.idle),
                 idle_in_transaction: least(
                     self.times.idle_in_transaction,
-                    caps.times.idle_in_transaction,
+                    other.times.idle_in_transaction,
                 ),
-                transaction: least(self.times.transaction, caps.times.transaction),
-                query: least(self.times.query, caps.times.query),
+                transaction: least(self.times.transaction, other.times.transaction),
+                query: least(self.times.query, other.times.query),
             },
         }
     }
@@ -191,7 +174,8 @@ mod tests {
         Rule {
             who: Who { user: named(user), database: named(database), address, listener: None },
             each: None,
-            caps: Caps { times, ..Caps::default() },
+            connections: None,
+            bounds: Bounds { times, ..Bounds::default() },
         }
     }
 
