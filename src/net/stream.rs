@@ -231,9 +231,20 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // Where there is room, as nearly always, nobody needs to be told when there is.
         match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write(context, bytes),
-            Self::Unix(unix) => Pin::new(unix).poll_write(context, bytes),
+            Self::Tcp(tcp) => match tcp.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Pin::new(tcp).poll_write(context, bytes)
+                }
+                written => Poll::Ready(written),
+            },
+            Self::Unix(unix) => match unix.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Pin::new(unix).poll_write(context, bytes)
+                }
+                written => Poll::Ready(written),
+            },
             Self::TlsServer(tls) => Pin::new(tls).poll_write(context, bytes),
             Self::TlsClient(tls) => Pin::new(tls).poll_write(context, bytes),
         }
