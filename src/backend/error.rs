@@ -164,6 +164,31 @@ impl ServerError {
 }
 
 impl ConnectError {
+    /// Whether another try, or another server, would get the same answer: the login itself is
+    /// refused, or the database is not there.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::LoginRefused(_)
+            | Self::NoSecret { .. }
+            | Self::Method { .. }
+            | Self::Scram(_) => true,
+            Self::Server(error) => !matches!(
+                error.code,
+                SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN
+            ),
+            Self::Refused { .. }
+            | Self::Unreachable { .. }
+            | Self::Unresolved { .. }
+            | Self::Timeout { .. }
+            | Self::NotPostgres { .. }
+            | Self::NoTls
+            | Self::Tls { .. }
+            | Self::DirectTls { .. }
+            | Self::Protocol { .. }
+            | Self::Broken { .. } => false,
+        }
+    }
+
     pub(super) fn server(error: ServerError) -> Self {
         if error.code.class() == "28" { Self::LoginRefused(error) } else { Self::Server(error) }
     }

@@ -26,15 +26,26 @@ impl Serving {
 
     /// The same, `now`.
     pub(super) async fn attach_at(&mut self, plan: &Plan, now: Moment) -> Result<Found, Stop> {
-        let mut now = Some(now);
-        loop {
-            let Self { client, session, retry, .. } = self;
-            let moment = now.take().unwrap_or_else(clock::now);
-            let obtained = match obtain(client, session, plan, (retry.as_ref(), moment)).await {
-                Ok(obtained) => obtained,
-                Err(Unobtained::No(no)) => return Ok(Found::Nothing(no)),
-                Err(Unobtained::Gone) => return Err(Stop::Gone),
+        let Self { client, session, retry, .. } = self;
+        let obtained = match obtain(client, session, plan, (retry.as_ref(), now)).await {
+            Ok(obtained) => obtained,
+            Err(unobtained) => return unobtained.found(),
+        };
+        let ready = settle::is_ready(&self.client, &self.session, plan, &obtained);
+        if ready && obtained.waited == Waited::No {
+            return match self.hold(obtained) {
+                Cancelled::No => Ok(Found::Backend),
+                Cancelled::Yes => self.put_back_cancelled().await,
             };
+        }
+        // Boxed, as it is rare: every client would keep room for it.
+        Box::pin(self.prepare_and_hold(plan, obtained)).await
+    }
+
+    /// Brings the session's settings to a backend, or to another that is found if that one fails.
+    async fn prepare_and_hold(&mut self, plan: &Plan, found: Obtained) -> Result<Found, Stop> {
+        let mut obtained = found;
+        loop {
             if settle::is_ready(&self.client, &self.session, plan, &obtained) {
                 return self.hold_wanted(obtained).await;
             }
@@ -51,6 +62,11 @@ impl Serving {
                 // That backend is gone; the next one may be well.
                 Ok(Err(settle::NotBrought::Broken)) | Err(CutOff) => {}
             }
+            let Self { client, session, retry, .. } = self;
+            obtained = match obtain(client, session, plan, (retry.as_ref(), clock::now())).await {
+                Ok(obtained) => obtained,
+                Err(unobtained) => return unobtained.found(),
+            };
         }
     }
 
@@ -70,9 +86,14 @@ impl Serving {
             obtained.checkout.release(clock::now());
             return Err(Stop::Gone);
         }
-        if self.hold(obtained) == Cancelled::No {
-            return Ok(Found::Backend);
+        match self.hold(obtained) {
+            Cancelled::No => Ok(Found::Backend),
+            Cancelled::Yes => self.put_back_cancelled().await,
         }
+    }
+
+    /// The statement was cancelled before it was sent.
+    async fn put_back_cancelled(&mut self) -> Result<Found, Stop> {
         self.settle(clock::now()).await?;
         // In session mode it stays, for the next statement.
         Ok(Found::Nothing(No::Cancelled))
@@ -124,6 +145,15 @@ impl Serving {
 
     fn has_ended(&self, obtained: &Obtained) -> bool {
         obtained.standing == Standing::Primary && self.client.shard.has_lost(obtained.epoch)
+    }
+}
+
+impl Unobtained {
+    fn found(self) -> Result<Found, Stop> {
+        match self {
+            Self::No(no) => Ok(Found::Nothing(no)),
+            Self::Gone => Err(Stop::Gone),
+        }
     }
 }
 

@@ -222,8 +222,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Gone`] if the connection broke, or ended.
-    pub async fn more(&mut self) -> Result<(), Gone> {
-        poll_fn(|context| self.poll_more(context)).await
+    pub fn more(&mut self) -> impl Future<Output = Result<(), Gone>> + Unpin {
+        poll_fn(|context| self.poll_more(context))
     }
 
     /// The same, for who waits for other things as well.

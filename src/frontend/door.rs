@@ -5,11 +5,11 @@ use crate::frontend::client::Client;
 use crate::frontend::greet::greet;
 use crate::frontend::login;
 use crate::frontend::login::Entered;
-use crate::frontend::obtain::is_final;
 use crate::frontend::replicate::replicate;
 use crate::frontend::report::No;
 use crate::frontend::serve::serve;
-use crate::limits::{Bounds, Caller, Rules};
+use crate::frontend::state::Serving;
+use crate::limits::{Bounds, Caller, Entry, Rules};
 use crate::metrics::Admission;
 use crate::net::{Detached, Peer, Stream};
 use crate::pool::CheckoutError;
@@ -32,21 +32,45 @@ pub struct Inlet {
     pub role: RoleWish,
 }
 
-/// Lets one client in, serves it, and sees it out.
-pub async fn admit(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) {
+/// Lets one client in, serves it, and sees it out. `kept` is kept until it is gone.
+///
+/// Who has been let in may rest for hours: what that took is in a box that is gone by then.
+pub fn admit<K>(
+    shard: Rc<Shard>,
+    (arrival, inlet): (Detached, Inlet),
+    kept: K,
+) -> impl Future<Output = ()> {
+    let entering = Box::pin(enter(shard, arrival, inlet));
+    async move {
+        let Some(mut guest) = entering.await else { return };
+        serve(&mut guest.serving).await;
+        let Guest { serving, entries, counted } = guest;
+        drop((serving, entries, counted, kept));
+    }
+}
+
+/// A client that is served, and what counts it meanwhile.
+struct Guest {
+    serving: Serving,
+    entries: [Entry; 2],
+    counted: Counted,
+}
+
+/// Lets a client in. It may be `None` because all was said to it already.
+async fn enter(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) -> Option<Guest> {
     let stream = match arrival.attach() {
         Ok(stream) => stream,
         Err(error) => {
             tracing::warn!(%error, "a client's socket could not be taken over");
-            return;
+            return None;
         }
     };
-    let _counted = Counted::new(&shard);
+    let counted = Counted::new(&shard);
     let limit = shard.pools.pools.policy().max_clients;
     if shard.shared.clients.load(Ordering::Relaxed) > limit {
         shard.shared.metrics.clients.admit(Admission::Limit);
         refuse(stream, &No::TooManyClients(limit)).await;
-        return;
+        return None;
     }
     let rules = Arc::clone(&shard.live().limits);
     let stranger = Caller::Stranger { address: address(stream.peer()), listener: &inlet.name };
@@ -55,29 +79,36 @@ pub async fn admit(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) {
         Err(exceeded) => {
             shard.shared.metrics.clients.admit(Admission::Limit);
             refuse(stream, &No::TooManyOfThem(exceeded)).await;
-            return;
+            return None;
         }
     };
     let gate = shard.shared.gate.load_full();
     let within = rules.bounds(stranger).login.map_or(gate.timeout, |own| own.min(gate.timeout));
     match login::enter_within(stream, &gate, within).await {
-        Entered::Session(login) => known(shard, (login, &inlet), &rules).await,
+        Entered::Session(login) => {
+            let (serving, known) = known(shard, (login, &inlet), &rules).await?;
+            Some(Guest { serving, entries: [known, entry], counted })
+        }
         Entered::Cancel(key, stream) => {
             shard.shared.metrics.clients.admit(Admission::Cancel);
             shard.shared.cancels.cancel(key.pid, &key.key).await;
             // Closed only now: whoever cancels waits for that.
             drop(stream);
+            None
         }
-        Entered::Nobody(why) => shard.shared.metrics.clients.admit(why),
+        Entered::Nobody(why) => {
+            shard.shared.metrics.clients.admit(why);
+            None
+        }
     }
-    drop(entry);
 }
 
 /// Who came in, and where.
 type Came<'a> = (login::LoggedIn, &'a Inlet);
 
-/// One that has proved who it is: counted by the rules that ask for that, and served.
-async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) {
+/// One that has proved who it is: counted by the rules that ask for that, and greeted. One that
+/// wants to replicate is served here.
+async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) -> Option<(Serving, Entry)> {
     let (login, inlet) = came;
     let (user, database) = (Arc::clone(&login.user), Arc::clone(&login.database));
     let (address, listener) = (address(login.peer), &*inlet.name);
@@ -88,29 +119,32 @@ async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) {
             shard.shared.metrics.clients.admit(Admission::Limit);
             let mut client = Client::new(Rc::clone(&shard), login.stream);
             farewell(&mut client, &No::TooManyOfThem(exceeded)).await;
-            return;
+            return None;
         }
     };
     match login.replication {
-        Replication::None => session(shard, (login, inlet), &rules.bounds(caller)).await,
+        Replication::None => {
+            let serving = session(shard, (login, inlet), &rules.bounds(caller)).await?;
+            Some((serving, entry))
+        }
         Replication::Physical | Replication::Database => {
             let metrics = Arc::clone(&shard.shared.metrics);
             let counts_as = |no: Option<&No>| no.map_or(Admission::Accepted, counts_as);
             let entered = |no: Option<&No>| metrics.clients.admit(counts_as(no));
             Box::pin(replicate(shard, (login, inlet.role), random, entered)).await;
+            None
         }
     }
-    drop(entry);
 }
 
-async fn session(shard: Rc<Shard>, (login, inlet): Came<'_>, bounds: &Bounds) {
+async fn session(shard: Rc<Shard>, (login, inlet): Came<'_>, bounds: &Bounds) -> Option<Serving> {
     let came = (login, inlet.role);
     let mut serving = match greet(Rc::clone(&shard), came, random).await {
         Ok(serving) => serving,
         Err((mut client, no)) => {
             shard.shared.metrics.clients.admit(counts_as(&no));
             farewell(&mut client, &no).await;
-            return;
+            return None;
         }
     };
     shard.shared.metrics.clients.admit(Admission::Accepted);
@@ -124,7 +158,7 @@ async fn session(shard: Rc<Shard>, (login, inlet): Came<'_>, bounds: &Bounds) {
         memory: bytes(bounds.memory),
     };
     serving.session.seat.allow(bounds.times);
-    serve(&mut serving).await;
+    Some(serving)
 }
 
 /// Where a client comes from, if it is from an address.
@@ -140,7 +174,9 @@ fn counts_as(no: &No) -> Admission {
     match no {
         No::BadWish { .. } | No::UnknownWish { .. } | No::Protocol(_) => Admission::ProtocolError,
         No::Settings(_) => Admission::Refused,
-        No::Checkout(CheckoutError::Connect { error, .. }) if is_final(error) => Admission::Refused,
+        No::Checkout(CheckoutError::Connect { error, .. }) if error.is_final() => {
+            Admission::Refused
+        }
         No::TooManyClients(_) | No::TooManyOfThem(_) => Admission::Limit,
         No::Checkout(_)
         | No::Refused(..)

@@ -195,7 +195,9 @@ impl Serving {
         let shard = Rc::clone(&self.client.shard);
         let known = shard.greetings.borrow().get_key_value(&greeted).map(|(greeted, greeting)| {
             // Those who came alike carry the very same settings: a backend that served one of
-            // them is known at a glance to be as another wants it.
+            // them is known at a glance to be as another wants it. Names, too, are kept once.
+            self.session.user = Arc::clone(&greeted.user);
+            self.session.database = Arc::clone(&greeted.database);
             self.session.startup = Arc::clone(&greeted.settings);
             self.session.settings = Arc::clone(&greeted.settings);
             greeting.clone()

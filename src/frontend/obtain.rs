@@ -3,7 +3,6 @@
 //! The decision is a pure function; what is here only carries it out. Every wait ends when the
 //! topology changes, when its time is up, when the client leaves or when it cancels.
 
-use crate::backend::ConnectError;
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{Proven, Standing};
@@ -13,6 +12,7 @@ use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
 use crate::frontend::seat::{News, Taken, Ticket};
 use crate::frontend::state::{NeedsPrimary, Retry, Session};
+use crate::latest::Lent;
 use crate::metrics::{ClientState, GuardOutcome, HoldOutcome, WaitOutcome};
 use crate::pg::SqlState;
 use crate::pool::{Checkout, CheckoutError};
@@ -26,6 +26,7 @@ use crate::topology::{Epoch, NoPrimary, ServerId, Topology};
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 struct Attempt<'a> {
     client: &'a mut Client,
     session: &'a mut Session,
-    plan: &'a Plan,
+    plan: Plan,
     failed: u64,
     /// A standby whose sample did not vouch for the backend that came: no reads from it before a
     /// newer one.
@@ -91,6 +92,37 @@ struct Attempt<'a> {
     share: Option<Share>,
     /// Since when it waits for a primary.
     held: Option<Moment>,
+}
+
+/// What comes next for a group.
+enum Next {
+    /// It has its backend.
+    Got(Obtained),
+    /// It is decided again.
+    Again,
+    /// It waits.
+    Wait(Wait),
+}
+
+/// What a group waits for.
+enum Wait {
+    /// A backend of this server, to come free or to be opened.
+    CheckOut(Choice),
+    /// A newer word of this backend's server: the backend is younger than what speaks for it.
+    Sample(Checkout),
+    /// The same, of the primary.
+    Footing(Checkout),
+    /// Anything that may lead to another decision.
+    News(Duration, News),
+}
+
+/// A decision for a server.
+struct Choice {
+    server: ServerId,
+    why: Why,
+    proof: Proof,
+    topology: Lent<Topology>,
+    now: Moment,
 }
 
 /// Finds a backend for a group, as of `now`.
@@ -110,78 +142,91 @@ pub(super) async fn obtain(
         }
     }
     session.cancel.hold();
-    let failed = retry.map_or(0, |retry| retry.failed);
-    let mut attempt = Attempt {
-        client,
-        session,
-        plan: &plan,
-        failed,
-        unproven: 0,
-        last_error: None,
-        ticket: None,
-        share: None,
-        held: None,
+    // Nearly always a backend is free. Room for all that may be waited for otherwise is not kept
+    // in every client: it is in a box, and what leads to that ends before it is waited for.
+    let waiting = {
+        let mut attempt = Attempt {
+            client,
+            session,
+            plan,
+            failed: retry.map_or(0, |retry| retry.failed),
+            unproven: 0,
+            last_error: None,
+            ticket: None,
+            share: None,
+            held: None,
+        };
+        let wait = match attempt.decide_next(now)? {
+            Next::Got(obtained) => return Ok(obtained),
+            Next::Again => None,
+            Next::Wait(wait) => Some(wait),
+        };
+        Box::pin(attempt.go_on(wait, now))
     };
-    let mut now = now;
-    let obtained = loop {
-        match attempt.once(now).await {
-            Ok(None) => now = clock::now(),
-            Ok(Some(obtained)) => break Ok(obtained),
-            Err(unobtained) => break Err(unobtained),
-        }
-    };
-    attempt.count_hold(&obtained);
-    obtained
+    waiting.await
 }
 
 /// How often a backend may turn out to be younger than the sample that speaks for its server.
 const UNPROVEN_MAX: u32 = 20;
 
 impl Attempt<'_> {
-    /// Decides once and carries it out; `None`: decide again.
-    async fn once(&mut self, now: Moment) -> Result<Option<Obtained>, Unobtained> {
+    /// Waits and decides until there is a backend, or none is to be had. What is waited for first
+    /// was decided at `now`.
+    async fn go_on(mut self, wait: Option<Wait>, now: Moment) -> Result<Obtained, Unobtained> {
+        let (mut wait, mut now) = (wait, now);
+        let obtained = loop {
+            let next = if let Some(wait) = wait.take() {
+                self.wait_for(wait, now).await
+            } else {
+                now = clock::now();
+                self.decide_next(now)
+            };
+            match next {
+                Ok(Next::Got(obtained)) => break Ok(obtained),
+                Ok(Next::Again) => {}
+                Ok(Next::Wait(next)) => wait = Some(next),
+                Err(unobtained) => break Err(unobtained),
+            }
+        };
+        self.count_hold(&obtained);
+        obtained
+    }
+
+    async fn wait_for(&mut self, wait: Wait, decided: Moment) -> Result<Next, Unobtained> {
+        match wait {
+            Wait::CheckOut(choice) => {
+                let came = self.check_out(choice.server, &choice.topology).await?;
+                return Ok(match came {
+                    Some(checkout) => self.weigh(choice, checkout),
+                    None => Next::Again,
+                });
+            }
+            Wait::Sample(checkout) => self.wait_for_sample(checkout).await?,
+            Wait::Footing(checkout) => self.wait_for_footing(checkout).await?,
+            Wait::News(pause, news) => {
+                self.wait(pause, news).await?;
+                if self.failed != 0 && clock::now().since(decided) >= RECONNECT_PAUSE {
+                    self.failed = 0;
+                }
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// Decides, and takes a backend that is free.
+    fn decide_next(&mut self, now: Moment) -> Result<Next, Unobtained> {
         let topology = self.client.shard.topology();
         let demand = self.demand(now, &topology);
         let live = self.client.shard.live();
         let route = self.decide(now, demand, &topology, &live.routing);
         match route {
             Route::Go { server, why, proof } => {
-                let Some(checkout) = self.check_out(server, &topology).await? else {
-                    return Ok(None);
-                };
-                let standing = standing(server, &topology);
-                let taken = self.take(standing, topology.epoch);
-                if !self.still_holds(&topology) {
-                    // The primary has changed while the backend was waited for.
-                    drop(taken);
-                    give_back(checkout, standing);
-                    return Ok(None);
-                }
-                if is_demoted(&checkout, standing, now) {
-                    self.client.shard.shared.signals.lost_backend(server);
-                    self.failed |= bit(server);
-                    return Ok(None);
-                }
-                if !proof.holds(checkout.backend.opened_at) {
-                    drop(taken);
-                    match proof {
-                        Proof::Vouched(_) => self.wait_for_footing(server, checkout).await?,
-                        Proof::NoneNeeded | Proof::Anchored(_) | Proof::Sampled(_) => {
-                            self.wait_for_sample(server, checkout).await?;
-                        }
-                    }
-                    return Ok(None);
-                }
-                self.count(standing, why, now);
-                // The second read in a row that the floor drives to the primary waits.
-                self.session.patience =
-                    if why == Why::Floor { Patience::Some } else { Patience::None };
-                let (proven, epoch) = (self.proven(&checkout), topology.epoch);
-                let (waited, at) = match self.share {
-                    Some(_) => (Waited::Yes, clock::now()),
-                    None => (Waited::No, now),
-                };
-                Ok(Some(Obtained { checkout, standing, proven, epoch, taken, waited, at }))
+                let choice = Choice { server, why, proof, topology, now };
+                let pool = self.session.pool(self.client, server);
+                Ok(match pool.try_check_out(&self.session.settings) {
+                    Some(checkout) => self.weigh(choice, checkout),
+                    None => Next::Wait(Wait::CheckOut(choice)),
+                })
             }
             Route::Wait { ask, until } => {
                 if ask == Ask::Primary {
@@ -197,14 +242,46 @@ impl Attempt<'_> {
                         News::Any
                     }
                 };
-                self.wait(pause, news).await?;
-                if self.failed != 0 && clock::now().since(now) >= RECONNECT_PAUSE {
-                    self.failed = 0;
-                }
-                Ok(None)
+                Ok(Next::Wait(Wait::News(pause, news)))
             }
             Route::Refuse(refusal) => Err(self.refuse(refusal, now)),
         }
+    }
+
+    /// Whether the backend that came is one that was decided for.
+    fn weigh(&mut self, choice: Choice, checkout: Checkout) -> Next {
+        let Choice { server, why, proof, topology, now } = choice;
+        let standing = standing(server, &topology);
+        let taken = self.take(standing, topology.epoch);
+        if !self.still_holds(&topology) {
+            // The primary has changed while the backend was waited for.
+            drop(taken);
+            give_back(checkout, standing);
+            return Next::Again;
+        }
+        if is_demoted(&checkout, standing, now) {
+            self.client.shard.shared.signals.lost_backend(server);
+            self.failed |= bit(server);
+            return Next::Again;
+        }
+        if !proof.holds(checkout.backend.opened_at) {
+            drop(taken);
+            return Next::Wait(match proof {
+                Proof::Vouched(_) => Wait::Footing(checkout),
+                Proof::NoneNeeded | Proof::Anchored(_) | Proof::Sampled(_) => {
+                    Wait::Sample(checkout)
+                }
+            });
+        }
+        self.count(standing, why, now);
+        // The second read in a row that the floor drives to the primary waits.
+        self.session.patience = if why == Why::Floor { Patience::Some } else { Patience::None };
+        let (proven, epoch) = (self.proven(&checkout), topology.epoch);
+        let (waited, at) = match self.share {
+            Some(_) => (Waited::Yes, clock::now()),
+            None => (Waited::No, now),
+        };
+        Next::Got(Obtained { checkout, standing, proven, epoch, taken, waited, at })
     }
 
     /// Whether this backend was shown to hold all that the session knows: by the decision, or by
@@ -329,16 +406,14 @@ impl Attempt<'_> {
         free && primary.is_some_and(|primary| self.failed & bit(primary) == 0)
     }
 
-    /// A backend of this server; `None` if it could not be had and something else may do.
+    /// A backend of this server, where none is free; `None` if it could not be had and something
+    /// else may do.
     async fn check_out(
         &mut self,
         server: ServerId,
         decided: &Topology,
     ) -> Result<Option<Checkout>, Unobtained> {
         let pool = self.session.pool(self.client, server);
-        if let Some(checkout) = pool.try_check_out(&self.session.settings) {
-            return Ok(Some(checkout));
-        }
         let started = clock::now();
         let elsewhere = self.primary_may_do(server, decided);
         if elsewhere && pool.is_avoided(started) {
@@ -358,8 +433,7 @@ impl Attempt<'_> {
                 () = seats.news(ticket, News::Since(reign)) => None,
             }
         };
-        // Rare, and each that takes it on its way would have room for it in every client.
-        let came = self.while_there(Box::pin(coming)).await?;
+        let came = self.while_there(pin!(coming)).await?;
         self.client.shard.shared.metrics.clients.waited(clock::now().since(started));
         let Some(came) = came else { return Ok(None) };
         match came {
@@ -371,7 +445,7 @@ impl Attempt<'_> {
                 self.last_error = Some(error);
                 Ok(None)
             }
-            Err(CheckoutError::Connect { server, error }) if is_final(&error) => {
+            Err(CheckoutError::Connect { server, error }) if error.is_final() => {
                 Err(Unobtained::No(No::Checkout(CheckoutError::Connect { server, error })))
             }
             Err(error @ CheckoutError::Connect { .. }) => {
@@ -388,12 +462,8 @@ impl Attempt<'_> {
     }
 
     /// The backend is younger than what speaks for its server: asks for a sample that is not.
-    async fn wait_for_sample(
-        &mut self,
-        server: ServerId,
-        checkout: Checkout,
-    ) -> Result<(), Unobtained> {
-        let opened_at = checkout.backend.opened_at;
+    async fn wait_for_sample(&mut self, checkout: Checkout) -> Result<(), Unobtained> {
+        let (server, opened_at) = (checkout.server(), checkout.backend.opened_at);
         checkout.release(clock::now());
         self.unproven += 1;
         if let Anchor::Standby(anchor, _) = self.session.floor.anchor()
@@ -409,12 +479,9 @@ impl Attempt<'_> {
 
     /// The primary's backend is younger than what is known of the primary: it may have restarted
     /// since, and show what none of its standbys holds. Asks for a newer word of it.
-    async fn wait_for_footing(
-        &mut self,
-        server: ServerId,
-        checkout: Checkout,
-    ) -> Result<(), Unobtained> {
-        let (opened_at, now) = (checkout.backend.opened_at, clock::now());
+    async fn wait_for_footing(&mut self, checkout: Checkout) -> Result<(), Unobtained> {
+        let (server, opened_at) = (checkout.server(), checkout.backend.opened_at);
+        let now = clock::now();
         checkout.release(now);
         if now >= self.plan.since + self.client.shard.live().routing.hold_max {
             return Err(self.refuse(Refusal::NoPrimary(NoPrimary::Settling), now));
@@ -430,7 +497,7 @@ impl Attempt<'_> {
         let news = seats.news(self.ticket(), of);
         // Both ends of the wait lead to the same: another decision.
         let timed = async { timer::timeout(pause, news).await.is_ok() };
-        self.while_there(timed).await.map(|_| ())
+        self.while_there(pin!(timed)).await.map(|_| ())
     }
 
     /// The group's place among those who wait, which it keeps.
@@ -467,7 +534,10 @@ impl Attempt<'_> {
     }
 
     /// Waits for `future`, as long as the client is there and has not cancelled.
-    async fn while_there<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Unobtained> {
+    async fn while_there<T>(
+        &mut self,
+        future: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Unobtained> {
         if self.share.is_none() {
             let share = Share::take(&self.client.shard.shared, self.client.inbox().len());
             let share = share.ok_or(Unobtained::No(No::TooMuchHeld))?;
@@ -479,8 +549,10 @@ impl Attempt<'_> {
         came
     }
 
-    async fn listening<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Unobtained> {
-        let mut future = std::pin::pin!(future);
+    async fn listening<T>(
+        &mut self,
+        mut future: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Unobtained> {
         let mut room = Room::Yes;
         loop {
             let listens = room == Room::Yes && self.client.inbox().len() < GROUP_MAX;
@@ -519,37 +591,6 @@ fn is_demoted(checkout: &Checkout, standing: Standing, decided: Moment) -> bool 
 
 fn standing(server: ServerId, topology: &Topology) -> Standing {
     if topology.writable() == Some(server) { Standing::Primary } else { Standing::Standby }
-}
-
-impl CheckoutError {
-    fn is_final(&self) -> bool {
-        matches!(self, Self::Connect { error, .. } if is_final(error))
-    }
-}
-
-/// Whether another try, or another server, would get the same answer: the login itself is
-/// refused, or the database is not there.
-pub(super) fn is_final(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::LoginRefused(_)
-        | ConnectError::NoSecret { .. }
-        | ConnectError::Method { .. }
-        | ConnectError::Scram(_) => true,
-        ConnectError::Server(error) => !matches!(
-            error.code,
-            SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN
-        ),
-        ConnectError::Refused { .. }
-        | ConnectError::Unreachable { .. }
-        | ConnectError::Unresolved { .. }
-        | ConnectError::Timeout { .. }
-        | ConnectError::NotPostgres { .. }
-        | ConnectError::NoTls
-        | ConnectError::Tls { .. }
-        | ConnectError::DirectTls { .. }
-        | ConnectError::Protocol { .. }
-        | ConnectError::Broken { .. } => false,
-    }
 }
 
 /// The bit that stands for a server.

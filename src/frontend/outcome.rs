@@ -34,9 +34,9 @@ impl Serving {
         match event {
             Event::ClientBytes => self.settle_if_free(clock::now()).await,
             Event::Ready(status) => self.on_ready(status).await,
-            Event::Unconfirmed(status) => self.on_unconfirmed(status).await,
-            Event::Withdrawn(code, status) => self.on_withdrawn(code, status).await,
-            Event::ServerGone(loss) => self.on_server_gone(loss).await,
+            Event::Unconfirmed(status) => Box::pin(self.on_unconfirmed(status)).await,
+            Event::Withdrawn(code, status) => Box::pin(self.on_withdrawn(code, status)).await,
+            Event::ServerGone(loss) => Box::pin(self.on_server_gone(loss)).await,
             Event::OutOfStep => {
                 self.attached = None;
                 Err(Stop::Refuse(No::OutOfStep))

@@ -7,14 +7,36 @@ use crate::frontend::lost::Loss;
 use crate::frontend::overdue::rest_in;
 use crate::frontend::own;
 use crate::frontend::report::No;
-use crate::frontend::serve::Stop;
+use crate::frontend::serve::{Goodbye, Stop};
 use crate::frontend::state::{Serving, Skipping};
 use crate::metrics::ClientState;
-use crate::session::{Cut, End, Expect, Group, UnnamedThere};
+use crate::session::{Cut, End, Expect, Group, UnnamedThere, Violation};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Self {
+        let why = violation.to_string();
+        Self::Refuse(match violation {
+            Violation::OverLimit { .. } => No::OverLimit(why),
+            Violation::Frame(_) | Violation::Unexpected { .. } | Violation::TooLong { .. } => {
+                No::Protocol(why)
+            }
+        })
+    }
+}
+
 impl Serving {
+    /// The client is told why it is closed.
+    pub(super) async fn turn_out(&mut self, no: No) -> Goodbye {
+        self.abandon_read();
+        let mut report = no.report();
+        report.severity = message::Severity::Fatal;
+        self.client.report(&report);
+        self.client.farewell().await;
+        Goodbye::Refused
+    }
+
     /// Answers a group that found no backend.
     pub(super) fn refuse_group(&mut self, group: &Group, no: &No) {
         self.retry = None;
@@ -37,13 +59,18 @@ impl Serving {
         }
     }
 
+    /// Refuses a group, with its transaction if it has one.
+    pub(super) async fn refuse(&mut self, group: &Group, no: Box<No>) -> Result<(), Stop> {
+        if self.attached.is_some() {
+            return Box::pin(self.refuse_in_transaction(group, no)).await;
+        }
+        self.refuse_group(group, &no);
+        Ok(())
+    }
+
     /// Refuses a group inside a transaction, which fails by it: the server is made to fail it,
     /// so that it and the client agree.
-    pub(super) async fn refuse_in_transaction(
-        &mut self,
-        group: &Group,
-        no: &No,
-    ) -> Result<(), Stop> {
+    async fn refuse_in_transaction(&mut self, group: &Group, no: Box<No>) -> Result<(), Stop> {
         let thread = self.session.seat.thread();
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         self.client.report(&no.report());

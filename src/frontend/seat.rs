@@ -18,7 +18,7 @@ use crate::topology::{Epoch, Primary, Topology};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -235,13 +235,13 @@ impl Seat {
     ///
     /// # Errors
     /// [`SentAway`]: why, for the client to be told.
-    pub(super) async fn unless_sent_away<T>(
+    pub(super) fn unless_sent_away<T>(
         &self,
         work: Work,
-        future: impl Future<Output = T>,
-    ) -> Result<T, SentAway> {
-        let mut future = pin!(future);
-        poll_fn(|context| match future.as_mut().poll(context) {
+        mut future: impl Future<Output = T> + Unpin,
+    ) -> impl Future<Output = Result<T, SentAway>> {
+        // No `async`: it would have room for the future twice, in each client that rests.
+        poll_fn(move |context| match Pin::new(&mut future).poll(context) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
             Poll::Pending if work == Work::None && self.is_closing() => {
                 Poll::Ready(Err(SentAway::Closing))
@@ -251,7 +251,6 @@ impl Seat {
                 None => Poll::Pending,
             },
         })
-        .await
     }
 
     /// So long the session may do what it does.

@@ -52,28 +52,26 @@ pub enum Goodbye {
 
 /// Serves one client until it leaves. Whatever it holds is given back or closed by its guard.
 pub async fn serve(serving: &mut Serving) -> Goodbye {
-    loop {
-        let step = match serving.next_group() {
-            Ok(Next::Group(group)) => serving.dispatch(group).await,
-            Ok(Next::Skipped) => Ok(()),
-            Ok(Next::Nothing) => serving.wait().await,
-            Ok(Next::Terminate) => return serving.goodbye().await,
-            Err(violation @ Violation::OverLimit { .. }) => {
-                Err(Stop::Refuse(No::OverLimit(violation.to_string())))
-            }
-            Err(violation) => Err(Stop::Refuse(No::Protocol(violation.to_string()))),
+    // What is known between two waits is room in every client: so little is kept over one.
+    let why = loop {
+        let next = match serving.next_group() {
+            Ok(next) => next,
+            Err(violation) => break Stop::from(violation),
         };
-        match step {
-            Ok(()) => {}
-            Err(Stop::Gone) => return Goodbye::Client,
-            Err(Stop::Refuse(no)) => {
-                serving.abandon_read();
-                serving.client.report(&fatal(&no));
-                serving.client.farewell().await;
-                return Goodbye::Refused;
-            }
+        let step = match next {
+            Next::Group(group) => serving.dispatch(&group).await,
+            Next::Skipped => Ok(()),
+            Next::Nothing => serving.wait().await,
+            Next::Terminate => return serving.goodbye().await,
+        };
+        if let Err(why) = step {
+            break why;
         }
+    };
+    if let Stop::Refuse(no) = why {
+        return Box::pin(serving.turn_out(no)).await;
     }
+    Goodbye::Client
 }
 
 /// Why the loop ends.
@@ -210,7 +208,7 @@ impl Serving {
     async fn wait(&mut self) -> Result<(), Stop> {
         if self.is_to_listen() {
             // More may have come from the client meanwhile.
-            return self.listen_again().await;
+            return Box::pin(self.listen_again()).await;
         }
         let Some(attached) = self.attached.as_deref_mut() else {
             let work = if self.client.inbox().is_empty() { Work::None } else { Work::Some };
@@ -243,56 +241,48 @@ impl Serving {
     }
 
     /// Sends a group, to the backend in hand or to one that is found for it.
-    async fn dispatch(&mut self, group: Group) -> Result<(), Stop> {
+    async fn dispatch(&mut self, group: &Group) -> Result<(), Stop> {
         if self.attached.is_none() && self.session.listening.is_some() {
             self.tell_all_heard();
         }
-        let attached = self.attached.as_deref_mut();
-        let answer = match memory::too_much_kept(&self.session, &group)? {
-            Some(no) => Answer::No(no),
-            None => local::answer(&mut self.client, &mut self.session, &group, attached),
-        };
-        match answer {
+        let no = match self.answer(group)? {
             Answer::Here => return Ok(()),
-            Answer::Elsewhere => {}
-            Answer::No(no) if self.attached.is_some() => {
-                return self.refuse_in_transaction(&group, &no).await;
-            }
-            Answer::No(no) => {
-                self.refuse_group(&group, &no);
-                return Ok(());
-            }
+            Answer::Elsewhere => None,
+            Answer::No(no) => Some(Box::new(no)),
+        };
+        if let Some(no) = no {
+            return self.refuse(group, no).await;
         }
         self.leave_replaced().await?;
         if self.must_hold() {
-            return self.hold_here(&group).await;
+            return Box::pin(self.hold_here(group)).await;
         }
-        if self.has_lost() && self.tell_of_loss(&group).await? {
+        if self.has_lost() && Box::pin(self.tell_of_loss(group)).await? {
             return Ok(());
         }
-        let plan = self.plan(&group);
+        let plan = self.plan(group);
         let mut now = plan.since;
         if self.must_leave(&plan) {
-            self.leave().await?;
+            Box::pin(self.leave()).await?;
             now = clock::now();
         }
         if self.must_begin_anew(&plan)
-            && let Err(no) = self.move_to_primary(&plan).await?
+            && let Err(no) = Box::pin(self.move_to_primary(&plan)).await?
         {
             self.session.lost_transaction = LostTransaction::Told;
-            self.refuse_group(&group, &no);
+            self.refuse_group(group, &no);
             return Ok(());
         }
         if self.attached.is_none() {
             match self.attach_at(&plan, now).await? {
                 Found::Backend => {}
                 Found::Nothing(no) => {
-                    self.refuse_group(&group, &no);
+                    self.refuse_group(group, &no);
                     return Ok(());
                 }
             }
         } else if let Some(no) = self.unfit_for_present(&plan) {
-            return self.refuse_in_transaction(&group, &no).await;
+            return self.refuse(group, no).await;
         } else if self.forget_others_draws(&plan).await? == settle::Usable::Gone {
             return Ok(());
         }
@@ -303,7 +293,16 @@ impl Serving {
                 Consistency::Eventual | Consistency::Primary => Wish::None,
             };
         }
-        self.send(&group, &plan)
+        self.send(group, &plan)
+    }
+
+    /// What can be said to a group without a server.
+    fn answer(&mut self, group: &Group) -> Result<Answer, Stop> {
+        let attached = self.attached.as_deref_mut();
+        Ok(match memory::too_much_kept(&self.session, group)? {
+            Some(no) => Answer::No(no),
+            None => local::answer(&mut self.client, &mut self.session, group, attached),
+        })
     }
 
     fn plan(&mut self, group: &Group) -> Plan {
@@ -356,11 +355,11 @@ impl Serving {
     }
 
     /// Why the group can't be sent to the backend in hand.
-    fn unfit_for_present(&self, plan: &Plan) -> Option<No> {
+    fn unfit_for_present(&self, plan: &Plan) -> Option<Box<No>> {
         let attached = self.attached.as_ref()?;
         match (attached.standing, plan.forbidden) {
             (Standing::Standby, Some(why)) if attached.status == TxStatus::Open => {
-                Some(No::NotOnStandby(why))
+                Some(Box::new(No::NotOnStandby(why)))
             }
             _ => None,
         }
@@ -447,7 +446,8 @@ impl Serving {
     async fn goodbye(&mut self) -> Goodbye {
         if let Some(attached) = self.attached.take_if(|attached| attached.is_free()) {
             let reset = self.client.shard.pools.policy().reset;
-            settle::release_at_end(&self.session, reset, attached.into_inner()).await;
+            let released = settle::release_at_end(&self.session, reset, attached.into_inner());
+            Box::pin(released).await;
         }
         self.abandon_read();
         Goodbye::Client
@@ -585,11 +585,4 @@ fn unexpected_in_copy(inbox: &[u8]) -> Result<Next, Violation> {
         }
         _ => Ok(Next::Nothing),
     }
-}
-
-/// The same report, as the last word.
-fn fatal(no: &No) -> message::ErrorReport {
-    let mut report = no.report();
-    report.severity = message::Severity::Fatal;
-    report
 }

@@ -3,7 +3,9 @@
 
 use crate::clock;
 use crate::clock::Moment;
-use crate::frontend::attached::{Attached, Computed, Reads, Resting, Segment, Stale, Standing};
+use crate::frontend::attached::{
+    Attached, Computed, Hold, Reads, Resting, Segment, Stale, Standing,
+};
 use crate::frontend::audit;
 use crate::frontend::cancel::UnderWay;
 use crate::frontend::client::Client;
@@ -164,12 +166,17 @@ impl Serving {
     /// The backend in hand is to run this: what others drew there from sequences is forgotten.
     pub(super) async fn forget_others_draws(&mut self, plan: &Plan) -> Result<Usable, Stop> {
         let tracked = reset_of(&self.client) != Reset::Off;
-        let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
+        let Some(attached) = self.attached.as_deref() else { return Ok(Usable::Yes) };
         // A transaction that has failed runs nothing; before `Sync` nothing of ours can be run.
         let can = attached.status != TxStatus::Failed && attached.segment == Segment::Closed;
-        if !(tracked && can && must_forget(plan, attached.checkout.drawn)) {
-            return Ok(Usable::Yes);
+        if tracked && can && must_forget(plan, attached.checkout.drawn) {
+            return Box::pin(self.have_forgotten()).await;
         }
+        Ok(Usable::Yes)
+    }
+
+    async fn have_forgotten(&mut self) -> Result<Usable, Stop> {
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
         let reported = &mut attached.exchange.reported;
         let thread = self.session.seat.thread();
         let forgetting = forget_draws(&mut attached.checkout, reported);
@@ -185,28 +192,38 @@ impl Serving {
     /// The backend is free: finds out what the session left on it, and gives it back unless the
     /// session must stay. `now` it came free.
     pub(super) async fn settle(&mut self, now: Moment) -> Result<(), Stop> {
-        let Some(mut attached) = self.attached.take() else { return Ok(()) };
-        let policy = self.client.shard.pools.policy();
-        let tainted = policy.reset != Reset::Off && attached.taint != Taint::None;
+        let Some(attached) = self.attached.take() else { return Ok(()) };
         // From here on a cancel finds no statement: one that comes late must hit neither what is
         // ours nor the next client.
         let under_way = self.session.cancel.detach();
-        let known = if under_way == UnderWay::No && attached.left_nothing() {
-            true
+        if under_way == UnderWay::No && attached.left_nothing() {
+            self.give_back_or_stay(attached, now);
         } else {
-            let thread = self.session.seat.thread();
-            let tidying = self.tidy(&mut attached, &policy, under_way);
-            matches!(thread.unless_cut(tidying).await, Ok(Ok(())))
-        };
-        if !known {
-            // It is closed, and with it whatever the session has left there.
-            self.note_lost_state(&attached);
-            if tainted {
-                self.note_unknown_state();
-            }
-            self.session.reported = attached.into_inner().exchange.reported;
-            return Ok(());
+            // Boxed: few statements leave anything, and every client would keep room for it.
+            Box::pin(self.settle_what_was_left(attached, under_way, now)).await;
         }
+        Ok(())
+    }
+
+    async fn settle_what_was_left(&mut self, mut attached: Hold, under_way: UnderWay, now: Moment) {
+        let policy = self.client.shard.pools.policy();
+        let tainted = policy.reset != Reset::Off && attached.taint != Taint::None;
+        let thread = self.session.seat.thread();
+        let tidying = self.tidy(&mut attached, &policy, under_way);
+        if let Ok(Ok(())) = thread.unless_cut(tidying).await {
+            return self.give_back_or_stay(attached, now);
+        }
+        // It is closed, and with it whatever the session has left there.
+        self.note_lost_state(&attached);
+        if tainted {
+            self.note_unknown_state();
+        }
+        self.session.reported = attached.into_inner().exchange.reported;
+    }
+
+    /// What the session left on its backend is known.
+    fn give_back_or_stay(&mut self, mut attached: Hold, now: Moment) {
+        let policy = self.client.shard.pools.policy();
         listening::tell_what_backend_heard(&mut self.client, &mut attached);
         attached.reads = Reads::AsCarried;
         attached.checkout.count_statements();
@@ -221,7 +238,7 @@ impl Serving {
             let server = attached.server;
             attached.resting.get_or_insert_with(|| Resting::new(signals, server));
             self.attached = Some(attached);
-            return Ok(());
+            return;
         }
         self.session.reported = std::mem::take(&mut attached.exchange.reported);
         self.client.shard.give_buffer(std::mem::take(&mut attached.exchange.to_server));
@@ -232,7 +249,7 @@ impl Serving {
         self.client.shard.give_room(attached.exchange.replies.take_room());
         if !clean {
             self.client.shard.give_hold(attached.close());
-            return Ok(());
+            return;
         }
         attached.checkout.running.forget_cancels();
         let every = if policy.reset == Reset::Off { 0 } else { policy.audit_every };
@@ -240,7 +257,6 @@ impl Serving {
             Audit::Due => audit::begin(&self.client.shard, &self.session, attached.into_inner()),
             Audit::NotNow => self.client.shard.give_hold(attached.release(now)),
         }
-        Ok(())
     }
 
     /// Operators see why the session keeps its backend, and whose it is.

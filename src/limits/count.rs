@@ -14,7 +14,11 @@ type Key = (Box<str>, Box<str>);
 
 /// A client that is counted, for as long as this lives.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Entry(Option<Box<Counted>>);
+
+/// By which rules it is counted: most clients by none.
+#[derive(Debug)]
+struct Counted {
     counts: Arc<Counts>,
     keys: Vec<Key>,
 }
@@ -70,17 +74,18 @@ impl Counts {
             *counts.entry(key.clone()).or_default() += 1;
         }
         drop(counts);
-        Ok(Entry { counts: Arc::clone(self), keys })
+        if keys.is_empty() {
+            return Ok(Entry(None));
+        }
+        Ok(Entry(Some(Box::new(Counted { counts: Arc::clone(self), keys }))))
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.keys.is_empty() {
-            return;
-        }
-        let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in &self.keys {
+        let Some(counted) = &self.0 else { return };
+        let mut counts = counted.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in &counted.keys {
             if let Some(count) = counts.get_mut(key) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {

@@ -75,6 +75,13 @@ pub enum CheckoutError {
     NoSuchServer,
 }
 
+impl CheckoutError {
+    /// Whether another try, or another server, would get the same answer.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Connect { error, .. } if error.is_final())
+    }
+}
+
 impl Pools {
     /// No backends yet. `targets` are in the order of the [`ServerId`]s.
     pub fn new(

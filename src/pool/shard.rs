@@ -208,15 +208,15 @@ impl ShardPool {
         }
         let slot = if self.shared.has_waiters() { None } else { self.shared.try_slot() };
         if let Some(slot) = slot {
-            return self.open(slot).await;
+            return Box::pin(self.open(slot)).await;
         }
         match self.granted(patience).await? {
             Grant::Here(conn) => Ok(self.lend(conn)),
             Grant::Elsewhere(moved) => match moved.attach() {
                 Ok(conn) => Ok(self.lend(conn)),
-                Err(slot) => self.open(slot).await,
+                Err(slot) => Box::pin(self.open(slot)).await,
             },
-            Grant::Slot(slot) => self.open(slot).await,
+            Grant::Slot(slot) => Box::pin(self.open(slot)).await,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::frontend;
 use crate::frontend::Shard;
 use crate::metrics::claim_row;
 use crate::pool;
-use crate::proxy::accept::{Arrival, Place};
+use crate::proxy::accept::Arrival;
 use crate::proxy::scheduling::be_a_batch_thread;
 use crate::tasks;
 use crate::timer;
@@ -79,7 +79,9 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
         tokio::select! {
             Ok(()) = news.changed() => shard.on_news(),
             Some(arrival) = inlets.arrivals.recv() => {
-                tasks::spawn_local("client", client(Rc::clone(&shard), arrival));
+                let Arrival { socket, inlet, place } = arrival;
+                let client = frontend::admit(Rc::clone(&shard), (socket, inlet), place);
+                tasks::spawn_local("client", client);
             }
             Some(pool) = inlets.calls.recv() => shard.pools.donate(&pool),
             _ = sweep.tick() => {
@@ -98,11 +100,4 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
             () = stop.cancelled() => return,
         }
     }
-}
-
-/// One client, counted at its shard until it is gone.
-async fn client(shard: Rc<Shard>, arrival: Arrival) {
-    let Arrival { socket, inlet, place } = arrival;
-    let _place: Place = place;
-    frontend::admit(shard, socket, inlet).await;
 }

@@ -283,13 +283,17 @@ impl Exchange {
 
     /// Moves bytes both ways until something happens. Cancel-safe: what was moved is noted in
     /// `self` and the two connections.
-    pub async fn next(&mut self, client: &mut Client, conn: &mut Conn, seat: &Seat) -> Event {
+    pub fn next(
+        &mut self,
+        client: &mut Client,
+        conn: &mut Conn,
+        seat: &Seat,
+    ) -> impl Future<Output = Event> + Unpin {
         poll_fn(|context| match self.poll_next(context, client, conn) {
             // Whatever the server had said by then was heard.
             Poll::Pending if seat.is_cut() => Poll::Ready(Event::ServerGone(Loss::Replaced)),
             polled @ (Poll::Ready(_) | Poll::Pending) => polled,
         })
-        .await
     }
 
     fn poll_next(

@@ -336,7 +336,7 @@ impl Serving {
         let ended = self.attached.as_deref().is_some_and(|attached| {
             attached.standing == Standing::Primary && self.client.shard.has_lost(attached.epoch)
         });
-        if ended { self.on_server_gone(Loss::Replaced).await } else { Ok(()) }
+        if ended { Box::pin(self.on_server_gone(Loss::Replaced)).await } else { Ok(()) }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::frontend::cancel::{KeyForm, Registered};
 use crate::frontend::greet::{arrive, own_waker};
 use crate::frontend::local;
 use crate::frontend::login::LoggedIn;
-use crate::frontend::obtain::{bit, is_final};
+use crate::frontend::obtain::bit;
 use crate::frontend::plan::Wishes;
 use crate::frontend::report::No;
 use crate::frontend::seat::{News, Seat, Taken};
@@ -201,7 +201,7 @@ impl<'a> Search<'a> {
         };
         let alone = match came {
             Ok(alone) => alone,
-            Err(CheckoutError::Connect { server: name, error }) if !is_final(&error) => {
+            Err(CheckoutError::Connect { server: name, error }) if !error.is_final() => {
                 self.shard.shared.signals.lost_backend(server);
                 self.failed |= bit(server);
                 self.last_error = Some(CheckoutError::Connect { server: name, error });
