@@ -6,7 +6,7 @@
 //! target once, in an order that is turned around each time, and pgsteer twice: the difference
 //! between the two is the noise. A target that is not installed is `NOT MEASURED`, never left out.
 //!
-//!   make bench                                    all of it, more than an hour
+//!   make bench                                    all of it, some hours
 //!   make bench ARGS="queries --rounds 2 --seconds 2"      a look at one section
 //!
 //! Deliberately absent: a pass or a fail. What was reached is read in the tables.
@@ -16,7 +16,9 @@
 #![expect(clippy::format_push_string, reason = "tables are short")]
 
 mod bulk;
+mod crowded;
 mod crowds;
+mod fairness;
 mod floods;
 mod growth;
 mod kernel;
@@ -59,6 +61,12 @@ struct Args {
     /// Idle clients; a fifth of them over TLS
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
+    /// Clients of the section `crowded`
+    #[arg(long, default_value_t = 20_000)]
+    crowd: usize,
+    /// Seconds of the section `crowded`, for each target
+    #[arg(long, default_value_t = 600)]
+    crowd_time: u64,
     /// Largest number of anything in the section on growth
     #[arg(long, default_value_t = 100_000)]
     most: usize,
@@ -90,6 +98,10 @@ enum Section {
     Bulk,
     /// Thousands of clients that do nothing
     Crowds,
+    /// What 16 clients notice of a greedy, slow, bulky or new neighbour
+    Fairness,
+    /// 20,000 clients on 20 backends for ten minutes: whether memory grows
+    Crowded,
     /// Memory under rows of a gigabyte and clients that do not read
     Floods,
     /// Instructions a statement where there is much of everything
@@ -97,7 +109,7 @@ enum Section {
 }
 
 impl Section {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Queries,
         Self::Kernel,
         Self::Tls,
@@ -105,6 +117,8 @@ impl Section {
         Self::Logins,
         Self::Bulk,
         Self::Crowds,
+        Self::Fairness,
+        Self::Crowded,
         Self::Floods,
         Self::Growth,
     ];
@@ -118,6 +132,10 @@ impl Section {
             Self::Logins => ("Logins; x is against PgBouncer", logins::logins(site, args)),
             Self::Bulk => ("Bulk; x is against PgBouncer", bulk::bulk(site, args)),
             Self::Crowds => ("Idle clients; x is against PgBouncer", crowds::crowds(site, args)),
+            Self::Fairness => ("Fairness; x is against PgBouncer", fairness::fairness(site, args)),
+            Self::Crowded => {
+                ("Many clients, few backends; x is against PgBouncer", crowded::crowded(site, args))
+            }
             Self::Floods => ("Floods; x is against PgBouncer", floods::floods(site, args)),
             Self::Growth => ("Growth; x is against the smallest", growth::growth(site, args)),
         }

@@ -7,9 +7,10 @@ use pgsteer::wire::message;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const CHUNK: usize = 64 * 1024;
 /// A client that has logged in.
 pub(crate) struct Client {
     stream: Stream,
+    /// What came behind the answer that was read last.
+    behind: Vec<u8>,
 }
 
 enum Stream {
@@ -32,13 +35,15 @@ enum Stream {
 #[derive(Debug, Clone)]
 pub(crate) struct Dial {
     address: SocketAddr,
+    /// Where they come from; `None`: wherever the system takes them from.
+    from: Option<Ipv4Addr>,
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl Dial {
     /// Clients that connect there without TLS.
     pub(crate) const fn plain(address: SocketAddr) -> Self {
-        Self { address, tls: None }
+        Self { address, from: None, tls: None }
     }
 
     /// Clients that connect there like this.
@@ -47,7 +52,13 @@ impl Dial {
             Channel::Plain => None,
             Channel::Tls => Some(Arc::new(config(site)?)),
         };
-        Ok(Self { address, tls })
+        Ok(Self { address, from: None, tls })
+    }
+
+    /// The same, from this address of the machine.
+    pub(crate) const fn coming_from(mut self, address: Ipv4Addr) -> Self {
+        self.from = Some(address);
+        self
     }
 
     /// One more client.
@@ -57,7 +68,15 @@ impl Dial {
 
     /// One that logs in as this user.
     pub(crate) fn client_as(&self, user: &str) -> io::Result<Client> {
-        let mut socket = TcpStream::connect(self.address)?;
+        let mut socket = match self.from {
+            None => TcpStream::connect(self.address)?,
+            Some(from) => {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+                socket.bind(&SocketAddr::from((from, 0)).into())?;
+                socket.connect(&self.address.into())?;
+                socket.into()
+            }
+        };
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(SILENCE_MAX))?;
         let stream = match &self.tls {
@@ -75,7 +94,7 @@ impl Dial {
                 Stream::Tls(Box::new(StreamOwned::new(session, socket)))
             }
         };
-        let mut client = Client { stream };
+        let mut client = Client { stream, behind: Vec::new() };
         let mut startup = Vec::new();
         let params = [("user", user), ("database", "postgres")];
         message::write_startup(&mut startup, &params).map_err(io::Error::other)?;
@@ -110,16 +129,29 @@ impl Client {
     /// Sends, and reads up to `ReadyForQuery`; how many bytes came.
     pub(crate) fn ask(&mut self, bytes: &[u8]) -> io::Result<u64> {
         self.send(bytes)?;
+        self.await_ready(1)
+    }
+
+    /// Reads at most so many bytes of whatever comes; how many.
+    pub(crate) fn take(&mut self, most: usize) -> io::Result<usize> {
+        self.stream.read(&mut vec![0; most])
+    }
+
+    /// Reads up to so many `ReadyForQuery`; how many bytes came.
+    pub(crate) fn await_ready(&mut self, times: usize) -> io::Result<u64> {
+        let mut left = times;
         let mut chunk = vec![0; CHUNK];
         let mut count = 0;
         // A message's header, as far as it came, and how much of its body is to be passed over.
         let (mut header, mut skip) = (Vec::with_capacity(5), 0_u64);
         loop {
-            let read = self.stream.read(&mut chunk)?;
+            let before = std::mem::take(&mut self.behind);
+            let read = if before.is_empty() { self.stream.read(&mut chunk)? } else { before.len() };
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let mut rest = chunk.get(..read).unwrap_or(&[]);
+            let came = if before.is_empty() { &chunk } else { &before };
+            let mut rest = came.get(..read).unwrap_or(&[]);
             count += length(read);
             while !rest.is_empty() {
                 let passed = usize::try_from(skip).unwrap_or(usize::MAX).min(rest.len());
@@ -133,10 +165,16 @@ impl Client {
                 }
                 let [tag, a, b, c, d] = *header.as_slice() else { break };
                 match tag {
-                    b'Z' if !rest.is_empty() => return Ok(count),
-                    b'Z' => break,
+                    b'Z' if rest.is_empty() => break,
+                    b'Z' if left <= 1 => {
+                        self.behind = rest.get(1..).unwrap_or(&[]).to_vec();
+                        return Ok(count);
+                    }
                     b'E' => return Err(io::Error::other(String::from_utf8_lossy(rest))),
-                    _ => skip = u64::from(u32::from_be_bytes([a, b, c, d])) - 4,
+                    tag => {
+                        left -= usize::from(tag == b'Z');
+                        skip = u64::from(u32::from_be_bytes([a, b, c, d])) - 4;
+                    }
                 }
                 header.clear();
             }
