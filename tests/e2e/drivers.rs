@@ -23,6 +23,8 @@ const OWN: &str = "libpq";
 const PACKAGED: [&str; 4] = ["jdbc", "dbd_pg", "ruby_pg", "pdo_pgsql"];
 /// Of them all, those that are no drivers: they have checks of their own.
 const MAPPERS: [&str; 3] = ["django", "sqlalchemy", "sequelize"];
+/// The oldest PostgreSQL that Django 5.2 works with.
+const DJANGO_FROM: u32 = 140_000;
 /// What every driver is tried with.
 const CHECKS: [&str; 9] = [
     "statements",
@@ -128,6 +130,11 @@ fn drivers_tools_and_mappers_work_unchanged() {
     }
     if std::env::var("PGSTEER_DRIVERS").is_ok_and(|which| which == "all") {
         drivers.extend(PACKAGED);
+    }
+    let version = secured.house.cluster.primary().value("SHOW server_version_num").unwrap();
+    if version.parse::<u32>().unwrap() < DJANGO_FROM {
+        eprintln!("django NOT RUN: it refuses PostgreSQL {version}");
+        drivers.retain(|driver| *driver != "django");
     }
     let done = AtomicBool::new(false);
     let (said, well) = std::thread::scope(|scope| {
