@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make test` and CI run: format, lints, every test. All three are run even if one fails, and
-# the end says how each went.
+# What `make test` and CI run: format, lints, the code's documentation, every test. All are run even
+# if one fails, and the end says how each went.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 # Longest that all of it may take, in seconds; on two cores a first build included.
@@ -32,6 +32,7 @@ export log
 
 step format cargo fmt --all --check
 step lints cargo clippy --locked --all-targets --all-features -- -D warnings
+step docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 step tests bash -o pipefail -c everything
 
 echo

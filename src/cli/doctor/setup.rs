@@ -21,7 +21,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "clap reads flags so")]
 pub struct Args {
-    /// Print the statements as a script for psql [default]
+    /// Print the statements as a script for psql (the default)
     #[arg(long, conflicts_with = "apply")]
     pub dry_run: bool,
     /// Run them, after a question
