@@ -30,6 +30,7 @@ mod promote;
 mod record;
 mod rejoin;
 mod repair;
+mod replace;
 mod situation;
 mod survey;
 mod sync_names;

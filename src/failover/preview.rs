@@ -2,9 +2,11 @@
 
 use crate::failover::choose::{may_be_chosen, standbys};
 use crate::failover::decide::{lost, wanted};
+use crate::failover::promote::{Under, is_lost, too_late};
+use crate::failover::replace::{Instead, instead};
 use crate::failover::{
-    Kind, Loss, Mode, Order, Phase, Policy, Refusal, ServerView, Situation, Verdict, planned,
-    verdict,
+    Kind, Loss, MaxLoss, Mode, Order, Phase, Policy, Refusal, ServerView, Situation, Verdict, Why,
+    planned, verdict,
 };
 use crate::pg::Lsn;
 use std::cmp::Reverse;
@@ -55,7 +57,17 @@ pub fn preview(situation: &Situation<'_>, order: &Order, policy: &Policy) -> Pre
                 Err(unfit) => base.refused(Some(unfit)),
             }
         }
-        Order::Failover { to, .. } => {
+        Order::Failover { to, accept } => {
+            if let Phase::Promoting(operation, choice) = &situation.record.phase {
+                let wish = (to, *accept);
+                return replacing(
+                    situation,
+                    policy,
+                    (operation, choice),
+                    wish,
+                    base(Kind::Failover),
+                );
+            }
             let refusal = match under_way {
                 // An order adds its wishes to a failover that waits for them.
                 Some(Kind::Failover) | None => lost(situation, verdict).err(),
@@ -96,6 +108,47 @@ fn failover(situation: &Situation<'_>, to: Option<&str>, base: Preview) -> Previ
     };
     let loss = expected_loss(situation, at);
     Preview { to: Some(Arc::clone(&server.name)), loss, ..base }
+}
+
+/// Somebody was chosen already: an order is about who takes his place, if he is lost.
+fn replacing(
+    situation: &Situation<'_>,
+    policy: &Policy,
+    under: Under<'_>,
+    (to, accept): (&Option<Arc<str>>, MaxLoss),
+    base: Preview,
+) -> Preview {
+    let order = |accept| Order::Failover { to: to.clone(), accept };
+    let (given, any) = (order(accept), order(MaxLoss::Any));
+    let (_, choice) = under;
+    if !is_lost(situation, policy, choice, Some(&given)) {
+        let refusal = too_late(Some(&given), under);
+        let to = Some(Arc::clone(&choice.server));
+        return Preview { to, loss: choice.loss, ..base }.refused(refusal);
+    }
+    let by = |order| told(&Situation { order: Some(order), ..situation.clone() }, policy, under);
+    // What an order lacks is told, if it is a loss that it does not take.
+    let told = by(&given).or_else(|why| match by(&any) {
+        Ok((name, loss)) if !accept.allows(loss) => Ok((name, loss)),
+        Ok(_) | Err(_) => Err(why),
+    });
+    match told {
+        Ok((name, loss)) => Preview { to: Some(name), loss, ..base },
+        Err(why) => base.refused(Some(Refusal::Waits(Box::new(why)))),
+    }
+}
+
+/// Who would be the primary instead of the chosen one, and what would be lost.
+fn told(
+    situation: &Situation<'_>,
+    policy: &Policy,
+    under: Under<'_>,
+) -> Result<(Arc<str>, Loss), Why> {
+    let (name, loss) = match instead(situation, policy, under)? {
+        Instead::Promoted(_, next) => (next.server, next.loss),
+        Instead::Back(own) | Instead::Taken(own, _) => (Arc::clone(&own.server.name), own.loss),
+    };
+    Ok((name, loss))
 }
 
 /// What would be lost, if every standby that answers now can be frozen.

@@ -1,22 +1,21 @@
 //! One was chosen: promote it, have the others follow it, prove it, admit it. If it dies before
-//! it was admitted, another takes its place, or the old primary goes on.
+//! it was admitted, `replace` says who is the primary instead.
 
-use crate::failover::choose::{may_be_chosen, standbys};
-use crate::failover::decide::{freeze, is_overridden, waits, with_order};
+use crate::failover::choose::standbys;
 use crate::failover::repair::former_primaries;
+use crate::failover::replace::replace;
 use crate::failover::situation::Standing;
 use crate::failover::verdict::is_gone;
 use crate::failover::{
-    Act, Appointed, Change, Choice, Decision, Frozen, Kind, Loss, MaxLoss, Mode, Operation, Order,
-    Phase, Policy, Promise, Receiver, Record, Refusal, ServerView, Situation, WeakPromise, Why,
+    Act, Appointed, Change, Choice, Decision, Kind, Loss, Operation, Order, Policy, Promise,
+    Receiver, Record, Refusal, ServerView, Situation, WeakPromise, Why,
 };
 use crate::pg::{Lsn, Timeline};
 use crate::topology::History;
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// What is under way, and who was chosen.
-type Under<'a> = (&'a Operation, &'a Choice);
+pub(super) type Under<'a> = (&'a Operation, &'a Choice);
 
 /// There is no way back from here but forward.
 pub(super) fn promoting(
@@ -27,18 +26,18 @@ pub(super) fn promoting(
 ) -> Decision {
     let (_, choice) = under;
     let name = Arc::clone(&choice.server);
-    let Some(chosen) = situation.named(&choice.server) else {
-        return Decision::wait(Why::ChosenLost(name));
-    };
-    let gone = is_gone(situation, policy, chosen);
+    let lost = is_lost(situation, policy, choice, situation.order);
     if let Some(refusal) = too_late(situation.order, under)
-        && !(gone && matches!(situation.order, Some(Order::Failover { .. })))
+        && !(lost && matches!(situation.order, Some(Order::Failover { .. })))
     {
         return Decision::act(Why::Promoting(name), vec![Act::Answer(Err(refusal))]);
     }
-    if gone {
+    if lost {
         return replace(situation, policy, under, unix_now);
     }
+    let Some(chosen) = situation.named(&choice.server) else {
+        return Decision::wait(Why::ChosenLost(name));
+    };
     let mut acts: Vec<_> = followers(situation, chosen, choice).collect();
     acts.extend(fence_old(situation, chosen));
     let former = former_primaries(situation);
@@ -77,8 +76,22 @@ pub(super) fn promoting(
     Decision::act(why, vec![Act::Write(Box::new(record)), Act::Answer(Ok(()))])
 }
 
+/// Whether the chosen one does not take over any more: by the evidence, or because an operator took
+/// it out of the configuration and orders a failover.
+pub(super) fn is_lost(
+    situation: &Situation<'_>,
+    policy: &Policy,
+    choice: &Choice,
+    order: Option<&Order>,
+) -> bool {
+    match situation.named(&choice.server) {
+        Some(chosen) => is_gone(situation, policy, chosen),
+        None => matches!(order, Some(Order::Failover { .. })),
+    }
+}
+
 /// Why the order that waits is not what the change under way will fulfil.
-fn too_late(order: Option<&Order>, (operation, choice): Under<'_>) -> Option<Refusal> {
+pub(super) fn too_late(order: Option<&Order>, (operation, choice): Under<'_>) -> Option<Refusal> {
     let (kind, to) = match order? {
         Order::Abort => return Some(Refusal::TooLate),
         Order::Failover { to, .. } => (Kind::Failover, to),
@@ -154,15 +167,16 @@ fn fence_old(situation: &Situation<'_>, chosen: &ServerView) -> Option<Act> {
 }
 
 /// The new primary of a change.
-struct New {
-    from: Arc<str>,
-    to: Arc<str>,
-    timeline: Timeline,
-    fork: Option<Lsn>,
-    loss: Loss,
+pub(super) struct New {
+    pub from: Arc<str>,
+    pub to: Arc<str>,
+    pub timeline: Timeline,
+    pub fork: Option<Lsn>,
+    pub loss: Loss,
 }
 
-fn settled(record: &Record, operation: &Operation, new: New, unix_now: u64) -> Record {
+/// The record of a completed change.
+pub(super) fn settled(record: &Record, operation: &Operation, new: New, unix_now: u64) -> Record {
     let New { from, to, timeline, fork, loss } = new;
     let epoch = record.epoch;
     let primary =
@@ -181,148 +195,4 @@ fn settled(record: &Record, operation: &Operation, new: New, unix_now: u64) -> R
     };
     // What it promises is not known until its settings were seen.
     record.settled(primary, Promise::Asynchronous(WeakPromise::NotSeen), change)
-}
-
-/// The chosen one is gone before it was admitted. It may have been promoted: so whoever follows
-/// it, or could, is frozen first, and nobody is promoted who could take its timeline for his own.
-fn replace(
-    situation: &Situation<'_>,
-    policy: &Policy,
-    (operation, choice): Under<'_>,
-    unix_now: u64,
-) -> Decision {
-    let why = Why::ChosenLost(Arc::clone(&choice.server));
-    let others = || standbys(situation).filter(|server| server.name != choice.server);
-    let acts = freeze(others());
-    if !acts.is_empty() {
-        return Decision::act(why, acts);
-    }
-    let gone = Arc::clone(&choice.server);
-    let answer = |fits: bool| {
-        let refusal = Refusal::ChosenLost(Arc::clone(&gone));
-        (!fits).then_some(Act::Answer(Err(refusal)))
-    };
-    let next = next_best(situation, policy, operation, choice);
-    let back = way_back(situation, choice);
-    if let Some((operation, next)) = next.filter(|_| back.is_none()) {
-        let fits = too_late(situation.order, (&operation, &next)).is_none();
-        let record = situation.record.claimed(Phase::Promoting(operation, next));
-        let acts = [Act::Write(Box::new(record))].into_iter().chain(answer(fits)).collect();
-        return Decision::act(why, acts);
-    }
-    let Some((old, loss)) = back.or_else(|| forced_back(situation)) else {
-        return waits(situation, why, Vec::new());
-    };
-    if old.fenced.is_some() {
-        return Decision::act(why, vec![Act::Unfence(old.id)]);
-    }
-    let Appointed { timeline, fork, .. } = situation.record.primary;
-    let new = New { from: Arc::clone(&gone), to: Arc::clone(&old.name), timeline, fork, loss };
-    let claimed = situation.record.claimed(situation.record.phase.clone());
-    let record = settled(&claimed, operation, new, unix_now);
-    let acts = [Act::Write(Box::new(record))].into_iter().chain(answer(false)).collect();
-    Decision::act(why, acts)
-}
-
-/// The old primary, if it can go on, and what is lost by it.
-///
-/// It has all that it ever acknowledged, and the chosen one was never admitted. But if enough
-/// could follow the chosen one to confirm a commit, somebody may have gone there past us.
-fn way_back<'a>(situation: &'a Situation<'_>, choice: &Choice) -> Option<(&'a ServerView, Loss)> {
-    let old = going_on(situation)?;
-    let recorded = situation.record.primary.timeline;
-    let held: Vec<_> = held(situation, choice);
-    let onward = held.iter().any(|(_, frozen)| frozen.timeline > recorded);
-    (!onward && is_revoked(situation, choice, &held)).then_some((old, Loss::None))
-}
-
-/// The same, if an operator takes whatever loss there is.
-fn forced_back<'a>(situation: &'a Situation<'_>) -> Option<(&'a ServerView, Loss)> {
-    let Some(Order::Failover { accept: MaxLoss::Any, .. }) = situation.order else { return None };
-    going_on(situation).map(|old| (old, Loss::Unknown { at_least: 0 }))
-}
-
-/// The old primary, if it still answers as what was recorded.
-fn going_on<'a>(situation: &'a Situation<'_>) -> Option<&'a ServerView> {
-    let recorded = &situation.record.primary;
-    situation.primary().filter(|old| {
-        let (timeline, _) = old.as_primary().unwrap_or_default();
-        timeline == Some(recorded.timeline)
-            && old.answer().is_some_and(|answer| answer.system == recorded.system)
-    })
-}
-
-/// Who is promoted instead of a chosen one that is gone.
-fn next_best(
-    situation: &Situation<'_>,
-    policy: &Policy,
-    operation: &Operation,
-    choice: &Choice,
-) -> Option<(Operation, Choice)> {
-    let wished = consent(situation, policy, operation)?;
-    let recorded = situation.record.primary.timeline;
-    let held = held(situation, choice);
-    let newest = held.iter().map(|(_, frozen)| frozen.timeline).max()?;
-    if newest == recorded && !all_frozen(situation, choice) {
-        // One that is not seen may follow the chosen one on the very timeline that would begin.
-        return None;
-    }
-    if !is_revoked(situation, choice, &held) && !is_overridden(&wished) {
-        return None;
-    }
-    let candidates = held.iter().filter(|(_, frozen)| frozen.timeline == newest);
-    let farthest = candidates.clone().map(|(_, frozen)| frozen.at).max()?;
-    let (server, frozen) = candidates
-        .filter(|(server, frozen)| {
-            may_be_chosen(server, wished.to.as_deref()) && frozen.at == farthest
-        })
-        .max_by_key(|(server, _)| (server.tags.priority, Reverse(server.id)))?;
-    let loss = if newest > recorded {
-        choice.loss
-    } else {
-        choice.loss.plus(choice.at.bytes_since(frozen.at))
-    };
-    let next = Choice { server: Arc::clone(&server.name), at: frozen.at, loss };
-    wished.accepted.allows(loss).then_some((wished, next))
-}
-
-/// The frozen standbys but the chosen one, on the recorded branch or on a newer one, which they
-/// have from the chosen one.
-fn held<'a>(situation: &'a Situation<'_>, choice: &Choice) -> Vec<(&'a ServerView, Frozen)> {
-    let recorded = situation.record.primary.timeline;
-    standbys(situation)
-        .filter(|server| server.name != choice.server)
-        .filter_map(|server| server.frozen.map(|frozen| (server, frozen)))
-        .filter(|(_, frozen)| frozen.timeline >= recorded)
-        .collect()
-}
-
-/// Whether another than the chosen one may be promoted without asking: who is wanted then, and
-/// what may be lost.
-fn consent(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -> Option<Operation> {
-    match situation.order {
-        Some(Order::Failover { .. }) => Some(with_order(situation, operation)),
-        Some(Order::Switchover { .. } | Order::Abort) | None => {
-            let free = policy.mode == Mode::Auto || operation.to.is_none();
-            free.then(|| Operation { to: None, ..operation.clone() })
-        }
-    }
-}
-
-/// Whether every standby but the chosen one is frozen where it was.
-fn all_frozen(situation: &Situation<'_>, choice: &Choice) -> bool {
-    let recorded = situation.record.primary.timeline;
-    situation.others().filter(|server| server.name != choice.server).all(|server| {
-        server.as_standby().is_some()
-            && server.frozen.is_some_and(|frozen| frozen.timeline == recorded)
-    })
-}
-
-/// Whether enough are frozen that the chosen one, if it was promoted, could have nothing
-/// confirmed: it was frozen itself when it was chosen.
-fn is_revoked(situation: &Situation<'_>, choice: &Choice, held: &[(&ServerView, Frozen)]) -> bool {
-    let promise = &situation.record.promise;
-    let own = usize::from(promise.counts(&choice.server));
-    let others = held.iter().filter(|(server, _)| promise.counts(&server.name)).count();
-    promise.revocation().is_none_or(|needed| own + others >= needed)
 }

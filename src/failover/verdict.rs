@@ -104,14 +104,20 @@ fn of_missing(
     if silent && all_silent { Verdict::Hung } else { Verdict::Unsure }
 }
 
-/// Whether a server that was chosen is gone. Where there is nobody who could follow it, the old
-/// primary, if it answers, shows that it is not us who are cut off.
+/// Whether a server that was chosen is gone. Where there is nobody who could follow it, another
+/// primary of that system, if one answers, shows that it is not us who are cut off: the old one,
+/// or one that somebody promoted because nothing went on.
 pub(super) fn is_gone(situation: &Situation<'_>, policy: &Policy, chosen: &ServerView) -> bool {
     match (fate(situation, policy, chosen), &chosen.sight) {
         (Verdict::Dead | Verdict::Hung, _) => true,
         (Verdict::NoWitness, Sight::Missing(missing)) => {
             let silent = missing.silent.is_some_and(|silent| silent >= policy.silent_after);
-            let answers = situation.primary().is_some_and(|old| old.answer().is_some());
+            let system = situation.record.primary.system;
+            let answers = situation.servers.iter().any(|other| {
+                let ours = other.answer().is_some_and(|answer| answer.system == system);
+                let old = other.name == situation.record.primary.server;
+                (ours && other.as_primary().is_some()) || (old && other.answer().is_some())
+            });
             answers && !missing.restarting && (missing.gone >= ATTEMPTS || silent)
         }
         (

@@ -64,6 +64,22 @@ pub enum Why {
     Promoting(Arc<str>),
     /// The chosen one is not seen: whether it was promoted is not known.
     ChosenLost(Arc<str>),
+    /// The chosen one is lost, and these could follow it on the very timeline that would begin.
+    MayFollow {
+        /// Who was chosen.
+        chosen: Arc<str>,
+        /// Who is not seen to follow it not.
+        unseen: Vec<Arc<str>>,
+    },
+    /// The chosen one is lost, and this one, a primary already, goes on if an operator says so.
+    NotTaken {
+        /// Which.
+        candidate: Arc<str>,
+        /// What is lost with it.
+        loss: Loss,
+    },
+    /// The chosen one is lost, and of these primaries an operator must name one.
+    SeveralPrimaries(Vec<Arc<str>>),
     /// The new primary waits for its standbys.
     Proving(Arc<str>),
     /// The new primary takes writes.
@@ -172,6 +188,9 @@ impl Why {
             Self::Chosen(_) => "chosen",
             Self::Promoting(_) => "promoting",
             Self::ChosenLost(_) => "chosen_lost",
+            Self::MayFollow { .. } => "may_follow",
+            Self::NotTaken { .. } => "not_taken",
+            Self::SeveralPrimaries(_) => "several_primaries",
             Self::Proving(_) => "proving",
             Self::Admitting(_) => "admitting",
             Self::Draining { .. } => "draining",
@@ -298,8 +317,12 @@ impl fmt::Display for Why {
             Self::Promoting(server) => write!(out, "{server} is being promoted"),
             Self::ChosenLost(server) => write!(
                 out,
-                "{server} was chosen and does not answer: whether it was promoted is not known"
+                "{server} was chosen and does not answer: whether it was promoted is not known; if \
+                 it does not come back, run `pgsteer failover`"
             ),
+            Self::MayFollow { chosen, unseen } => may_follow(out, chosen, unseen),
+            Self::NotTaken { candidate, loss } => not_taken(out, candidate, *loss),
+            Self::SeveralPrimaries(primaries) => several_primaries(out, primaries),
             Self::Proving(server) => {
                 write!(out, "{server} waits for a standby to confirm a commit")
             }
@@ -312,6 +335,30 @@ impl fmt::Display for Why {
             Self::Aborting(refusal) => write!(out, "called off: {refusal}"),
         }
     }
+}
+
+fn may_follow(out: &mut fmt::Formatter<'_>, chosen: &str, unseen: &[Arc<str>]) -> fmt::Result {
+    write!(out, "{chosen} was chosen and is lost, and these may have followed it: ")?;
+    list(out, unseen)?;
+    out.write_str("; start them as standbys, or take them out of servers.hosts")
+}
+
+fn not_taken(out: &mut fmt::Formatter<'_>, candidate: &str, loss: Loss) -> fmt::Result {
+    write!(
+        out,
+        "the server that was chosen is lost, and {candidate} is a primary: if it is to go on"
+    )?;
+    if loss != Loss::None {
+        write!(out, " (loss: {loss})")?;
+    }
+    write!(out, ", run `pgsteer failover --to {candidate}")?;
+    out.write_str(if loss == Loss::None { "`" } else { " --accept-loss any`" })
+}
+
+fn several_primaries(out: &mut fmt::Formatter<'_>, primaries: &[Arc<str>]) -> fmt::Result {
+    out.write_str("the server that was chosen is lost, and several are primaries: ")?;
+    list(out, primaries)?;
+    out.write_str("; name the one that is to go on: `pgsteer failover --to SERVER`")
 }
 
 impl fmt::Display for Verdict {

@@ -178,7 +178,10 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         Why::NotRevoked { .. } => Blocked::NotRevoked,
         Why::NoCandidate => Blocked::NoCandidate,
         Why::TooMuchLoss { .. } => Blocked::TooMuchLoss,
-        Why::ChosenLost(_) => Blocked::ChosenLost,
+        Why::ChosenLost(_)
+        | Why::MayFollow { .. }
+        | Why::NotTaken { .. }
+        | Why::SeveralPrimaries(_) => Blocked::ChosenLost,
         Why::AllWell
         | Why::PromiseChanged
         | Why::Repairing

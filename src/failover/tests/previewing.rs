@@ -86,3 +86,36 @@ fn to_call_it_off_is_possible_until_somebody_was_chosen() {
     assert_eq!(refused(handing()), None);
     assert_eq!(refused(promoting()), Some(Refusal::TooLate));
 }
+
+/// Whoever is to help sees before what his order would do, and which one is needed.
+#[test]
+fn who_takes_the_place_of_a_lost_chosen_one_is_told() {
+    let told = |scene: &Scene, to, accept| {
+        let Preview { to, loss, refusal, .. } = scene.preview(&failover_order(to, accept));
+        (to.unwrap_or_else(|| Arc::from("nobody")), loss, refusal)
+    };
+    let none = MaxLoss::Bytes(0);
+    let (b, c, a) = (Arc::from("b"), Arc::from("c"), Arc::from("a"));
+    let well = promoting().phase(Phase::Promoting(switchover(), at_end("b")));
+    assert_eq!(told(&promoting(), None, none), (Arc::clone(&b), Loss::None, None));
+    let busy = (b, Loss::None, Some(Refusal::Busy));
+    assert_eq!(told(&promoting(), Some("c"), none), busy);
+    assert_eq!(told(&well, None, none), busy, "a failover is not what is under way");
+
+    let lost = well.see(B, gone(5));
+    assert_eq!(told(&lost, None, none), (Arc::clone(&c), Loss::None, None));
+    let less = lost.clone().freeze(C, END - 10);
+    assert_eq!(told(&less, None, none), (c, Loss::AtMost(10), None), "the loss is to be taken");
+    let unknown = Loss::Unknown { at_least: 0 };
+    let back = lost.see(C, gone(5)).see(A, primary_on(1));
+    assert_eq!(told(&back, None, none), (a, unknown, None));
+    let nobody = back.see(A, gone(5)).see(C, idle(END)).with(|scene| {
+        scene.at(C).tags.priority = 0;
+    });
+    let (_, _, refusal) = told(&nobody, None, MaxLoss::Any);
+    assert_eq!(refusal, Some(Refusal::Waits(Box::new(Why::NoCandidate))));
+}
+
+fn at_end(server: &str) -> Choice {
+    Choice { server: Arc::from(server), at: Lsn(END), loss: Loss::None }
+}

@@ -2,6 +2,20 @@
 
 use super::*;
 
+const UNKNOWN: Loss = Loss::Unknown { at_least: 0 };
+
+fn not_taken(candidate: &str, loss: Loss) -> Why {
+    Why::NotTaken { candidate: Arc::from(candidate), loss }
+}
+
+fn chosen_lost() -> Why {
+    Why::ChosenLost(Arc::from("b"))
+}
+
+fn any_loss(to: Option<&str>) -> Order {
+    failover_order(to, MaxLoss::Any)
+}
+
 /// `b` was chosen and is gone, `a` is dead, `c` is frozen where `b` was.
 fn lost() -> Scene {
     promoting().see(B, gone(5))
@@ -127,17 +141,18 @@ fn the_old_primary_does_not_go_on_if_somebody_followed_the_chosen_one() {
     let scene = old_is_back().freeze_on_2(C, END + 5);
     assert_eq!(scene.chosen(), Some((Arc::from("c"), Loss::None)));
     let nobody = scene.with(|scene| scene.at(C).tags.priority = 0);
-    assert_eq!(nobody.decide(), Decision::wait(Why::ChosenLost(Arc::from("b"))));
+    assert_eq!(nobody.decide(), Decision::wait(not_taken("a", UNKNOWN)));
     let forced = nobody.order(failover_order(None, MaxLoss::Any));
     let record = forced.written().unwrap();
     assert_eq!(&*record.primary.server, "a");
-    assert_eq!(record.changes.last().unwrap().loss, Loss::Unknown { at_least: 0 });
+    assert_eq!(record.changes.last().unwrap().loss, UNKNOWN);
+    assert_eq!(forced.answer(), Some(Ok(())));
 }
 
 #[test]
 fn the_old_primary_does_not_go_on_while_one_could_have_followed_unseen() {
     let scene = old_is_back().see(C, gone(5));
-    assert_eq!(scene.decide(), Decision::wait(Why::ChosenLost(Arc::from("b"))));
+    assert_eq!(scene.decide(), Decision::wait(not_taken("a", UNKNOWN)));
     assert!(scene.promise(asynchronous()).written().is_some());
 }
 
@@ -177,4 +192,145 @@ fn whoever_ordered_the_chosen_one_is_told_of_its_loss() {
     let best = lost().order(failover_order(None, MaxLoss::Bytes(0)));
     assert!(best.chosen().is_some());
     assert_eq!(best.answer(), None, "it goes on");
+}
+
+/// `a` was handed over, is a standby, and `b` was chosen and is gone; then another tool promotes
+/// `a` anew, on a branch that left the recorded one there.
+fn promoted_anew(left: u64) -> Scene {
+    let choice = Choice { server: Arc::from("b"), at: lsn(END), loss: Loss::None };
+    let scene = old_is_back().see(A, primary_on(2)).phase(Phase::Promoting(switchover(), choice));
+    scene.with(|scene| scene.at(A).history = Some(left_at(left)))
+}
+
+#[test]
+fn the_old_primary_goes_on_if_another_tool_promoted_it_anew() {
+    let record = promoted_anew(END).written().unwrap();
+    assert_eq!((record.epoch, &record.phase), (Epoch(6), &Phase::Stable));
+    let Appointed { server, epoch, timeline, fork, .. } = &record.primary;
+    let expected = ("a", Epoch(6), Timeline(2), Some(lsn(END)));
+    assert_eq!((&**server, *epoch, *timeline, *fork), expected);
+    let change = record.changes.last().unwrap();
+    assert_eq!((change.from.as_deref(), change.loss), (Some("b"), Loss::None));
+    assert_eq!(promoted_anew(END).fence(A, 0).acts(), [Act::Unfence(A)]);
+    assert!(promoted_anew(END + 5).written().is_some());
+}
+
+/// What it may lack, who may rival it, and what is not known of it: an operator must say so.
+#[test]
+fn a_primary_that_was_promoted_anew_goes_on_by_itself_only_if_it_lacks_nothing() {
+    let waits = |scene: Scene, why: Why| assert_eq!(scene.decide(), Decision::wait(why));
+    let never = |scene: Scene| scene.with(|scene| scene.at(C).tags.priority = 0);
+    waits(never(promoted_anew(END - 1)), not_taken("a", UNKNOWN));
+    let lossy = Choice { server: Arc::from("b"), at: lsn(END), loss: Loss::AtMost(5) };
+    let phase = Phase::Promoting(switchover(), lossy);
+    waits(never(promoted_anew(END).phase(phase)), not_taken("a", UNKNOWN));
+    waits(promoted_anew(END).see(C, gone(5)), not_taken("a", UNKNOWN));
+    let onward = promoted_anew(END).freeze_on_2(C, END + 5);
+    assert_eq!(onward.chosen(), Some((Arc::from("c"), Loss::None)));
+
+    let rival = promoted_anew(END).promise(asynchronous()).see(C, primary_on(2));
+    let rival = rival.with(|scene| scene.at(C).history = Some(left_at(END)));
+    let both = vec![Arc::from("a"), Arc::from("c")];
+    waits(rival, Why::SeveralPrimaries(both));
+
+    let unknown = |change: fn(&mut Scene)| never(promoted_anew(END)).with(change);
+    for scene in [
+        unknown(|scene| scene.at(A).history = None),
+        unknown(|scene| scene.at(A).history = Some(History::new(Timeline(2), Vec::new()))),
+        unknown(|scene| {
+            let fork = Fork { timeline: Timeline(1), at: lsn(END) };
+            scene.at(A).history = Some(History::new(Timeline(3), vec![fork]));
+        }),
+    ] {
+        waits(scene.clone(), Why::NoCandidate);
+        assert_eq!(scene.order(any_loss(None)).written(), None);
+    }
+}
+
+/// A person promoted `c` by hand, because nothing else went on.
+fn by_hand() -> Scene {
+    let scene = lost().promise(asynchronous()).see(C, primary_on(2));
+    scene.with(|scene| {
+        scene.at(C).frozen = None;
+        scene.at(C).history = Some(left_at(END));
+    })
+}
+
+#[test]
+fn one_that_was_promoted_by_hand_goes_on_by_an_order() {
+    assert_eq!(by_hand().decide(), Decision::wait(not_taken("c", Loss::None)));
+    let ordered = by_hand().order(failover_order(None, MaxLoss::Bytes(0)));
+    let record = ordered.written().unwrap();
+    assert_eq!((&*record.primary.server, record.primary.timeline), ("c", Timeline(2)));
+    let change = record.changes.last().unwrap();
+    assert_eq!((change.by, change.loss), (By::Operator, Loss::None));
+    assert_eq!(ordered.answer(), Some(Ok(())));
+    assert_eq!(ordered.fence(C, 0).acts(), [Act::Unfence(C)]);
+
+    // Somebody may have gone to the chosen one, and had a commit confirmed.
+    let quorum = by_hand().promise(quorum(1, &["b", "c"]));
+    assert_eq!(quorum.why(), not_taken("c", UNKNOWN));
+    let exact = quorum.clone().order(failover_order(Some("c"), MaxLoss::Bytes(9)));
+    assert_eq!((exact.written(), exact.why()), (None, not_taken("c", UNKNOWN)));
+    let record = quorum.order(any_loss(Some("c"))).written().unwrap();
+    assert_eq!(record.changes.last().unwrap().loss, UNKNOWN);
+}
+
+/// There are never two that take writes by an order of ours.
+#[test]
+fn of_several_primaries_an_order_names_one_and_the_others_are_fenced_first() {
+    let both = || by_hand().promise(quorum(1, &["b", "c"])).see(A, primary_on(1));
+    let several = Why::SeveralPrimaries(vec![Arc::from("a"), Arc::from("c")]);
+    assert_eq!(both().decide(), Decision::wait(several.clone()));
+    let unnamed = both().order(any_loss(None));
+    assert_eq!((unnamed.written(), unnamed.why()), (None, several));
+    let named = both().order(any_loss(Some("c"))).fence(C, 0);
+    assert_eq!(named.acts(), [Act::Fence(A)]);
+    let fenced = named.fence(A, 0);
+    assert_eq!(fenced.acts(), [Act::Unfence(C)]);
+    let free = fenced.with(|scene| scene.at(C).fenced = None);
+    assert_eq!(&*free.written().unwrap().primary.server, "c");
+    let old = both().order(any_loss(Some("a"))).fence(C, 0).written().unwrap();
+    assert_eq!(&*old.primary.server, "a");
+}
+
+#[test]
+fn who_is_waited_for_is_named() {
+    let more = |sight| {
+        lost().promise(asynchronous()).with(|scene| {
+            scene.servers.push(server(ServerId(3), "d", sight));
+        })
+    };
+    let unseen = vec![Arc::from("d")];
+    let follows = Why::MayFollow { chosen: Arc::from("b"), unseen };
+    assert_eq!(more(gone(5)).why(), follows.clone());
+    let rival = more(primary_on(2)).order(any_loss(None));
+    assert_eq!((rival.written(), rival.why()), (None, follows), "its number is taken");
+    // A former primary follows nobody.
+    assert!(more(primary_on(1)).chosen().is_some());
+
+    let few = lost().promise(quorum(1, &["b", "c", "d"])).freeze_on_2(C, END);
+    let few = few.with(|scene| scene.servers.push(server(ServerId(3), "d", gone(5))));
+    let missing = vec![Arc::from("d")];
+    assert_eq!(few.why(), Why::NotRevoked { frozen: 2, needed: 3, missing });
+    let less = lost().freeze(C, END - 10);
+    let too_much = Why::TooMuchLoss { candidate: Arc::from("c"), loss: Loss::AtMost(10) };
+    assert_eq!(less.why(), too_much);
+}
+
+/// It will never be seen again, and so it can't be proved to be gone.
+#[test]
+fn one_that_is_not_configured_any_more_is_replaced_by_an_order() {
+    let removed = |order: Option<Order>| {
+        let mut scene = promoting();
+        scene.servers.remove(B.index());
+        scene.servers[1].id = B;
+        scene.order = order;
+        scene
+    };
+    assert_eq!(removed(None).decide(), Decision::wait(chosen_lost()));
+    let ordered = removed(Some(failover_order(None, MaxLoss::Bytes(0))));
+    assert_eq!(ordered.chosen(), Some((Arc::from("c"), Loss::None)));
+    let abort = removed(Some(Order::Abort));
+    assert_eq!((abort.written(), abort.answer()), (None, Some(Err(Refusal::TooLate))));
 }

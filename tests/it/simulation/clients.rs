@@ -7,7 +7,7 @@ use super::net::{CLIENTS, PROXY, place};
 use super::plan::Direct;
 use super::server::{Life, Waiter};
 use super::world::World;
-use pgsteer::failover::{Kind, Phase, Record};
+use pgsteer::failover::{By, Kind, Phase, Record};
 
 /// Writers through the proxy.
 const WRITERS: usize = 2;
@@ -69,9 +69,11 @@ impl Clients {
     }
 }
 
-/// Whether what was begun on the recorded primary is cut off.
-fn cuts_off(record: &Record) -> bool {
-    record.operation().is_some_and(|operation| operation.kind == Kind::Failover)
+/// Whether what was begun on the primary in that epoch is cut off, as `Topology::has_ended` says:
+/// another is the primary, or is about to be without waiting for this one.
+fn has_ended(record: &Record, epoch: u64) -> bool {
+    let replaced = record.operation().is_some_and(|operation| operation.kind == Kind::Failover);
+    epoch != record.primary.epoch.0 || replaced
 }
 
 impl World {
@@ -190,9 +192,8 @@ impl World {
         if run != self.proxy.run || (state != State::Outstanding && !unchecked) {
             return;
         }
-        let record = &self.proxy.record;
-        let ours = epoch == record.primary.epoch.0 && !cuts_off(record);
-        if good && (ours || unchecked) {
+        let ended = has_ended(&self.proxy.record, epoch);
+        if good && (!ended || unchecked) {
             self.clients.write_mut(id).state = State::Acknowledged;
             self.proxy.last_acknowledged = Some(self.now);
             self.judge_acknowledgement(epoch, server);
@@ -206,13 +207,18 @@ impl World {
         }
     }
 
-    /// Whatever is still under way on the old primary is cut off.
+    /// Whatever is still under way on a former primary is cut off.
     pub(super) fn cut_off_writes(&mut self) {
-        if !cuts_off(&self.proxy.record) {
+        let record = self.proxy.record.clone();
+        let outside = record.changes.last().is_some_and(|change| change.by == By::Outside);
+        if self.arm == Arm::SessionsKept && outside {
             return;
         }
-        self.judge.counts.in_flight += self.clients.waits_for.iter().flatten().count();
-        self.drop_writes(|_| true);
+        let ended = |write: &Write| match write.via {
+            Via::Proxy { epoch, .. } => has_ended(&record, epoch),
+            Via::Direct => false,
+        };
+        self.judge.counts.in_flight += self.drop_writes(ended);
     }
 
     /// A server died: its clients are told that they can't know.
@@ -220,15 +226,18 @@ impl World {
         self.drop_writes(|write| write.server == server);
     }
 
-    fn drop_writes(&mut self, which: impl Fn(&Write) -> bool) {
+    fn drop_writes(&mut self, which: impl Fn(&Write) -> bool) -> usize {
         let run = self.proxy.run;
+        let mut dropped = 0;
         for writer in 0..WRITERS {
             let Some(id) = self.clients.waits_for[writer] else { continue };
             if which(self.clients.write(id)) {
                 self.clients.write_mut(id).state = State::Unknown;
                 self.clients.waits_for[writer] = None;
                 self.after(HOLD, Event::WriterDue { writer, run });
+                dropped += 1;
             }
         }
+        dropped
     }
 }

@@ -9,12 +9,15 @@ use super::watch::Watched;
 use super::world::World;
 use pgsteer::failover::{
     Act, By, Change, Choice, Kind, Loss, MaxLoss, Mode, Operation, Order, Phase, Promise, Record,
-    Verdict, Why,
+    Verdict, Why, preview,
 };
+use std::sync::Arc;
 
 /// How long nobody helps after the last fault, and how often then.
 const HELP_AFTER: u64 = 3_000;
 const HELP_EVERY: u64 = 4_000;
+/// How often nobody is helped before there is nothing left to be done.
+const HELPS: usize = 3;
 
 /// What a set of runs had in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(super) struct Counts {
     pub answers: usize,
     pub helped: usize,
     pub hopeless: usize,
+    /// Claims because of what the primary says of itself, while nobody else is seen.
+    pub by_its_own_word: usize,
     /// Restarts of the proxy while the record was in each phase.
     pub restarts: [usize; 4],
 }
@@ -58,6 +63,7 @@ impl Counts {
         self.answers += run.answers;
         self.helped += run.helped;
         self.hopeless += run.hopeless;
+        self.by_its_own_word += run.by_its_own_word;
         for (sum, more) in self.restarts.iter_mut().zip(run.restarts) {
             *sum += more;
         }
@@ -107,6 +113,7 @@ pub(super) struct Judge {
     pub last_automatic: Option<u64>,
     last_ack: u64,
     last_help: u64,
+    help_given: usize,
 }
 
 impl Judge {
@@ -427,7 +434,9 @@ impl World {
         };
         // Of two that another tool promoted, a person must say which it is.
         let rivals = self.servers.iter().filter(|own| own.rogue && own.is_primary()).count();
-        (!fit || chosen_lost || rivals > 1) && self.names_a_step()
+        // Whoever could still go on does so by an order: it is for nothing only where nobody is.
+        let helped = self.judge.help_given >= HELPS;
+        (!fit || (chosen_lost && helped) || rivals > 1) && self.names_a_step()
     }
 
     /// Whether the reason that is told names what an operator is to do.
@@ -439,6 +448,9 @@ impl World {
                 | Why::NotRevoked { .. }
                 | Why::NoCandidate
                 | Why::ChosenLost(_)
+                | Why::MayFollow { .. }
+                | Why::NotTaken { .. }
+                | Why::SeveralPrimaries(_)
                 | Why::Evidence(_)
                 | Why::PromotedElsewhere(_)
                 | Why::CatchingUp { .. },
@@ -455,9 +467,20 @@ impl World {
         }
         if due && self.names_a_step() && self.proxy.order.is_none() {
             self.judge.last_help = self.now;
-            self.judge.counts.helped += 1;
-            self.tell(|_| "an operator helps".to_owned());
-            self.give(Order::Failover { to: None, accept: MaxLoss::Any });
+            self.judge.help_given += 1;
+            let to = match &self.proxy.why {
+                Some(Why::NotTaken { candidate, .. }) => Some(Arc::clone(candidate)),
+                Some(Why::SeveralPrimaries(primaries)) => primaries.first().cloned(),
+                Some(_) | None => None,
+            };
+            let order = Order::Failover { to, accept: MaxLoss::Any };
+            // The command asks first, and gives no order that would be refused.
+            let told = self.asked(|situation| preview(situation, &order, &self.plan.policy));
+            self.tell(|_| format!("an operator helps: {:?}, {:?}", told.to, told.refusal));
+            if told.refusal.is_none() {
+                self.judge.counts.helped += 1;
+                self.give(order);
+            }
         }
     }
 
@@ -471,6 +494,6 @@ fn is_overridden(operation: &Operation) -> bool {
     operation.by == By::Operator && operation.accepted == MaxLoss::Any
 }
 
-fn name_of(record: &Record) -> std::sync::Arc<str> {
-    std::sync::Arc::clone(&record.primary.server)
+fn name_of(record: &Record) -> Arc<str> {
+    Arc::clone(&record.primary.server)
 }

@@ -46,7 +46,8 @@ mod world;
 use arms::Arm;
 use judge::Counts;
 use net::Way;
-use plan::{Fault, Plan, When, Whom};
+use pgsteer::failover::{Demotion, Order};
+use plan::{Fault, PhaseName, Plan, When, Whom};
 use world::{Telling, World};
 
 /// Seeds in `make test`.
@@ -293,6 +294,37 @@ fn if_a_fence_stays_up_it_is_found() {
 #[test]
 fn if_the_next_process_forgets_a_fence_it_is_found() {
     bites(Arm::FenceForgotten);
+}
+
+#[test]
+fn if_sessions_stay_with_a_primary_that_another_tool_replaced_they_wait_for_ever() {
+    bites(Arm::SessionsKept);
+}
+
+#[test]
+fn if_nobody_sees_that_the_old_primary_was_promoted_anew_a_change_waits_for_ever() {
+    bites(Arm::AnewForgotten);
+}
+
+/// It was made a standby, and called off while it could not be seen; the other one is dead. When it
+/// is seen again its own word is enough, and nobody beside it is needed as a witness.
+#[test]
+fn a_primary_that_says_that_it_is_in_recovery_is_replaced_though_nobody_else_is_seen() {
+    let mut alone = 0;
+    for seed in 0..STAGED {
+        let mut plan = Plan::plain(seed);
+        plan.servers = 2;
+        plan.policy.demotion = Demotion::CrashRestart;
+        plan.faults = vec![
+            (When::At(1_500), Fault::Give(Order::Switchover { to: None })),
+            (When::In(PhaseName::Revoking, 70), Fault::Isolate(Whom::Primary, 3_200)),
+            (When::At(2_500), Fault::Crash(Whom::Other(0), None)),
+        ];
+        let (result, counts) = run(seed, plan.clone(), Arm::Sound);
+        assert_eq!(result, Ok(()), "{}", tell(seed, &plan, Arm::Sound));
+        alone += counts.by_its_own_word;
+    }
+    assert!(alone > 0, "nobody was replaced by its own word");
 }
 
 /// However a primary is lost, another takes over, and soon: in half of the runs within that many

@@ -296,6 +296,30 @@ impl World {
         }
     }
 
+    /// Asks about all that is seen now.
+    pub(super) fn asked<T>(&self, ask: impl FnOnce(&Situation<'_>) -> T) -> T {
+        let arming = if self.proxy.disarmed_until > self.now {
+            Arming::Disarmed(vec![Arc::from("a lock")])
+        } else {
+            Arming::Armed
+        };
+        let views = self.views();
+        ask(&Situation {
+            now: moment(self.now),
+            record: &self.proxy.record,
+            servers: &views,
+            arming: &arming,
+            order: self.proxy.order.as_ref(),
+            acknowledged: self.what_was_acknowledged(),
+            gate: Gate { busy: self.busy() },
+            promise: self.proxy.promised.as_ref().map(|(promise, at)| (promise, moment(*at))),
+            proved: self.proxy.proved.map(moment),
+            awake_since: moment(self.proxy.awake_since),
+            phase_since: moment(self.proxy.phase_since),
+            last_automatic: self.proxy.last_automatic.map(moment),
+        })
+    }
+
     /// Decides once, and begins what was decided.
     pub(super) fn round(&mut self) {
         let now = self.now;
@@ -309,32 +333,11 @@ impl World {
         if self.proxy.writing.is_some() || self.adopted() {
             return;
         }
-        let decision = {
-            let arming = if self.proxy.disarmed_until > now {
-                Arming::Disarmed(vec![Arc::from("a lock")])
-            } else {
-                Arming::Armed
-            };
-            let views = self.views();
-            let situation = Situation {
-                now: moment(now),
-                record: &self.proxy.record,
-                servers: &views,
-                arming: &arming,
-                order: self.proxy.order.as_ref(),
-                acknowledged: self.what_was_acknowledged(),
-                gate: Gate { busy: self.busy() },
-                promise: self.proxy.promised.as_ref().map(|(promise, at)| (promise, moment(*at))),
-                proved: self.proxy.proved.map(moment),
-                awake_since: moment(self.proxy.awake_since),
-                phase_since: moment(self.proxy.phase_since),
-                last_automatic: self.proxy.last_automatic.map(moment),
-            };
-            match self.arm {
-                Arm::Sound => decide(&situation, &self.plan.policy, now),
-                arm => arm.decide(&situation, &self.plan.policy, now),
-            }
-        };
+        let policy = &self.plan.policy;
+        let decision = self.asked(|situation| match self.arm {
+            Arm::Sound => decide(situation, policy, now),
+            arm => arm.decide(situation, policy, now),
+        });
         if self.proxy.why.as_ref() != Some(&decision.why) {
             self.tell(|_| format!("why: {}", decision.why));
             self.proxy.why = Some(decision.why);

@@ -17,7 +17,6 @@ const LOOKED: u64 = 600;
 /// Longest between a decision and its record, in milliseconds.
 const RECORDED: u64 = 10;
 /// How often it is watched, in milliseconds.
-/// How often it is watched, in milliseconds.
 const PACE: u64 = 10;
 
 /// Since when something has been so.
@@ -28,7 +27,7 @@ pub(super) struct Watched {
     hearing: Vec<Option<u64>>,
     /// The primary was there for everybody who asked.
     present: Option<u64>,
-    /// No other server was in reach.
+    /// No other server was in reach, nor did the primary say itself that it is in recovery.
     alone: Option<u64>,
     /// Another server was a primary, on a newer branch.
     rival: Option<u64>,
@@ -70,7 +69,9 @@ impl World {
         hold(&mut watched.present, present, now);
         hold(&mut watched.calm, present && self.store.record.phase == Phase::Stable, now);
         watched.changed &= !self.surely(watched.calm);
-        hold(&mut watched.alone, others().all(|server| !self.is_reached(server)), now);
+        let tells = self.is_seen(primary) && !self.servers[primary].is_primary();
+        let alone = !tells && others().all(|server| !self.is_reached(server));
+        hold(&mut watched.alone, alone, now);
         let newer = self.proxy.record.primary.timeline.0;
         let rival = |server: usize| {
             let own = &self.servers[server];
@@ -134,6 +135,7 @@ impl World {
 
     /// The primary is lost, as far as that could be seen.
     fn judge_evidence(&mut self, after: &Record) {
+        let Some(primary) = self.recorded() else { return };
         let watched = &self.judge.watched;
         let quorum = after.promise.revocation().is_some();
         let hears = watched.hearing.iter().any(|since| self.surely(*since));
@@ -144,6 +146,10 @@ impl World {
             let told = self.net.open(PROXY, place(server));
             told && own.boot == boot && own.life == Life::Booting && self.now + LOOKED < at + grace
         });
+        let told = self.servers[primary].is_awake() && !self.servers[primary].is_primary();
+        let others = (0..self.servers.len()).filter(|server| *server != primary);
+        let unseen = others.into_iter().all(|server| !self.is_reached(server));
+        self.judge.counts.by_its_own_word += usize::from(told && unseen);
         let found = if hears && !quorum {
             "a claim although a standby has been hearing from the primary"
         } else if self.surely(watched.present) {

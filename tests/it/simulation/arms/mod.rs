@@ -77,6 +77,10 @@ pub(super) enum Arm {
     UnfenceForgotten,
     /// A fence is not found again by the next process.
     FenceForgotten,
+    /// What was begun on a primary that another tool replaced is not cut off.
+    SessionsKept,
+    /// Of the old primary it is not seen that another tool promoted it anew.
+    AnewForgotten,
 }
 
 impl Arm {
@@ -101,7 +105,8 @@ impl Arm {
             Self::ForeignIgnored => "while others still write",
             Self::AbortTooLate => "a change that is not told",
             Self::NobodyClaims => "is not the primary",
-            Self::NobodyPromotes => "the record is in Promoting",
+            Self::SessionsKept => "nothing is acknowledged",
+            Self::NobodyPromotes | Self::AnewForgotten => "the record is in Promoting",
             Self::UnfenceForgotten => "the record is in Draining",
             Self::PauseLasts => "is still not sure",
             Self::FenceForgotten => "the primary is fenced",
@@ -163,6 +168,7 @@ impl Arm {
                 Self::OutsiderIgnored if other && server.as_primary().is_some() => {
                     server.sight = Sight::Awaited;
                 }
+                Self::AnewForgotten if !other => server.history = None,
                 Self::LifeIgnored if !other => {
                     if let Sight::Missing(missing) = &mut server.sight {
                         missing.silent = Some(situation.now.since(missing.since));

@@ -45,7 +45,9 @@ impl Arm {
             | Self::NobodyPromotes
             | Self::RepairForgotten
             | Self::UnfenceForgotten
-            | Self::FenceForgotten => self.of_progress(&mut plan),
+            | Self::FenceForgotten
+            | Self::SessionsKept
+            | Self::AnewForgotten => self.of_progress(&mut plan),
         }
         plan
     }
@@ -185,6 +187,23 @@ impl Arm {
                 plan.direct = Direct::Stubborn;
                 plan.policy.demotion = Demotion::Fence;
                 vec![handover()]
+            }
+            // It hangs with what was sent to it, and confirms none of it when it goes on.
+            Self::SessionsKept => vec![
+                (When::At(1_500), Fault::Stop(PRIMARY, 4_000)),
+                (When::At(1_600), Fault::PromoteOutside(NEAR)),
+                (When::At(3_500), Fault::CutOff(PRIMARY, Way::Refused, 1_500)),
+            ],
+            // The chosen one dies for good, and somebody who can't wait promotes the old one.
+            Self::AnewForgotten => {
+                plan.servers = 2;
+                plan.policy.demotion = Demotion::CrashRestart;
+                vec![
+                    handover(),
+                    (When::At(1_900), Fault::BadHands(PRIMARY, 2_000)),
+                    (When::In(PhaseName::Promoting, 0), Fault::Crash(Whom::Chosen, None)),
+                    (When::At(2_600), Fault::PromoteOutside(PRIMARY)),
+                ]
             }
             // It dies after it recorded that it goes back, and before it did.
             Self::FenceForgotten => {
