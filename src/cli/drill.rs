@@ -1,6 +1,9 @@
 //! `pgsteer drill`: a switchover there and back under a small load, with a report of what clients
 //! saw.
 //!
+//! The way back is by itself only where the old primary becomes a standby by itself
+//! (`failover.demote = "crash_restart"`); elsewhere it is refused before anything is done.
+//!
 //! What it writes are messages in the log that nobody reads, so no table is needed and nothing is
 //! left behind.
 
@@ -62,7 +65,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
     if office.status.failover.demote != "crash_restart" {
         say::talk(
             "refused: with failover.demote = \"fence\" the old primary of a switchover must be \
-             rejoined by its operator, so there is no way back by itself",
+             rejoined by its operator, so there is no way back by itself; nothing was changed. For a \
+             drill set failover.demote = \"crash_restart\" and reload, which takes a superuser as \
+             servers.user; `pgsteer switchover` hands over without a way back",
         );
         return Err(Exit::Refused);
     }

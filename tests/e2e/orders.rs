@@ -266,9 +266,12 @@ fn a_drill_that_could_not_go_back_is_refused() {
     let house = quorum().set("failover.demote", "fence").build();
     await_promise(&house, "quorum");
     let server = house.server("primary").address();
-    let (code, _, err) = pgsteer(&house, &["--server", &server, "drill", "--yes"]);
-    assert_eq!((code, err.contains("failover.demote")), (4, true), "{err}");
-    assert_eq!(primary(&house), server);
+    let epoch = || house.status()["failover"]["epoch"].clone();
+    let before = epoch();
+    let (code, out, err) = pgsteer(&house, &["--server", &server, "drill", "--yes"]);
+    let remedy = "set failover.demote = \"crash_restart\" and reload";
+    assert_eq!((code, err.contains(remedy), &*out), (4, true, ""), "{err}");
+    assert_eq!((primary(&house), epoch()), (server, before), "nothing was begun");
 }
 
 /// Mode and limits change while it runs; where the record lies does not.

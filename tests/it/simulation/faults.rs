@@ -189,11 +189,10 @@ impl World {
         if self.servers[server].quorum.is_some() && self.servers[server].life == Life::Up {
             let most = u16::try_from(self.servers.len() - 1).unwrap();
             self.servers[server].quorum = Some(quorum.min(most));
-            self.judge.requorum_at = Some(self.now);
-            // In the middle of a change nobody looks.
-            let amid = self.store.record.phase != Phase::Stable;
-            self.judge.unseen |= amid;
-            self.judge.watched.changed |= amid;
+            // In the middle of a change nobody looks, and out of reach nobody can.
+            self.judge.unseen |= self.store.record.phase != Phase::Stable;
+            self.judge.watched.changed = true;
+            self.judge.watched.calm = None;
             self.release(server);
         }
     }

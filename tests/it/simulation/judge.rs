@@ -103,7 +103,6 @@ pub(super) struct Judge {
     pub lost_for_good: Option<usize>,
     /// Another tool had its hands in it.
     pub outside: bool,
-    pub requorum_at: Option<u64>,
     /// The settings of the primary may have been others than those that were seen.
     pub unseen: bool,
     /// What was really to be seen.

@@ -327,6 +327,24 @@ fn a_primary_that_says_that_it_is_in_recovery_is_replaced_though_nobody_else_is_
     assert!(alone > 0, "nobody was replaced by its own word");
 }
 
+/// Nobody can know of it, and so what was promised before is what counts.
+#[test]
+fn settings_that_change_out_of_sight_are_held_against_nobody() {
+    for seed in 0..STAGED {
+        let mut plan = Plan::plain(seed);
+        (plan.servers, plan.quorum) = (4, Some(3));
+        plan.faults = vec![
+            (When::At(1_400), Fault::Disarm(2_100)),
+            (When::At(1_500), Fault::Isolate(Whom::Primary, 4_000)),
+            (When::At(1_600), Fault::Requorum(1)),
+            (When::At(3_400), Fault::Stop(Whom::Other(2), 3_000)),
+        ];
+        let (result, counts) = run(seed, plan.clone(), Arm::Sound);
+        assert_eq!(result, Ok(()), "{}", tell(seed, &plan, Arm::Sound));
+        assert_eq!(counts.failovers, 1, "nobody took over");
+    }
+}
+
 /// However a primary is lost, another takes over, and soon: in half of the runs within that many
 /// milliseconds after the last sign of life, of which silence takes a second by itself.
 #[test]

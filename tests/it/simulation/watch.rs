@@ -10,8 +10,6 @@ use pgsteer::failover::{By, Kind, Mode, Phase, Record, Sight};
 /// What has really been so for this long must have been seen: the limit of freshness, a look, and
 /// a late message.
 const SEEN_SURELY: u64 = 1_600;
-/// A change of settings that is younger than this may not have been seen.
-const SEEN_PERHAPS: u64 = 1_600;
 /// Longest that a look took that was under way when a server was lost: it counts from its begin.
 const LOOKED: u64 = 600;
 /// Longest between a decision and its record, in milliseconds.
@@ -31,9 +29,9 @@ pub(super) struct Watched {
     alone: Option<u64>,
     /// Another server was a primary, on a newer branch.
     rival: Option<u64>,
-    /// No change was under way, and the primary was there.
-    calm: Option<u64>,
-    /// In the middle of a change somebody changed the settings, and it has not been calm since.
+    /// No change was under way, and the proxy could look at the primary.
+    pub calm: Option<u64>,
+    /// Somebody changed the settings, and it has not been calm for long enough since.
     pub changed: bool,
     /// Something was lacking for acting by itself.
     pub disarmed: Option<u64>,
@@ -67,7 +65,9 @@ impl World {
         // One that is full says so.
         let present = self.is_reached(primary) && self.servers[primary].is_primary();
         hold(&mut watched.present, present, now);
-        hold(&mut watched.calm, present && self.store.record.phase == Phase::Stable, now);
+        let looks = self.proxy.up && !self.proxy.paused && self.is_seen(primary);
+        let calm = present && looks && self.store.record.phase == Phase::Stable;
+        hold(&mut watched.calm, calm, now);
         watched.changed &= !self.surely(watched.calm);
         let tells = self.is_seen(primary) && !self.servers[primary].is_primary();
         let alone = !tells && others().all(|server| !self.is_reached(server));
@@ -106,9 +106,7 @@ impl World {
     /// A failover is begun.
     pub(super) fn judge_claim(&mut self, after: &Record) {
         self.watch_now();
-        let age = self.judge.requorum_at.map(|at| self.now - at);
-        self.judge.unseen = age.is_some_and(|age| age < SEEN_PERHAPS);
-        self.judge.unseen |= self.judge.watched.changed;
+        self.judge.unseen = self.judge.watched.changed;
         let Some(operation) = after.operation() else { return };
         if operation.kind == Kind::Failover && self.surely(self.judge.watched.rival) {
             self.judge.fail("a claim beside another primary".to_owned());
