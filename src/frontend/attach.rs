@@ -103,10 +103,10 @@ impl Serving {
         let Obtained { mut checkout, standing, proven, epoch, taken, at, waited: _ } = obtained;
         let cancelled = self.session.cancel.attach(Arc::clone(&checkout.running));
         let reported = std::mem::take(&mut self.session.reported);
-        let processes =
-            Processes { backend: checkout.running.pid, client: self.session.cancel.pid };
-        checkout.unnamed_there = UnnamedThere::No;
         let server = checkout.server();
+        let (backend, client) = (checkout.running.pid, self.session.cancel.pid);
+        let processes = Processes { server, backend, client };
+        checkout.unnamed_there = UnnamedThere::No;
         let room = (self.client.shard.take_buffer(), self.client.shard.take_room());
         let mut exchange = Exchange::new(reported, room, processes);
         // What it listens to itself is looked for when it is done.
@@ -138,6 +138,7 @@ impl Serving {
             doomed: Doomed::No,
             computed: Computed::No,
             shown: ShownData::No,
+            noted: None,
         };
         self.attached = Some(self.client.shard.take_hold().fill(attached));
         cancelled

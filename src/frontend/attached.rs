@@ -8,6 +8,7 @@ use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
 use crate::metrics::{Pinned, QueryKind, ServedBy, TransactionOutcome};
+use crate::notifications::Noted;
 use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
 use crate::session::{End, Executes, Pins, Renamed};
@@ -71,6 +72,8 @@ pub struct Attached {
     pub computed: Computed,
     /// Whether the session has seen data here.
     pub shown: ShownData,
+    /// That it may notify, and under which process that is told.
+    pub noted: Option<Noted>,
 }
 
 /// An [`Attached`] in its box. Sessions take one and give it back twice in a hundred microseconds,
@@ -368,6 +371,7 @@ impl Attached {
             && self.left != Taint::Hidden
             && self.strays.is_empty()
             && self.exchange.stale == Stale::No
+            && self.noted.is_none()
     }
 
     /// Whether the backend is of no more use to the session now.

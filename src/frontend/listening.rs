@@ -24,10 +24,11 @@ use crate::frontend::seat::Work;
 use crate::frontend::serve::{Stop, pure_read};
 use crate::frontend::settle::NotBrought;
 use crate::frontend::state::{Serving, Session};
-use crate::notifications::{Ear, Hearing, Place};
+use crate::notifications::{Ear, Hearing, Place, Senders};
 use crate::pg::quote_identifier;
 use crate::pool::Conn;
 use crate::session::{Pin, Pins};
+use crate::sql::Effects;
 use crate::timer;
 use crate::wire::frame;
 use crate::wire::message;
@@ -118,6 +119,30 @@ pub(super) fn listens_itself(session: &Session, plan: &Plan, standing: Standing)
     session.listening.is_some() && standing == Standing::Primary && pure_read(plan) == PureRead::No
 }
 
+/// Notes who notifies from the backend before it can, once anybody listens.
+pub(super) fn note_sender(client: &Client, attached: &mut Attached, plan: &Plan) {
+    let senders = client.shard.shared.listeners.senders();
+    if plan.effects.any(Effects::LISTEN) {
+        senders.want();
+    }
+    if attached.noted.is_none() && attached.standing == Standing::Primary && plan.may_notify() {
+        let processes = attached.exchange.processes;
+        attached.noted = senders.note(processes.backend(), processes.client);
+    }
+}
+
+/// Whoever listens is to know that what the backend notifies from here on is another's.
+pub(super) async fn mark_end(
+    session: &Session,
+    attached: &mut Attached,
+) -> Result<(), own::Unanswered> {
+    let Some(noted) = attached.noted.take() else { return Ok(()) };
+    let Some(sql) = noted.mark(&session.database) else { return Ok(()) };
+    let reported = &mut attached.exchange.reported.clone();
+    let answer = own::run(&mut attached.checkout, &sql, reported).await?;
+    if answer.error.is_some() { Err(own::Unanswered) } else { Ok(()) }
+}
+
 /// Has the backend listen to the session's channels.
 pub(super) async fn bring(
     client: &mut Client,
@@ -134,9 +159,10 @@ pub(super) async fn bring(
             message::write_notice(client.out(), &missed());
         }
         let told = std::mem::take(&mut obtained.checkout.heard);
-        let running = &obtained.checkout.running;
-        let processes = Processes { backend: running.pid, client: session.cancel.pid };
-        sift(&told, (processes, &listening.own, mark), Side::Behind, client.out());
+        let (server, backend) = (obtained.checkout.server(), obtained.checkout.running.pid);
+        let processes = Processes { server, backend, client: session.cancel.pid };
+        let names = Naming::new(client, processes);
+        sift(&told, (&names, &listening.own, mark), Side::Behind, client.out());
         listening.whose = Whose::Backends;
         obtained.at = clock::now();
     }
@@ -215,8 +241,8 @@ impl Serving {
             self.client.out().extend_from_slice(&answer.for_client);
         }
         let told = std::mem::take(&mut attached.checkout.heard);
-        let for_whom = (attached.exchange.processes, &*listening.own, mark);
-        sift(&told, for_whom, Side::Before, self.client.out());
+        let names = Naming::new(&self.client, attached.exchange.processes);
+        sift(&told, (&names, &listening.own, mark), Side::Before, self.client.out());
         listening.whose = Whose::OursBehind(mark);
         self.session.listening = Some(listening);
         attached.pins.remove(Pin::Listen);
@@ -343,7 +369,20 @@ pub(super) fn tell_what_backend_heard(client: &mut Client, attached: &mut Attach
         return;
     }
     let told = std::mem::take(&mut attached.checkout.heard);
-    sift(&told, (attached.exchange.processes, "", 0), Side::All, client.out());
+    let names = Naming::new(client, attached.exchange.processes);
+    sift(&told, (&names, "", 0), Side::All, client.out());
+}
+
+/// By what a backend's notifications get the processes that clients know.
+struct Naming {
+    processes: Processes,
+    senders: Arc<Senders>,
+}
+
+impl Naming {
+    fn new(client: &Client, processes: Processes) -> Self {
+        Self { processes, senders: Arc::clone(client.shard.shared.listeners.senders()) }
+    }
 }
 
 /// Whose notifications are passed on.
@@ -360,13 +399,8 @@ enum Side {
 }
 
 /// Passes on the notifications that a backend told while it was handed over, from its side of the
-/// mark alone; the session's own under the process that its client knows.
-fn sift(
-    told: &[u8],
-    (processes, own, mark): (Processes, &str, u64),
-    side: Side,
-    out: &mut Vec<u8>,
-) {
+/// mark alone, each under the process that its sender's client knows.
+fn sift(told: &[u8], (names, own, mark): (&Naming, &str, u64), side: Side, out: &mut Vec<u8>) {
     let (mut rest, mut side) = (told, side);
     while let Ok(Some(header)) = frame::peek(rest)
         && let Some((message, next)) = rest.split_at_checked(header.total)
@@ -379,10 +413,9 @@ fn sift(
                 side @ (Side::Before | Side::Behind | Side::All | Side::None) => side,
             };
         } else if matches!(side, Side::Before | Side::All) {
-            if processes.is_own(message) {
-                out.extend_from_slice(&processes.as_the_client_knows(message));
-            } else {
-                out.extend_from_slice(message);
+            match names.processes.as_clients_know(message, &names.senders) {
+                Some(told) => out.extend_from_slice(&told),
+                None => out.extend_from_slice(message),
             }
         }
     }

@@ -169,6 +169,11 @@ impl Plan {
         self.taint == Taint::Hidden || self.effects.any(Effects::DML | Effects::DRAW)
     }
 
+    /// Whether it may notify: it says so, or runs code that is not in the text.
+    pub fn may_notify(&self) -> bool {
+        self.taint == Taint::Hidden || self.effects.any(Effects::NOTIFY | Effects::EXECUTE)
+    }
+
     fn weigh(&mut self, facts: &Facts, catalog: Option<&Catalog>, reads: &mut Reads) {
         let judgement = facts.judge(catalog);
         let effects = facts.effects();

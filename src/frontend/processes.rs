@@ -1,10 +1,13 @@
 //! Whose process is whose: a client knows its session by a number of ours, its server by another.
 
-use crate::wire::frame;
+use crate::notifications::{Process, Senders, process_of, renamed};
+use crate::topology::ServerId;
 
 /// Who a backend is to its server, and who its session is to the client.
 #[derive(Debug, Clone, Copy)]
 pub struct Processes {
+    /// The backend's server.
+    pub server: ServerId,
     /// The backend's process.
     pub backend: i32,
     /// What the client was told.
@@ -12,19 +15,23 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Whether a `NotificationResponse` was sent by this very session: clients tell their own
-    /// from others' by the process.
-    pub(super) fn is_own(self, message: &[u8]) -> bool {
-        self.backend != self.client
-            && message.get(frame::HEADER..frame::HEADER + 4) == Some(&self.backend.to_be_bytes())
+    /// The backend, for those who are notified from it.
+    pub(super) const fn backend(self) -> Process {
+        (self.server, self.backend)
     }
 
-    /// The same notification under the process that the client knows.
-    pub(super) fn as_the_client_knows(self, message: &[u8]) -> Vec<u8> {
-        let mut own = message.to_vec();
-        if let Some(process) = own.get_mut(frame::HEADER..frame::HEADER + 4) {
-            process.copy_from_slice(&self.client.to_be_bytes());
-        }
-        own
+    /// A `NotificationResponse` under the process that its sender's client knows, if the server
+    /// names another: clients tell their own from others' by it.
+    ///
+    /// Another's is the one who is at that backend now. While this backend did not listen, for it
+    /// was in a transaction, that may be the next one.
+    pub(super) fn as_clients_know(self, message: &[u8], senders: &Senders) -> Option<Vec<u8>> {
+        let process = process_of(message)?;
+        let known = if process == self.backend {
+            Some(self.client)
+        } else {
+            senders.present((self.server, process))
+        };
+        known.filter(|known| *known != process).map(|known| renamed(message, known))
     }
 }

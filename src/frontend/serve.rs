@@ -8,7 +8,7 @@ use crate::clock;
 use crate::frontend::attach::Found;
 use crate::frontend::attached::{Attached, GoesOn, Reads, Relies, Segment, Sent, Standing};
 use crate::frontend::block::{Repeats, Said};
-use crate::frontend::client::Gone;
+use crate::frontend::client::{Client, Gone};
 use crate::frontend::exchange::{Appetite, Commits, OnError, Shown};
 use crate::frontend::listening;
 use crate::frontend::local;
@@ -288,6 +288,7 @@ impl Serving {
         }
         if let Some(attached) = self.attached.as_deref_mut() {
             listening::tell_what_backend_heard(&mut self.client, attached);
+            listening::note_sender(&self.client, attached, &plan);
             attached.exchange.wish = match self.session.wishes.consistency {
                 Consistency::Session => Wish::Position,
                 Consistency::Eventual | Consistency::Primary => Wish::None,
@@ -455,7 +456,7 @@ impl Serving {
 }
 
 fn build(
-    client: &crate::frontend::client::Client,
+    client: &Client,
     session: &mut Session,
     attached: &mut Attached,
     group: &Group,

@@ -299,9 +299,13 @@ impl Serving {
             attached.checkout.held.clear();
         }
         match policy.reset {
-            Reset::Tracked | Reset::Close => self.examine(attached, policy.mode).await,
-            Reset::Off => Ok(()),
+            Reset::Tracked | Reset::Close => self.examine(attached, policy.mode).await?,
+            Reset::Off => {}
         }
+        if policy.mode == Mode::Transaction && attached.pins.is_empty() {
+            listening::mark_end(&self.session, attached).await?;
+        }
+        Ok(())
     }
 
     /// Asks the server what the session has left on its backend.
@@ -329,6 +333,9 @@ impl Serving {
         self.client.out().extend_from_slice(&answer.for_client);
         attached.pins = found.pins;
         attached.channels = found.channels;
+        if !attached.channels.is_empty() {
+            self.client.shard.shared.listeners.senders().want();
+        }
         if attached.computed == Computed::Yes {
             attached.pins.add(Pin::Hidden);
         }
@@ -425,6 +432,9 @@ pub(super) async fn release_at_end(session: &Session, reset: Reset, mut attached
         session.cancel.settled().await;
     }
     if attached.checkout.running.has_stray() || reset == Reset::Close {
+        return;
+    }
+    if listening::mark_end(session, &mut attached).await.is_err() {
         return;
     }
     let mut reported = session.reported.clone();

@@ -1,6 +1,7 @@
 //! One listener: a connection to the primary, and those it listens for.
 
 use super::listeners::{House, Place, Wish};
+use super::senders::{process_of, renamed};
 use super::table::{Change, Table};
 use crate::backend;
 use crate::backend::{Backend, Heard, QueryError};
@@ -26,6 +27,8 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// One listener.
 pub(super) struct Hub {
+    /// Its number, which is nobody else's.
+    number: u64,
     place: Place,
     house: Arc<House>,
     wishes: mpsc::Receiver<Wish>,
@@ -47,9 +50,14 @@ enum Parting {
 }
 
 impl Hub {
-    pub(super) fn new(place: Place, house: Arc<House>, wishes: mpsc::Receiver<Wish>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        place: Place,
+        house: Arc<House>,
+        wishes: mpsc::Receiver<Wish>,
+    ) -> Self {
         let (table, owed, waiting) = (Table::default(), VecDeque::new(), Vec::new());
-        Self { place, house, wishes, table, owed, waiting }
+        Self { number, place, house, wishes, table, owed, waiting }
     }
 
     /// Listens until nobody does any more.
@@ -59,7 +67,9 @@ impl Hub {
                 return;
             }
             let (server, mut backend) = self.connect().await;
-            match self.serve(server, &mut backend).await {
+            let parting = self.serve(server, &mut backend).await;
+            self.house.senders.leave(self.number);
+            match parting {
                 Parting::Alone => {}
                 Parting::Replaced => debug!(database = %self.place.database, "listener moves"),
                 Parting::Broken(error) => {
@@ -126,8 +136,9 @@ impl Hub {
     async fn serve(&mut self, server: ServerId, backend: &mut Backend) -> Parting {
         let mut news = self.house.board.subscribe();
         let mut sweep = timer::interval(SWEEP);
-        let change =
-            Change { listen: self.table.channels().cloned().collect(), ..Change::default() };
+        let marks = self.house.senders.channel();
+        let listen = self.table.channels().cloned().chain([marks.into()]).collect();
+        let change = Change { listen, ..Change::default() };
         let done = std::mem::take(&mut self.waiting);
         if let Err(error) = self.tell(backend, &change, done).await {
             return Parting::Broken(error);
@@ -145,6 +156,9 @@ impl Hub {
                 heard = backend.hear() => match heard {
                     Ok(Heard::Ready) => {
                         if std::mem::take(&mut first) {
+                            // Before anybody is answered: what a session hears of is behind this.
+                            let database = Arc::clone(&self.place.database);
+                            self.house.senders.enter(self.number, database);
                             self.table.resume();
                         }
                         for done in self.owed.pop_front().into_iter().flatten() {
@@ -153,7 +167,7 @@ impl Hub {
                         }
                         continue;
                     }
-                    Ok(Heard::Notification(message)) => (self.deliver(&message), Vec::new()),
+                    Ok(Heard::Notification(message)) => (self.deliver(server, &message), Vec::new()),
                     Ok(Heard::Other) => continue,
                     Err(error) => return Parting::Broken(error),
                 },
@@ -170,14 +184,25 @@ impl Hub {
         }
     }
 
-    fn deliver(&mut self, message: &[u8]) -> Change {
-        match message::read_notification(message) {
-            Ok(notification) => {
-                let channel = String::from_utf8_lossy(notification.channel);
-                self.table.deliver(&channel, &Arc::from(message))
-            }
-            Err(_) => Change::default(),
+    /// Puts a notification into the ears that it is for, under the process that its sender's client
+    /// knows.
+    fn deliver(&mut self, server: ServerId, message: &[u8]) -> Change {
+        let (Ok(notification), Some(process)) =
+            (message::read_notification(message), process_of(message))
+        else {
+            return Change::default();
+        };
+        let (senders, process) = (&self.house.senders, (server, process));
+        if notification.channel == senders.channel().as_bytes() {
+            senders.pass(self.number, process, notification.payload);
+            return Change::default();
         }
+        let channel = String::from_utf8_lossy(notification.channel);
+        let message = match senders.heard_by(self.number, process) {
+            Some(client) => Arc::from(renamed(message, client)),
+            None => Arc::from(message),
+        };
+        self.table.deliver(&channel, &message)
     }
 
     /// Has the server listen accordingly; whoever waits for it is answered when it does.

@@ -1,6 +1,7 @@
 //! Where sessions have themselves listened for.
 
 use super::hub::Hub;
+use super::senders::Senders;
 pub use super::table::Hearing;
 use crate::backend;
 use crate::backend::{Login, Target};
@@ -38,7 +39,6 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Listeners {
     pub(super) house: Arc<House>,
-    next: AtomicU64,
     /// Random: other processes of pgsteer notify in the same databases.
     key: u64,
 }
@@ -51,7 +51,11 @@ pub(super) struct House {
     pub(super) board: Arc<Board>,
     /// Where the listeners run.
     runtime: Handle,
+    /// The next ear or listener.
+    next: AtomicU64,
     hubs: Mutex<BTreeMap<Place, mpsc::Sender<Wish>>>,
+    /// Who notifies from which backend.
+    pub(super) senders: Arc<Senders>,
 }
 
 /// A session wants to hear exactly these channels.
@@ -91,14 +95,21 @@ impl Listeners {
             servers: servers.into_boxed_slice(),
             board,
             runtime: Handle::current(),
+            next: AtomicU64::new(1),
             hubs: Mutex::default(),
+            senders: Arc::new(Senders::new(format!("pgsteer_{key:016x}").into())),
         };
-        Ok(Self { house: Arc::new(house), next: AtomicU64::new(1), key })
+        Ok(Self { house: Arc::new(house), key })
+    }
+
+    /// Who notifies from which backend.
+    pub fn senders(&self) -> &Arc<Senders> {
+        &self.house.senders
     }
 
     /// A number for a new ear, and a channel that is nobody else's.
     pub fn number(&self) -> (u64, Box<str>) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = self.house.next.fetch_add(1, Ordering::Relaxed);
         (id, format!("pgsteer_{:016x}_{id}", self.key).into())
     }
 
@@ -159,7 +170,8 @@ impl House {
         };
         let (sender, wishes) = mpsc::channel(WISHES_MAX);
         let _entered = self.runtime.enter();
-        let hub = Hub::new(place.clone(), Arc::clone(self), wishes);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let hub = Hub::new(number, place.clone(), Arc::clone(self), wishes);
         // It ends by itself when nobody listens any more.
         drop(tasks::spawn("listener", hub.run()));
         drop(sender.try_send(wish));

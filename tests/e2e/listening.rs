@@ -75,6 +75,84 @@ async fn many_sessions_listen_over_one_connection_and_hold_no_backend() {
     await_that("nobody listens", || listeners(&house) == "0");
 }
 
+/// Clients tell who notified by the process: it is the one that the notifying client knows, however
+/// fast its backend passes from hand to hand. What comes past pgsteer keeps the server's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notification_names_the_process_that_its_sender_knows() {
+    let house = house();
+    let mut setup = Raw::enter(&house).await;
+    setup.query("CREATE TABLE orders (note text)").await;
+    setup
+        .query(
+            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM pg_notify('news', NEW.note); RETURN NEW; END $$",
+        )
+        .await;
+    setup
+        .query(
+            "CREATE TRIGGER tell AFTER INSERT ON orders \
+             FOR EACH ROW EXECUTE FUNCTION tell()",
+        )
+        .await;
+    let mut wire = Raw::enter(&house).await;
+    wire.query("LISTEN news").await;
+    let mut notifying = Vec::new();
+    for _ in 0..12 {
+        let mut other = Raw::enter(&house).await;
+        notifying.push(tasks::spawn("notifies", async move {
+            let pid = other.pid;
+            let ways = [
+                format!("NOTIFY news, '{pid}'"),
+                format!("SELECT pg_notify('news', '{pid}')"),
+                format!("INSERT INTO orders VALUES ('{pid}')"),
+                format!("BEGIN; SELECT 1; NOTIFY news, '{pid}'; COMMIT"),
+                format!("BEGIN; INSERT INTO orders VALUES ('{pid}'); COMMIT"),
+                "BEGIN; NOTIFY news, 'never'; ROLLBACK".to_owned(),
+                format!("DO $$ BEGIN PERFORM pg_notify('news', '{pid}'); END $$"),
+            ];
+            let mut backends = std::collections::BTreeSet::new();
+            for way in ways.iter().cycle().take(70) {
+                assert_eq!(other.query(way).await.code(), None, "{way}");
+                backends.insert(other.value("SELECT pg_backend_pid()").await);
+            }
+            backends
+        }));
+    }
+    // Of each client 60 arrive: each seventh statement takes back what it said.
+    for _ in 0..12 * 60 {
+        let message = wire.until('A').await.0.pop().unwrap();
+        let (process, _, payload) = read(&message);
+        assert_eq!(process.to_string(), payload);
+    }
+    let mut shared = Vec::new();
+    for task in notifying {
+        shared.push(task.await.unwrap());
+    }
+    assert!(shared.iter().all(|backends| backends.len() > 1), "they came by: {shared:?}");
+
+    let outside = house.server("primary").value("SELECT pg_notify('news', pg_backend_pid()::text)");
+    outside.unwrap();
+    let (process, _, payload) = read(wire.until('A').await.0.last().unwrap());
+    assert_eq!(process.to_string(), payload, "it is nobody's whom pgsteer knows");
+}
+
+/// So it is told by a backend that listens itself: in session mode, and while a session writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_listens_itself_names_the_process_that_the_sender_knows() {
+    let house = house();
+    let (mut wire, mut other) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    wire.query("LISTEN news").await;
+    for way in ["NOTIFY news, 'one'", "SELECT pg_notify('news', 'one')"] {
+        wire.query("BEGIN").await;
+        wire.query("CREATE TEMP TABLE IF NOT EXISTS mine (i int)").await;
+        let backend = other.value("SELECT pg_backend_pid() FROM pg_notify('else', '')").await;
+        assert_ne!(backend, other.pid.to_string(), "or there is nothing to be seen");
+        other.query(way).await;
+        let told = heard(&wire.query("COMMIT").await);
+        assert_eq!(told, [(other.pid, "news".to_owned(), "one".to_owned())], "{way}");
+    }
+}
+
 /// What a session hears while it listens itself and while it is listened for, over and over: each
 /// notification once, in order, whatever the session does in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -159,10 +159,12 @@ impl<'a, 'c> Chunk<'a, 'c> {
             let cause = if ours { Cause::Ours } else { Cause::Client };
             return Ok((exchange.reported.take(message, cause), None));
         }
-        if header.tag == b'A' && exchange.processes.is_own(message) {
-            let own = exchange.processes.as_the_client_knows(message);
-            self.emit(&own, 0, own.len())?;
-            return Ok((Disposition::Swallow, None));
+        if header.tag == b'A' {
+            let senders = self.client.shard.shared.listeners.senders();
+            if let Some(told) = exchange.processes.as_clients_know(message, senders) {
+                self.emit(&told, 0, told.len())?;
+                return Ok((Disposition::Swallow, None));
+            }
         }
         if header.tag == b'E' {
             let fields = message::read_error(message).ok();
