@@ -80,7 +80,7 @@ impl Builder<'_> {
         let routing = self.routing(&servers);
         let failover = self.failover(&routing);
         let state_dir = self.state_dir();
-        let peers = self.peers();
+        let peers = self.peers(&listeners);
         let listen = self.listen(&listeners);
         let limits = self.limits(&listen);
         let observability =

@@ -462,6 +462,18 @@ keys! {
         default: 1,
         counts: OnRestart,
     }
+    /// TLS towards the peers, with libpq's meanings, held against their `tls.cert`. With less than
+    /// `verify-full`, who is on the way can read a client's key, and cancel its statements.
+    CANCEL_SSLMODE: SslMode = "cancel.sslmode" {
+        default: SslMode::Prefer,
+        counts: OnRestart,
+    }
+    /// The authorities whose certificates are trusted of peers, PEM. Unset: the system's.
+    CANCEL_SSLROOTCERT: Option<PathBuf> = "cancel.sslrootcert" {
+        default: None,
+        example: "\"/etc/pgsteer/tls/ca.crt\"",
+        counts: OnRestart,
+    }
 
     /// Longest time from a client's connect to its login.
     LOGIN_TIMEOUT: Duration = "limits.login_timeout" {

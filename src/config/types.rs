@@ -170,6 +170,8 @@ pub struct Peers {
     pub own: u8,
     /// Host and port of all of them, in the order that they all have.
     pub all: Vec<(Arc<str>, u16)>,
+    /// How they are reached.
+    pub tls: TlsPolicy,
 }
 
 /// `[limits]`: bounds, checked.

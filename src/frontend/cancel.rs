@@ -15,6 +15,7 @@
 use crate::backend;
 use crate::frontend::peers;
 use crate::frontend::peers::Peers;
+use crate::net::TlsError;
 use crate::pool::Running;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -106,6 +107,14 @@ impl Cancels {
     pub fn among(peers: Peers) -> Self {
         let identity = peers.identity();
         Self { identity, peers: Some(peers), sessions: Mutex::default() }
+    }
+
+    /// Reads the certificates again that are trusted of peers.
+    ///
+    /// # Errors
+    /// They can't be used; the old ones stay.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.peers.as_ref().map_or(Ok(()), Peers::reload)
     }
 
     /// Enters a session under numbers that nobody can guess, drawn by `random`; under `wanted` as

@@ -10,10 +10,11 @@
 //! - So many are under way at a time and no more; one beyond is dropped, as a server may do.
 //! - Nobody learns whether a request found anything, and no key is logged.
 //!
-//! Deliberately absent: a proof that a peer is one. Whoever has a key may cancel by it anywhere.
+//! Deliberately absent: a proof to a peer that we are one. Whoever has a key may cancel by it
+//! anywhere. That a peer is one is shown by its certificate, if the operator wants that.
 
 use crate::backend;
-use crate::backend::{SslMode, Target, TlsPolicy};
+use crate::backend::{Security, Target, TlsPolicy};
 use crate::frontend::cancel::{CANCEL_TIMEOUT, Identity};
 use crate::net::TlsError;
 use crate::tasks;
@@ -29,6 +30,8 @@ pub struct Peers {
     own: u8,
     /// All of them, in order.
     all: Box<[Target]>,
+    /// How they are reached.
+    security: Security,
     /// A permit for each request that may be under way.
     room: Arc<Semaphore>,
 }
@@ -59,18 +62,22 @@ enum Owner {
 }
 
 impl Peers {
-    /// The one of this number, from 1, of those at these hosts and ports.
+    /// The one of this number, from 1, of those at these hosts and ports, reached in this way.
     ///
     /// # Errors
-    /// TLS is not available.
-    pub fn new(own: u8, all: &[(Arc<str>, u16)]) -> Result<Self, TlsError> {
-        // Against listeners: a peer is no server, and has no certificate that could be verified.
-        let policy = TlsPolicy { mode: SslMode::Prefer, ..TlsPolicy::default() };
+    /// A certificate can't be used.
+    pub fn new(own: u8, all: &[(Arc<str>, u16)], tls: TlsPolicy) -> Result<Self, TlsError> {
+        let security = Security::load(tls)?;
         let target = |(host, port): &(Arc<str>, u16)| {
-            Target::alone(ServerId(0), &format!("{host}:{port}"), host, *port, &policy)
+            Target::new(ServerId(0), &format!("{host}:{port}").into(), host, *port, &security)
         };
-        let all = all.iter().map(target).collect::<Result<_, _>>()?;
-        Ok(Self { own, all, room: Arc::new(Semaphore::new(UNDER_WAY_MAX)) })
+        let all = all.iter().map(target).collect();
+        Ok(Self { own, all, security, room: Arc::new(Semaphore::new(UNDER_WAY_MAX)) })
+    }
+
+    /// Reads the certificates that are trusted again.
+    pub(super) fn reload(&self) -> Result<(), TlsError> {
+        self.security.reload()
     }
 
     /// What long keys begin with.
@@ -153,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_key_names_its_owner() {
-        let peers = |own| Peers { own, all: Box::default(), room: Arc::new(Semaphore::new(1)) };
+        let peers = |own| Peers::new(own, &[], TlsPolicy::default()).unwrap();
         let short = |pid| owner(pid, b"abcd");
         for own in [1, 2, 32, 255] {
             for random in [0, 1, -1, i32::MAX, i32::MIN] {

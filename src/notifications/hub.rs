@@ -156,7 +156,7 @@ impl Hub {
                 heard = backend.hear() => match heard {
                     Ok(Heard::Ready) => {
                         if std::mem::take(&mut first) {
-                            // Before anybody is answered: what a session hears of is behind this.
+                            // Before anybody is answered: what is heard for him is behind it.
                             let database = Arc::clone(&self.place.database);
                             self.house.senders.enter(self.number, database);
                             self.table.resume();
@@ -167,7 +167,9 @@ impl Hub {
                         }
                         continue;
                     }
-                    Ok(Heard::Notification(message)) => (self.deliver(server, &message), Vec::new()),
+                    Ok(Heard::Notification(message)) => {
+                        (self.deliver(server, &message), Vec::new())
+                    }
                     Ok(Heard::Other) => continue,
                     Err(error) => return Parting::Broken(error),
                 },

@@ -173,6 +173,7 @@ impl Parts {
         let failures = Arc::clone(&self.shared.gate.load().failures);
         let gate = gate(config, (&self.shared.keyring, &failures), &targets, &self.shared.board)?;
         // The last that can fail.
+        self.shared.cancels.reload()?;
         self.security.reload()?;
         self.shared.keyring.replace_file(file);
         self.shared.gate.store(Arc::new(gate));
@@ -269,7 +270,7 @@ fn shared(
         pools: Arc::new(pools),
         library: Library::default(),
         cancels: Arc::new(match &config.peers {
-            Some(peers) => Cancels::among(Peers::new(peers.own, &peers.all)?),
+            Some(peers) => Cancels::among(Peers::new(peers.own, &peers.all, peers.tls.clone())?),
             None => Cancels::new(backend::random()?),
         }),
         metrics: Arc::clone(&links.metrics),

@@ -79,21 +79,20 @@ async fn many_sessions_listen_over_one_connection_and_hold_no_backend() {
 /// fast its backend passes from hand to hand. What comes past pgsteer keeps the server's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notification_names_the_process_that_its_sender_knows() {
-    let house = house();
-    let mut setup = Raw::enter(&house).await;
-    setup.query("CREATE TABLE orders (note text)").await;
-    setup
-        .query(
-            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS \
-             $$ BEGIN PERFORM pg_notify('news', NEW.note); RETURN NEW; END $$",
-        )
-        .await;
-    setup
-        .query(
-            "CREATE TRIGGER tell AFTER INSERT ON orders \
-             FOR EACH ROW EXECUTE FUNCTION tell()",
-        )
-        .await;
+    // Before pgsteer reads the catalog: that a table has got a trigger is noticed after a while.
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0))
+        .set("pool.size", "3")
+        .build_after(|cluster| {
+            for sql in [
+                "CREATE TABLE orders (note text)",
+                "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN PERFORM pg_notify('news', NEW.note); RETURN NEW; END $$",
+                "CREATE TRIGGER tell AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION tell()",
+            ] {
+                cluster.primary().rows(sql).unwrap();
+            }
+        });
     let mut wire = Raw::enter(&house).await;
     wire.query("LISTEN news").await;
     let mut notifying = Vec::new();

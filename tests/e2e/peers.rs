@@ -1,5 +1,6 @@
 //! Cancel requests that reach another pgsteer than that of their session: `cancel.peers`.
 
+use crate::auth::postgres::certificates;
 use crate::raw::{Raw, cancel, query};
 use crate::support::{cluster, program};
 use pgsteer::sandbox::{Cluster, Plan, Proxy, StatementLog};
@@ -98,6 +99,64 @@ async fn a_cancel_finds_its_session_at_another_pgsteer() {
             let log = proxy.log();
             assert!(!log.contains("panicked"), "{log}");
         }
+    }
+}
+
+/// A key is shown to who has the right certificate; and, which is the opposite, not to one whose
+/// authority or name is another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_shown_to_no_peer_that_can_not_be_verified() {
+    let cluster = cluster(&Plan::new().standbys(0).log(StatementLog::Off));
+    let files = cluster.workshop("certificates").unwrap();
+    certificates(&files);
+    let file = |name: &str| files.join(name).display().to_string();
+    let named = |name: &str| Proxy::new(program(), cluster.workshop(name).unwrap()).unwrap();
+    let server = cluster.primary().address();
+    let start = |proxy: Proxy, toml: &str| {
+        let toml = format!("[failover]\nmode = \"off\"\n{toml}");
+        let proxy = proxy.toml(&toml).unwrap().args(["--server", &server]);
+        proxy.start().unwrap();
+        proxy.await_ready().unwrap();
+        proxy
+    };
+    let there = named("there");
+    let port = there.address().port();
+    let (cert, key) = (file("server.crt"), file("server.key"));
+    let there = start(
+        there,
+        &format!(
+            "[tls]\ncert = \"{cert}\"\nkey = \"{key}\"\n\
+             [cancel]\npeers = [\"10.0.0.1:1\", \"localhost:{port}\"]\nnumber = 2\n"
+        ),
+    );
+    let cases = [
+        ("localhost", "verify-full", "ca.crt", true),
+        ("127.0.0.1", "verify-ca", "ca.crt", true),
+        ("127.0.0.1", "verify-full", "ca.crt", false),
+        ("localhost", "verify-ca", "other-ca.crt", false),
+        ("localhost", "require", "other-ca.crt", false),
+    ];
+    let mut mine = Raw::connect_by(there.address(), 2, &LOGIN).await.unwrap();
+    for (at, (host, mode, root, passes)) in cases.into_iter().enumerate() {
+        let here = start(
+            named(&format!("here-{at}")),
+            &format!(
+                "[cancel]\npeers = [\"10.0.0.1:1\", \"{host}:{port}\"]\nnumber = 1\n\
+                 sslmode = \"{mode}\"\nsslrootcert = \"{}\"\n",
+                file(root)
+            ),
+        );
+        let wait = if passes { "3600" } else { "3" };
+        mine.send(&query(&format!("SELECT pg_sleep({wait}) /* mine */"))).await;
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+                   AND pid <> pg_backend_pid() AND query LIKE '%mine%'";
+        cluster.primary().await_value(sql, "1", "running the statement").unwrap();
+        cancel(here.address(), mine.pid, &mine.secret).await;
+        let code = mine.ready().await.code();
+        let expected = passes.then_some("57014");
+        assert_eq!(code.as_deref(), expected, "{host} {mode} {root}");
+        let told = here.log().contains("was not passed on");
+        assert_eq!(told, !passes, "{host} {mode} {root}: {}", here.log());
     }
 }
 

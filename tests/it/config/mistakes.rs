@@ -192,6 +192,113 @@ error: pgsteer.toml:4:8: `pool.size` must be at least 1
     a_number_that_is_none: set("pool.size", "many") => r"
 error: --set pool.size: `many` is not a whole number from 0 to 4294967295
 "
+    peers_without_a_number: line("cancel", "peers = [\"10.0.0.1:6432\", \"10.0.0.2:6432\"]") => r#"
+error: pgsteer.toml:4:9: `cancel.peers` is set, `cancel.number` is not
+ 4 | peers = ["10.0.0.1:6432", "10.0.0.2:6432"]
+   |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   = help: name all pgsteers in cancel.peers, in one order, and say which one this is
+"#
+    a_number_without_peers: line("cancel", "number = 2") => r"
+error: pgsteer.toml:4:10: `cancel.number` is set, `cancel.peers` is not
+ 4 | number = 2
+   |          ^
+   = help: name all pgsteers in cancel.peers, in one order, and say which one this is
+"
+    a_number_that_no_peer_has: line("cancel", "peers = [\"10.0.0.1:6432\"]\nnumber = 2") => r"
+error: pgsteer.toml:5:10: `cancel.number` must be from 1 to 1
+ 5 | number = 2
+   |          ^
+   = help: name all pgsteers in cancel.peers, in one order, and say which one this is
+"
+    the_number_zero: line("cancel", "peers = [\"10.0.0.1:6432\"]\nnumber = 0") => r"
+error: pgsteer.toml:5:10: `cancel.number` must be from 1 to 1
+ 5 | number = 0
+   |          ^
+   = help: name all pgsteers in cancel.peers, in one order, and say which one this is
+"
+    a_peers_number_in_quotes: line("cancel", "peers = [\"10.0.0.1:6432\"]\nnumber = \"1\"") => r#"
+error: pgsteer.toml:5:10: expected a number, found text
+ 5 | number = "1"
+   |          ^^^
+   = help: write it without quotes: 1
+"#
+    a_peer_twice: line("cancel", "peers = [\"a:6432\", \"b:6432\", \"a:6432\"]\nnumber = 1") => r#"
+error: pgsteer.toml:4:9: `a:6432` is listed twice in `cancel.peers`
+ 4 | peers = ["a:6432", "b:6432", "a:6432"]
+   |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   = help: name all pgsteers in cancel.peers, in one order, and say which one this is
+"#
+    a_peer_without_its_port: line("cancel", "peers = [\"10.0.0.1\"]\nnumber = 1") => r#"
+error: pgsteer.toml:4:10: `10.0.0.1` is no peer's address and port
+ 4 | peers = ["10.0.0.1"]
+   |          ^^^^^^^^^^
+   = help: write "10.0.0.2:6432", "pgsteer-2.pgsteer:6432" or "[::1]:6432"
+"#
+    a_peer_at_port_zero: line("cancel", "peers = [\"10.0.0.1:0\"]\nnumber = 1") => r#"
+error: pgsteer.toml:4:10: `10.0.0.1:0` is no peer's address and port
+ 4 | peers = ["10.0.0.1:0"]
+   |          ^^^^^^^^^^^^
+   = help: write "10.0.0.2:6432", "pgsteer-2.pgsteer:6432" or "[::1]:6432"
+"#
+    a_peer_as_a_uri: line("cancel", "peers = [\"postgresql://10.0.0.1:6432\"]\nnumber = 1") => r#"
+error: pgsteer.toml:4:10: `postgresql://10.0.0.1:6432` is no peer's address and port
+ 4 | peers = ["postgresql://10.0.0.1:6432"]
+   |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   = help: write "10.0.0.2:6432", "pgsteer-2.pgsteer:6432" or "[::1]:6432"
+"#
+    peers_without_brackets: line("cancel", "peers = \"10.0.0.1:6432\"\nnumber = 1") => r#"
+error: pgsteer.toml:4:9: expected a list, found text
+ 4 | peers = "10.0.0.1:6432"
+   |         ^^^^^^^^^^^^^^^
+   = help: write it in brackets: ["10.0.0.1:6432"]
+"#
+    another_peers_number: file(&format!(
+        "listen = [\"127.0.0.2:6432\"]\n{HOSTS}[cancel]\nnumber = 1\n\
+         peers = [\"127.0.0.1:6432\", \"127.0.0.2:6432\"]\n"
+    )) => r"
+error: pgsteer.toml:5:10: `cancel.number` is 1, but this pgsteer listens at the address of peer 2
+ 5 | number = 1
+   |          ^
+   = help: name all pgsteers in cancel.peers, in one order, and say which one this is
+"
+    a_strictness_towards_no_peers: line("cancel", "sslmode = \"verify-full\"") => r#"
+error: pgsteer.toml:4:11: `cancel.sslmode` is set, `cancel.peers` is not
+ 4 | sslmode = "verify-full"
+   |           ^^^^^^^^^^^^^
+   = help: name the peers, or leave it out
+"#
+    an_authority_of_no_peers: line("cancel", "sslrootcert = \"/nowhere/ca.crt\"") => r#"
+error: pgsteer.toml:4:15: `cancel.sslrootcert` is set, `cancel.peers` is not
+ 4 | sslrootcert = "/nowhere/ca.crt"
+   |               ^^^^^^^^^^^^^^^^^
+   = help: name the peers, or leave it out
+"#
+    a_misspelt_strictness_towards_peers: line(
+        "cancel",
+        "peers = [\"10.0.0.1:6432\"]\nnumber = 1\nsslmode = \"verify_full\""
+    ) => r#"
+error: pgsteer.toml:6:11: `verify_full` is not one of: disable, allow, prefer, require, verify-ca, verify-full
+ 6 | sslmode = "verify_full"
+   |           ^^^^^^^^^^^^^
+   = help: did you mean "verify-full"?
+"#
+    an_authority_of_peers_that_is_not_there: line(
+        "cancel",
+        "peers = [\"10.0.0.1:6432\"]\nnumber = 1\nsslrootcert = \"/nowhere/ca.crt\""
+    ) => r#"
+error: pgsteer.toml:6:15: cannot read /nowhere/ca.crt: No such file or directory (os error 2)
+ 6 | sslrootcert = "/nowhere/ca.crt"
+   |               ^^^^^^^^^^^^^^^^^
+"#
+    an_authority_without_tls_towards_peers: line(
+        "cancel",
+        "peers = [\"a:1\"]\nnumber = 1\nsslmode = \"disable\"\nsslrootcert = \"/dev/null\""
+    ) => r#"
+error: pgsteer.toml:7:15: `cancel.sslrootcert` is set, but `cancel.sslmode` is `disable`
+ 7 | sslrootcert = "/dev/null"
+   |               ^^^^^^^^^^^
+   = help: set cancel.sslmode to verify-full, or leave cancel.sslrootcert out
+"#
     one_host_without_brackets: file("[servers]\nhosts = \"db1\"\n") => r#"
 error: pgsteer.toml:2:9: expected a list, found text
  2 | hosts = "db1"

@@ -63,6 +63,7 @@ fn every_key_of_the_reference_file_can_be_uncommented() {
         "servers.sslkey",
         "auth.hba_file",
         "auth.file",
+        "cancel.sslrootcert",
     ];
     assert_eq!(unset, files);
 }
