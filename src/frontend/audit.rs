@@ -113,7 +113,7 @@ impl Suspect {
         let spelt = spelling(&carried, &strange);
         if !spelt.is_empty() {
             let mut reported = Reported::default();
-            let answer = own::run(&mut self.checkout, &spelt, &mut reported).await?;
+            let answer = own::run_unhurried(&mut self.checkout, &spelt, &mut reported).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }

@@ -33,7 +33,13 @@ impl Serving {
         let asking = async {
             self.session.cancel.settled().await;
             own::run(conn, ";", &mut unheard).await?;
-            own::run(conn, WAITS_FOR_NOBODY, &mut unheard).await
+            match status {
+                TxStatus::Idle => own::run_unhurried(conn, WAITS_FOR_NOBODY, &mut unheard).await,
+                // What is lifted there stays so until its end.
+                TxStatus::Open | TxStatus::Failed => {
+                    own::run(conn, WAITS_FOR_NOBODY, &mut unheard).await
+                }
+            }
         };
         let asked = thread.unless_cut(asking).await;
         let Ok(Ok(answer)) = asked else {

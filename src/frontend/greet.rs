@@ -247,7 +247,7 @@ async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<s
         "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({})",
         names.join(",")
     );
-    let answer = own::run(conn, &sql, &mut Reported::default()).await;
+    let answer = own::run_unhurried(conn, &sql, &mut Reported::default()).await;
     for row in answer.map_err(|_| No::LoginBroken)?.rows {
         if let [Some(name), Some(value)] = row.as_slice() {
             base.insert(name.as_str().into(), value.as_str().into());

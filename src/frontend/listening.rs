@@ -234,7 +234,7 @@ impl Serving {
         push_mark(&mut sql, &listening.own, mark);
         for sql in [sql.as_str(), "UNLISTEN *"] {
             let reported = &mut attached.exchange.reported;
-            let answer = own::run(&mut attached.checkout, sql, reported).await?;
+            let answer = own::run_unhurried(&mut attached.checkout, sql, reported).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
@@ -358,7 +358,7 @@ fn push_mark(sql: &mut String, own: &str, mark: u64) {
 }
 
 async fn run(conn: &mut Conn, sql: &str, session: &mut Session) -> Result<(), NotBrought> {
-    let answer = own::run(conn, sql, &mut session.reported).await;
+    let answer = own::run_unhurried(conn, sql, &mut session.reported).await;
     let answer = answer.map_err(|own::Unanswered| NotBrought::Broken)?;
     if answer.error.is_some() { Err(NotBrought::Broken) } else { Ok(()) }
 }

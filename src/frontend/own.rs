@@ -6,9 +6,10 @@
 use crate::frontend::params::{Cause, Reported};
 use crate::pg::SqlState;
 use crate::pool::Conn;
-use crate::session::{Disposition, UnnamedThere};
+use crate::session::{Disposition, UnnamedThere, status_of};
 use crate::timer;
 use crate::wire::frame;
+use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,6 +25,8 @@ pub(super) struct Answer {
     pub error: Option<String>,
     /// Its code.
     pub code: Option<SqlState>,
+    /// The transaction behind it.
+    pub status: Option<TxStatus>,
 }
 
 /// The backend did not answer as it must; it is to be closed.
@@ -33,6 +36,9 @@ pub(super) struct Unanswered;
 
 /// Longest wait for the answer: these statements wait for no lock and touch no table.
 const OWN_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a statement is tried that the session's `statement_timeout` ends: what comes before
+/// the one that lifts it takes microseconds.
+pub(super) const TRIES_MAX: u32 = 20;
 /// Most bytes of an answer.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
@@ -49,6 +55,43 @@ pub(super) async fn run(
 ) -> Result<Answer, Unanswered> {
     let answered = timer::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, sql, reported));
     answered.await.map_err(|_| Unanswered)?
+}
+
+/// Runs `sql`, to which no `statement_timeout` of the session's, or of a role's, applies: it may be
+/// too short for anything, and what is ours must be done. Only where no transaction is open, and
+/// for what may run in one.
+///
+/// Costs nothing while the time suffices: it is lifted only for what was ended by it.
+///
+/// Not cancel-safe: dropped in the middle, the backend must be closed.
+///
+/// # Errors
+/// [`Unanswered`] as with [`run`].
+pub(super) async fn run_unhurried(
+    conn: &mut Conn,
+    sql: &str,
+    reported: &mut Reported,
+) -> Result<Answer, Unanswered> {
+    let mut answer = run(conn, sql, reported).await?;
+    if answer.code != Some(SqlState::QUERY_CANCELED) {
+        return Ok(answer);
+    }
+    let unhurried = unhurried(sql);
+    for _ in 0..TRIES_MAX {
+        let mut for_client = std::mem::take(&mut answer.for_client);
+        answer = run(conn, &unhurried, reported).await?;
+        for_client.append(&mut answer.for_client);
+        answer.for_client = for_client;
+        if answer.code != Some(SqlState::QUERY_CANCELED) {
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+/// The same with all the time that it takes.
+pub(super) fn unhurried(sql: &str) -> String {
+    format!("SET LOCAL statement_timeout = 0; {sql}")
 }
 
 async fn exchange(
@@ -75,6 +118,7 @@ async fn exchange(
             match header.tag {
                 // What nobody asked for may come at any time, also right behind.
                 b'Z' if matches!(bytes.get(at), None | Some(b'A' | b'N' | b'S')) => {
+                    answer.status = status_of(message);
                     conn.partial.extend_from_slice(bytes.get(at..).unwrap_or(&[]));
                     return Ok(answer);
                 }

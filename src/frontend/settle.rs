@@ -81,11 +81,12 @@ pub(super) async fn bring_settings(
     }
     let conn = &mut *obtained.checkout;
     if must_forget(plan, conn.drawn) {
-        forget_draws(conn, &mut session.reported).await.map_err(|_| NotBrought::Broken)?;
+        let forgetting = forget_draws(conn, TxStatus::Idle, &mut session.reported);
+        forgetting.await.map_err(|_| NotBrought::Broken)?;
     }
     let Some(sql) = session.settings.difference_from(&conn.carried) else { return Ok(obtained) };
     let sql = if sql.is_ascii() { sql } else { in_utf8(conn, session).await? };
-    let answer = own::run(conn, &sql, &mut session.reported).await;
+    let answer = own::run_unhurried(conn, &sql, &mut session.reported).await;
     let answer = answer.map_err(|_| NotBrought::Broken)?;
     client.out().extend_from_slice(&answer.for_client);
     match answer.error {
@@ -126,8 +127,16 @@ fn give_up_reserved(client: &mut Client, session: &mut Session, message: &str) -
 }
 
 /// Makes a backend forget what was drawn from sequences.
-async fn forget_draws(conn: &mut Conn, reported: &mut Reported) -> Result<(), own::Unanswered> {
-    let answer = own::run(conn, "DISCARD SEQUENCES", reported).await?;
+async fn forget_draws(
+    conn: &mut Conn,
+    status: TxStatus,
+    reported: &mut Reported,
+) -> Result<(), own::Unanswered> {
+    const FORGET: &str = "DISCARD SEQUENCES";
+    let answer = match status {
+        TxStatus::Idle => own::run_unhurried(conn, FORGET, reported).await?,
+        TxStatus::Open | TxStatus::Failed => own::run(conn, FORGET, reported).await?,
+    };
     if answer.error.is_some() {
         return Err(own::Unanswered);
     }
@@ -139,7 +148,7 @@ async fn forget_draws(conn: &mut Conn, reported: &mut Reported) -> Result<(), ow
 /// reads a text by the encoding of the moment.
 async fn in_utf8(conn: &mut Conn, session: &mut Session) -> Result<String, NotBrought> {
     const UTF8: &str = "SELECT pg_catalog.set_config('client_encoding','UTF8',false)";
-    let told = own::run(conn, UTF8, &mut session.reported).await;
+    let told = own::run_unhurried(conn, UTF8, &mut session.reported).await;
     if told.map_err(|_| NotBrought::Broken)?.error.is_some() {
         return Err(NotBrought::Broken);
     }
@@ -179,7 +188,7 @@ impl Serving {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
         let reported = &mut attached.exchange.reported;
         let thread = self.session.seat.thread();
-        let forgetting = forget_draws(&mut attached.checkout, reported);
+        let forgetting = forget_draws(&mut attached.checkout, attached.status, reported);
         let loss = match thread.unless_cut(forgetting).await {
             Ok(Ok(())) => return Ok(Usable::Yes),
             Ok(Err(own::Unanswered)) => Loss::Broken(None),
@@ -292,7 +301,7 @@ impl Serving {
             && let Some(sql) = attached.checkout.held.deallocation()
         {
             let reported = &mut attached.exchange.reported;
-            let answer = own::run(&mut attached.checkout, &sql, reported).await?;
+            let answer = own::run_unhurried(&mut attached.checkout, &sql, reported).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
@@ -320,7 +329,7 @@ impl Serving {
         let reported = &mut attached.exchange.reported;
         for name in strays {
             let name = quote_identifier(&String::from_utf8_lossy(&name));
-            own::run(conn, &format!("DEALLOCATE {name}"), reported).await?;
+            own::run_unhurried(conn, &format!("DEALLOCATE {name}"), reported).await?;
         }
         let leaves = mode == Mode::Transaction && attached.pins.is_empty();
         if taint == Taint::None && !(leaves && attached.left == Taint::Hidden) {
@@ -355,7 +364,7 @@ impl Serving {
         if !leaves && let Some(sql) = self.session.settings.difference_from(&conn.carried) {
             // A RESET goes back to what the client gave at its login, which the server was told
             // behind it.
-            let answer = own::run(conn, &sql, reported).await?;
+            let answer = own::run_unhurried(conn, &sql, reported).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
@@ -369,7 +378,7 @@ impl Serving {
                 Drawn::Nobody => "RESET ALL",
                 Drawn::ByHolder | Drawn::ByOthers => "RESET ALL; DISCARD SEQUENCES",
             };
-            let answer = own::run(conn, sql, &mut reported.clone()).await?;
+            let answer = own::run_unhurried(conn, sql, &mut reported.clone()).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
@@ -402,11 +411,11 @@ pub(super) async fn probed(
         Some(SqlState::QUERY_CANCELED) => {}
         Some(_) => return Err(own::Unanswered),
     }
-    for _ in 0..PATIENT_PROBES_MAX {
+    let unhurried = own::unhurried(sql);
+    for _ in 0..own::TRIES_MAX {
         let timeout = own::run(conn, "SHOW statement_timeout", reported).await?;
         let Some([Some(timeout)]) = timeout.rows.first().map(Vec::as_slice) else { continue };
-        let patient = format!("SET LOCAL statement_timeout = 0; {sql}");
-        let answer = own::run(conn, &patient, reported).await?;
+        let answer = own::run(conn, &unhurried, reported).await?;
         if answer.error.is_none() {
             let mut found = probe::read(&answer.rows, letters);
             found.settings.set("statement_timeout", timeout);
@@ -420,10 +429,6 @@ pub(super) async fn probed(
 pub(super) fn letters(reported: &Reported) -> Letters {
     Letters::of(reported.get("client_encoding"))
 }
-
-/// How often a probe is tried that the session's `statement_timeout` ends: the two statements
-/// before the one that lifts it take microseconds.
-const PATIENT_PROBES_MAX: u32 = 20;
 
 /// A client that leaves gives back what it holds, if it can be left clean: in session mode, and
 /// when something pinned it. Dropped, it is closed.

@@ -1,7 +1,7 @@
 //! A cancel hits the statement that its own client is running, or nothing.
 
 use crate::raw::{Raw, bind, cancel, execute, parse, query};
-use crate::support::{Blueprint, House, await_that};
+use crate::support::{Blueprint, House, Slowed, await_that};
 use pgsteer::sandbox::StatementLog;
 use pgsteer::tasks;
 use rustix::process::{Pid, Signal, kill_process};
@@ -282,5 +282,40 @@ async fn a_short_statement_timeout_loses_nothing_and_is_felt_by_nobody_else() {
         }
         assert_eq!(hasty.value("SHOW app.round").await, round.to_string());
         assert_eq!(hasty.query("RESET statement_timeout").await.code(), None);
+    }
+}
+
+/// What pgsteer asks behind a statement, and before the next one, is ended by the session's own
+/// `statement_timeout`: it is asked again, and no backend is lost by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_statement_timeout_ends_of_our_own_is_asked_again() {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0).log(StatementLog::All))
+        .unhurried()
+        .set("pool.size", "1")
+        .build();
+    let primary = house.server("primary");
+    let hides = "CREATE FUNCTION hides() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'";
+    primary.rows(hides).unwrap();
+    let (mut hasty, mut other) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    let backend = other.value("SELECT pg_backend_pid()").await;
+    for every in [4, 5, 7] {
+        // It logs a statement when its time has begun, and an error when that is over: so what is
+        // ended once is not ended the next time.
+        let delay = format!("delay_exit=20000:when=1+{every}");
+        let slowed = Slowed::begin(backend.parse().unwrap(), "write", &delay);
+        for _ in 0..8 {
+            for sql in ["SET statement_timeout = '10ms'", "SELECT hides()"] {
+                while let Some(code) = hasty.query(sql).await.code() {
+                    assert_eq!(code, "57014", "{sql}");
+                }
+                assert_eq!(other.value("SHOW statement_timeout").await, "0");
+                assert_eq!(other.value("SELECT pg_backend_pid()").await, backend, "it stays");
+            }
+        }
+        drop(slowed);
+    }
+    for ours in ["RESET ALL", "RESET \"statement_timeout\"", "SELECT 'set', name"] {
+        assert!(primary.logged(&format!("STATEMENT:  {ours}")) > 0, "{ours} was at stake");
     }
 }

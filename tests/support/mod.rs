@@ -11,6 +11,7 @@ mod template;
 mod wire;
 
 pub use held::HeldShard;
+pub use held::Slowed;
 pub use house::Blueprint;
 pub use house::House;
 pub use house::await_that;

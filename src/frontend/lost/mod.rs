@@ -319,7 +319,10 @@ impl Serving {
             let Some(attached) = self.attached.as_deref_mut() else { continue };
             let reported = &mut attached.exchange.reported;
             let failing = own::run(&mut attached.checkout, "BEGIN; SELECT 1/0", reported);
-            if let Ok(Ok(_)) = thread.unless_cut(failing).await {
+            // Its time may be up before the transaction is open.
+            if let Ok(Ok(own::Answer { status: Some(TxStatus::Failed), .. })) =
+                thread.unless_cut(failing).await
+            {
                 attached.doomed = Doomed::Yes;
                 attached.status = TxStatus::Failed;
                 // Nothing comes of it, whoever is the primary.
