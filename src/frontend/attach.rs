@@ -31,8 +31,10 @@ impl Serving {
             Ok(obtained) => obtained,
             Err(unobtained) => return unobtained.found(),
         };
-        let ready = settle::is_ready(&self.client, &self.session, plan, &obtained);
-        if ready && obtained.waited == Waited::No {
+        if obtained.waited == Waited::Yes && self.client.look().await.is_err() {
+            return Err(obtained.unwanted());
+        }
+        if settle::is_ready(&self.client, &self.session, plan, &obtained) {
             return match self.hold(obtained) {
                 Cancelled::No => Ok(Found::Backend),
                 Cancelled::Yes => self.put_back_cancelled().await,
@@ -82,9 +84,7 @@ impl Serving {
     /// that is there, and that has not cancelled it.
     async fn hold_wanted(&mut self, obtained: Obtained) -> Result<Found, Stop> {
         if obtained.waited == Waited::Yes && self.client.look().await.is_err() {
-            drop(obtained.taken);
-            obtained.checkout.release(clock::now());
-            return Err(Stop::Gone);
+            return Err(obtained.unwanted());
         }
         match self.hold(obtained) {
             Cancelled::No => Ok(Found::Backend),
@@ -146,6 +146,15 @@ impl Serving {
 
     fn has_ended(&self, obtained: &Obtained) -> bool {
         obtained.standing == Standing::Primary && self.client.shard.has_lost(obtained.epoch)
+    }
+}
+
+impl Obtained {
+    /// Gives it back, for its client is gone.
+    fn unwanted(self) -> Stop {
+        drop(self.taken);
+        self.checkout.release(clock::now());
+        Stop::Gone
     }
 }
 

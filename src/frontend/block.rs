@@ -12,17 +12,57 @@ use crate::session::{End, Executes, Group, Names, Settings, Unnamed};
 use crate::sql::{Chain, Class, Count, Effects, Facts, Isolation, Snapshot, Transaction};
 use crate::wire::frame;
 use crate::wire::frame::{Cursor, TxStatus};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// The open transaction of one session.
 #[derive(Debug, Default)]
 pub(super) struct Block {
     /// What opened it and set it up, as SQL.
-    opening: String,
+    opening: Opening,
     so_far: SoFar,
     /// What was needed to open it.
     need: Option<Need>,
     ends_well: EndsWell,
+}
+
+/// What opened a transaction, in room that is used again: nearly always it is a few words.
+#[derive(Debug, Default)]
+struct Opening(String);
+
+thread_local! {
+    /// Room that nobody uses now.
+    static ROOM: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Most of it, and how much each may be, in bytes.
+const ROOM_MAX: (usize, usize) = (256, 1024);
+
+impl Opening {
+    fn push(&mut self, text: &str) {
+        if self.0.capacity() == 0 {
+            self.0 = ROOM.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+        self.0.push_str(text);
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let mut text = std::mem::take(&mut self.0);
+        if text.capacity() == 0 || text.capacity() > ROOM_MAX.1 {
+            return;
+        }
+        text.clear();
+        // At a thread's end there is nobody left to keep it for.
+        let kept = ROOM.try_with(|room| {
+            let mut room = room.borrow_mut();
+            if room.len() < ROOM_MAX.0 {
+                room.push(text);
+            }
+        });
+        kept.unwrap_or(());
+    }
 }
 
 /// What was done in a transaction.
@@ -132,8 +172,8 @@ impl Block {
     /// With `again`, the group that was under way is repeated behind it.
     pub(super) fn reopens(&self, again: Repeats) -> Option<(&str, Need)> {
         let fresh = self.so_far == SoFar::Opened || again == Repeats::InBlock;
-        let need = self.need.filter(|_| fresh && !self.opening.is_empty())?;
-        Some((&self.opening, need))
+        let need = self.need.filter(|_| fresh && !self.opening.0.is_empty())?;
+        Some((&self.opening.0, need))
     }
 
     /// It was opened anew, there.
@@ -143,7 +183,7 @@ impl Block {
     }
 
     fn begin(&mut self, said: &Said<'_>, isolation: Isolation) {
-        self.opening.clear();
+        self.opening.0.clear();
         self.so_far = SoFar::Worked;
         self.need = Some(said.need);
         let default = said.settings.get("default_transaction_isolation");
@@ -172,14 +212,14 @@ impl Block {
 
     fn add(&mut self, said: &Said<'_>) -> bool {
         let text = text_of(said).and_then(|text| std::str::from_utf8(text).ok());
-        let Some(text) = text.filter(|text| self.opening.len() + text.len() < OPENING_MAX) else {
+        let Some(text) = text.filter(|text| self.opening.0.len() + text.len() < OPENING_MAX) else {
             return false;
         };
         // A comment at the end of one must not hide the next.
-        if !self.opening.is_empty() {
-            self.opening.push_str("\n;");
+        if !self.opening.0.is_empty() {
+            self.opening.push("\n;");
         }
-        self.opening.push_str(text);
+        self.opening.push(text);
         true
     }
 }

@@ -11,14 +11,28 @@ use pgsteer::sandbox::SUPERUSER;
 use pgsteer::sandbox::eventually;
 use pgsteer::wire::frame;
 use pgsteer::wire::message;
+use rustls::ClientConfig;
+use rustls::ClientConnection;
+use rustls::RootCertStore;
+use rustls::StreamOwned;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::io::Write as _;
+use std::io;
+use std::io::Read;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+/// Backends of a pool: more than most tests have clients.
+const BACKENDS: usize = 8;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -28,12 +42,14 @@ pub struct Inside {
     pub cluster: Cluster,
     address: SocketAddr,
     _port: Port,
+    /// How clients shake hands; `None`: there is no openssl here to make a certificate with.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// A client that makes as little of an answer as can be: whether it came, and ended well.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
 }
 
@@ -58,6 +74,7 @@ impl Inside {
         let mut flags = vec![
             flag("--listen", "listen", &address.to_string()),
             flag("--http", "http", "off"),
+            flag("--set", "pool.size", &BACKENDS.to_string()),
             // A standby that is silent on a crowded machine would send its reads elsewhere.
             flag("--set", "servers.check_timeout", "1m"),
             flag("--set", "routing.observation_age_max", "10m"),
@@ -65,11 +82,18 @@ impl Inside {
         let servers = cluster.servers().iter();
         flags.extend(servers.map(|server| flag("--server", "servers.hosts", &server.address())));
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let tls = certificate(Path::new(&state));
+        if let Some((_, files)) = &tls {
+            let [certificate, key] = files.each_ref().map(|file| file.to_string_lossy());
+            flags.push(flag("--set", "tls.cert", &certificate));
+            flags.push(flag("--set", "tls.key", &key));
+        }
         let request = Request { file: None, env: BTreeMap::from(env), flags };
         let loaded = request.load().unwrap_or_else(|report| panic!("{report}"));
         // It ends with the process.
         drop(std::thread::spawn(move || proxy::run(loaded.config, &request)));
-        let inside = Self { cluster, address, _port: port };
+        let tls = tls.map(|(config, _)| config);
+        let inside = Self { cluster, address, _port: port, tls };
         inside.await_reads();
         inside
     }
@@ -79,15 +103,29 @@ impl Inside {
         self.try_client().expect("the proxy does not answer")
     }
 
-    fn try_client(&self) -> Option<Client> {
+    /// The same, over TLS; `None` if there is none.
+    pub fn tls_client(&self) -> Option<Client> {
+        let config = Arc::clone(self.tls.as_ref()?);
+        let mut stream = self.dial()?;
+        stream.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").ok()?;
+        let mut answer = [0];
+        stream.read_exact(&mut answer).ok()?;
+        assert_eq!(answer, *b"S", "no TLS");
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let session = ClientConnection::new(config, name).unwrap();
+        let stream = Stream::Tls(Box::new(StreamOwned::new(session, stream)));
+        log_in(Client { stream, buffer: Vec::new() })
+    }
+
+    fn dial(&self) -> Option<TcpStream> {
         let stream = TcpStream::connect(self.address).ok()?;
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut client = Client { stream, buffer: Vec::new() };
-        let mut startup = Vec::new();
-        let params = [("user", SUPERUSER), ("database", "postgres")];
-        message::write_startup(&mut startup, &params).unwrap();
-        client.try_ask(&startup).then_some(client)
+        Some(stream)
+    }
+
+    fn try_client(&self) -> Option<Client> {
+        log_in(Client { stream: Stream::Plain(self.dial()?), buffer: Vec::new() })
     }
 
     /// Waits until reads go to standbys.
@@ -100,6 +138,67 @@ impl Inside {
             client.has_shown(b"\0\0\0\x01t").then_some(())
         });
         goes.expect("reads do not go to standbys");
+    }
+}
+
+fn log_in(mut client: Client) -> Option<Client> {
+    let mut startup = Vec::new();
+    let params = [("user", SUPERUSER), ("database", "postgres")];
+    message::write_startup(&mut startup, &params).unwrap();
+    client.try_ask(&startup).then_some(client)
+}
+
+/// A certificate for 127.0.0.1 that signs itself, its file and its key's, and how to trust it.
+fn certificate(dir: &Path) -> Option<(Arc<ClientConfig>, [PathBuf; 2])> {
+    let files = ["tls.crt", "tls.key"].map(|name| dir.join(name));
+    let done = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+        .args(["-nodes", "-days", "30", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-out"])
+        .arg(&files[0])
+        .arg("-keyout")
+        .arg(&files[1])
+        .output();
+    if !done.ok()?.status.success() {
+        return None;
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&files[0]).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    Some((Arc::new(config.with_root_certificates(roots).with_no_client_auth()), files))
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(into),
+            Self::Tls(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }
 
@@ -117,7 +216,7 @@ impl Client {
 
     /// The same; whether it went well.
     fn try_ask(&mut self, bytes: &[u8]) -> bool {
-        if self.stream.write_all(bytes).is_err() {
+        if self.stream.write_all(bytes).and_then(|()| self.stream.flush()).is_err() {
             return false;
         }
         self.buffer.clear();
