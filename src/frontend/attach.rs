@@ -105,7 +105,7 @@ impl Serving {
         let reported = std::mem::take(&mut self.session.reported);
         let server = checkout.server();
         let (backend, client) = (checkout.running.pid, self.session.cancel.pid);
-        let processes = Processes { server, backend, client };
+        let processes = Processes { server, backend, client, since: at };
         checkout.unnamed_there = UnnamedThere::No;
         let room = (self.client.shard.take_buffer(), self.client.shard.take_room());
         let mut exchange = Exchange::new(reported, room, processes);

@@ -160,7 +160,8 @@ pub(super) async fn bring(
         }
         let told = std::mem::take(&mut obtained.checkout.heard);
         let (server, backend) = (obtained.checkout.server(), obtained.checkout.running.pid);
-        let processes = Processes { server, backend, client: session.cancel.pid };
+        let (client_knows, since) = (session.cancel.pid, obtained.at);
+        let processes = Processes { server, backend, client: client_knows, since };
         let names = Naming::new(client, processes);
         sift(&told, (&names, &listening.own, mark), Side::Behind, client.out());
         listening.whose = Whose::Backends;

@@ -1,5 +1,6 @@
 //! Whose process is whose: a client knows its session by a number of ours, its server by another.
 
+use crate::clock::Moment;
 use crate::notifications::{Process, Senders, process_of, renamed};
 use crate::topology::ServerId;
 
@@ -12,6 +13,8 @@ pub struct Processes {
     pub backend: i32,
     /// What the client was told.
     pub client: i32,
+    /// Since when the session holds the backend.
+    pub since: Moment,
 }
 
 impl Processes {
@@ -23,14 +26,14 @@ impl Processes {
     /// A `NotificationResponse` under the process that its sender's client knows, if the server
     /// names another: clients tell their own from others' by it.
     ///
-    /// Another's is the one who is at that backend now. While this backend did not listen, for it
-    /// was in a transaction, that may be the next one.
+    /// Another's is the only one who can have notified from that backend since this one is
+    /// held: in a transaction it heard nothing. If there were several, it stays the server's.
     pub(super) fn as_clients_know(self, message: &[u8], senders: &Senders) -> Option<Vec<u8>> {
         let process = process_of(message)?;
         let known = if process == self.backend {
             Some(self.client)
         } else {
-            senders.present((self.server, process))
+            senders.only_one((self.server, process), self.since)
         };
         known.filter(|known| *known != process).map(|known| renamed(message, known))
     }

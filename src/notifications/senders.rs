@@ -48,6 +48,8 @@ struct Book {
 struct Note {
     number: u64,
     client: i32,
+    /// When another client's session left that held it before.
+    behind: Option<Moment>,
     holds: Holds,
 }
 
@@ -93,18 +95,27 @@ impl Senders {
         book.last += 1;
         let number = book.last;
         let notes = book.notes.entry(process).or_default();
+        let behind = notes.back().and_then(|note| match &note.holds {
+            _ if note.client == client => note.behind,
+            Holds::Now => Some(clock::now()),
+            Holds::Left { at, .. } => Some(*at),
+        });
         while notes.len() >= NOTES_MAX || notes.front().is_some_and(Note::is_over) {
             notes.pop_front();
         }
-        notes.push_back(Note { number, client, holds: Holds::Now });
+        notes.push_back(Note { number, client, behind, holds: Holds::Now });
         Some(Noted { senders: Arc::clone(self), process, number })
     }
 
-    /// The number by which the client of whoever notifies from a backend now is known.
-    pub fn present(&self, process: Process) -> Option<i32> {
+    /// The number by which the client is known that alone can have notified from a backend since
+    /// then; `None` if there were several.
+    pub fn only_one(&self, process: Process, since: Moment) -> Option<i32> {
         let now = clock::now();
         let book = self.book();
-        book.notes.get(&process)?.back().filter(|note| note.is_told(now)).map(|note| note.client)
+        let note = book.notes.get(&process)?.back().filter(|note| note.is_told(now))?;
+        // What is older may have been thrown away.
+        let alone = note.behind.is_none_or(|left| left <= since) && now.since(since) < HEARD_WITHIN;
+        alone.then_some(note.client)
     }
 
     /// The number by which the client is known that notified from a backend what this listener has
@@ -270,11 +281,30 @@ mod tests {
         drop(first);
         let second = senders.note(BACKEND, 200).unwrap();
         assert_eq!(senders.heard_by(1, BACKEND), Some(100), "it is behind");
-        assert_eq!(senders.present(BACKEND), Some(200));
         senders.pass(1, BACKEND, &number(&mark));
         assert_eq!(senders.heard_by(1, BACKEND), Some(200));
         assert_eq!(senders.heard_by(1, (ServerId(1), 4711)), None, "of another server");
         drop(second);
+    }
+
+    #[test]
+    fn who_hears_no_marks_is_told_nobody_rather_than_the_wrong_one() {
+        let senders = senders();
+        let before = clock::now();
+        let first = senders.note(BACKEND, 100).unwrap();
+        assert_eq!(senders.only_one(BACKEND, before), Some(100));
+        drop(first);
+        assert_eq!(senders.only_one(BACKEND, before), Some(100), "it has just left");
+        let between = clock::now();
+        let second = senders.note(BACKEND, 200).unwrap();
+        assert_eq!(senders.only_one(BACKEND, before), None, "it may be the first one's");
+        drop(second);
+        let behind = clock::now();
+        for _ in 0..2 {
+            let _again = senders.note(BACKEND, 300).unwrap();
+            assert_eq!(senders.only_one(BACKEND, between), None);
+            assert_eq!(senders.only_one(BACKEND, behind), Some(300));
+        }
     }
 
     #[test]
