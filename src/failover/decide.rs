@@ -3,6 +3,7 @@
 use crate::failover::choose::{Chosen, behind, choose, outsider, revocation, standbys};
 use crate::failover::promote::promoting;
 use crate::failover::repair::former_primaries;
+use crate::failover::verdict::ATTEMPTS;
 use crate::failover::{
     Act, Arming, By, Choice, Decision, Kind, MaxLoss, Mode, Operation, Order, Phase, Policy,
     Receiver, Refusal, ServerView, Sight, Situation, Verdict, Why, planned, repair, verdict,
@@ -69,6 +70,7 @@ fn automatic(situation: &Situation<'_>, policy: &Policy, verdict: Verdict) -> Re
     // One that answers us, be it that it is full, is not cut off from us.
     let silent = missing.and_then(|missing| missing.silent).unwrap_or_default();
     match verdict {
+        Verdict::Demoted if handed_over(situation, policy) => return Err(Why::HandedOver),
         Verdict::Dead | Verdict::Hung | Verdict::Demoted => {}
         // After the crash of one backend it comes back by itself within seconds.
         Verdict::Restarting if waited >= policy.restart_grace => {}
@@ -87,6 +89,25 @@ fn automatic(situation: &Situation<'_>, policy: &Policy, verdict: Verdict) -> Re
         return Err(Why::Disarmed(reasons.clone()));
     }
     if is_soon(situation, policy) { Err(Why::TooSoon) } else { Ok(()) }
+}
+
+/// Whether another tool may have handed over to a server that we don't see: the recorded primary, a
+/// standby now, hears from it, or has not come so far yet.
+fn handed_over(situation: &Situation<'_>, policy: &Policy) -> bool {
+    let hidden = situation.others().any(|other| match other.sight {
+        Sight::Answers(_) => false,
+        Sight::Awaited => true,
+        Sight::Missing(missing) => missing.gone < ATTEMPTS,
+    });
+    let Some(primary) = situation.primary() else { return hidden };
+    let Some((_, _, Receiver::Streams { from, heard })) = primary.as_standby() else {
+        return hidden;
+    };
+    let mut sources = situation.servers.iter().filter(|other| Some(other.id) == from);
+    let seen = sources.any(|source| source.answer().is_some());
+    // Silence on a link that is not known to be kept alive means nothing.
+    let hears = heard <= policy.witness_fresh || !primary.keepalive;
+    hidden || (!seen && hears)
 }
 
 /// Whether the last automatic failover was a moment ago. A process that has not seen one knows

@@ -134,7 +134,7 @@ pub(super) fn is_gone(situation: &Situation<'_>, policy: &Policy, chosen: &Serve
 }
 
 /// One refusal may be a full queue; two are not.
-const ATTEMPTS: u32 = 2;
+pub(super) const ATTEMPTS: u32 = 2;
 
 struct Witness {
     who: ServerId,

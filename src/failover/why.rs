@@ -23,6 +23,8 @@ pub enum Why {
     Disarmed(Vec<Arc<str>>),
     /// The evidence is not complete.
     Evidence(Verdict),
+    /// The primary is in recovery, and a server that is not seen may be the primary now.
+    HandedOver,
     /// The primary restarts, and gets its time.
     Grace,
     /// The last automatic failover was a moment ago.
@@ -176,6 +178,7 @@ impl Why {
             Self::Off(_) => "off",
             Self::Disarmed(_) => "disarmed",
             Self::Evidence(_) => "evidence",
+            Self::HandedOver => "handed_over",
             Self::Grace => "grace",
             Self::TooSoon => "too_soon",
             Self::PromotedElsewhere(_) => "promoted_elsewhere",
@@ -265,6 +268,9 @@ impl fmt::Display for Refusal {
     }
 }
 
+const HANDED_OVER: &str = "no failover: the primary is in recovery, and a server that is not seen \
+                           may be the primary now: if there is none, run `pgsteer failover`";
+
 impl fmt::Display for Why {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -287,6 +293,7 @@ impl fmt::Display for Why {
                 list(out, lacking)
             }
             Self::Evidence(verdict) => write!(out, "no failover: the primary {verdict}"),
+            Self::HandedOver => out.write_str(HANDED_OVER),
             Self::Grace => out.write_str("the primary restarts: it gets a few seconds for that"),
             Self::TooSoon => out.write_str(
                 "no second automatic failover within 30 s of the last: run `pgsteer failover`",

@@ -171,7 +171,7 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         Why::Manual(_) => Blocked::Manual,
         Why::Off(_) => Blocked::Off,
         Why::Disarmed(_) => Blocked::Disarmed,
-        Why::Evidence(_) => Blocked::Evidence,
+        Why::Evidence(_) | Why::HandedOver => Blocked::Evidence,
         Why::Grace => Blocked::Grace,
         Why::TooSoon => Blocked::TooSoon,
         Why::PromotedElsewhere(_) => Blocked::PromotedElsewhere,

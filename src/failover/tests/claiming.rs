@@ -52,6 +52,28 @@ fn a_hung_and_a_demoted_primary_are_replaced() {
     assert!(claims(&scene().see(A, idle(END))));
 }
 
+/// Another tool may have handed over to it.
+#[test]
+fn a_demoted_primary_that_may_have_been_handed_over_is_not_replaced() {
+    let demoted = |receiver, sight| scene().see(A, standby(END, receiver)).see(B, sight);
+    let heard = |millis| demoted(streams(B, millis), gone(5));
+    let elsewhere = Receiver::Streams { from: None, heard: Duration::from_millis(10) };
+    let loose = |scene: &mut Scene| scene.at(A).keepalive = false;
+    for scene in [heard(10), demoted(elsewhere, idle(END)), heard(60_000).with(loose)] {
+        assert_eq!(scene.decide(), Decision::wait(Why::HandedOver));
+        let ordered = scene.order(failover_order(None, MaxLoss::Any));
+        assert!(claims(&ordered), "an operator may know better");
+    }
+    assert!(claims(&heard(60_000)), "the link is kept alive, and silent");
+    for sight in [gone(1), silent(60_000), full(60_000), Sight::Awaited] {
+        let unseen = scene().see(A, idle(END)).see(B, sight);
+        assert_eq!(unseen.decide(), Decision::wait(Why::HandedOver), "{sight:?}");
+    }
+    assert!(claims(&scene().see(A, idle(END)).see(B, gone(2))), "nobody is there");
+    assert!(claims(&demoted(streams(B, 10), idle(END))), "it is a standby itself");
+    assert!(claims(&demoted(Receiver::Hidden, gone(5))));
+}
+
 #[test]
 fn a_disarmed_auto_waits_and_says_what_it_lacks() {
     let lacking = vec![Arc::from("keepalives")];

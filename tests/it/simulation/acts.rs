@@ -158,6 +158,10 @@ impl World {
     fn demote(&mut self, flight: usize, to: usize) {
         let server = self.flights[flight].server;
         self.act_back(flight, Outcome::Plain);
+        self.restart_as_standby(server, to);
+    }
+
+    pub(super) fn restart_as_standby(&mut self, server: usize, to: usize) {
         self.crash(server);
         let own = &mut self.servers[server];
         own.role = Role::Standby;

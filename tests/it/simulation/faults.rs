@@ -110,6 +110,11 @@ impl World {
             Fault::ProxyPause(_) => {}
             Fault::Give(order) => self.give(order),
             Fault::PromoteOutside(whom) => self.promote_outside(whom),
+            Fault::HandOutside(whom) => {
+                let (server, primary) = (self.whom(whom), self.whom(Whom::Primary));
+                self.promote_outside(whom);
+                self.restart_as_standby(primary, server);
+            }
             Fault::Requorum(quorum) => self.requorum(quorum),
             Fault::LongTransaction(long) => self.clients.long_until = self.now + long,
             Fault::BadStore(long) => self.store.bad_until = self.now + long,

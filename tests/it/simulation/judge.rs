@@ -163,7 +163,7 @@ impl World {
         let same = after.epoch == before.epoch;
         match (from, to) {
             (PhaseName::Stable, PhaseName::Stable) => self.judge_quiet_change(before, &after),
-            (PhaseName::Stable, PhaseName::Draining) if !same => {}
+            (PhaseName::Stable, PhaseName::Draining) if !same => self.watch_begin(),
             (PhaseName::Stable, PhaseName::Revoking) if !same => self.judge_claim(&after),
             (
                 PhaseName::Draining | PhaseName::Revoking,
@@ -451,6 +451,7 @@ impl World {
                 | Why::NotTaken { .. }
                 | Why::SeveralPrimaries(_)
                 | Why::Evidence(_)
+                | Why::HandedOver
                 | Why::PromotedElsewhere(_)
                 | Why::CatchingUp { .. },
             ) => true,

@@ -46,7 +46,7 @@ mod world;
 use arms::Arm;
 use judge::Counts;
 use net::Way;
-use pgsteer::failover::{Demotion, Order};
+use pgsteer::failover::{Demotion, MaxLoss, Order};
 use plan::{Fault, PhaseName, Plan, When, Whom};
 use world::{Telling, World};
 
@@ -297,6 +297,11 @@ fn if_the_next_process_forgets_a_fence_it_is_found() {
 }
 
 #[test]
+fn without_heed_of_whom_a_former_primary_follows_another_is_promoted_beside_it() {
+    bites(Arm::FollowedIgnored);
+}
+
+#[test]
 fn if_sessions_stay_with_a_primary_that_another_tool_replaced_they_wait_for_ever() {
     bites(Arm::SessionsKept);
 }
@@ -330,19 +335,50 @@ fn a_primary_that_says_that_it_is_in_recovery_is_replaced_though_nobody_else_is_
 /// Nobody can know of it, and so what was promised before is what counts.
 #[test]
 fn settings_that_change_out_of_sight_are_held_against_nobody() {
+    let out_of_reach = vec![
+        (When::At(1_400), Fault::Disarm(2_100)),
+        (When::At(1_500), Fault::Isolate(Whom::Primary, 4_000)),
+        (When::At(1_600), Fault::Requorum(1)),
+        (When::At(3_400), Fault::Stop(Whom::Other(2), 3_000)),
+    ];
+    let just_before = vec![
+        (When::At(1_500), Fault::Requorum(1)),
+        (When::At(1_500), Fault::Give(Order::Switchover { to: Some(plan::name(1)) })),
+        (When::In(PhaseName::Draining, 0), Fault::Stop(Whom::Other(2), 3_000)),
+    ];
+    for faults in [out_of_reach, just_before] {
+        let mut changes = 0;
+        for seed in 0..STAGED {
+            let mut plan = Plan::plain(seed);
+            (plan.servers, plan.quorum) = (4, Some(3));
+            plan.policy.demotion = Demotion::Fence;
+            plan.faults.clone_from(&faults);
+            let (result, counts) = run(seed, plan.clone(), Arm::Sound);
+            assert_eq!(result, Ok(()), "{}", tell(seed, &plan, Arm::Sound));
+            changes += counts.failovers + counts.switchovers;
+        }
+        assert!(changes > 0, "{faults:?}: nobody took over");
+    }
+}
+
+/// The one before it restarts by itself, and another tool replaced it; it says nothing of the next.
+#[test]
+fn one_that_restarts_gives_no_time_to_the_primary_after_it() {
+    let mut failovers = 0;
     for seed in 0..STAGED {
         let mut plan = Plan::plain(seed);
-        (plan.servers, plan.quorum) = (4, Some(3));
+        plan.quorum = None;
+        plan.policy.max_data_loss = MaxLoss::Any;
         plan.faults = vec![
-            (When::At(1_400), Fault::Disarm(2_100)),
-            (When::At(1_500), Fault::Isolate(Whom::Primary, 4_000)),
-            (When::At(1_600), Fault::Requorum(1)),
-            (When::At(3_400), Fault::Stop(Whom::Other(2), 3_000)),
+            (When::At(1_400), Fault::PromoteOutside(Whom::Other(0))),
+            (When::At(1_500), Fault::Relapse(Whom::Primary, 3_000)),
+            (When::At(2_180), Fault::Crash(Whom::Primary, Some(2_000))),
         ];
         let (result, counts) = run(seed, plan.clone(), Arm::Sound);
         assert_eq!(result, Ok(()), "{}", tell(seed, &plan, Arm::Sound));
-        assert_eq!(counts.failovers, 1, "nobody took over");
+        failovers += counts.failovers;
     }
+    assert!(failovers > 0, "nobody took over");
 }
 
 /// However a primary is lost, another takes over, and soon: in half of the runs within that many

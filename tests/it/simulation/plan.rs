@@ -45,6 +45,8 @@ pub(super) enum Fault {
     Give(Order),
     /// Another tool promotes a server.
     PromoteOutside(Whom),
+    /// Another tool makes the primary a standby of that server, which it promotes.
+    HandOutside(Whom),
     /// Somebody changes how many must confirm a commit.
     Requorum(u16),
     /// A client keeps a transaction open.

@@ -1,7 +1,7 @@
 //! What is really so, watched beside what the proxy sees of it: a failover that begins by itself
 //! is wrong while there is enough to be seen that speaks against it.
 
-use super::net::{PROXY, place};
+use super::net::{PROXY, Way, place};
 use super::plan::QUIET;
 use super::server::{Life, Role};
 use super::world::World;
@@ -95,6 +95,17 @@ impl World {
             && self.net.open(place(primary), place(server))
     }
 
+    /// Whether the primary was made a standby of one that only we can't see.
+    fn follows_another(&self, primary: usize) -> bool {
+        let own = &self.servers[primary];
+        let hidden = |from: usize| {
+            let to = &self.servers[from];
+            let primary = to.is_primary() || to.promoting;
+            to.is_awake() && primary && self.net.way(PROXY, place(from)) == Way::Silent
+        };
+        !own.is_primary() && own.upstream.is_some_and(hidden)
+    }
+
     fn is_reached(&self, server: usize) -> bool {
         self.servers[server].is_awake() && self.net.open(PROXY, place(server))
     }
@@ -103,10 +114,15 @@ impl World {
         self.is_reached(server) && self.proxy.full[server] <= self.now
     }
 
-    /// A failover is begun.
-    pub(super) fn judge_claim(&mut self, after: &Record) {
+    /// A change is begun: by what was seen of the primary's settings, if that was all there is.
+    pub(super) fn watch_begin(&mut self) {
         self.watch_now();
         self.judge.unseen = self.judge.watched.changed;
+    }
+
+    /// A failover is begun.
+    pub(super) fn judge_claim(&mut self, after: &Record) {
+        self.watch_begin();
         let Some(operation) = after.operation() else { return };
         if operation.kind == Kind::Failover && self.surely(self.judge.watched.rival) {
             self.judge.fail("a claim beside another primary".to_owned());
@@ -142,18 +158,25 @@ impl World {
             let own = &self.servers[server];
             // Where nobody is let through, it can't be told from a dead one.
             let told = self.net.open(PROXY, place(server));
-            told && own.boot == boot && own.life == Life::Booting && self.now + LOOKED < at + grace
+            server == primary
+                && told
+                && own.boot == boot
+                && own.life == Life::Booting
+                && self.now + LOOKED < at + grace
         });
         let told = self.servers[primary].is_awake() && !self.servers[primary].is_primary();
         let others = (0..self.servers.len()).filter(|server| *server != primary);
         let unseen = others.into_iter().all(|server| !self.is_reached(server));
         self.judge.counts.by_its_own_word += usize::from(told && unseen);
+        let follows = self.follows_another(primary);
         let found = if hears && !quorum {
             "a claim although a standby has been hearing from the primary"
         } else if self.surely(watched.present) {
             "a claim although the primary could be seen"
         } else if self.surely(watched.alone) {
             "a claim although nobody could be seen"
+        } else if follows {
+            "a claim although the primary follows another"
         } else if restarts {
             "a claim although the primary restarts by itself"
         } else {

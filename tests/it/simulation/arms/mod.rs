@@ -81,6 +81,8 @@ pub(super) enum Arm {
     SessionsKept,
     /// Of the old primary it is not seen that another tool promoted it anew.
     AnewForgotten,
+    /// A primary in recovery is taken for one to which nobody was preferred.
+    FollowedIgnored,
 }
 
 impl Arm {
@@ -96,6 +98,7 @@ impl Arm {
             Self::WitnessAssumed => "a claim although nobody could be seen",
             Self::PauseCounts | Self::LifeIgnored => "a claim although the primary could be seen",
             Self::GraceForgotten => "a claim although the primary restarts by itself",
+            Self::FollowedIgnored => "a claim although the primary follows another",
             Self::ArmingIgnored => "a claim although something is lacking",
             Self::ModeIgnored => "a claim without an operator",
             Self::OutsiderIgnored => "a claim beside another primary",
@@ -168,6 +171,7 @@ impl Arm {
                 Self::OutsiderIgnored if other && server.as_primary().is_some() => {
                     server.sight = Sight::Awaited;
                 }
+                Self::FollowedIgnored => unfollowed(server, other),
                 Self::AnewForgotten if !other => server.history = None,
                 Self::LifeIgnored if !other => {
                     if let Sight::Missing(missing) = &mut server.sight {
@@ -238,6 +242,15 @@ fn deafen(server: &mut ServerView) {
         &mut server.sight
     {
         *receiver = Receiver::Idle;
+    }
+}
+
+/// Whom a primary in recovery hears from is not seen, nor that one is out of sight.
+fn unfollowed(server: &mut ServerView, other: bool) {
+    match &mut server.sight {
+        Sight::Missing(missing) if other => missing.gone = 9,
+        _ if !other => deafen(server),
+        _ => {}
     }
 }
 

@@ -33,6 +33,7 @@ impl Arm {
             | Self::GapForgotten
             | Self::ArmingIgnored
             | Self::ModeIgnored
+            | Self::FollowedIgnored
             | Self::OutsiderIgnored => self.of_evidence(&mut plan),
             Self::ChoiceUnrecorded
             | Self::FenceSkipped
@@ -127,6 +128,11 @@ impl Arm {
             Self::ModeIgnored => {
                 plan.policy.mode = Mode::Manual;
                 vec![crash(Some(2_000))]
+            }
+            // Another tool hands over to one that only we can't see.
+            Self::FollowedIgnored => {
+                plan.direct = Direct::Nobody;
+                vec![cut(NEAR, 4_500), (at(2_500), Fault::HandOutside(NEAR))]
             }
             Self::OutsiderIgnored => vec![
                 (at(1_500), Fault::PromoteOutside(NEAR)),
