@@ -67,7 +67,7 @@ impl Serving {
             self.refuse_group(group, &No::TooMuchHeld);
             return Ok(());
         };
-        let Held { since, ticket, mut share } = held;
+        let Held { since, ticket, mut share } = *held;
         let left = (since + shard.live().routing.hold_max).since(clock::now());
         if left.is_zero() {
             let why = match reign.1 {
@@ -80,7 +80,7 @@ impl Serving {
             return Ok(());
         }
         let room = share.grow(self.client.inbox().len());
-        self.session.held = Some(Held { since, ticket, share });
+        self.session.held = Some(Box::new(Held { since, ticket, share }));
         self.session.presence.turn(ClientState::Waiting);
         self.session.seat.turn(Doing::Waits, clock::now());
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
@@ -122,10 +122,10 @@ impl Serving {
     }
 
     /// A place among those who wait, if there is memory for one more.
-    fn queue(&self) -> Option<Held> {
+    fn queue(&self) -> Option<Box<Held>> {
         let ticket = self.client.shard.seats.queue();
         let share = Share::take(&self.client.shard.shared, self.client.inbox().len())?;
-        Some(Held { since: clock::now(), ticket, share })
+        Some(Box::new(Held { since: clock::now(), ticket, share }))
     }
 }
 

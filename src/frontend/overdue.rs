@@ -7,13 +7,14 @@
 use crate::clock::Moment;
 use crate::limits::Times;
 use crate::wire::frame::TxStatus;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::time::Duration;
 
 /// What a session does, and how long it may.
 #[derive(Debug)]
 pub(super) struct Watch {
-    times: Cell<Times>,
+    /// Most sessions have none.
+    times: OnceCell<Box<Times>>,
     doing: Cell<Doing>,
     since: Cell<Moment>,
     /// When its transaction began, or what it does outside of one.
@@ -60,7 +61,7 @@ impl Watch {
     /// A session that rests from now on, and may for as long as it likes.
     pub(super) fn new(now: Moment) -> Self {
         Self {
-            times: Cell::default(),
+            times: OnceCell::new(),
             doing: Cell::new(Doing::Rests),
             since: Cell::new(now),
             begun: Cell::new(None),
@@ -68,9 +69,11 @@ impl Watch {
         }
     }
 
-    /// So long it may do what it does.
+    /// So long it may do what it does. To be said once.
     pub(super) fn allow(&self, times: Times) {
-        self.times.set(times);
+        if times != Times::default() {
+            self.times.get_or_init(|| Box::new(times));
+        }
     }
 
     /// It does this from now on.
@@ -88,13 +91,10 @@ impl Watch {
 
     /// Looks whether it has done so for too long; whether that is news.
     pub(super) fn look(&self, now: Moment) -> News {
-        let times = self.times.get();
-        if times == Times::default() {
-            return News::None;
-        }
+        let Some(times) = self.times.get() else { return News::None };
         let lasted = now.since(self.since.get());
         let whole = self.begun.get().map(|begun| now.since(begun));
-        let found = overdue(&times, self.doing.get(), (lasted, whole));
+        let found = overdue(times, self.doing.get(), (lasted, whole));
         let Some(found) = found else { return News::None };
         self.found.set(Some(found));
         if let Overdue::Statement(_) = found {

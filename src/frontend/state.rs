@@ -90,7 +90,7 @@ pub struct Session {
     /// That it is listened for, if it is.
     pub(super) listening: Option<Box<Listening>>,
     /// How its statement is held although it has a backend.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<Box<Held>>,
     /// Its pools, by server.
     pub pools: Vec<Option<Rc<ShardPool>>>,
 }
