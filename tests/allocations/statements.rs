@@ -25,12 +25,13 @@ const BESIDES: f64 = 0.02;
 /// How often it is counted before it is too much: on a crowded machine seconds are short.
 const ATTEMPTS: usize = 3;
 
-/// Clients that do nothing.
-const IDLE: i64 = 100;
+/// Clients that do nothing, and how often so many come.
+const IDLE: i64 = 30;
+const IDLE_ROUNDS: usize = 5;
 /// Bytes that one of them may take; the aim is 1 KiB.
-const IDLE_BYTES_MAX: i64 = 1_792;
+const IDLE_BYTES_MAX: i64 = 2 * 1024;
 /// The same over TLS.
-const TLS_BYTES_MAX: i64 = 9 * 1024;
+const TLS_BYTES_MAX: i64 = 10 * 1024;
 
 /// One kind of statement.
 struct Kind {
@@ -121,41 +122,43 @@ fn a_statement_in_steady_state_asks_for_no_more_memory_than_is_known() {
 #[test]
 fn an_idle_client_takes_no_more_memory_than_is_known() {
     let inside = INSIDE.lock().unwrap_or_else(PoisonError::into_inner);
-    let some = |count: i64| -> Vec<Client> {
-        let mut clients: Vec<_> = (0..count).map(|_| inside.client()).collect();
-        for client in &mut clients {
-            client.ask(&query("SELECT 1"));
-        }
-        clients
-    };
-    let first = some(IDLE);
-    let before = counting::live();
-    let second = some(IDLE);
-    let each = (counting::live() - before) / IDLE;
+    let (each, most) = idle(&|| Some(inside.client())).unwrap();
     eprintln!("{each} bytes an idle client, {IDLE_BYTES_MAX} allowed");
     assert!(each <= IDLE_BYTES_MAX, "{each} bytes an idle client");
-    assert!(each > 100, "{each} bytes an idle client: they are not counted");
-    drop((first, second));
+    assert!(most > 100, "{most} bytes an idle client: they are not counted");
 }
 
 /// The same over TLS: what is more is rustls's, and so are the four kilobytes into which it reads.
 #[test]
 fn an_idle_client_over_tls_takes_no_more_memory_than_is_known() {
     let inside = INSIDE.lock().unwrap_or_else(PoisonError::into_inner);
-    let some = || -> Option<Vec<Client>> {
-        let mut clients: Vec<_> = (0..IDLE).map_while(|_| inside.tls_client()).collect();
-        for client in &mut clients {
-            client.ask(&query("SELECT 1"));
-        }
-        (!clients.is_empty()).then_some(clients)
-    };
-    let Some(first) = some() else { return eprintln!("no openssl, no TLS") };
-    let before = counting::live();
-    let second = some().unwrap();
-    let each = (counting::live() - before) / IDLE;
+    let came = idle(&|| inside.tls_client());
+    let Some((each, _)) = came else { return eprintln!("no openssl, no TLS") };
     eprintln!("{each} bytes an idle client over TLS, {TLS_BYTES_MAX} allowed");
     assert!(each <= TLS_BYTES_MAX, "{each} bytes an idle client");
-    drop((first, second));
+}
+
+/// What a client takes that has asked once, in bytes: the median of a few rounds, and the most. A
+/// table that grows is in one of them, and a shard also gives back what others have asked for,
+/// such as what was published to it.
+fn idle(client: &dyn Fn() -> Option<Client>) -> Option<(i64, i64)> {
+    let mut kept = Vec::new();
+    let mut round = || {
+        let before = counting::live();
+        for _ in 0..IDLE {
+            let mut client = client()?;
+            client.ask(&query("SELECT 1"));
+            kept.push(client);
+        }
+        Some((counting::live() - before) / IDLE)
+    };
+    // What is needed once is there after the first.
+    round()?;
+    let mut each: Vec<_> = (0..IDLE_ROUNDS).filter_map(|_| round()).collect();
+    each.sort_unstable();
+    // They stay: who leaves gives back what the next test would count.
+    std::mem::forget(kept);
+    Some((*each.get(each.len() / 2)?, *each.last()?))
 }
 
 /// Many clients on few backends: who waits asks for a box to wait in and for a way to be told, and
@@ -215,6 +218,7 @@ fn measure_with(inside: &Inside, kind: &Kind, many: u32) -> (f64, String) {
     for (place, times) in counting::places() {
         write!(places, "\n  {times} times: {place}").unwrap();
     }
+    std::mem::forget(clients);
     (least, places)
 }
 
