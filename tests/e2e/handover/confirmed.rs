@@ -9,12 +9,12 @@ fn stalled() -> House {
     let house = Blueprint::new().servers(|plan| plan.standbys(1).log(StatementLog::All)).build();
     let primary = house.server("primary");
     primary.rows("CREATE TABLE ledger (id int)").unwrap();
-    primary
-        .rows(
-            "CREATE FUNCTION deaf() RETURNS int LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); \
-             RETURN 1; EXCEPTION WHEN query_canceled THEN RETURN 0; END'",
-        )
-        .unwrap();
+    // A server sends two signals for each cancel, and the second may come after the first has had
+    // its effect: so it is deaf until it is let go on.
+    let deaf = "CREATE FUNCTION deaf() RETURNS int LANGUAGE plpgsql AS 'BEGIN LOOP BEGIN \
+                PERFORM pg_advisory_xact_lock_shared(4711); RETURN 1; \
+                EXCEPTION WHEN query_canceled THEN END; END LOOP; END'";
+    primary.rows(deaf).unwrap();
     house.await_catalog();
     house
 }
@@ -108,17 +108,22 @@ fn a_cancelled_wait_for_a_standby_is_no_success() {
 #[test]
 fn a_cancel_that_cuts_nothing_short_changes_nothing() {
     let house = stalled();
+    let primary = house.server("primary");
+    let mut locker = primary.connect("postgres").unwrap();
     let mut wire = house.wire();
     for names in ["", NAMES] {
         synchronous(&house, names);
         for extend in [false, true] {
             let send = |sql: &str| if extend { extended(sql) } else { query(sql) };
             let key = (wire.pid, wire.key.clone());
-            let cancelled = |wire: Wire, sql: &str| {
+            let mut cancelled = |wire: Wire, sql: &str| {
+                locker.rows("SELECT pg_advisory_lock(4711)").unwrap();
                 let waits = ask(wire, send(sql));
-                let running = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-                house.server("primary").await_value(running, "1", "asleep").unwrap();
+                let running = "SELECT count(*) FROM pg_stat_activity \
+                               WHERE wait_event IN ('PgSleep', 'advisory')";
+                primary.await_value(running, "1", "waiting").unwrap();
                 cancel(&house, &key);
+                locker.rows("SELECT pg_advisory_unlock(4711)").unwrap();
                 waits.end(clock::now())
             };
             // It is deaf to the cancel, and commits.
