@@ -17,6 +17,7 @@ use crate::sql::Volatility;
 use crate::sql::catalog_sql;
 use sqlx::Connection;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
 
 /// Why a database's catalog could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,18 @@ pub async fn fingerprint(connection: &mut PgConnection) -> Result<String, Catalo
 pub async fn somebody_waits(connection: &mut PgConnection) -> Result<bool, CatalogError> {
     let query = sqlx::query_scalar(catalog_sql::SOMEBODY_WAITS).persistent(false);
     Ok(query.fetch_one(connection).await?)
+}
+
+/// With which settings roles begin in this database, by name, as a text to be compared; `""`: all
+/// roles.
+///
+/// Not cancel-safe: if it is dropped half-way, drop the connection too.
+pub async fn defaults(
+    connection: &mut PgConnection,
+) -> Result<BTreeMap<String, String>, CatalogError> {
+    let query = sqlx::query_as(catalog_sql::DEFAULTS_OF_ROLES).persistent(false);
+    let rows: Vec<(String, String)> = query.fetch_all(connection).await?;
+    Ok(rows.into_iter().collect())
 }
 
 async fn read(connection: &mut PgConnection) -> Result<Rows, CatalogError> {

@@ -5,6 +5,7 @@
 
 use crate::board::Board;
 use crate::clock;
+use crate::clock::Moment;
 use crate::control::Policy;
 use crate::control::finding::Finding;
 use crate::control::fold::{Appointment, Fold, Report, Vacancy};
@@ -64,6 +65,11 @@ impl Desk {
     /// Somebody wants a database for himself, or no more.
     pub(crate) fn vacate(&self, database: &Arc<str>, vacancy: Vacancy) {
         self.change(|fold| fold.vacate(database, vacancy));
+    }
+
+    /// Roles begin with other settings in a database.
+    pub(crate) fn renew(&self, database: &Arc<str>, roles: Vec<Box<str>>, now: Moment) {
+        self.change(|fold| fold.renew(database, roles, now));
     }
 
     /// The operator changed the limits or the weights.

@@ -32,7 +32,7 @@ use crate::topology::Signals;
 use arc_swap::ArcSwap;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -115,6 +115,7 @@ impl Loader {
             poke: Arc::clone(&poke),
             connection: None,
             published: None,
+            defaults: None,
             compared: clock::now(),
         };
         let ending = self.shutdown.clone();
@@ -147,6 +148,8 @@ struct Keeper {
     poke: Arc<Notify>,
     connection: Option<(ServerId, PgConnection)>,
     published: Option<Arc<Catalog>>,
+    /// With which settings roles begin, when it was asked last.
+    defaults: Option<BTreeMap<String, String>>,
     /// When the catalog was last read or found unchanged.
     compared: Moment,
 }
@@ -199,6 +202,9 @@ impl Keeper {
         if timer::timeout(ANSWER_MAX, looking).await?? {
             return Ok(Round::Aside);
         }
+        let asking = catalog::defaults(&mut connection);
+        let defaults = timer::timeout(ANSWER_MAX, asking).await??;
+        self.compare_defaults(defaults);
         let comparing = catalog::fingerprint(&mut connection);
         let current = timer::timeout(ANSWER_MAX, comparing).await??;
         let lists = self.live.load().lists.clone();
@@ -210,6 +216,20 @@ impl Keeper {
         }
         self.connection = Some((server, connection));
         Ok(Round::Current)
+    }
+
+    /// Has the backends of those renewed that begin with other settings by now.
+    fn compare_defaults(&mut self, current: BTreeMap<String, String>) {
+        if let Some(known) = &self.defaults {
+            let both = known.keys().chain(current.keys());
+            let changed: BTreeSet<&String> =
+                both.filter(|role| known.get(*role) != current.get(*role)).collect();
+            if !changed.is_empty() {
+                let roles = changed.into_iter().map(|role| role.as_str().into()).collect();
+                self.desk.renew(&self.database, roles, clock::now());
+            }
+        }
+        self.defaults = Some(current);
     }
 
     async fn read(

@@ -139,6 +139,7 @@ impl Serving {
             computed: Computed::No,
             shown: ShownData::No,
             noted: None,
+            defaults: Vec::new(),
         };
         self.attached = Some(self.client.shard.take_hold().fill(attached));
         cancelled

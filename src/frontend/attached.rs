@@ -12,7 +12,7 @@ use crate::notifications::Noted;
 use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
 use crate::session::{End, Executes, Pins, Renamed};
-use crate::sql::Effects;
+use crate::sql::{Defaults, Effects, Facts};
 use crate::topology::{Epoch, ServerId, Signals};
 use crate::wire::frame::TxStatus;
 use std::ops::{Deref, DerefMut};
@@ -74,6 +74,8 @@ pub struct Attached {
     pub shown: ShownData,
     /// That it may notify, and under which process that is told.
     pub noted: Option<Noted>,
+    /// Whose settings it has changed for sessions that begin behind it.
+    pub defaults: Vec<Defaults>,
 }
 
 /// An [`Attached`] in its box. Sessions take one and give it back twice in a hundred microseconds,
@@ -426,6 +428,14 @@ impl Attached {
         let Carried { taint, left, reads, resets, computed } = carried;
         (self.taint, self.left) = (taint, left);
         (self.reads, self.resets, self.computed) = (reads, resets, computed);
+    }
+
+    /// Notes what a group's statements say of settings.
+    pub fn note_facts(&mut self, mentioned: &[Option<Arc<Facts>>]) {
+        for facts in mentioned.iter().flatten() {
+            self.resets.add(facts);
+            self.defaults.extend_from_slice(facts.defaults());
+        }
     }
 
     /// Notes what a group may leave behind.

@@ -203,7 +203,8 @@ impl Serving {
             greeting.clone()
         });
         if let Some(known) = known
-            && (known.is_fresh(clock::now()) || !shard.topology().any_answers())
+            && (known.is_fresh(clock::now()) && known.at > shard.shared.pools.renewed()
+                || !shard.topology().any_answers())
         {
             self.session.reported = Reported::new(known.told);
             return Ok(());

@@ -392,9 +392,7 @@ impl Serving {
         let tried_again = !last && (again || repeats != Repeats::No);
         attached.exchange.shown =
             if tried_again { Shown::NotYet(client.shard.take_buffer()) } else { Shown::Yes };
-        for facts in session.mentioned.iter().flatten() {
-            attached.resets.add(facts);
-        }
+        attached.note_facts(&session.mentioned);
         attached.note(plan);
         let dialect = attached.exchange.reported.dialect();
         let tally = build(client, session, attached, group, dialect)?;

@@ -24,7 +24,7 @@ use crate::metrics::PinnedSession;
 use crate::pg::{SqlState, quote_identifier};
 use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
 use crate::session::{Account, Pin, Settings, same};
-use crate::sql::Effects;
+use crate::sql::{Defaults, Effects};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
@@ -215,6 +215,10 @@ impl Serving {
     }
 
     async fn settle_what_was_left(&mut self, mut attached: Hold, under_way: UnderWay, now: Moment) {
+        for Defaults { role, database } in attached.defaults.drain(..) {
+            let pools = &self.client.shard.shared.pools;
+            pools.renew((role.as_deref(), database.as_deref()), clock::now());
+        }
         let policy = self.client.shard.pools.policy();
         let tainted = policy.reset != Reset::Off && attached.taint != Taint::None;
         let thread = self.session.seat.thread();

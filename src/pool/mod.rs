@@ -24,10 +24,12 @@ use crate::auth::Keyring;
 use crate::backend;
 use crate::backend::{Backend, ConnectError, Login, Target};
 use crate::clock;
+use crate::clock::Moment;
 use crate::metrics::{ConnectResult, DisconnectReason, Metrics};
 use crate::topology::{ServerId, Signals, Unseen};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -42,6 +44,8 @@ pub struct Pools {
     metrics: Arc<Metrics>,
     /// Guards the registry; locked when a shard meets a pool for the first time.
     registry: Mutex<HashMap<PoolKey, Arc<Shared>>>,
+    /// When the settings with which backends begin were changed last.
+    renewed: AtomicU64,
     /// Who has backends out is the control plane's business, too.
     signals: Arc<Signals>,
     /// Where each shard hears that another waits for its idle backends.
@@ -98,6 +102,7 @@ impl Pools {
             connect_timeout,
             metrics,
             registry: Mutex::default(),
+            renewed: AtomicU64::new(0),
             signals,
             mailboxes: OnceLock::new(),
         }
@@ -146,6 +151,24 @@ impl Pools {
         drop(registry);
         all.sort_by(|a, b| a.key.cmp(&b.key));
         all
+    }
+
+    /// Sessions of this user, or of all, in this database, or in all, begin with other settings since
+    /// `at`: backends that were opened before are closed instead of being given to anybody.
+    pub fn renew(&self, (user, database): (Option<&str>, Option<&str>), at: Moment) {
+        let concerned = |key: &PoolKey| {
+            user.is_none_or(|user| *key.user == *user)
+                && database.is_none_or(|database| *key.database == *database)
+        };
+        for pool in self.all().into_iter().filter(|pool| concerned(&pool.key)) {
+            pool.renew(at);
+        }
+        self.renewed.fetch_max(at.nanos(), Ordering::AcqRel);
+    }
+
+    /// When the settings of any were changed last.
+    pub fn renewed(&self) -> Moment {
+        Moment::from_nanos(self.renewed.load(Ordering::Acquire))
     }
 
     fn name(&self, server: ServerId) -> Arc<str> {

@@ -184,6 +184,10 @@ impl ShardPool {
                     None => idle.pop()?,
                 }
             };
+            if self.shared.is_outdated(conn.backend.opened_at) {
+                self.pools.closed(conn.backend.server, DisconnectReason::Reload);
+                continue;
+            }
             if conn.is_quiet() {
                 return Some(self.lend(conn));
             }
@@ -278,14 +282,19 @@ impl ShardPool {
     }
 
     async fn open(self: &Rc<Self>, slot: Slot) -> Result<Checkout, CheckoutError> {
-        let (backend, target) = self.pools.open(&self.shared.key).await?;
+        let begun = clock::now();
+        let (mut backend, mut target) = self.pools.open(&self.shared.key).await?;
+        if self.shared.is_outdated(begun) {
+            // It may have begun before its settings changed.
+            (backend, target) = self.pools.open(&self.shared.key).await?;
+        }
         let holder = self.pools.metrics.statements.holder(StatementSide::Server);
         Ok(self.lend(Conn::new(backend, target, slot, holder)))
     }
 
     /// Why a backend that is free goes, however warm it is; `None`: it may stay.
     fn time_is_up(&self, conn: &Conn, now: Moment) -> Option<DisconnectReason> {
-        if self.shared.is_over() {
+        if self.shared.is_over() || self.shared.is_outdated(conn.backend.opened_at) {
             Some(DisconnectReason::Reload)
         } else if now.since(conn.backend.opened_at)
             >= self.policy.look(|policy| policy.max_lifetime)
@@ -305,7 +314,7 @@ impl ShardPool {
     fn donate(&self) {
         while self.shared.has_waiters() {
             let Some(mut conn) = self.idle.borrow_mut().pop() else { return };
-            if !conn.is_quiet() {
+            if !conn.is_quiet() || self.shared.is_outdated(conn.backend.opened_at) {
                 // Its slot goes to the first waiter.
                 self.pools.closed(conn.backend.server, DisconnectReason::Error);
                 continue;

@@ -8,7 +8,7 @@ use super::conn::{Conn, Moved};
 use crate::clock::Moment;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
@@ -33,6 +33,8 @@ pub struct Shared {
     open: AtomicU32,
     /// How many wait, so that a release needs no lock while nobody does.
     waiting: AtomicU32,
+    /// Backends that were opened until then began with other settings than a new one would.
+    renewed: AtomicU64,
     /// Guards the queue; held for a push or a pop only.
     queue: Mutex<VecDeque<Waiter>>,
 }
@@ -73,6 +75,7 @@ impl Shared {
             limit: AtomicU32::new(limit),
             open: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            renewed: AtomicU64::new(0),
             queue: Mutex::default(),
         })
     }
@@ -124,6 +127,16 @@ impl Shared {
     /// Whether there are more than there may be, since the limit was lowered.
     pub fn is_over(&self) -> bool {
         self.open() > self.limit()
+    }
+
+    /// What was opened until then is not to be given to anybody any more.
+    pub fn renew(&self, at: Moment) {
+        self.renewed.fetch_max(at.nanos(), Ordering::AcqRel);
+    }
+
+    /// Whether a backend that was opened then is of no more use.
+    pub fn is_outdated(&self, opened: Moment) -> bool {
+        opened.nanos() <= self.renewed.load(Ordering::Acquire)
     }
 
     /// Joins the end of the queue.

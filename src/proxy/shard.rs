@@ -89,8 +89,13 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
                 health.beat(shard.pools.shard, now);
                 shard.pools.sweep(now);
                 shard.look_at_times(now);
-                for database in &shard.topology().vacated {
+                let topology = shard.topology();
+                for database in &topology.vacated {
                     shard.pools.leave(database);
+                }
+                for ((database, role), at) in &topology.renewed {
+                    let role = Some(&**role).filter(|role| !role.is_empty());
+                    shard.shared.pools.renew((role, Some(database)), *at);
                 }
             }
             () = drain.cancelled(), if !closing => {

@@ -37,6 +37,20 @@ SELECT FROM pg_catalog.pg_locks AS l
    AND l.mode IN ('ShareLock', 'AccessExclusiveLock')
    AND l.pid <> pg_catalog.pg_backend_pid())";
 
+/// A row for each role that has settings of its own in this database, or in all (`''`: all roles): its
+/// name, and a text that differs once they do.
+pub const DEFAULTS_OF_ROLES: &str = "
+SELECT coalesce(r.rolname, '')::pg_catalog.text,
+       pg_catalog.md5(pg_catalog.string_agg(
+         pg_catalog.concat(s.setdatabase, pg_catalog.array_to_string(s.setconfig, ' ')), ' '
+         ORDER BY s.setdatabase))
+  FROM pg_catalog.pg_db_role_setting AS s
+  LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+ WHERE s.setdatabase = 0
+    OR s.setdatabase = (SELECT d.oid FROM pg_catalog.pg_database AS d
+                         WHERE d.datname = pg_catalog.current_database())
+ GROUP BY 1";
+
 /// One row: a text that differs once a function, an operator, a cast, a type, a relation, a
 /// trigger, a rule, a policy or a constraint was created, altered or dropped by anybody.
 ///

@@ -1,7 +1,6 @@
 //! From a text to its facts: guard, parse, gather.
 
 use super::Dialect;
-use super::Effects;
 use super::Encoding;
 use super::NeedsPrimary;
 use super::Strings;
@@ -22,6 +21,7 @@ use super::guard;
 use super::hint;
 use super::judge::Memo;
 use super::names::AttributeFilter;
+use super::{Defaults, Effects};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -92,6 +92,7 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
         hints,
         shown: None,
         deallocated: Box::default(),
+        defaults: Box::default(),
         memo: Memo::default(),
     }
 }
@@ -124,6 +125,7 @@ pub(super) struct Collector {
     wishes: Vec<Wish>,
     shown: Option<Box<str>>,
     deallocated: Vec<Box<str>>,
+    defaults: Vec<Defaults>,
 }
 
 impl Default for Collector {
@@ -147,6 +149,7 @@ impl Default for Collector {
             wishes: Vec::new(),
             shown: None,
             deallocated: Vec::new(),
+            defaults: Vec::new(),
         }
     }
 }
@@ -173,6 +176,12 @@ impl Collector {
     /// The statement does this besides answering.
     pub(super) fn effect(&mut self, effect: Effects) {
         self.effects |= effect;
+    }
+
+    /// The statement changes with which settings these begin.
+    pub(super) fn changes_defaults(&mut self, role: Option<&str>, database: Option<&str>) {
+        let (role, database) = (role.map(Into::into), database.map(Into::into));
+        self.defaults.push(Defaults { role, database });
     }
 
     /// The statement may commit by itself.
@@ -325,6 +334,7 @@ impl Collector {
             hints,
             shown: self.shown.filter(|_| !several),
             deallocated: self.deallocated.into(),
+            defaults: self.defaults.into(),
             memo: Memo::default(),
         }
     }

@@ -4,6 +4,16 @@ use std::fmt;
 use std::ops::BitOr;
 use std::ops::BitOrAssign;
 
+/// Whose sessions begin with other settings from now on: `ALTER ROLE ... SET`, `ALTER DATABASE ...
+/// SET`, and their resets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Defaults {
+    /// This role's; `None`: every role's, or one's whose name the text does not say.
+    pub role: Option<Box<str>>,
+    /// In this database; `None`: in every one.
+    pub database: Option<Box<str>>,
+}
+
 /// A set of side effects, as far as the text tells. What a user's function does is not in here:
 /// that is what [`super::Judgement::taints`] is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]

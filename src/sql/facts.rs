@@ -1,10 +1,10 @@
 //! What a text is, independent of any database: the facts that the grammar gives away.
 
 use super::Dialect;
-use super::Effects;
 use super::NeedsPrimary;
 use super::judge::Memo;
 use super::names::AttributeFilter;
+use super::{Defaults, Effects};
 use std::fmt;
 
 /// What one text says of itself. Small, immutable, and shared: a prepared statement carries it.
@@ -33,6 +33,7 @@ pub struct Facts {
     pub(super) shown: Option<Box<str>>,
     /// Names in `DEALLOCATE name`.
     pub(super) deallocated: Box<[Box<str>]>,
+    pub(super) defaults: Box<[Defaults]>,
     pub(super) memo: Memo,
 }
 
@@ -306,6 +307,11 @@ impl Facts {
     /// The names of prepared statements in `DEALLOCATE name`.
     pub fn deallocated(&self) -> &[Box<str>] {
         &self.deallocated
+    }
+
+    /// Whose sessions begin with other settings once it is committed.
+    pub fn defaults(&self) -> &[Defaults] {
+        &self.defaults
     }
 
     /// Whether it consists of nothing but `SET`s and `RESET`s of `pgsteer.*`: no server need

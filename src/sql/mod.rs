@@ -40,7 +40,7 @@ pub use catalog_rows::{
     Argument, FunctionRow, Origin, Place, PolicyRow, RelationKind, RelationRow, Rows, Volatility,
 };
 pub use dialect::{Dialect, Encoding, Strings};
-pub use effects::Effects;
+pub use effects::{Defaults, Effects};
 pub use explain::explain;
 pub use facts::{
     Access, Chain, Change, Class, Commits, Count, Facts, Hints, Isolation, Name, Scope, Setting,

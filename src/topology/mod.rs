@@ -57,6 +57,9 @@ pub struct Topology {
     /// Databases that somebody waits to have for himself, to drop or to rename them: idle backends
     /// in them are closed.
     pub vacated: BTreeSet<Arc<str>>,
+    /// Since when sessions begin with other settings, by database and role (`""`: all roles): older
+    /// backends are closed.
+    pub renewed: BTreeMap<(Arc<str>, Box<str>), Moment>,
     /// Where the primary promises a quorum: only its backends that were opened until then are
     /// used. A later one may be of a server that has restarted and shows what nobody else holds.
     pub vouched: Option<Moment>,
@@ -130,6 +133,7 @@ impl Topology {
             former: FormerSamples::default(),
             catalogs: BTreeMap::new(),
             vacated: BTreeSet::new(),
+            renewed: BTreeMap::new(),
             vouched: None,
         }
     }

@@ -355,3 +355,89 @@ async fn defaults_of_a_role_and_of_a_database_are_there_and_reset_goes_back_to_t
         assert_eq!(seen[0][0], first);
     }
 }
+
+/// Backends for a few, one role, and a session that has used them.
+async fn with_role(house: &House) -> Raw {
+    let server = house.server("primary");
+    server.rows("CREATE ROLE tenant LOGIN").unwrap();
+    server.rows("CREATE ROLE other LOGIN").unwrap();
+    let mut client = Raw::enter_as(house, "tenant").await;
+    client.value("SELECT count(*) FROM pg_class").await;
+    client
+}
+
+/// What a session sees that begins now.
+async fn seen_anew(house: &House, setting: &str) -> String {
+    let mut client = Raw::enter_as(house, "tenant").await;
+    let told = client.params.get(setting).cloned();
+    let value = client.value(&format!("SELECT current_setting('{setting}')")).await;
+    assert!(told.is_none_or(|told| told == value), "it is told the same at its login");
+    client.leave().await;
+    value
+}
+
+/// `ALTER ROLE ... SET` and its like, through pgsteer: whoever logs in behind it begins so, in either
+/// mode, as with a server; and, which is the opposite, one that is rolled back, or is about another
+/// role, closes nobody's backend.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_begins_after_a_change_of_its_defaults_has_them() {
+    for mode in ["transaction", "session"] {
+        let house = Blueprint::new()
+            .servers(|plan| plan.standbys(0))
+            .set("pool.size", "4")
+            .set("pool.mode", mode)
+            .build();
+        with_role(&house).await.leave().await;
+        let mut admin = Raw::enter(&house).await;
+        for (change, setting, expected) in [
+            ("ALTER ROLE tenant SET work_mem = '5MB'", "work_mem", "5MB"),
+            ("ALTER USER tenant IN DATABASE postgres SET work_mem TO '6MB'", "work_mem", "6MB"),
+            ("ALTER DATABASE postgres SET statement_timeout = '77s'", "statement_timeout", "77s"),
+            ("ALTER ROLE ALL SET lock_timeout = '78s'", "lock_timeout", "78s"),
+            (
+                "BEGIN; ALTER ROLE tenant SET TimeZone = 'Asia/Tokyo'; COMMIT",
+                "TimeZone",
+                "Asia/Tokyo",
+            ),
+            ("ALTER ROLE tenant IN DATABASE postgres RESET work_mem", "work_mem", "5MB"),
+            ("ALTER ROLE tenant RESET ALL", "work_mem", "4MB"),
+        ] {
+            seen_anew(&house, setting).await;
+            assert_eq!(admin.query(change).await.code(), None, "{change}");
+            admin.value("SELECT 1").await;
+            assert_eq!(seen_anew(&house, setting).await, expected, "{mode}: {change}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_roles_defaults_close_nobodys_backend() {
+    let house = house("transaction");
+    let mut client = with_role(&house).await;
+    let mine = client.value("SELECT pg_backend_pid()").await;
+    let mut admin = Raw::enter(&house).await;
+    admin.query("ALTER ROLE other SET work_mem = '5MB'").await;
+    admin.query("ALTER ROLE tenant CONNECTION LIMIT 50").await;
+    admin.value("SELECT 1").await;
+    assert_eq!(client.value("SELECT pg_backend_pid()").await, mine);
+    admin.query("ALTER ROLE tenant SET work_mem = '5MB'").await;
+    admin.value("SELECT 1").await;
+    assert_ne!(client.value("SELECT pg_backend_pid()").await, mine, "the opposite");
+}
+
+/// Past pgsteer: that is noticed within a few seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_defaults_past_pgsteer_is_noticed() {
+    let house = house("transaction");
+    let mut client = with_role(&house).await;
+    let mine = client.value("SELECT pg_backend_pid()").await;
+    // Until the catalog was read once there is nothing to compare with.
+    pgsteer::timer::sleep(Duration::from_secs(3)).await;
+    let server = house.server("primary");
+    server.rows("ALTER ROLE other SET work_mem = '7MB'").unwrap();
+    pgsteer::timer::sleep(Duration::from_secs(3)).await;
+    assert_eq!(client.value("SELECT pg_backend_pid()").await, mine, "another's: the opposite");
+    server.rows("ALTER ROLE tenant SET work_mem = '7MB'").unwrap();
+    pgsteer::timer::sleep(Duration::from_secs(4)).await;
+    assert_eq!(seen_anew(&house, "work_mem").await, "7MB");
+}

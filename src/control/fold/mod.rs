@@ -8,6 +8,7 @@
 //!   that may be gone (a crash restart reopens lower and shows it in nothing else).
 //! - The positions of the primary are of one epoch and one timeline; a new epoch starts anew.
 
+mod databases;
 mod ground;
 mod sight;
 
@@ -46,6 +47,7 @@ use crate::topology::Succession;
 use crate::topology::Topology;
 use crate::topology::Unfit;
 use crate::topology::Unseen;
+pub(crate) use databases::Vacancy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -147,16 +149,8 @@ pub(crate) struct Fold {
     former: FormerSamples,
     catalogs: BTreeMap<Arc<str>, Arc<Catalog>>,
     vacated: BTreeSet<Arc<str>>,
+    renewed: BTreeMap<(Arc<str>, Box<str>), Moment>,
     ground: Ground,
-}
-
-/// Whether somebody waits for a database to be left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vacancy {
-    /// Somebody does.
-    Wanted,
-    /// Nobody does, or no more.
-    NotWanted,
 }
 
 /// What is remembered of one server.
@@ -199,6 +193,7 @@ impl Fold {
             former: FormerSamples::default(),
             catalogs: BTreeMap::new(),
             vacated: BTreeSet::new(),
+            renewed: BTreeMap::new(),
             ground: Ground::new(),
         }
     }
@@ -225,14 +220,6 @@ impl Fold {
                 self.catalogs.remove(database);
             }
         }
-    }
-
-    /// A database is to be left, or need not be any more.
-    pub(crate) fn vacate(&mut self, database: &Arc<str>, vacancy: Vacancy) {
-        match vacancy {
-            Vacancy::Wanted => self.vacated.insert(Arc::clone(database)),
-            Vacancy::NotWanted => self.vacated.remove(database),
-        };
     }
 
     /// Takes another policy and other weights into use; the servers stay the same.
@@ -357,6 +344,7 @@ impl Fold {
             former: self.former.clone(),
             catalogs: self.catalogs.clone(),
             vacated: self.vacated.clone(),
+            renewed: self.renewed.clone(),
             vouched: self.vouched(),
         }
     }

@@ -146,6 +146,7 @@ fn other(node: Node<'_>, into: &mut Collector) {
             if names_temporary_schema(node) {
                 into.effect(Effects::TEMP);
             }
+            defaults(node, into);
             return;
         }
     };
@@ -156,6 +157,19 @@ fn other(node: Node<'_>, into: &mut Collector) {
         into.effect(Effects::EXECUTE);
     } else if !matches!(query, Node::None) {
         tree::read(query, into);
+    }
+}
+
+/// With which settings sessions begin.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest is something else")]
+fn defaults(node: Node<'_>, into: &mut Collector) {
+    match node {
+        Node::AlterRoleSetStmt(alter) => {
+            let role = alter.role().and_then(nodes::RoleSpec::rolename);
+            into.changes_defaults(role, alter.database());
+        }
+        Node::AlterDatabaseSetStmt(alter) => into.changes_defaults(None, alter.dbname()),
+        _ => {}
     }
 }
 

@@ -1,0 +1,40 @@
+//! What is to become of the idle backends in a database.
+
+use super::Fold;
+use crate::clock::Moment;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long shards are told that backends are to be renewed; they look every second.
+const TOLD_FOR: Duration = Duration::from_mins(1);
+/// Most roles of which that is told one by one.
+const ROLES_MAX: usize = 256;
+
+/// Whether somebody waits for a database to be left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vacancy {
+    /// Somebody does.
+    Wanted,
+    /// Nobody does, or no more.
+    NotWanted,
+}
+
+impl Fold {
+    /// A database is to be left, or need not be any more.
+    pub(crate) fn vacate(&mut self, database: &Arc<str>, vacancy: Vacancy) {
+        match vacancy {
+            Vacancy::Wanted => self.vacated.insert(Arc::clone(database)),
+            Vacancy::NotWanted => self.vacated.remove(database),
+        };
+    }
+
+    /// Sessions of these roles (`""`: of all) begin with other settings in this database.
+    pub(crate) fn renew(&mut self, database: &Arc<str>, roles: Vec<Box<str>>, now: Moment) {
+        self.renewed.retain(|_, at| now.since(*at) < TOLD_FOR);
+        if self.renewed.len() + roles.len() > ROLES_MAX {
+            self.renewed.insert((Arc::clone(database), "".into()), now);
+            return;
+        }
+        self.renewed.extend(roles.into_iter().map(|role| ((Arc::clone(database), role), now)));
+    }
+}
