@@ -3,7 +3,8 @@
 use super::error::{ConnectError, Stage};
 use super::handshake::log_in;
 use super::open::{Attempt, open};
-use super::target::{Login, Target};
+
+use super::target::{CancelKey, Login, Target};
 use crate::clock;
 use crate::clock::Moment;
 use crate::net;
@@ -29,7 +30,7 @@ pub struct Backend {
     /// The server's process.
     pub pid: i32,
     /// The key to cancel it with.
-    pub key: Box<[u8]>,
+    pub key: CancelKey,
     /// The parameters that the server reported, in order.
     pub params: Vec<Reported>,
     /// When the login was over: a sample that was sent later vouches for this backend.
@@ -44,7 +45,7 @@ pub struct Detached {
     stream: net::Detached,
     server: ServerId,
     pid: i32,
-    key: Box<[u8]>,
+    key: CancelKey,
     params: Vec<Reported>,
     opened_at: Moment,
 }

@@ -4,7 +4,8 @@ use super::connect::Reported;
 use super::error::{ConnectError, ServerError, Stage};
 use super::io::{ReadError, message, random};
 use super::policy::ChannelBinding;
-use super::target::Login;
+
+use super::target::{CancelKey, Login};
 use crate::auth::LoginSecret;
 use crate::auth::scram::{
     Binding, ClientFinal, ClientFirst, ClientSecret, EndPoint, Nonce, ScramError,
@@ -32,7 +33,7 @@ const ANSWER_SHOWN: usize = 24;
 #[derive(Debug, Default)]
 pub(super) struct Welcome {
     pub(super) pid: i32,
-    pub(super) key: Box<[u8]>,
+    pub(super) key: CancelKey,
     pub(super) params: Vec<Reported>,
 }
 
@@ -138,7 +139,7 @@ impl Welcome {
             b'K' => {
                 let data = read_key_data(message).map_err(malformed)?;
                 self.pid = data.pid;
-                self.key = data.key.into();
+                self.key = CancelKey::new(data.key);
             }
             b'E' => {
                 let fields = read_error(message).map_err(malformed)?;

@@ -36,4 +36,4 @@ pub use listen::Heard;
 pub use lookup::{Answer, Lookup, LookupError};
 pub use policy::{ChannelBinding, SslMode, SslNegotiation, TlsPolicy};
 pub use query::{QueryError, ResultSet, Row};
-pub use target::{Login, Security, Target};
+pub use target::{CancelKey, Login, Security, Target};

@@ -5,6 +5,8 @@ use crate::auth::LoginSecret;
 use crate::net::{ClientTls, Roots, TlsError, Verification};
 use crate::topology::ServerId;
 use crate::wire::startup::Replication;
+use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +25,31 @@ pub struct Target {
     pub(super) tls: Option<ClientTls>,
     pub(super) channel_binding: ChannelBinding,
     pub(super) negotiation: SslNegotiation,
+}
+
+/// By which a backend is cancelled: a secret of its server's.
+#[derive(Clone, Default)]
+pub struct CancelKey(Box<[u8]>);
+
+impl CancelKey {
+    /// As the server told it.
+    pub(super) fn new(key: &[u8]) -> Self {
+        Self(key.into())
+    }
+}
+
+impl Deref for CancelKey {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CancelKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("***")
+    }
 }
 
 /// As whom, and into what.

@@ -195,6 +195,7 @@ keys! {
     }
     /// How TLS begins: the server is asked for it (`postgres`), or the handshake comes at once
     /// (`direct`), for which it must be PostgreSQL 17 or later and `sslmode` at least `require`.
+    /// The connections by which the catalogs of databases are read ask for it all the same.
     /// Unset: `PGSSLNEGOTIATION`, else `postgres`.
     SSLNEGOTIATION: SslNegotiation = "servers.sslnegotiation" {
         default: SslNegotiation::Postgres,

@@ -9,7 +9,8 @@
 
 use crate::backend;
 use crate::backend::{
-    Backend, ConnectError, Login, QueryError, Replication, ResultSet, ServerError, Target,
+    Backend, CancelKey, ConnectError, Login, QueryError, Replication, ResultSet, ServerError,
+    Target,
 };
 use crate::clock;
 use crate::clock::Moment;
@@ -275,7 +276,7 @@ impl Link {
     }
 
     /// The server's process, and the key to cancel with what it does.
-    pub(crate) fn cancel_key(&self) -> (i32, Box<[u8]>) {
+    pub(crate) fn cancel_key(&self) -> (i32, CancelKey) {
         (self.backend.pid, self.backend.key.clone())
     }
 

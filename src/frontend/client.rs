@@ -59,7 +59,10 @@ enum HeldBack {
 pub struct Gone;
 
 /// Output beyond this stops the reading of more from the server, in bytes.
-const OUT_MAX: usize = 128 * 1024;
+const OUT_MAX: usize = 64 * 1024;
+/// While it does not take its output, no more is read from it than this, in bytes: a server that
+/// can't write does not read, either.
+const AHEAD_MAX: usize = 16 * 1024;
 /// Chunks from this size on are written as they came, without a copy, in bytes.
 const DIRECT_WRITE_MIN: usize = 8 * 1024;
 /// How long a client that is closed may take to read why, behind all that it has not read yet.
@@ -113,6 +116,11 @@ impl Client {
     /// Whether the client takes its output too slowly for more to be read for it.
     pub fn is_backed_up(&self) -> bool {
         self.backlog() >= OUT_MAX
+    }
+
+    /// Whether it asks on and does not take its answers.
+    pub fn is_far_ahead(&self) -> bool {
+        self.is_backed_up() && self.inbox().len() >= AHEAD_MAX
     }
 
     /// Whether something is still to be written, or to be pushed out of the stream.

@@ -1,7 +1,7 @@
 //! One pooled backend and what is known of the state that it carries.
 
 use super::shared::Slot;
-use crate::backend::{Backend, Detached, Target};
+use crate::backend::{Backend, CancelKey, Detached, Target};
 use crate::clock::Moment;
 use crate::metrics::Holder;
 use crate::session::{Held, SharedSettings, UnnamedThere};
@@ -88,7 +88,7 @@ pub struct Running {
     /// The backend's process.
     pub pid: i32,
     /// The backend's key.
-    pub key: Box<[u8]>,
+    pub key: CancelKey,
     /// Whether a cancel was sent there that may still hit something.
     cancelled: AtomicBool,
     /// Whether one of those may come at any time from now on.
@@ -111,7 +111,7 @@ pub struct Moved {
 
 impl Running {
     /// A backend that nobody has cancelled anything on.
-    pub const fn new(target: Target, pid: i32, key: Box<[u8]>) -> Self {
+    pub const fn new(target: Target, pid: i32, key: CancelKey) -> Self {
         let (cancelled, astray) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { target, pid, key, cancelled, astray }
     }

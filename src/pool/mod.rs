@@ -153,8 +153,8 @@ impl Pools {
         all
     }
 
-    /// Sessions of this user, or of all, in this database, or in all, begin with other settings since
-    /// `at`: backends that were opened before are closed instead of being given to anybody.
+    /// Sessions of this user, or of all, in this database, or in all, begin with other settings
+    /// since `at`: backends that were opened before are closed instead of being given to anybody.
     pub fn renew(&self, (user, database): (Option<&str>, Option<&str>), at: Moment) {
         let concerned = |key: &PoolKey| {
             user.is_none_or(|user| *key.user == *user)

@@ -37,8 +37,8 @@ SELECT FROM pg_catalog.pg_locks AS l
    AND l.mode IN ('ShareLock', 'AccessExclusiveLock')
    AND l.pid <> pg_catalog.pg_backend_pid())";
 
-/// A row for each role that has settings of its own in this database, or in all (`''`: all roles): its
-/// name, and a text that differs once they do.
+/// A row for each role that has settings of its own in this database, or in all (`''`: all roles):
+/// its name, and a text that differs once they do.
 pub const DEFAULTS_OF_ROLES: &str = "
 SELECT coalesce(r.rolname, '')::pg_catalog.text,
        pg_catalog.md5(pg_catalog.string_agg(

@@ -59,6 +59,7 @@ mod read_only;
 mod operations;
 mod orders;
 mod roles;
+mod secrets;
 mod settings;
 mod routing;
 mod rust_drivers;

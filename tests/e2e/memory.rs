@@ -124,6 +124,51 @@ fn statements() -> u64 {
     told.map_or(64 * 1024, |number| number.parse().unwrap())
 }
 
+/// What a client may cost that does not read, with the allocator's holes: what is queued for it,
+/// and what it has asked. Read ahead without a bound it cost 2.2 MB.
+const STALLED_MAX: u64 = 640 * 1024;
+
+/// What the proxy needs for each of so many clients that ask this and read nothing.
+async fn stalled(house: &House, asked: &[u8]) -> u64 {
+    const CROWD: usize = 24;
+    let resident = || {
+        let pid = house.proxy.pid().unwrap().to_string();
+        private_bytes(&pid).unwrap()
+    };
+    let mut crowds = Vec::new();
+    let mut sizes = Vec::new();
+    // The first shows what is there once for all; only the second is measured.
+    for _ in 0..2 {
+        let mut crowd = Vec::new();
+        for _ in 0..CROWD {
+            let mut client = Raw::enter_as(house, "app").await;
+            client.query("SELECT 1").await;
+            // Its socket takes a part, the proxy a part, and the rest is not sent.
+            let sending = client.send(asked);
+            drop(pgsteer::timer::timeout(Duration::from_millis(200), sending).await);
+            crowd.push(client);
+        }
+        pgsteer::timer::sleep(Duration::from_secs(2)).await;
+        crowds.push(crowd);
+        sizes.push(resident());
+    }
+    sizes[1].saturating_sub(sizes[0]) / u64::try_from(CROWD).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_costs_little() {
+    let plan = |plan: pgsteer::sandbox::Plan| plan.standbys(0);
+    let house = Blueprint::new().servers(plan).set("pool.size", "80").build();
+    house.server("primary").rows("CREATE ROLE app LOGIN").unwrap();
+    let rows = query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)");
+    let on: Vec<u8> = rows.iter().copied().cycle().take(8 << 20).collect();
+    for (what, asked) in [("reads nothing", rows), ("asks on", on)] {
+        let each = stalled(&house, &asked).await;
+        eprintln!("a client that {what}: {each} bytes");
+        assert!(each <= STALLED_MAX, "a client that {what} costs {each} bytes");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_is_flat_over_any_number_of_distinct_statements() {
     let house = house();

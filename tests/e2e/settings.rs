@@ -376,9 +376,8 @@ async fn seen_anew(house: &House, setting: &str) -> String {
     value
 }
 
-/// `ALTER ROLE ... SET` and its like, through pgsteer: whoever logs in behind it begins so, in either
-/// mode, as with a server; and, which is the opposite, one that is rolled back, or is about another
-/// role, closes nobody's backend.
+/// `ALTER ROLE ... SET` and its like, through pgsteer: whoever logs in behind it begins so, in
+/// either mode, as with a server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_begins_after_a_change_of_its_defaults_has_them() {
     for mode in ["transaction", "session"] {

@@ -222,6 +222,9 @@ pub enum Reopened {
     Yes,
 }
 
+/// So many bytes of a client's next groups are enough while one is under way: one that asks on and
+/// on takes no more memory than others.
+const AHEAD_MAX: usize = 16 * 1024;
 /// The longest message that is looked at whole, in bytes; longer ones pass unseen.
 const LOOKED_AT_MAX: usize = 64 * 1024;
 
@@ -333,10 +336,10 @@ impl Exchange {
             }
             let wanted = match self.appetite {
                 Appetite::Nothing => false,
-                Appetite::OneGroup => client.inbox().len() < GROUP_MAX,
+                Appetite::OneGroup => client.inbox().len() < AHEAD_MAX,
                 Appetite::WholeMessage => true,
             };
-            if wanted && self.has_room() && !client.has_ended() {
+            if wanted && self.has_room() && !client.has_ended() && !client.is_far_ahead() {
                 match client.poll_fill(context) {
                     Poll::Ready(Ok(())) if client.has_ended() => {
                         return Poll::Ready(Event::ClientEnded);
