@@ -298,6 +298,13 @@ impl Collector {
         self.deallocated.push(name.into());
     }
 
+    /// Whether it asks for nothing but whether this is a standby, as drivers do that look for a
+    /// primary: to a session that can write it is none.
+    fn asks_for_role(&self) -> bool {
+        let asks = |name: &Name| &*name.name == "pg_is_in_recovery";
+        self.relations.is_empty() && !self.functions.is_empty() && self.functions.iter().all(asks)
+    }
+
     fn into_facts(self, hints: Option<Box<Hints>>) -> Facts {
         let count = match self.statements {
             0 => Count::Empty,
@@ -315,13 +322,14 @@ impl Collector {
             (Effects::PREPARE | Effects::EXECUTE, NeedsPrimary::PreparedSql),
         ];
         let lasts = lasts.into_iter().find(|(effect, _)| self.effects.any(*effect));
+        let fixed = self.fixed.or(self.asks_for_role().then_some(NeedsPrimary::SessionState));
         Facts {
             count,
             class: self.class,
             transaction,
             commits,
             effects: self.effects,
-            fixed: self.fixed,
+            fixed,
             stops: self.stops.or(lasts.map(|(_, why)| why)),
             functions: self.functions.into_iter().collect(),
             relations: self.relations.into_iter().collect(),

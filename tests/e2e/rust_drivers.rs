@@ -391,10 +391,10 @@ fn await_catalog(secured: &Secured) {
     });
 }
 
-/// What a session had just written was read on the standbys, too.
+/// What a session had just written was read on standbys, too; one session stays with one of them.
 fn read_on_standbys(house: &House) {
-    for server in house.cluster.standbys() {
-        let read = server.logged("SELECT count(*) FROM notes WHERE text");
-        assert!(read > 0, "no session read its own writes on {}", server.name());
-    }
+    let standbys = house.cluster.standbys().iter();
+    let read: usize =
+        standbys.map(|server| server.logged("SELECT count(*) FROM notes WHERE text")).sum();
+    assert!(read > 0, "no session read its own writes on a standby");
 }

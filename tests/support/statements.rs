@@ -294,6 +294,7 @@ pub(crate) const CASES: &[Case] = &[
     primary("session_state", "SELECT pg_catalog.set_config('search_path', '', false)"),
     primary("session_state", "SELECT setseed(0.5)"),
     primary("session_state", "SELECT pg_listening_channels()"),
+    primary("session_state", "SELECT pg_catalog.pg_is_in_recovery()"),
     primary("function_volatile", "SELECT pg_read_file('postgresql.conf')"),
     primary("function_volatile", "SELECT pg_ls_dir('.')"),
     // Operators.

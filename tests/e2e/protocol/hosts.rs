@@ -1,5 +1,6 @@
 //! `target_session_attrs` of libpq: a client that names several hosts finds the one it means.
 
+use crate::protocol::tells;
 use crate::raw::Raw;
 use crate::support::{Blueprint, House, await_that};
 use pgsteer::sandbox::StatementLog;
@@ -170,7 +171,7 @@ async fn without_a_standby_clients_go_on_to_the_next_host() {
         }
         let login = [("user", "postgres"), ("database", "postgres")];
         let mut raw = Raw::connect(standby, &login).await.unwrap();
-        assert_eq!(raw.params["in_hot_standby"], "off", "{mode}");
+        tells(&raw, "off");
         let refused = raw.query("TABLE pg_class").await;
         assert_eq!(refused.code().as_deref(), Some("57P03"), "{mode}: {refused:?}");
     }
@@ -182,7 +183,7 @@ async fn a_listener_gives_its_sessions_a_role_that_they_may_change() {
     house.await_catalog();
     let login = [("user", "postgres"), ("database", "postgres")];
     let mut raw = Raw::connect(standby, &login).await.unwrap();
-    assert_eq!(raw.params["in_hot_standby"], "on");
+    tells(&raw, "on");
     assert_eq!(raw.value("SHOW pgsteer.role").await, "standby");
     let refused = raw.query("CREATE TABLE t (i int)").await;
     assert_eq!(refused.code().as_deref(), Some("25006"));
@@ -192,8 +193,8 @@ async fn a_listener_gives_its_sessions_a_role_that_they_may_change() {
     assert_eq!(raw.value("SHOW pgsteer.role").await, "standby");
     let asked = [login[0], login[1], ("options", "-c pgsteer.role=auto")];
     let auto = Raw::connect(standby, &asked).await.unwrap();
-    assert_eq!(auto.params["in_hot_standby"], "off");
+    tells(&auto, "off");
     let replicates = [login[0], login[1], ("replication", "database")];
     let replicates = Raw::connect(standby, &replicates).await.unwrap();
-    assert_eq!(replicates.params["in_hot_standby"], "on");
+    tells(&replicates, "on");
 }

@@ -1,5 +1,6 @@
 //! Replication connections pass through: PostgreSQL's own tools, and a subscriber.
 
+use crate::protocol::{release, tells};
 use crate::raw::{Message, Raw, message_of, query};
 use crate::support::{Blueprint, Ended, House, Wire, await_that, cluster};
 use pgsteer::pg::Lsn;
@@ -103,6 +104,7 @@ fn pg_basebackup_copies_the_primary_or_a_standby() {
         }
         done(backup);
         let label = std::fs::read_to_string(target.join("backup_label")).unwrap();
+        let from = named(from, house.server("primary").version().major());
         assert!(label.contains(&format!("BACKUP FROM: {from}")), "{role}: {label}");
         let mut verify = Command::new(Path::new(&installed("--bindir")).join("pg_verifybackup"));
         if newer(&house).is_ne() {
@@ -114,12 +116,18 @@ fn pg_basebackup_copies_the_primary_or_a_standby() {
     }
 }
 
+/// What a backup says of the server that it is from.
+const fn named(role: &str, release: u32) -> &str {
+    match (role.as_bytes(), release) {
+        (b"primary", ..14) => "master",
+        _ => role,
+    }
+}
+
 /// What makes a server send a copy of itself.
 fn base_backup(client: &Raw) -> Vec<u8> {
-    let version = &client.params["server_version"];
-    let major: u32 = version.split('.').next().unwrap().parse().unwrap();
     let (old, new) = ("BASE_BACKUP FAST NOWAIT", "BASE_BACKUP (CHECKPOINT 'fast', WAIT false)");
-    query(if major < 15 { old } else { new })
+    query(if release(client) < 15 { old } else { new })
 }
 
 /// The same without a program, for servers that are newer than those.
@@ -131,7 +139,7 @@ async fn a_backup_by_hand_copies_the_primary_or_a_standby() {
         let mut client = enter(&house, &[("options", &options)]).await.unwrap();
         client.send(&base_backup(&client)).await;
         let (mut bytes, mut label) = (0, false);
-        let wanted = format!("BACKUP FROM: {from}");
+        let wanted = format!("BACKUP FROM: {}", named(from, release(&client)));
         loop {
             let message = client.message().await.expect("it was cut off");
             assert_ne!(message.tag(), 'E', "{role}: {:?}", message.code());
@@ -288,7 +296,7 @@ async fn it_is_the_clients_own_as_it_asked_for_it() {
     let more = [("options", options), ("application_name", "mine"), ("work_mem", "8MB")];
     let mut mine = enter(&house, &more).await.unwrap();
     assert_eq!(mine.params["application_name"], "mine");
-    assert_eq!(mine.params["in_hot_standby"], "off");
+    tells(&mine, "off");
     assert_eq!(mine.value("SHOW work_mem").await, "8MB");
     assert_eq!(mine.value("SHOW statement_timeout").await, "1h");
     assert_eq!(mine.value("SELECT pg_backend_pid()").await, mine.pid.to_string());
@@ -312,14 +320,15 @@ async fn it_is_the_clients_own_as_it_asked_for_it() {
     }
     // One that rests in the pool makes room.
     let mut long = enter(&house, &[]).await.unwrap();
-    assert_eq!((long.secret.len(), long.params["in_hot_standby"].as_str()), (32, "off"));
+    assert_eq!(long.secret.len(), 32);
+    tells(&long, "off");
     long.send(&query("SELECT pg_sleep(3600)")).await;
     let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     house.server("primary").await_value(sleeps, "1", "running it").unwrap();
     long.cancel().await;
     assert_eq!(long.ready().await.code().as_deref(), Some("57014"));
     let standby = enter(&house, &[("options", "-c pgsteer.role=standby")]).await.unwrap();
-    assert_eq!(standby.params["in_hot_standby"], "on");
+    tells(&standby, "on");
     drop((long, standby));
 
     // What is refused.
