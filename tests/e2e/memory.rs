@@ -5,7 +5,7 @@
 //! seen by the same measure.
 
 use crate::raw::{Raw, bind, close, execute, parse, query, sync};
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, House, await_that};
 use pgsteer::sandbox::{StatementLog, eventually};
 use pgsteer::tasks;
 use std::time::Duration;
@@ -126,7 +126,16 @@ fn statements() -> u64 {
 
 /// What a client may cost that does not read, with the allocator's holes: what is queued for it,
 /// and what it has asked. Read ahead without a bound it cost 2.2 MB.
-const STALLED_MAX: u64 = 640 * 1024;
+const STALLED_MAX: u64 = 512 * 1024;
+
+/// How much went to clients and came from them.
+fn moved(house: &House) -> [String; 2] {
+    let body = house.http("/metrics").body;
+    ["sent", "received"].map(|way| {
+        let series = format!("pgsteer_client_{way}_bytes_total ");
+        body.lines().find_map(|line| line.strip_prefix(&series)).unwrap().to_owned()
+    })
+}
 
 /// What the proxy needs for each of so many clients that ask this and read nothing.
 async fn stalled(house: &House, asked: &[u8]) -> u64 {
@@ -148,7 +157,11 @@ async fn stalled(house: &House, asked: &[u8]) -> u64 {
             drop(pgsteer::timer::timeout(Duration::from_millis(200), sending).await);
             crowd.push(client);
         }
-        pgsteer::timer::sleep(Duration::from_secs(2)).await;
+        await_that("nothing moves any more", || {
+            let before = moved(house);
+            std::thread::sleep(Duration::from_secs(1));
+            moved(house) == before
+        });
         crowds.push(crowd);
         sizes.push(resident());
     }
