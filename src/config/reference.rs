@@ -205,8 +205,10 @@ mod tests {
         assert_eq!(printed, keys::ALL.len());
     }
 
+    /// The last three have theirs in docs/decisions: `limits.scheduling` in 0022, `cancel.sslmode`
+    /// and `cancel.sslrootcert` in 0024.
     #[test]
-    fn there_are_at_most_sixty_four_keys() {
-        assert!(keys::ALL.len() <= 64, "{} keys: a new one needs a reason", keys::ALL.len());
+    fn there_are_at_most_sixty_six_keys() {
+        assert!(keys::ALL.len() <= 66, "{} keys: a new one needs a reason", keys::ALL.len());
     }
 }
