@@ -3,6 +3,7 @@
 use crate::peer::{Channel, Login};
 use crate::site::{PASSWORD, Site};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 /// What one run came to.
@@ -47,11 +48,13 @@ impl<'a> Load<'a> {
 /// One in so many transactions is timed: all would be a load of its own.
 const SAMPLED: f64 = 0.05;
 
-/// Runs pgbench.
+/// Runs pgbench, in a session of its own: the kernel shares processors out by sessions, as by
+/// services (`sched(7)`, autogroups), and no service runs in one with its clients.
 pub(crate) fn pgbench(site: &Site, address: SocketAddr, load: &Load<'_>) -> Result<Run, String> {
     let dir = site.scratch().join(format!("run-{}", pgsteer::clock::now().nanos()));
     std::fs::create_dir(&dir).map_err(|error| error.to_string())?;
-    let mut command = pgsteer::sandbox::Proxy::command(&site.program("pgbench"));
+    let mut command = pgsteer::sandbox::Proxy::command(Path::new("setsid"));
+    command.arg(site.program("pgbench"));
     let tls = if load.channel == Channel::Tls { "require" } else { "disable" };
     command.env("PGSSLMODE", tls).env("PGGSSENCMODE", "disable");
     if load.login == Login::Scram {
@@ -89,7 +92,7 @@ pub(crate) fn pgbench(site: &Site, address: SocketAddr, load: &Load<'_>) -> Resu
 }
 
 /// The times of a run's sampled transactions, sorted, in milliseconds.
-fn latencies(dir: &std::path::Path) -> std::io::Result<Vec<f64>> {
+fn latencies(dir: &Path) -> std::io::Result<Vec<f64>> {
     let mut times = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let text = std::fs::read_to_string(entry?.path())?;
