@@ -300,6 +300,7 @@ impl Builder<'_> {
             idle_timeout: self.value(&keys::IDLE_TIMEOUT),
             max_lifetime: self.value(&keys::MAX_LIFETIME),
             reset: self.value(&keys::RESET),
+            unnamed: self.value(&keys::UNNAMED_STATEMENTS),
             audit_every: self.value(&keys::AUDIT_EVERY),
         }
     }

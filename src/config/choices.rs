@@ -67,6 +67,10 @@ impl Choice for pool::Reset {
         &[(Self::Tracked, "tracked"), (Self::Close, "close"), (Self::Off, "off")];
 }
 
+impl Choice for pool::UnnamedStatements {
+    const WORDS: &'static [(Self, &'static str)] = &[(Self::Pass, "pass"), (Self::Reuse, "reuse")];
+}
+
 impl Choice for Reads {
     const WORDS: &'static [(Self, &'static str)] =
         &[(Self::Standby, "standby"), (Self::Any, "any"), (Self::Primary, "primary")];

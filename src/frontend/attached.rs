@@ -335,8 +335,10 @@ pub enum Stale {
 pub enum Relies {
     /// No.
     No,
-    /// Yes: if its result has changed since, that is no business of the client's.
+    /// Yes: if it does not fit any more, that is no business of the client's.
     Yes,
+    /// Yes, and it did not fit.
+    InVain,
 }
 
 impl Attached {

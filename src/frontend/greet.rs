@@ -84,6 +84,7 @@ pub(super) async fn greet(
     let startup = Arc::new(Settings::from_startup(&settings));
     let wishes = Wishes { role, consistency: shard.live().routing.consistency };
     let mut session = Session {
+        shape: shard.shared.shapes.of(&database, clock::now()),
         user,
         database,
         names: Names::default(),

@@ -180,6 +180,9 @@ fn compose(
         held: &mut Held::default(),
         library: &shard.shared.library,
         reading: Reading::By(&session.settings),
+        // Nobody prepares on a server what is for pgsteer.
+        shape: &|| None,
+        recall: None,
         replies: &mut replies,
         strays: &mut Vec::new(),
         renamed: &mut Vec::new(),

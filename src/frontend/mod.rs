@@ -44,6 +44,8 @@ mod refuse;
 mod replicate;
 mod report;
 mod seat;
+mod send;
+mod sense;
 mod serve;
 mod settle;
 mod shard;

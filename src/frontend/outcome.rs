@@ -6,7 +6,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::abandon;
-use crate::frontend::attached::{Attached, Proven, Segment, Sent, ShownData, Standing};
+use crate::frontend::attached::{Attached, Proven, Relies, Segment, Sent, ShownData, Standing};
 use crate::frontend::exchange::{Completed, Erred, Event, Reopened, Shown};
 use crate::frontend::local;
 use crate::frontend::obtain::bit;
@@ -14,7 +14,7 @@ use crate::frontend::overdue::rest_in;
 use crate::frontend::plan::PureRead;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
-use crate::frontend::state::{NeedsPrimary, Retry, Serving};
+use crate::frontend::state::{Afresh, NeedsPrimary, Retry, Serving};
 use crate::metrics::{ClientState, TransactionOutcome};
 use crate::pg::SqlState;
 use crate::route::Consistency;
@@ -148,17 +148,21 @@ impl Serving {
             failed: 0,
             tries: 0,
             needs_primary: NeedsPrimary::No,
+            afresh: Afresh::No,
         });
         let refused = code == SqlState::READ_ONLY_TRANSACTION;
         let tries = before.tries + 1;
         self.client.shard.shared.metrics.statements.retries.inc();
         self.retry = Some(Retry {
             since: before.since,
-            failed: if code == SqlState::FEATURE_NOT_SUPPORTED {
-                // A stale statement: the same server will do.
-                before.failed
-            } else {
-                before.failed | bit(attached.server)
+            failed: match attached.exchange.relies {
+                // The same server will do.
+                Relies::InVain => before.failed,
+                Relies::No | Relies::Yes => before.failed | bit(attached.server),
+            },
+            afresh: match attached.exchange.relies {
+                Relies::InVain => Afresh::Yes,
+                Relies::No | Relies::Yes => before.afresh,
             },
             tries,
             needs_primary: if refused || tries >= TRIES_MAX {

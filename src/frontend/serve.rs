@@ -6,37 +6,30 @@
 
 use crate::clock;
 use crate::frontend::attach::Found;
-use crate::frontend::attached::{Attached, GoesOn, Reads, Relies, Segment, Sent, Standing};
-use crate::frontend::block::{Repeats, Said};
-use crate::frontend::client::{Client, Gone};
-use crate::frontend::exchange::{Appetite, Commits, OnError, Shown};
+use crate::frontend::attached::{Segment, Standing};
+use crate::frontend::client::Gone;
+use crate::frontend::exchange::Appetite;
 use crate::frontend::listening;
 use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::lost::LostTransaction;
 use crate::frontend::memory;
-use crate::frontend::outcome::TRIES_SHOWN;
-use crate::frontend::overdue::{Doing, Overdue};
+use crate::frontend::overdue::Overdue;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
-use crate::frontend::plan::{Again, Material, MayCommit, Plan, PureRead, plan};
+use crate::frontend::plan::{Material, Plan, plan};
 use crate::frontend::report::No;
 use crate::frontend::seat::{SentAway, Work};
 use crate::frontend::settle;
-use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
-use crate::metrics::{CacheResult, ClientState, QueryKind, Statements, TransactionOutcome};
+use crate::frontend::state::{Serving, Session, Skipping};
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, PrimaryReason};
-use crate::session::{
-    Builder, Cut, End, Executes, Group, Own, Reader, Reading, Scan, Tally, Violation, scan,
-};
-use crate::sql::{Dialect, Facts, Transaction};
+use crate::session::{Group, Reader, Scan, Violation, scan};
 use crate::tasks;
 use crate::topology::Wish;
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::info;
@@ -366,81 +359,6 @@ impl Serving {
         }
     }
 
-    /// Builds what the backend is to be sent.
-    fn send(&mut self, group: &Group, plan: &Plan) -> Result<(), Stop> {
-        self.session.presence.turn(ClientState::Active);
-        self.session.seat.turn(Doing::Runs, plan.since);
-        let Self { client, session, attached, retry, .. } = self;
-        let Some(attached) = attached.as_deref_mut() else { return Ok(()) };
-        let before = attached.status;
-        let goes_on = attached.goes_on();
-        let skipped = attached.exchange.replies.is_skipping();
-        let last = retry.is_some_and(|retry| retry.tries >= TRIES_SHOWN);
-        let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
-        let repeats = note_block(session, attached, (group, bytes), plan);
-        let again = may_run_again(group, plan, attached);
-        let commits = match repeats {
-            Repeats::No => commits(attached.standing, before, plan),
-            Repeats::Alone | Repeats::InBlock => Commits::Never,
-        };
-        attached.take_word(&session.cancel);
-        attached.exchange.commits = match goes_on {
-            GoesOn::Yes => commits.max(attached.exchange.commits),
-            GoesOn::No => commits,
-        };
-        attached.exchange.on_error = if again { OnError::Withdraw } else { OnError::Show };
-        let tried_again = !last && (again || repeats != Repeats::No);
-        attached.exchange.shown =
-            if tried_again { Shown::NotYet(client.shard.take_buffer()) } else { Shown::Yes };
-        attached.note_facts(&session.mentioned);
-        attached.note(plan);
-        let dialect = attached.exchange.reported.dialect();
-        let tally = build(client, session, attached, group, dialect)?;
-        attached.exchange.relies =
-            if attached.exchange.replies.relies_on_held() { Relies::Yes } else { Relies::No };
-        attached.segment = match group.end {
-            // The server, too, passes over a `Query` that comes before the `Sync` it waits for.
-            End::Query | End::Cut { of: Cut::Query, .. } if skipped => Segment::Open,
-            End::Flush | End::Cut { of: Cut::Batch, .. } => Segment::Open,
-            End::Query | End::Sync | End::Cut { of: Cut::Query, .. } => Segment::Closed,
-        };
-        if matches!(group.end, End::Flush | End::Cut { .. }) || !tried_again {
-            client.take(group.bytes);
-        }
-        if let End::Cut { rest, .. } = group.end {
-            // The start of a message that is passed over is not sent. Nor must its rest be: the
-            // server would take its bytes, which may be anybody's data, for messages.
-            if skipped {
-                client.take(rest);
-            } else {
-                attached.exchange.client_pass = rest;
-            }
-        }
-        let sent = Sent {
-            kept: if tried_again { group.bytes } else { 0 },
-            again: plan.again,
-            commits: plan.commits,
-            since: plan.since,
-            end: group.end,
-            executes: group.executes,
-            before,
-            read: pure_read(plan),
-            repeats,
-            kind: kind(plan),
-            at: plan.since.max(attached.at),
-            ends: ends(session),
-        };
-        attached.sent = Some(match attached.sent.take() {
-            Some(earlier) if goes_on == GoesOn::Yes => sent.behind(&earlier),
-            Some(_) | None => sent,
-        });
-        attached.exchange.put_in(client);
-        let statements = &client.shard.shared.metrics.statements;
-        statements.sent(attached.server, kind(plan));
-        count_prepared(statements, tally);
-        Ok(())
-    }
-
     /// The client says goodbye: what it holds is given back if it is clean, else closed.
     async fn goodbye(&mut self) -> Goodbye {
         if let Some(attached) = self.attached.take_if(|attached| attached.is_free()) {
@@ -450,128 +368,6 @@ impl Serving {
         }
         self.abandon_read();
         Goodbye::Client
-    }
-}
-
-fn build(
-    client: &Client,
-    session: &mut Session,
-    attached: &mut Attached,
-    group: &Group,
-    dialect: Dialect,
-) -> Result<Tally, Stop> {
-    let shard = Rc::clone(&client.shard);
-    let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
-    let exchange = &mut attached.exchange;
-    attached.renamed.clear();
-    let reading = attached.reads;
-    let conn = &mut *attached.checkout;
-    let (wishes, failed) = (session.wishes, attached.status == TxStatus::Failed);
-    let own = |facts: &Facts| if failed { None } else { local::say(wishes, facts) };
-    let mut builder = Builder {
-        names: &mut session.names,
-        unnamed: &mut session.unnamed,
-        unnamed_there: &mut conn.unnamed_there,
-        held: &mut conn.held,
-        library: &shard.shared.library,
-        reading: match reading {
-            Reads::AsCarried => Reading::By(&conn.carried),
-            Reads::Otherwise => Reading::Unknown,
-        },
-        replies: &mut exchange.replies,
-        strays: &mut attached.strays,
-        renamed: &mut attached.renamed,
-        own: (session.own == HasOwn::Yes)
-            .then_some(Own { answer: &own, portals: &mut session.own_portals }),
-        tally: Tally::default(),
-    };
-    let mut examine = |sql: &[u8]| -> Arc<Facts> { shard.facts.borrow_mut().examine(sql, dialect) };
-    let built = builder.build(bytes, &mut examine, &mut exchange.to_server);
-    built.map_err(|error| Stop::Refuse(No::Protocol(error.to_string())))?;
-    Ok(builder.tally)
-}
-
-/// Counts the named statements that a group used.
-fn count_prepared(statements: &Statements, tally: Tally) {
-    statements.prepared(CacheResult::Hit, tally.hits);
-    statements.prepared(CacheResult::Miss, tally.misses);
-    statements.prepared(CacheResult::Evicted, tally.evicted);
-}
-
-/// Whether a success of this group tells of a commit.
-fn commits(standing: Standing, before: TxStatus, plan: &Plan) -> Commits {
-    match (standing, pure_read(plan), plan.commits, before) {
-        (Standing::Standby, ..) | (_, PureRead::Yes, ..) => Commits::Never,
-        (Standing::Primary, PureRead::No, MayCommit::Maybe, _) => Commits::Maybe,
-        (Standing::Primary, PureRead::No, MayCommit::No, TxStatus::Idle) => Commits::AtReady,
-        (Standing::Primary, PureRead::No, MayCommit::No, TxStatus::Open | TxStatus::Failed) => {
-            Commits::Never
-        }
-    }
-}
-
-/// Takes note of what the group does to the open transaction.
-fn note_block(
-    session: &Session,
-    attached: &mut Attached,
-    (group, bytes): (&Group, &[u8]),
-    plan: &Plan,
-) -> Repeats {
-    let replayable = plan.again == Again::May && pure_read(plan) == PureRead::Yes;
-    let goes_on = attached.goes_on();
-    let repeats = attached.block.note(
-        attached.status,
-        &Said {
-            group,
-            bytes,
-            mentioned: &session.mentioned,
-            read: if replayable { PureRead::Yes } else { PureRead::No },
-            need: plan.need,
-            names: &session.names,
-            unnamed: session.unnamed.as_ref(),
-            settings: &session.settings,
-            goes_on,
-        },
-    );
-    // What was prepared before it in the same segment could not be repeated with it.
-    if attached.segment == Segment::Open { Repeats::No } else { repeats }
-}
-
-/// Whether the group is kept to be sent again: it is whole, it only reads or runs nothing at all,
-/// no transaction is around it, and nothing is under way that it follows.
-fn may_run_again(group: &Group, plan: &Plan, attached: &Attached) -> bool {
-    matches!(group.end, End::Query | End::Sync)
-        && (group.executes == Executes::Nothing
-            || plan.again == Again::May && pure_read(plan) == PureRead::Yes)
-        && attached.status == TxStatus::Idle
-        && attached.goes_on() == GoesOn::No
-        && attached.pins.is_empty()
-}
-
-/// How the transaction ends, if it ends with this group and nothing fails.
-fn ends(session: &Session) -> TransactionOutcome {
-    let mut mentioned = session.mentioned.iter().flatten();
-    if mentioned.any(|facts| matches!(facts.transaction(), Transaction::Rollback(_))) {
-        TransactionOutcome::Rollback
-    } else {
-        TransactionOutcome::Commit
-    }
-}
-
-fn kind(plan: &Plan) -> QueryKind {
-    match (pure_read(plan), plan.need) {
-        (PureRead::Yes, _) => QueryKind::Read,
-        (PureRead::No, Need::Anywhere) => QueryKind::Other,
-        (PureRead::No, _) => QueryKind::Write,
-    }
-}
-
-/// Whether the group does nothing but read.
-pub(super) fn pure_read(plan: &Plan) -> PureRead {
-    match plan.need {
-        Need::Read | Need::Standby => PureRead::Yes,
-        Need::Primary(_) if plan.unfit.is_none() => PureRead::Yes,
-        Need::Anywhere | Need::Primary(_) => plan.read,
     }
 }
 

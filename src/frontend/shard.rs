@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::notifications::Listeners;
 use crate::pool::{Pools, ShardPools};
 use crate::route;
-use crate::session::{Library, Room};
+use crate::session::{Library, Recall, Room, Shapes};
 use crate::sql::FactsCache;
 use crate::topology::{Epoch, Primary, Signals, Topology};
 use arc_swap::ArcSwap;
@@ -35,6 +35,8 @@ pub struct Shared {
     pub pools: Arc<Pools>,
     /// Every named prepared statement.
     pub library: Library,
+    /// What the databases are like.
+    pub shapes: Shapes,
     /// Who can be cancelled.
     pub cancels: Arc<Cancels>,
     /// What operators see.
@@ -76,6 +78,8 @@ pub struct Shard {
     pub read_buffer: RefCell<Box<[u8]>>,
     /// What statements are.
     pub facts: RefCell<FactsCache>,
+    /// The statements without a name that were asked for last.
+    pub recall: RefCell<Recall>,
     /// What logins were told.
     pub(super) greetings: RefCell<Greetings>,
     /// Where its sessions are found when the primary changes.
@@ -107,6 +111,7 @@ impl Shard {
             pools: ShardPools::new(index, Arc::clone(&shared.pools)),
             read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             facts: RefCell::default(),
+            recall: RefCell::default(),
             greetings: RefCell::default(),
             seats: Seats::new(),
             topology: Latest::new(shared.board.cell()),

@@ -14,8 +14,8 @@ use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
 use crate::session::{
-    Floor, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings, SharedSettings, Undo,
-    Unnamed,
+    Floor, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings, Shape, SharedSettings,
+    Undo, Unnamed,
 };
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
@@ -43,6 +43,8 @@ pub struct Session {
     pub user: Arc<str>,
     /// In which database.
     pub database: Arc<str>,
+    /// What that is like.
+    pub shape: Arc<Shape>,
     /// Its prepared statements.
     pub names: Names,
     /// The one without a name.
@@ -125,6 +127,17 @@ pub struct Retry {
     pub tries: u32,
     /// A standby found that it needs the primary.
     pub needs_primary: NeedsPrimary,
+    /// Whether it failed by a statement that was prepared for somebody else.
+    pub afresh: Afresh,
+}
+
+/// Whether a group is sent without relying on what others have prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afresh {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
 }
 
 /// Whether a standby refused the group as a write.

@@ -137,7 +137,7 @@ catalogue! {
     PREPARED: Kind::Gauge, "pgsteer_prepared_statements", ["side"],
         "Named prepared statements now; a steady rise on the client's side is a driver that closes none";
     PREPARED_CACHE: Kind::Counter, "pgsteer_prepared_cache_requests_total", ["result"],
-        "Named statements that clients used, by whether their backend held them; each miss is a Parse more";
+        "Statements that are shared, used by clients, by whether their backend held them; each miss is a Parse more";
     ERRORS: Kind::Counter, "pgsteer_errors_total", ["origin", "sqlstate_class"],
         "Errors that clients were sent, by who raised them and the first two characters of SQLSTATE";
     ROUTES: Kind::Counter, "pgsteer_routing_decisions_total", ["target", "reason"],

@@ -16,7 +16,7 @@ mod shared;
 
 pub use alone::{Alone, Purpose};
 pub use conn::{Conn, Drawn, Moved, Next, Running, Trust};
-pub use policy::{Mode, Policy, Reset};
+pub use policy::{Mode, Policy, Reset, UnnamedStatements};
 pub use shard::{Audit, Checkout, ShardPool, ShardPools};
 pub use shared::{PoolKey, Shared};
 

@@ -19,6 +19,8 @@ pub struct Policy {
     pub max_lifetime: Duration,
     /// What keeps one session's state from the next.
     pub reset: Reset,
+    /// What becomes of statements without a name.
+    pub unnamed: UnnamedStatements,
     /// One of so many backends that were found clean without asking the server is asked about all
     /// the same; 0: none.
     pub audit_every: u32,
@@ -46,6 +48,16 @@ pub enum Reset {
     Off,
 }
 
+/// What becomes of statements without a name: `pool.unnamed_statements`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnnamedStatements {
+    /// Each is prepared anew, as the client says.
+    Pass,
+    /// A backend that holds one of the same text, which means the same, is not asked to prepare
+    /// it again.
+    Reuse,
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -56,6 +68,7 @@ impl Default for Policy {
             idle_timeout: Duration::from_mins(10),
             max_lifetime: Duration::from_hours(1),
             reset: Reset::Tracked,
+            unnamed: UnnamedStatements::Pass,
             audit_every: 100,
         }
     }

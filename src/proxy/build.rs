@@ -22,7 +22,7 @@ use crate::proxy::explain::explainer;
 use crate::proxy::shard;
 use crate::proxy::shard::Inlets;
 use crate::proxy::state::State;
-use crate::session::Library;
+use crate::session::{Library, Shapes};
 use crate::sql::FunctionLists;
 use crate::store::Store;
 use crate::tasks;
@@ -269,6 +269,7 @@ fn shared(
         signals: Arc::clone(&links.signals),
         pools: Arc::new(pools),
         library: Library::default(),
+        shapes: Shapes::default(),
         cancels: Arc::new(match &config.peers {
             Some(peers) => Cancels::among(Peers::new(peers.own, &peers.all, peers.tls.clone())?),
             None => Cancels::new(backend::random()?),

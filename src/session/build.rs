@@ -6,7 +6,7 @@
 use crate::session::own::Own;
 use crate::session::replies::{Expect, Replies, Undo};
 use crate::session::statements::{
-    Held, Library, Names, Prepared, Reading, is_ours, write_foreign_name,
+    Held, Library, Names, Prepared, Reading, Recall, is_ours, write_foreign_name,
 };
 use crate::sql::Facts;
 use crate::wire::frame;
@@ -21,6 +21,8 @@ pub struct Unnamed {
     pub body: Vec<u8>,
     /// What it is.
     pub facts: Arc<Facts>,
+    /// What it is among the statements that are shared, once that was asked for.
+    pub prepared: Option<Arc<Prepared>>,
 }
 
 impl Unnamed {
@@ -42,7 +44,6 @@ pub enum UnnamedThere {
 }
 
 /// What a session and its backend know of statements, for the time of one rewriting.
-#[derive(Debug)]
 pub struct Builder<'a> {
     /// The client's names.
     pub names: &'a mut Names,
@@ -56,6 +57,11 @@ pub struct Builder<'a> {
     pub library: &'a Library,
     /// How the backend reads a text now.
     pub reading: Reading<'a>,
+    /// What its database is like; `None`: not as where others prepare, or it is not known.
+    pub shape: &'a dyn Fn() -> Option<u64>,
+    /// Where statements without a name are found again that others have prepared; `None`: each is
+    /// prepared anew.
+    pub recall: Option<&'a mut Recall>,
     /// What the backend will answer.
     pub replies: &'a mut Replies,
     /// Client names that were sent as they are and must be taken off the backend again.
@@ -66,6 +72,12 @@ pub struct Builder<'a> {
     pub own: Option<Own<'a>>,
     /// How often named statements were at hand.
     pub tally: Tally,
+}
+
+impl std::fmt::Debug for Builder<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Builder").finish_non_exhaustive()
+    }
 }
 
 /// How often a named statement was at hand on its backend.
@@ -186,7 +198,7 @@ impl Builder<'_> {
             self.strays.push(stray.into());
             return Ok(());
         }
-        let statement = self.library.intern(body, &facts, self.reading);
+        let statement = self.library.intern(body, &facts, (self.reading, (self.shape)()));
         let before = self.rename(name, Some(Arc::clone(&statement)));
         let name = name.into();
         let own = self.own.as_ref().is_some_and(|own| own.parses(&facts, cursor.rest()));
@@ -225,7 +237,20 @@ impl Builder<'_> {
         if whole && body.len() <= UNNAMED_KEPT_MAX {
             kept.extend_from_slice(body);
         }
-        *self.unnamed = Some(Unnamed { body: kept, facts });
+        let shared = if own || !whole { None } else { self.recall(body, &facts) };
+        *self.unnamed = Some(Unnamed { body: kept, facts, prepared: shared.clone() });
+        if let Some(statement) = shared {
+            *self.unnamed_there = UnnamedThere::No;
+            if self.held.contains(&statement) {
+                self.tally.hits += 1;
+                self.replies.expect(Expect::KnownParse(Undo::Nothing));
+            } else {
+                self.hold(&statement, out);
+                self.replies.expect(Expect::Parse(Undo::Held(Arc::clone(&statement))));
+                statement.write_parse(out);
+            }
+            return Ok(());
+        }
         if own {
             *self.unnamed_there = UnnamedThere::No;
             self.replies.expect(Expect::KnownParse(Undo::Nothing));
@@ -235,6 +260,16 @@ impl Builder<'_> {
         self.replies.expect(Expect::Parse(Undo::Nothing));
         out.extend_from_slice(message);
         Ok(())
+    }
+
+    /// The statement that others may have prepared of the same text, if it may be used here.
+    fn recall(&mut self, body: &[u8], facts: &Arc<Facts>) -> Option<Arc<Prepared>> {
+        let recall = self.recall.as_mut()?;
+        if body.len() > RECALLED_MAX || !facts.means_the_same_again() {
+            return None;
+        }
+        let shape = (self.shape)()?;
+        recall.intern(self.library, (body, facts), (self.reading, shape))
     }
 
     fn bind(&mut self, message: &[u8], total: usize, out: &mut Vec<u8>) -> Result<(), FrameError> {
@@ -381,15 +416,23 @@ impl Builder<'_> {
                 return Some(known);
             }
             // Parsed here, it would not be what others know by that name of ours.
-            let anew = known.read_anew(self.library, self.reading);
+            let anew = known.read_anew(self.library, (self.reading, (self.shape)()));
             self.names.insert(name, Arc::clone(&anew));
             return Some(anew);
         }
         if *self.unnamed_there == UnnamedThere::Yes {
             return None;
         }
-        let unnamed = self.unnamed.as_ref().filter(|unnamed| !unnamed.body.is_empty())?;
-        Some(self.library.intern(&unnamed.body, &unnamed.facts, self.reading))
+        let unnamed = self.unnamed.as_mut().filter(|unnamed| !unnamed.body.is_empty())?;
+        if let Some(known) = &unnamed.prepared
+            && (self.held.contains(known) || known.reads_alike(self.reading))
+        {
+            return Some(Arc::clone(known));
+        }
+        let sense = (self.reading, (self.shape)());
+        let statement = self.library.intern(&unnamed.body, &unnamed.facts, sense);
+        unnamed.prepared = Some(Arc::clone(&statement));
+        Some(statement)
     }
 
     /// Sends ahead what the backend lacks.
@@ -437,6 +480,9 @@ const EMPTY_BODY: &[u8] = &[0, 0, 0];
 
 /// The longest unnamed statement that is kept for a `Bind` in a later group, in bytes.
 const UNNAMED_KEPT_MAX: usize = 1024 * 1024;
+
+/// The longest statement without a name that is found again, in bytes.
+const RECALLED_MAX: usize = 16 * 1024;
 
 /// Whether the group runs anything; its messages were framed before.
 fn executes(group: &[u8]) -> bool {

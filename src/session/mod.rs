@@ -12,6 +12,7 @@ mod own;
 mod pins;
 mod replies;
 mod settings;
+mod shape;
 mod statements;
 
 pub use build::{Builder, Renamed, Tally, Unnamed, UnnamedThere};
@@ -26,4 +27,5 @@ pub use replies::{
     status_of,
 };
 pub use settings::{Settings, SharedSettings, is_ours, same};
-pub use statements::{Held, KeepLimits, Library, Names, Prepared, Reading};
+pub use shape::{Shape, Shapes};
+pub use statements::{Held, KeepLimits, Library, Names, Prepared, Reading, Recall};

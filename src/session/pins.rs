@@ -111,6 +111,11 @@ impl Pins {
         self.each().map(Pin::told).collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether this is one of them.
+    pub const fn has(self, pin: Pin) -> bool {
+        self.0 & pin.bit() != 0
+    }
+
     /// Whether there is none.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -263,6 +263,12 @@ impl Replies {
         self.due.known > 0
     }
 
+    /// Whether the next answer is to a message by which the server plans a statement, and runs
+    /// nothing yet.
+    pub fn is_planning(&self) -> bool {
+        matches!(self.due.front(), Some(Expect::Bind | Expect::Describe))
+    }
+
     /// Whether the next answer is to a query of ours.
     pub fn is_ours_next(&self) -> bool {
         matches!(self.due.front(), Some(Expect::OwnFailure))

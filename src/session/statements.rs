@@ -23,8 +23,9 @@ pub struct Prepared {
     id: u64,
     /// What follows the name in `Parse`: the text, its zero, and the parameter types.
     body: Box<[u8]>,
-    /// How the text is read where it is parsed; `None`: in a way of one backend's own.
-    reading: Option<Box<str>>,
+    /// How the text is read where it is parsed, and what the database is like there; `None`: in a
+    /// way of one backend's own, and nobody else is given it.
+    sense: Option<(Box<str>, u64)>,
     /// What the statement is.
     pub facts: Arc<Facts>,
 }
@@ -91,16 +92,27 @@ impl Prepared {
 
     /// Whether a backend that reads so would make the same of it.
     pub fn reads_alike(&self, reading: Reading<'_>) -> bool {
-        match (&self.reading, reading) {
-            (Some(own), Reading::By(settings)) => **own == *settings.reading(),
+        match (&self.sense, reading) {
+            (Some((own, _)), Reading::By(settings)) => **own == *settings.reading(),
             (None, _) | (_, Reading::Unknown) => false,
         }
     }
 
+    /// Whether it is what a `Parse` of this body would make now, in a database of this shape.
+    fn is(&self, body: &[u8], reading: Reading<'_>, shape: u64) -> bool {
+        self.sense.as_ref().is_some_and(|(_, own)| *own == shape)
+            && *self.body == *body
+            && self.reads_alike(reading)
+    }
+
     /// The same text, as it is read now.
     #[must_use]
-    pub fn read_anew(&self, library: &Library, reading: Reading<'_>) -> Arc<Self> {
-        library.intern(&self.body, &self.facts, reading)
+    pub fn read_anew(
+        &self,
+        library: &Library,
+        (reading, shape): (Reading<'_>, Option<u64>),
+    ) -> Arc<Self> {
+        library.intern(&self.body, &self.facts, (reading, shape))
     }
 
     /// Its text.
@@ -125,18 +137,26 @@ pub struct Library {
 
 #[derive(Debug, Default)]
 struct Index {
-    /// By their reading, [`NOT_UTF8`] and their body.
+    /// By their reading, [`NOT_UTF8`], the shape and their body.
     statements: HashMap<Box<[u8]>, Weak<Prepared>>,
     /// How many entries the index had after it was last swept.
     swept_at: usize,
 }
 
 impl Library {
-    /// The statement with this body that is read so, made if nobody holds it.
-    pub fn intern(&self, body: &[u8], facts: &Arc<Facts>, reading: Reading<'_>) -> Arc<Prepared> {
-        let Reading::By(settings) = reading else { return self.make(body, facts, None) };
+    /// The statement with this body that is read so in a database of this shape, made if nobody
+    /// holds it. Without a shape it is nobody else's.
+    pub fn intern(
+        &self,
+        body: &[u8],
+        facts: &Arc<Facts>,
+        (reading, shape): (Reading<'_>, Option<u64>),
+    ) -> Arc<Prepared> {
+        let (Reading::By(settings), Some(shape)) = (reading, shape) else {
+            return self.make(body, facts, None);
+        };
         let reading = settings.reading();
-        let key = [reading.as_bytes(), &[NOT_UTF8], body].concat();
+        let key = [reading.as_bytes(), &[NOT_UTF8], &shape.to_be_bytes(), body].concat();
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = index.statements.get(&*key).and_then(Weak::upgrade) {
             return known;
@@ -146,18 +166,72 @@ impl Library {
             index.statements.retain(|_, held| held.strong_count() > 0);
             index.swept_at = index.statements.len();
         }
-        let prepared = self.make(body, facts, Some(reading.into()));
+        let prepared = self.make(body, facts, Some((reading.into(), shape)));
         index.statements.insert(key.into(), Arc::downgrade(&prepared));
         prepared
     }
 
-    fn make(&self, body: &[u8], facts: &Arc<Facts>, reading: Option<Box<str>>) -> Arc<Prepared> {
+    fn make(
+        &self,
+        body: &[u8],
+        facts: &Arc<Facts>,
+        sense: Option<(Box<str>, u64)>,
+    ) -> Arc<Prepared> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Prepared { id, body: body.into(), reading, facts: Arc::clone(facts) })
+        Arc::new(Prepared { id, body: body.into(), sense, facts: Arc::clone(facts) })
     }
 }
 
-/// Parts a reading from a body: no reading holds it.
+/// The statements without a name that a shard was asked for last, to be found again without a
+/// lock: clients send the same few over and over. What comes once only is never prepared for
+/// others, or a client that writes its values into the text would drive out everybody's.
+#[derive(Debug)]
+pub struct Recall {
+    known: [Option<Arc<Prepared>>; PLACES],
+    /// Hashes of bodies that came once.
+    seen: [u64; PLACES],
+}
+
+impl Default for Recall {
+    fn default() -> Self {
+        Self { known: [const { None }; PLACES], seen: [0; PLACES] }
+    }
+}
+
+/// How many are kept.
+const PLACES: usize = 256;
+
+impl Recall {
+    /// As [`Library::intern`] says, for what came before.
+    pub(super) fn intern(
+        &mut self,
+        library: &Library,
+        (body, facts): (&[u8], &Arc<Facts>),
+        (reading, shape): (Reading<'_>, u64),
+    ) -> Option<Arc<Prepared>> {
+        let hash = hash(body);
+        let [place, ..] = hash.to_be_bytes();
+        let place = usize::from(place);
+        let (known, seen) = (self.known.get_mut(place)?, self.seen.get_mut(place)?);
+        if let Some(known) = known.as_ref().filter(|known| known.is(body, reading, shape)) {
+            return Some(Arc::clone(known));
+        }
+        if std::mem::replace(seen, hash) != hash {
+            return None;
+        }
+        Some(Arc::clone(known.insert(library.intern(body, facts, (reading, Some(shape))))))
+    }
+}
+
+/// Tells texts apart, if not for certain.
+fn hash(body: &[u8]) -> u64 {
+    let add = |all: u64, word: u64| (all.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (words, rest) = body.as_chunks::<8>();
+    let all = words.iter().fold(1, |all, word| add(all, u64::from_le_bytes(*word)));
+    rest.iter().fold(all, |all, byte| add(all, u64::from(*byte)))
+}
+
+/// Parts a reading from what follows it: no reading holds it.
 const NOT_UTF8: u8 = 0xFF;
 
 /// The statements that one client has prepared, by the client's names; `""` is the unnamed one.

@@ -314,7 +314,7 @@ impl Catalog {
     }
 
     /// A number that no other catalog of this process has; never zero.
-    pub(super) const fn id(&self) -> u32 {
+    pub const fn id(&self) -> u32 {
         self.id
     }
 

@@ -7,6 +7,7 @@ use super::Strings;
 use super::facts::Change;
 use super::facts::Class;
 use super::facts::Commits;
+use super::facts::Constants;
 use super::facts::Count;
 use super::facts::Facts;
 use super::facts::Hints;
@@ -31,7 +32,7 @@ pub(super) fn examine(sql: &[u8], dialect: Dialect) -> Facts {
     let mut collector = Collector::default();
     let outcome = readable(sql, dialect).and_then(|text| grammar::read(&text, &mut collector));
     match outcome {
-        Ok(()) => collector.into_facts(hints),
+        Ok(()) => Facts { constants: Constants::of(sql), ..collector.into_facts(hints) },
         Err(why) => unknown(why, hints),
     }
 }
@@ -93,6 +94,7 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
         shown: None,
         deallocated: Box::default(),
         defaults: Box::default(),
+        constants: Constants::Strings,
         memo: Memo::default(),
     }
 }
@@ -343,6 +345,7 @@ impl Collector {
             shown: self.shown.filter(|_| !several),
             deallocated: self.deallocated.into(),
             defaults: self.defaults.into(),
+            constants: Constants::Strings,
             memo: Memo::default(),
         }
     }

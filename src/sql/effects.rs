@@ -126,6 +126,10 @@ impl Effects {
     pub const SETTINGS: Self =
         Self(Self::SET.0 | Self::SET_LOCAL.0 | Self::RESET.0 | Self::RESET_ALL.0 | Self::ROLE.0);
 
+    /// What may create, alter or drop what others speak of.
+    pub(super) const RESHAPING: Self =
+        Self(Self::DDL.0 | Self::DO.0 | Self::CALL.0 | Self::EXECUTE.0 | Self::UNKNOWN.0);
+
     /// Everything whose outcome the text doesn't tell exactly: only a look at the backend does.
     pub(super) const fn untold() -> Self {
         let told = Self::SET.0 | Self::RESET.0 | Self::RESET_ALL.0 | Self::ROLE.0;

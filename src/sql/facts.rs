@@ -34,7 +34,31 @@ pub struct Facts {
     /// Names in `DEALLOCATE name`.
     pub(super) deallocated: Box<[Box<str>]>,
     pub(super) defaults: Box<[Defaults]>,
+    pub(super) constants: Constants,
     pub(super) memo: Memo,
+}
+
+/// What of a text a server reads when it prepares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Constants {
+    /// Numbers and words at most, which are read in one way only.
+    Plain,
+    /// Perhaps a string: `'now'::timestamptz` is the moment at which it is read.
+    Strings,
+}
+
+impl Constants {
+    /// Those of a text, by a glance that takes a comment for a string rather than the reverse.
+    ///
+    /// Source: PostgreSQL manual, 4.1.2 "Constants".
+    pub(super) fn of(sql: &[u8]) -> Self {
+        let dollar = |pair: &[u8]| matches!(pair, [b'$', next] if !next.is_ascii_digit());
+        if sql.contains(&b'\'') || sql.windows(2).any(dollar) || sql.ends_with(b"$") {
+            Self::Strings
+        } else {
+            Self::Plain
+        }
+    }
 }
 
 /// How many statements a text holds.
@@ -307,6 +331,21 @@ impl Facts {
     /// The names of prepared statements in `DEALLOCATE name`.
     pub fn deallocated(&self) -> &[Box<str>] {
         &self.deallocated
+    }
+
+    /// Whether it is one query that means the same whenever it is prepared, as long as nobody
+    /// changes the objects that it speaks of, or the settings by which it is read.
+    pub fn means_the_same_again(&self) -> bool {
+        self.count == Count::One && self.class == Class::Read && self.constants == Constants::Plain
+    }
+
+    /// Whether the objects of its database may be others when it is done, as far as it says.
+    pub fn may_reshape(&self) -> bool {
+        // What one session creates for itself is nothing to the others.
+        let only_temporary = self.count == Count::One
+            && self.effects.any(Effects::TEMP)
+            && !self.effects.any(Effects::EXECUTE);
+        self.effects.any(Effects::RESHAPING) && !only_temporary
     }
 
     /// Whose sessions begin with other settings once it is committed.

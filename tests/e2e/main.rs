@@ -61,5 +61,6 @@ mod orders;
 mod roles;
 mod secrets;
 mod settings;
+mod shapes;
 mod routing;
 mod rust_drivers;

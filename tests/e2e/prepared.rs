@@ -170,7 +170,7 @@ async fn more_statements_than_a_backend_holds() {
 }
 
 /// Until this is known to be a read: once what it reads from is known.
-async fn await_known_read(house: &House, client: &mut Raw, sql: &str) {
+pub(crate) async fn await_known_read(house: &House, client: &mut Raw, sql: &str) {
     let counted = |line: &str| {
         line.starts_with("pgsteer_queries_total")
             && line.contains("kind=\"read\"")

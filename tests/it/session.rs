@@ -3,7 +3,7 @@
 
 use pgsteer::session::{
     Builder, Cut, Disposition, End, Executes, GROUP_MAX, Held, Library, MessageLimits, Names,
-    Reader, Reading, Renamed, Replies, Scan, Settings, Tally, Undo, UnnamedThere, scan,
+    Reader, Reading, Recall, Renamed, Replies, Scan, Settings, Tally, Undo, UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
@@ -209,6 +209,10 @@ pub(crate) struct Desk {
     pub(crate) replies: Replies,
     strays: Vec<Box<[u8]>>,
     renamed: Vec<Renamed>,
+    /// `None`: not to be shared.
+    shape: Option<u64>,
+    /// Whether statements without a name are found again.
+    recall: Option<Recall>,
 }
 
 impl Default for Desk {
@@ -223,6 +227,8 @@ impl Default for Desk {
             replies: Replies::default(),
             strays: Vec::new(),
             renamed: Vec::new(),
+            shape: Some(1),
+            recall: None,
         }
     }
 }
@@ -237,6 +243,8 @@ impl Desk {
             held: &mut self.held,
             library: &self.library,
             reading: self.settings.as_ref().map_or(Reading::Unknown, Reading::By),
+            shape: &|| self.shape,
+            recall: self.recall.as_mut(),
             replies: &mut self.replies,
             strays: &mut self.strays,
             renamed: &mut self.renamed,
@@ -290,6 +298,85 @@ fn a_named_statement_is_parsed_once_a_backend_and_its_answer_is_put_in() {
     let third = desk.build(&[bind("", "other"), execute(), sync()].concat());
     assert_eq!(tags(&third), "PBES");
     assert_eq!(desk.answer("12DDCZ").0, "-2DDCZ");
+}
+
+/// What the text speaks of may be something else behind DDL.
+#[test]
+fn statements_are_shared_only_within_one_shape() {
+    let mut desk = Desk::default();
+    let fresh = |desk: &mut Desk, shape: Option<u64>| {
+        desk.shape = shape;
+        desk.names = Names::default();
+        let sent = tags(&desk.build(&[parse("s", "SELECT $1"), sync()].concat()));
+        let answers = if sent == "PS" { "1Z" } else { "Z" };
+        assert_eq!(desk.answer(answers).0, "1Z");
+        sent
+    };
+    assert_eq!(fresh(&mut desk, Some(1)), "PS");
+    assert_eq!(fresh(&mut desk, Some(1)), "S");
+    assert_eq!(fresh(&mut desk, Some(2)), "PS");
+    assert_eq!(fresh(&mut desk, None), "PS", "nobody's but its own");
+    assert_eq!(fresh(&mut desk, None), "PS", "nor the one before");
+    assert_eq!(fresh(&mut desk, Some(2)), "S");
+    // A name keeps the meaning that it had, on this backend and on others.
+    desk.build(&[parse("kept", "SELECT $1"), sync()].concat());
+    desk.answer("Z");
+    desk.shape = Some(3);
+    assert_eq!(tags(&desk.build(&[bind("", "kept"), execute(), sync()].concat())), "BES");
+}
+
+#[test]
+fn what_comes_again_without_a_name_is_prepared_once_a_backend() {
+    let mut desk = Desk { recall: Some(Recall::default()), ..Desk::default() };
+    let sent = |desk: &mut Desk, sql: &str| {
+        let batch = [parse("", sql), describe(""), bind("", ""), execute(), sync()].concat();
+        let sent = tags(&desk.build(&batch));
+        let answers = if sent.starts_with('P') { "1tT2DCZ" } else { "tT2DCZ" };
+        assert_eq!(desk.answer(answers).0, "1tT2DCZ");
+        sent
+    };
+    let sql = "SELECT a FROM t WHERE b = $1";
+    assert_eq!(sent(&mut desk, sql), "PDBES", "as it is");
+    assert_eq!(desk.held.len(), 0);
+    assert_eq!(sent(&mut desk, sql), "PDBES", "under a name of ours");
+    assert_eq!(desk.held.len(), 1);
+    assert_eq!(sent(&mut desk, sql), "DBES");
+    // Another backend.
+    desk.held = Held::default();
+    assert_eq!(sent(&mut desk, sql), "PDBES");
+    assert_eq!(sent(&mut desk, sql), "DBES");
+    // Another shape; and then nobody knows it.
+    desk.shape = Some(2);
+    assert_eq!(sent(&mut desk, sql), "PDBES");
+    assert_eq!(sent(&mut desk, sql), "DBES");
+    desk.shape = None;
+    assert_eq!((sent(&mut desk, sql), sent(&mut desk, sql)), ("PDBES".into(), "PDBES".into()));
+    desk.shape = Some(2);
+    let held = desk.held.len();
+    for sql in ["SELECT 'now'", "SELECT $$now$$", "INSERT INTO t VALUES (1)", "BEGIN"] {
+        for _ in 0..4 {
+            assert_eq!(sent(&mut desk, sql), "PDBES", "{sql}");
+        }
+    }
+    assert_eq!(desk.held.len(), held);
+}
+
+/// A `Parse` that fails was never there.
+#[test]
+fn what_fails_without_a_name_is_not_held() {
+    let mut desk = Desk { recall: Some(Recall::default()), ..Desk::default() };
+    let batch = [parse("", "SELECT a FROM gone"), bind("", ""), execute(), sync()].concat();
+    for _ in 0..3 {
+        assert_eq!(tags(&desk.build(&batch)), "PBES");
+        let (told, undone) = desk.answer("EZ");
+        assert_eq!(told, "EZ");
+        for undo in undone {
+            if let Undo::Held(statement) = undo {
+                desk.held.remove(statement.id());
+            }
+        }
+        assert_eq!(desk.held.len(), 0);
+    }
 }
 
 /// A constant such as `'2024-01-01 00:00'::timestamptz` is read when it is prepared.

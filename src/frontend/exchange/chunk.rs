@@ -198,7 +198,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
         match header.tag {
             b'Z' => {
                 let status = status_of(message).ok_or(Stop::OutOfStep)?;
-                exchange.copy_in = None;
+                exchange.note_ready(status);
                 if let Shown::Withdrawn(code) = exchange.shown {
                     return Ok((Disposition::Swallow, Some(Event::Withdrawn(code, status))));
                 }
@@ -266,6 +266,9 @@ impl<'a, 'c> Chunk<'a, 'c> {
         if stale {
             exchange.stale = Stale::Yes;
         }
+        // What others prepared may have been read under other circumstances: it is planned when it
+        // is bound or described, before anything is run.
+        let in_vain = exchange.relies == Relies::Yes && (stale || exchange.replies.is_planning());
         if exchange.copy_in.take().is_some() && exchange.client_pass > 0 {
             exchange.leftover = Leftover::Passing;
         }
@@ -278,8 +281,11 @@ impl<'a, 'c> Chunk<'a, 'c> {
         statements.failed(ErrorOrigin::Server, code);
         if let Shown::NotYet(held) = &mut exchange.shown
             && exchange.on_error == OnError::Withdraw
-            && (may_run_again(code) || stale && exchange.relies == Relies::Yes)
+            && (may_run_again(code) || in_vain)
         {
+            if in_vain {
+                exchange.relies = Relies::InVain;
+            }
             held.clear();
             exchange.shown = Shown::Withdrawn(code);
             return Disposition::Swallow;

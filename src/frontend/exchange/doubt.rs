@@ -124,7 +124,7 @@ impl Chunk<'_, '_> {
             let undone = &mut exchange.undone;
             let taken = exchange.replies.take(b'Z', &mut |undo| undone.push(undo));
             taken.map_err(|_| Stop::OutOfStep)?;
-            exchange.copy_in = None;
+            exchange.note_ready(status);
             return Ok(Some((Disposition::Swallow, Some(Event::Unconfirmed(status)))));
         }
         let held = std::mem::take(held);

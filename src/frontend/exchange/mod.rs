@@ -25,6 +25,7 @@ use crate::frontend::overdue::Allowed;
 use crate::frontend::params::Reported;
 use crate::frontend::processes::Processes;
 use crate::frontend::seat::Seat;
+use crate::frontend::sense::Reshapes;
 use crate::pg::SqlState;
 use crate::pool::Conn;
 use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Room, Undo};
@@ -91,6 +92,8 @@ pub struct Exchange {
     pub stale: Stale,
     /// Whether the group relies on a statement that the backend held before.
     pub relies: Relies,
+    /// That what runs may change what others' statements mean.
+    pub reshapes: Option<Reshapes>,
     /// What came of a COPY that the server ended before the client did.
     leftover: Leftover,
 }
@@ -262,7 +265,17 @@ impl Exchange {
             overdue: None,
             stale: Stale::No,
             relies: Relies::No,
+            reshapes: None,
             leftover: Leftover::None,
+        }
+    }
+
+    /// Takes note that the server is done with a group, and with a transaction if it is, before
+    /// anybody is told.
+    fn note_ready(&mut self, status: TxStatus) {
+        self.copy_in = None;
+        if status == TxStatus::Idle {
+            self.reshapes = None;
         }
     }
 

@@ -18,8 +18,7 @@ const READY: usize = frame::HEADER + 1;
 /// are.
 fn whole_answer(exchange: &Exchange, bytes: &[u8]) -> Option<TxStatus> {
     let plain = match &exchange.shown {
-        Shown::Yes => true,
-        Shown::NotYet(held) => held.is_empty(),
+        Shown::Yes | Shown::NotYet(_) => true,
         Shown::Unsure(_) | Shown::Withdrawn(_) => false,
     };
     if !plain || exchange.word != Word::Taken || exchange.pass > 0 || exchange.copy_in.is_some() {
@@ -51,8 +50,21 @@ impl Chunk<'_, '_> {
         let Some(status) = whole_answer(self.exchange, bytes) else { return Ok(None) };
         self.acknowledge()?;
         self.exchange.replies.take_all();
-        self.show()?;
-        self.client.forward(self.context, bytes)?;
+        self.exchange.note_ready(status);
+        match std::mem::replace(&mut self.exchange.shown, Shown::Yes) {
+            // In one piece with what was put in before it.
+            Shown::NotYet(mut held) if !held.is_empty() => {
+                held.extend_from_slice(bytes);
+                self.show_held(held)?;
+            }
+            Shown::NotYet(held) => {
+                self.client.shard.give_buffer(held);
+                self.client.forward(self.context, bytes)?;
+            }
+            Shown::Yes | Shown::Unsure(_) | Shown::Withdrawn(_) => {
+                self.client.forward(self.context, bytes)?;
+            }
+        }
         Ok(Some(Event::Ready(status)))
     }
 }

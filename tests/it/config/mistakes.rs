@@ -76,7 +76,7 @@ error: there are no servers
 error: pgsteer.toml:4:1: unknown key `foo_bar_baz` in [pool]
  4 | foo_bar_baz = 1
    | ^^^^^^^^^^^
-   = help: known here: mode, size, max_clients, wait_timeout, idle_timeout, max_lifetime, reset, audit_every
+   = help: known here: mode, size, max_clients, wait_timeout, idle_timeout, max_lifetime, reset, unnamed_statements, audit_every
 "
     a_key_of_another_proxy: line("pool", "default_pool_size = 1") => r"
 error: pgsteer.toml:4:1: unknown key `default_pool_size` in [pool]
