@@ -22,10 +22,16 @@ use tokio::net::TcpStream;
 const QUERY: &str = "SELECT rolname::text, rolpassword FROM pg_authid WHERE rolname = $1";
 /// Tries of each kind; `make test-all` makes 2,000.
 const TRIES: usize = 300;
-/// Parts whose medians tell how far medians of the same thing lie apart.
+/// How often it is measured, each time longer, before what is found counts: other tests keep the
+/// same cores busy.
+const ATTEMPTS: usize = 4;
+/// Parts that tell how far apart the same thing lies from itself.
 const PARTS: usize = 20;
 /// What a server takes longer to find a row than to find none, which is not ours to hide.
 const OF_THE_SERVER: Duration = Duration::from_micros(20);
+/// After so long a failure is forgiven; the same as in `auth::failures`.
+const FORGIVEN: Duration = Duration::from_secs(10);
+const USERS: [&str; 2] = ["alice", "nobody"];
 
 async fn message(tcp: &mut TcpStream) -> Vec<u8> {
     let mut message = vec![0; frame::HEADER];
@@ -68,49 +74,79 @@ async fn guess(port: u16, user: &str, password: &Password) -> (String, Duration)
     (format!("{} {}", told.code, String::from_utf8_lossy(told.message)), waited)
 }
 
-fn median(samples: &[Duration]) -> Duration {
+/// A tenth of the tries took less: those that nobody else on this machine was in the way of, which
+/// is all that differs between a busy one and an idle one.
+fn undisturbed(samples: &[Duration]) -> Duration {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
-    sorted[sorted.len() / 2]
+    sorted[sorted.len() / 10]
 }
 
-/// How far medians of the same thing lie apart: of parts that are dealt out in turn, so that each
+/// How far the same thing lies apart from itself: in parts that are dealt out in turn, so that each
 /// spans the whole time, and whatever else this machine does meanwhile is in all of them.
 fn spread(samples: &[Duration]) -> Duration {
     let part =
         |at: usize| -> Vec<Duration> { samples.iter().skip(at).step_by(PARTS).copied().collect() };
-    let medians: Vec<Duration> = (0..PARTS).map(|at| median(&part(at))).collect();
-    medians.iter().max().unwrap().abs_diff(*medians.iter().min().unwrap())
+    let parts: Vec<Duration> = (0..PARTS).map(|at| undisturbed(&part(at))).collect();
+    parts.iter().max().unwrap().abs_diff(*parts.iter().min().unwrap())
 }
 
-/// Tries of two users in turn: the medians' difference, and the spread of the first's.
-async fn compare(port: u16, users: [&str; 2], between: impl Fn()) -> (Duration, Duration) {
-    let tries = std::env::var("PGSTEER_TRIES").map_or(TRIES, |tries| tries.parse().unwrap());
-    let wrong = || Password::from(Secret::new("wrong".to_owned()));
-    let passwords = [wrong(), wrong()];
-    let mut taken = [Vec::new(), Vec::new()];
-    let mut words = [String::new(), String::new()];
+/// A door, what happens before each try at it, and how long the tries of each user took.
+struct Arm<'a> {
+    name: &'static str,
+    door: &'a Door,
+    before: &'a dyn Fn(),
+    taken: [Vec<Duration>; 2],
+}
+
+/// What lies between the two users, and what lies between tries of the same one.
+#[derive(Debug)]
+struct Found {
+    name: &'static str,
+    difference: Duration,
+    spread: Duration,
+}
+
+impl Arm<'_> {
+    fn found(&self) -> Found {
+        let [known, unknown] = &self.taken;
+        Found {
+            name: self.name,
+            difference: undisturbed(known).abs_diff(undisturbed(unknown)),
+            spread: spread(known).max(spread(unknown)).max(OF_THE_SERVER),
+        }
+    }
+}
+
+impl Found {
+    fn tells(&self) -> bool {
+        self.difference > self.spread
+    }
+}
+
+/// So many tries of both users at each of the doors, all in turn.
+async fn compare(arms: &mut [Arm<'_>], passwords: &[Password; 2], tries: usize) -> Vec<Found> {
     for turn in 0..=tries {
-        for at in [turn % 2, 1 - turn % 2] {
-            between();
-            let (told, time) = guess(port, users[at], &passwords[at]).await;
-            words[at] = told.replace(users[at], "USER");
-            // The first of each opens connections.
-            if turn > 0 {
-                taken[at].push(time);
+        for arm in &mut *arms {
+            for at in [turn % 2, 1 - turn % 2] {
+                (arm.before)();
+                let (told, time) = guess(arm.door.port, USERS[at], &passwords[at]).await;
+                let told = told.replace(USERS[at], "USER");
+                assert_eq!(told, "28P01 password authentication failed for user \"USER\"");
+                // The first of each opens connections.
+                if turn > 0 {
+                    arm.taken[at].push(time);
+                }
             }
         }
     }
-    assert_eq!(words[0], words[1]);
-    assert_eq!(words[0], "28P01 password authentication failed for user \"USER\"");
-    let [known, unknown] = &taken;
-    let difference = median(known).abs_diff(median(unknown));
-    (difference, spread(known).max(spread(unknown)).max(OF_THE_SERVER))
+    arms.iter().map(Arm::found).collect()
 }
 
 /// Neither the words nor the time tell whether a user exists: what lies between him and one who
 /// does not is no more than what lies between his own tries. Where a password is hashed anew at
-/// each login, which is the opposite, it is found out.
+/// each login, which is the opposite, it is found out, at the same time and in the same noise: a
+/// measurement that does not find that much judges nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_does_not_tell_who_exists() {
     let server = server();
@@ -122,37 +158,81 @@ async fn the_time_does_not_tell_who_exists() {
     let by_query = Door::open(asks, None);
     let file = "\"alice\" \"secret\"";
     let by_file = Door::open(gate(Method::ScramSha256, file), None);
+    let anew = Door::open(gate(Method::ScramSha256, file), None);
+    let keyring = Arc::clone(&anew.keyring);
+    let forgets = move || keyring.replace_file(Userlist::parse(file).unwrap());
+    let wrong = || Password::from(Secret::new("wrong".to_owned()));
+    let passwords = [wrong(), wrong()];
+    let tries = std::env::var("PGSTEER_TRIES").map_or(TRIES, |tries| tries.parse().unwrap());
 
-    for (door, name) in [(&by_query, "auth.query"), (&by_file, "auth.file")] {
-        let (difference, spread) = compare(door.port, ["alice", "nobody"], || ()).await;
-        assert!(difference <= spread, "{name}: {difference:?} lies beyond {spread:?}");
+    let mut misses = Vec::new();
+    for attempt in 1..=ATTEMPTS {
+        let arm = |name, door, before| Arm { name, door, before, taken: Default::default() };
+        let mut arms = [
+            arm("auth.query", &by_query, &|| ()),
+            arm("auth.file", &by_file, &|| ()),
+            arm("hashed anew", &anew, &forgets),
+        ];
+        let found = compare(&mut arms, &passwords, attempt * tries).await;
+        if !found[0].tells() && !found[1].tells() && found[2].tells() {
+            return;
+        }
+        eprintln!("{found:?}");
+        misses.push(found);
     }
-    let leaks = |keyring: &Keyring| keyring.replace_file(Userlist::parse(file).unwrap());
-    let keyring = Arc::clone(&by_file.keyring);
-    let (difference, spread) = compare(by_file.port, ["alice", "nobody"], || leaks(&keyring)).await;
-    assert!(difference > spread, "{difference:?} within {spread:?}: nothing would be found");
+    panic!("either it tells, or nothing would be found: {misses:#?}");
 }
 
-/// Whoever fails again and again is answered later and later; whoever does not fail is not.
+/// Whoever fails again and again is answered later and later; whoever does not fail is not. How
+/// much longer it took than it must is this machine's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_come_later_and_later() {
+    let longest = Duration::from_secs(8);
+    let wrong = Password::from(Secret::new("wrong".to_owned()));
+    let mut misses = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let gate = gate(Method::ScramSha256, "\"alice\" \"secret\"");
+        let slow = Door::open(Gate { failure_delay: longest, ..gate }, None);
+        let mut waits = Vec::new();
+        let first = clock::now();
+        for _ in 0..9 {
+            waits.push(guess(slow.port, "alice", &wrong).await.1);
+        }
+        let (_, other) = guess(slow.port, "nobody", &wrong).await;
+        if clock::now().since(first) > FORGIVEN / 2 {
+            misses.push(waits);
+            continue;
+        }
+        for (wait, least) in waits[5..].iter().zip([100, 200, 400, 800]) {
+            assert!(*wait >= Duration::from_millis(least), "{waits:?}");
+        }
+        // Nor is one kept waiting less who does not exist.
+        assert!(other >= Duration::from_millis(1600), "{other:?}");
+        // Who is right is not kept waiting at all: psql is let in and closed.
+        let began = clock::now();
+        let error = slow.psql("alice", &["-c", "SELECT 1"]).await.unwrap_err();
+        assert!(error.contains("closed the connection"), "{error}");
+        waits.push(clock::now().since(began));
+        if waits[4] < Duration::from_millis(100) && waits[9] < Duration::from_millis(1600) {
+            return;
+        }
+        misses.push(waits);
+    }
+    panic!("nobody is answered in time: {misses:?}");
+}
+
+/// However often somebody fails, there is a longest wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_is_a_longest_wait() {
     let longest = Duration::from_millis(400);
     let gate = gate(Method::ScramSha256, "\"alice\" \"secret\"");
     let slow = Door::open(Gate { failure_delay: longest, ..gate }, None);
     let wrong = Password::from(Secret::new("wrong".to_owned()));
     let mut waits = Vec::new();
-    for _ in 0..9 {
+    for _ in 0..12 {
         waits.push(guess(slow.port, "alice", &wrong).await.1);
     }
-    assert!(waits[4] < Duration::from_millis(100), "{waits:?}");
-    for (wait, least) in waits[5..].iter().zip([100, 200, 400, 400]) {
-        assert!(*wait >= Duration::from_millis(least), "{waits:?}");
-    }
-    // Nor is one kept waiting who does not exist, or who is right: psql is let in and closed.
-    let (_, other) = guess(slow.port, "nobody", &wrong).await;
-    assert!(other >= longest, "{other:?}");
-    let began = clock::now();
-    let error = slow.psql("alice", &["-c", "SELECT 1"]).await.unwrap_err();
-    assert!(error.contains("closed the connection"), "{error}");
-    assert!(clock::now().since(began) < longest, "who is right waits");
+    // Doubled each time, the last one would be 6.4 s.
+    let shortest = *waits[8..].iter().min().unwrap();
+    assert!(shortest >= longest && shortest < 3 * longest, "{waits:?}");
 }

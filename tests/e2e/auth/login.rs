@@ -103,6 +103,26 @@ async fn slowest(lookup: &Arc<Lookup>, users: &[Arc<str>]) -> Duration {
 
 /// Far less than the two seconds that a silent server was waited for, once for each question.
 const SOON: Duration = Duration::from_millis(1500);
+/// As long as a server is asked alone before others are.
+const AT_ONCE: Duration = Duration::from_millis(200);
+/// How often it is measured before it counts as slow; on a crowded machine all is, now and then.
+const ATTEMPTS: usize = 5;
+
+/// Lets alice in, and says how long that took, with all that is none of ours.
+async fn let_in(door: &Door) -> Duration {
+    let began = clock::now();
+    assert_eq!(door.psql("alice", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
+    clock::now().since(began)
+}
+
+/// Whether those who are remembered need not wait as for a silent server, beyond what logging in
+/// takes on this machine now.
+fn is_soon(asked: &[Duration], remembered: &[Duration]) -> bool {
+    let (Some(asked), Some(remembered)) = (asked.iter().min(), remembered.iter().min()) else {
+        return false;
+    };
+    remembered.saturating_sub(*asked) < SOON
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_server_holds_nobody_up() {
@@ -110,17 +130,25 @@ async fn a_silent_server_holds_nobody_up() {
     let verifier = first.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'alice'");
     second.sql(&format!("ALTER ROLE alice PASSWORD '{verifier}'"));
     let silent = Silent::new();
-    let asked = lookup(vec![target(silent.port), target(first.port), target(second.port)]);
     let users: Vec<Arc<str>> = (0..100).map(|number| format!("user{number}").into()).collect();
-    assert!(slowest(&asked, &users).await < SOON, "one was silent from the start");
-    // The one that answers falls silent in the middle, with our connections to it.
-    first.freeze();
-    let took = slowest(&asked, &users).await;
-    assert!(took < SOON, "{took:?}: one fell silent");
-    // A hundred would take as long on a busy machine, whoever is asked first.
-    let took = slowest(&asked, &users[..1]).await;
-    assert!(took < Duration::from_millis(200), "{took:?}: it is not asked first again");
-    first.thaw();
+    let mut misses = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let asked = lookup(vec![target(silent.port), target(first.port), target(second.port)]);
+        let from_the_start = slowest(&asked, &users).await;
+        // The one that answers falls silent in the middle, with our connections to it.
+        first.freeze();
+        let in_the_middle = slowest(&asked, &users).await;
+        // A hundred would take as long on a busy machine, whoever is asked first.
+        let next = slowest(&asked, &users[..1]).await;
+        first.thaw();
+        let quick = from_the_start < SOON && in_the_middle < SOON && next < AT_ONCE;
+        if quick {
+            misses.clear();
+            break;
+        }
+        misses.push([from_the_start, in_the_middle, next]);
+    }
+    assert!(misses.is_empty(), "{misses:?}");
 
     // All are silent: whoever logged in before gets in, and is refused as ever.
     let gate =
@@ -128,10 +156,18 @@ async fn a_silent_server_holds_nobody_up() {
     let door = Door::open(gate, Some(target(first.port)));
     assert_eq!(door.psql("alice", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
     assert!(door.psql("bob", &["-c", "SELECT 1"]).await.is_err());
-    second.freeze();
-    let began = clock::now();
-    assert_eq!(door.psql("alice", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
-    assert!(clock::now().since(began) < SOON, "who is known is not kept waiting");
+    let (mut asked, mut remembered) = (Vec::new(), Vec::new());
+    for _ in 0..ATTEMPTS {
+        second.thaw();
+        asked.push(let_in(&door).await);
+        second.freeze();
+        remembered.push(let_in(&door).await);
+        if is_soon(&asked, &remembered) {
+            break;
+        }
+    }
+    let kept = "who is known is kept waiting";
+    assert!(is_soon(&asked, &remembered), "{kept}: {asked:?} {remembered:?}");
     let error = door.psql("bob", &["-c", "SELECT 1"]).await.unwrap_err();
     assert!(error.contains("password authentication failed for user \"bob\""), "{error}");
     second.thaw();
@@ -311,11 +347,10 @@ fn first(code: [u8; 4], body: &[u8]) -> Vec<u8> {
 /// Truncated, oversized, foreign, out of order: one clear error, and others are undisturbed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_does_anything_else_is_told_so() {
-    let patience = Gate {
-        timeout: Duration::from_millis(600),
-        ..gate(Method::ScramSha256, "\"alice\" \"secret\"")
-    };
-    let door = Door::open(patience, None);
+    let file = "\"alice\" \"secret\"";
+    let door = Door::open(gate(Method::ScramSha256, file), None);
+    let short = Duration::from_millis(600);
+    let impatient = Door::open(Gate { timeout: short, ..gate(Method::ScramSha256, file) }, None);
     let port = door.port;
     let version = [0, 3, 0, 0];
     let alice = first(version, b"user\0alice\0\0");
@@ -345,7 +380,7 @@ async fn whoever_does_anything_else_is_told_so() {
     }
     // The silent, and those who stop in the middle, cost no more than the timeout.
     for bytes in [&b""[..], &alice[..5], &alice[..]] {
-        let answer = match knock(port, bytes).await {
+        let answer = match knock(impatient.port, bytes).await {
             Ok((code, _)) => code,
             Err(answer) => read_error(&answer[24..]).unwrap().code.to_string(),
         };
