@@ -274,6 +274,20 @@ pub fn end_backends(server: &Server, which: &str) -> usize {
     pids.len()
 }
 
+/// Commits of this server wait for these standbys from now on. It shows its new setting before it
+/// heeds it: a commit waits for nobody until the checkpointer has taken that in, which it does
+/// before it begins a checkpoint; so when the second one is done, it has.
+///
+/// Source: `SyncRepWaitForLSN` in `replication/syncrep.c` and `CheckpointerMain` in
+/// `postmaster/checkpointer.c` of PostgreSQL.
+pub fn synchronous(server: &Server, names: &str) {
+    server.set("synchronous_standby_names", names).unwrap();
+    server.await_value("SHOW synchronous_standby_names", names, "taken over").unwrap();
+    for _ in 0..2 {
+        server.rows("CHECKPOINT").unwrap();
+    }
+}
+
 /// A client of whatever listens there.
 pub async fn connect(uri: &str) -> tokio_postgres::Client {
     let (client, connection) =

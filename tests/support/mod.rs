@@ -19,6 +19,7 @@ pub use house::connect;
 pub use house::end_backends;
 pub use house::proxy;
 pub use house::proxy_at;
+pub use house::synchronous;
 pub use prometheus::Prometheus;
 pub use prometheus::tool;
 pub use proxy::command;

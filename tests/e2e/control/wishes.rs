@@ -1,6 +1,7 @@
 //! What the data plane wishes for, and gets.
 
 use super::*;
+use crate::support::synchronous;
 use pgsteer::clock::now;
 use pgsteer::topology::Coverage;
 
@@ -127,8 +128,7 @@ fn the_guard_waits_for_a_commit_that_only_standbys_show() {
     let watched = Watched::new();
     let primary = watched.server(PRIMARY);
     primary.rows("CREATE TABLE notes (text text)").unwrap();
-    primary.set("synchronous_standby_names", "nobody").unwrap();
-    primary.await_value("SHOW synchronous_standby_names", "nobody", "waiting").unwrap();
+    synchronous(primary, "nobody");
     let mut writer = primary.connect("postgres").unwrap();
     let writing = std::thread::spawn(move || writer.rows("INSERT INTO notes VALUES ('x')"));
     let count = "SELECT count(*) FROM notes";

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::Ended;
+use crate::support::synchronous;
 use pgsteer::sandbox::StatementLog;
 
 /// One standby must have each commit, and none receives anything.
@@ -17,12 +18,6 @@ fn stalled() -> House {
     primary.rows(deaf).unwrap();
     house.await_catalog();
     house
-}
-
-fn synchronous(house: &House, names: &str) {
-    let primary = house.server("primary");
-    primary.set("synchronous_standby_names", names).unwrap();
-    primary.await_value("SHOW synchronous_standby_names", names, "taken over").unwrap();
 }
 
 const NAMES: &str = "ANY 1 (standby1)";
@@ -46,7 +41,7 @@ fn cancel(house: &House, (pid, key): &(i32, Vec<u8>)) {
 fn a_cancelled_wait_for_a_standby_is_no_success() {
     let house = stalled();
     let primary = house.server("primary");
-    synchronous(&house, NAMES);
+    synchronous(primary, NAMES);
     house.server("standby1").sigstop_process("walreceiver");
     let insert = |id: i32| format!("INSERT INTO ledger VALUES ({id})");
     let many = format!("BEGIN; {}; COMMIT; SELECT 1", insert(3));
@@ -112,7 +107,7 @@ fn a_cancel_that_cuts_nothing_short_changes_nothing() {
     let mut locker = primary.connect("postgres").unwrap();
     let mut wire = house.wire();
     for names in ["", NAMES] {
-        synchronous(&house, names);
+        synchronous(primary, names);
         for extend in [false, true] {
             let send = |sql: &str| if extend { extended(sql) } else { query(sql) };
             let key = (wire.pid, wire.key.clone());
