@@ -249,7 +249,8 @@ impl Keeper {
         };
         // What is read may change at once: it is as old as the question.
         self.compared = started;
-        info!(event = "catalog", database = %self.database, changed, "catalog read");
+        let took = clock::now().since(started);
+        info!(event = "catalog", database = %self.database, changed, ?took, "catalog read");
         self.publish(Some(Arc::new(loaded)));
         Ok(())
     }

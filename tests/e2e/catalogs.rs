@@ -12,34 +12,70 @@ use std::time::Duration;
 /// True on a standby; judged by the catalog, for it names a relation.
 const READ: &str = "SELECT pg_is_in_recovery() FROM pg_class LIMIT 1";
 
+/// For so long a catalog that has changed is relied on while it is read again, less a margin.
+const RELIED_ON: Duration = Duration::from_millis(400);
+
+/// How long each reading of a catalog took so far, in milliseconds.
+fn readings(house: &House) -> Vec<f64> {
+    let log = house.proxy.log();
+    let lines = log.lines().filter(|line| line.contains("catalog read"));
+    lines.map(|line| milliseconds(line).unwrap_or_else(|| panic!("{line}"))).collect()
+}
+
+/// `took` in a line of the log: `20.5ms`, `1.2s`, `900µs`.
+fn milliseconds(line: &str) -> Option<f64> {
+    let told = line.split_once("took=")?.1;
+    let unit = told.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
+    let (number, unit) = told.split_at(unit);
+    let thousandths = if unit.starts_with("ms") {
+        1.0
+    } else if unit.starts_with('s') {
+        1000.0
+    } else {
+        0.001
+    };
+    Some(number.parse::<f64>().ok()? * thousandths)
+}
+
+/// Statements that went to the primary as those do that may write, which is all that is known of a
+/// read while the catalog is not known. Reads go there for other reasons, too.
+fn suspected(house: &House) -> f64 {
+    let series = "pgsteer_routing_decisions_total{reason=\"write\",target=\"primary\"}";
+    house.metric(series).unwrap()
+}
+
+/// Reading it takes some 20 ms. On a crowded machine it may take so long that nobody may rely on
+/// the old one any more; such a reading judges nothing.
 #[test]
 fn a_catalog_that_changes_stays_known_while_it_is_read_again() {
     let house = Blueprint::new().unhurried().any_lag().build();
     house.await_catalog();
     let mut reader = house.wire();
-    let read_again = || house.proxy.log().matches("catalog read").count();
-    let mut tables = 0;
-    // That takes some 20 ms. After 500 ms it would count as unknown.
-    quickly_enough("no read goes to the primary meanwhile", || {
-        let before = read_again();
-        let (mut reads, mut on_primary) = (0, 0);
-        for _ in 0..3 {
-            tables += 1;
-            let sql = format!("CREATE TABLE t{tables} (i int)");
-            let known = read_again();
-            house.server("primary").rows(&sql).unwrap();
-            let began = clock::now();
-            while read_again() == known {
-                for _ in 0..50 {
-                    reads += 1;
-                    on_primary += i32::from(reader.value(READ) != "t");
-                }
-                assert!(clock::now().since(began) < Duration::from_mins(1), "not read again");
+    let (mut judged, mut tables) = (0, 0);
+    while judged < 3 {
+        tables += 1;
+        assert!(tables < 200, "all were slow: {:?}", readings(&house));
+        // After one that was slow it may not be in use yet.
+        await_that("reads go to standbys", || reader.value(READ) == "t");
+        let (known, before) = (readings(&house).len(), suspected(&house));
+        let sql = format!("CREATE TABLE t{tables} (i int)");
+        house.server("primary").rows(&sql).unwrap();
+        let began = clock::now();
+        let mut reads = 0;
+        while readings(&house).len() == known {
+            for _ in 0..50 {
+                reads += 1;
+                reader.value(READ);
             }
+            assert!(clock::now().since(began) < Duration::from_mins(1), "not read again");
         }
-        assert_eq!(read_again() - before, 3);
-        if on_primary == 0 { Ok(()) } else { Err(format!("{on_primary} of {reads}")) }
-    });
+        let (took, suspected) = (readings(&house)[known], suspected(&house) - before);
+        eprintln!("{suspected} of {reads} reads were suspected while it took {took} ms");
+        if took < RELIED_ON.as_secs_f64() * 1000.0 {
+            assert!(suspected.abs() < f64::EPSILON, "{suspected} of {reads} within {took} ms");
+            judged += 1;
+        }
+    }
 }
 
 /// Backends of ours in a database, idle or not.
