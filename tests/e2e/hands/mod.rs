@@ -12,6 +12,7 @@ mod surveys;
 use crate::support::Wire;
 use crate::support::await_that;
 use crate::support::cluster;
+use crate::support::quickly;
 use arc_swap::ArcSwap;
 use pgsteer::backend::{Login, LoginSecret, Secret, Target, TlsPolicy};
 use pgsteer::clock;
@@ -100,6 +101,8 @@ impl Drop for Grip {
     }
 }
 
+const WRITE: &str = "SELECT pg_logical_emit_message(true, 'test', 'x')";
+
 /// A client of a server, past any proxy, that writes and waits for as long as it likes.
 struct Writer(Wire);
 
@@ -113,13 +116,18 @@ impl Writer {
         Self(Wire::log_in_with(server.address().parse().unwrap(), &login).unwrap())
     }
 
-    /// Writes, and returns whether that was acknowledged within a moment.
+    /// Writes, and returns whether that is acknowledged, however long that takes.
     fn is_acknowledged(&mut self) -> bool {
-        let mut query = Vec::new();
-        message::write_query(&mut query, "SELECT pg_logical_emit_message(true, 'test', 'x')");
         // A closed connection acknowledges nothing.
+        self.0.query(WRITE).is_good()
+    }
+
+    /// Writes, and returns whether that is not acknowledged within a moment.
+    fn is_withheld(&mut self) -> bool {
+        let mut query = Vec::new();
+        message::write_query(&mut query, WRITE);
         self.0.send(&query).unwrap_or_default();
-        self.hears()
+        !self.hears()
     }
 
     /// Whether something comes within a moment that is not the end of the session.

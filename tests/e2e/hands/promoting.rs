@@ -3,11 +3,11 @@
 use super::*;
 use pgsteer::pg::Timeline;
 
-/// The sleep of a standby without a primary, by default.
-const SLEEP: &str = "5s";
+/// The sleep of a standby without a primary: by default 5 s, which a busy machine may need.
+const SLEEP: &str = "1min";
 
-/// Far below [`SLEEP`]; a busy machine gets a margin.
-const AWAKE: Duration = Duration::from_secs(2);
+/// Far below [`SLEEP`].
+const AWAKE: Duration = Duration::from_secs(20);
 
 /// Each standby is promoted at another moment of its sleep. All of them: nobody keeps them apart
 /// here.
@@ -42,20 +42,23 @@ fn promoting_tells_where_the_branch_began_and_can_be_asked_for_again() {
 /// Left alone, it would take a second.
 #[test]
 fn a_paused_standby_is_resumed_first() {
-    let grip = Grip::on(&Plan::new().standbys(1));
-    let server = grip.server(FIRST);
-    server.pause_replay().unwrap();
-    grip.server(PRIMARY).rows("CREATE TABLE t AS SELECT generate_series(1, 1000)").unwrap();
-    let sent = grip.server(PRIMARY).value("SELECT pg_current_wal_flush_lsn()").unwrap();
-    let received = format!("SELECT pg_last_wal_receive_lsn() >= '{sent}'");
-    server.await_value(&received, "t", "level").unwrap();
-    grip.server(PRIMARY).kill9().unwrap();
-    grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    quickly("it is promoted", Duration::from_millis(800), || {
+        let grip = Grip::on(&Plan::new().standbys(1));
+        let server = grip.server(FIRST);
+        server.pause_replay().unwrap();
+        grip.server(PRIMARY).rows("CREATE TABLE t AS SELECT generate_series(1, 1000)").unwrap();
+        let sent = grip.server(PRIMARY).value("SELECT pg_current_wal_flush_lsn()").unwrap();
+        let received = format!("SELECT pg_last_wal_receive_lsn() >= '{sent}'");
+        server.await_value(&received, "t", "level").unwrap();
+        grip.server(PRIMARY).kill9().unwrap();
+        grip.wait(grip.hands.freeze(FIRST)).unwrap();
 
-    let (_, took) = grip.time(grip.hands.promote(FIRST));
+        let (_, took) = grip.time(grip.hands.promote(FIRST));
 
-    assert!(took < Duration::from_millis(800), "{took:?}");
-    assert_eq!(server.value("SELECT count(*) FROM t").unwrap(), "1000", "what it had received");
+        let count = server.value("SELECT count(*) FROM t").unwrap();
+        assert_eq!(count, "1000", "what it had received");
+        took
+    });
 }
 
 /// What it has received is replayed first, and a query may keep it from that for ever.
