@@ -216,20 +216,24 @@ async fn delivered_late(mode: &'static str, hangs: Hangs) {
         .build();
     let primary = house.server("primary");
     let mut goes = Raw::enter(&house).await;
+    let mut watcher = primary.connect("postgres").unwrap();
+    watcher.rows("SELECT pg_advisory_lock(4711)").unwrap();
     let postmaster = Pid::from_raw(primary.pid().unwrap().try_into().unwrap()).unwrap();
     let backend = goes.value("SELECT pg_backend_pid()").await;
     // In session mode it has nothing under way when it cancels, and says goodbye at once.
     if mode == "transaction" {
-        let fails = "DO $$ BEGIN PERFORM pg_sleep(2); RAISE 'ended'; END $$ /* goes */";
+        // It ends when it is let go on, which is after the cancel was asked for.
+        let fails = "DO $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RAISE 'ended'; END $$ \
+                     /* goes */";
         goes.send(&query(fails)).await;
         await_running(&house, "goes */");
     }
-    let mut watcher = primary.connect("postgres").unwrap();
     kill_process(postmaster, Signal::STOP).unwrap();
     let (address, pid, secret) = (house.proxy.address(), goes.pid, goes.secret.clone());
     let late = tasks::spawn("late", async move { cancel(address, pid, &secret).await });
     let under_way = "pgsteer_client_connections_total{result=\"cancel\"}";
     await_that("the cancel is under way", || house.metric(under_way) == Some(1.0));
+    watcher.rows("SELECT pg_advisory_unlock(4711)").unwrap();
     let ended = format!("SELECT state = 'idle' FROM pg_stat_activity WHERE pid = {backend}");
     await_that("it has ended", || watcher.value(&ended).unwrap() == "t");
     let leaves = tasks::spawn("leaves", async move {

@@ -71,15 +71,15 @@ async fn connections_are_counted_by_each_rule() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_lasts_too_long_is_cancelled_and_its_session_goes_on() {
-    let house = house(r#"{ user = "app", query_timeout = "1s" }"#);
+    let house = house(r#"{ user = "app", query_timeout = "3s" }"#);
     let mut wire = Raw::enter_as(&house, "app").await;
     let mut other = Raw::enter(&house).await;
-    let slow = other.query("SELECT pg_sleep(2.5)");
+    let slow = other.query("SELECT pg_sleep(4)");
     let cancelled = wire.query("SELECT pg_sleep(60)");
     let (slow, cancelled) = tokio::join!(slow, cancelled);
     assert_eq!((slow.code(), cancelled.code().as_deref()), (None, Some("57014")));
     let hint = cancelled.error().unwrap().field(b'H').unwrap();
-    assert_eq!(hint, "A rule of limits.rules allows 1s; raise query_timeout in it.");
+    assert_eq!(hint, "A rule of limits.rules allows 3s; raise query_timeout in it.");
     // One that somebody else cancels is told nothing of rules.
     let own = "DO $$BEGIN PERFORM pg_cancel_backend(pg_backend_pid()); PERFORM pg_sleep(9); END$$";
     let cancelled = wire.query(own).await;
@@ -91,7 +91,7 @@ async fn a_statement_that_lasts_too_long_is_cancelled_and_its_session_goes_on() 
     assert_eq!((write.code().as_deref(), write.status()), (Some("57014"), 'E'));
     wire.query("ROLLBACK").await;
     // Two short ones are no long one.
-    wire.send(&[query("SELECT pg_sleep(0.6)"), query("SELECT pg_sleep(0.6)")].concat()).await;
+    wire.send(&[query("SELECT pg_sleep(1.6)"), query("SELECT pg_sleep(1.6)")].concat()).await;
     for _ in 0..2 {
         assert_eq!(wire.ready().await.code(), None);
     }

@@ -36,8 +36,9 @@ pub struct Scene {
     pub house: House,
 }
 
-/// Far less than a hung server would be waited for without the change of primary.
-pub const SOON: Duration = Duration::from_secs(4);
+/// Far less than a hung server would be waited for without the change of primary, and than a
+/// statement may be held.
+pub const SOON: Duration = Duration::from_secs(20);
 
 impl Scene {
     /// A set that notices quickly; statements are held for as long as the test needs.
