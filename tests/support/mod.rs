@@ -1,5 +1,6 @@
 //! What the tests on real servers share: a house with servers and a proxy in it.
 
+mod door;
 mod held;
 mod house;
 pub mod ledger;
@@ -10,6 +11,7 @@ mod seed;
 mod template;
 mod wire;
 
+pub use door::Door;
 pub use held::HeldShard;
 pub use held::Slowed;
 pub use house::Blueprint;

@@ -10,6 +10,7 @@ use crate::timer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Longest for one act; a promotion that replays a backlog is asked for again.
 const ACT_MAX: Duration = Duration::from_secs(5);
@@ -27,21 +28,27 @@ pub(super) struct Outcome {
     pub result: Result<Done, HandError>,
 }
 
-/// Begins an act; what comes of it goes to `outcomes`.
-pub(super) fn carry_out(act: Act, hands: &Arc<Hands>, outcomes: mpsc::Sender<Outcome>) {
+/// Begins an act; what comes of it goes to `outcomes`. Once `elsewhere` is set it does not wait any
+/// more for what it did to take effect.
+pub(super) fn carry_out(
+    act: Act,
+    elsewhere: CancellationToken,
+    hands: &Arc<Hands>,
+    outcomes: mpsc::Sender<Outcome>,
+) {
     let hands = Arc::clone(hands);
     let began = clock::now();
     // Nobody waits for it: its outcome is its end.
     drop(tasks::spawn("act", async move {
         let within = if matches!(act, Act::Checkpoint(_)) { CHECKPOINT_MAX } else { ACT_MAX };
-        let done = timer::timeout(within, done(&act, &hands)).await;
+        let done = timer::timeout(within, done(&act, &hands, &elsewhere)).await;
         let result = done.unwrap_or(Err(HandError::Late(within)));
         // Without a conductor there is nobody to tell.
         outcomes.send(Outcome { act, began, result }).await.unwrap_or_default();
     }));
 }
 
-async fn done(act: &Act, hands: &Hands) -> Result<Done, HandError> {
+async fn done(act: &Act, hands: &Hands, elsewhere: &CancellationToken) -> Result<Done, HandError> {
     // While a change is under way this proxy sends no statement, and nobody's is spared.
     let ours: &[i32] = &[];
     match act {
@@ -49,7 +56,7 @@ async fn done(act: &Act, hands: &Hands) -> Result<Done, HandError> {
         Act::Fence(server) => return hands.fence(*server, ours).await.map(Done::Fenced),
         Act::Promote(server) => drop(hands.promote(*server).await?),
         Act::Unfreeze(server) => hands.unfreeze(*server).await?,
-        Act::Repoint { server, to } => hands.repoint(*server, *to).await?,
+        Act::Repoint { server, to } => hands.repoint(*server, *to, elsewhere).await?,
         Act::Prove(server) => hands.prove(*server).await?,
         Act::Unfence(server) => hands.unfence(*server).await?,
         Act::Demote { server, to } => hands.demote(*server, *to).await?,

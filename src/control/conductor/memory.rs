@@ -8,6 +8,7 @@ use crate::control::hands::HandError;
 use crate::failover::{Act, Demotable, Fenced, Frozen, Receiver, ServerView, Sight};
 use crate::topology::ServerId;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// After an act was carried out, the same is not done again before the server was looked at.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -40,12 +41,12 @@ pub(super) struct Memory {
 struct Remembered {
     frozen: Option<(Frozen, Moment)>,
     fenced: Option<(Fenced, Moment)>,
-    /// What is under way there.
-    flying: Option<Act>,
+    /// What is under way there, and how it is told that something else is to be done.
+    flying: Option<(Act, CancellationToken)>,
     /// What was carried out last, and when.
     done: Option<(Act, Moment)>,
-    /// How many acts in a row failed, and when the last one did.
-    failed: Option<(u32, Moment)>,
+    /// How many acts in a row failed, when the last one did, and which that was.
+    failed: Option<(u32, Moment, Act)>,
     /// How many attempts to make it a standby failed since it was away.
     resisted: u32,
 }
@@ -92,43 +93,58 @@ impl Memory {
     }
 
     /// Whether this act is to be begun now: nothing is under way there, it did not just succeed,
-    /// and did not just fail.
+    /// and did not just fail. If another is under way, that one is told.
     pub(super) fn may_begin(&self, act: &Act, now: Moment) -> bool {
         let Some(server) = act.server().and_then(|id| self.servers.get(id.index())) else {
             return false;
         };
-        let resting = server.failed.is_some_and(|(times, at)| {
-            let pause = RETRY_FIRST * 2_u32.saturating_pow(times.min(8).saturating_sub(1));
-            now.since(at) < pause.min(RETRY_MAX)
+        let resting = server.failed.as_ref().is_some_and(|(times, at, failed)| {
+            let pause = RETRY_FIRST * 2_u32.saturating_pow((*times).min(8).saturating_sub(1));
+            // A stream that did not come says nothing of what else is to be done there.
+            let concerns = failed == act || !matches!(failed, Act::Repoint { .. });
+            concerns && now.since(*at) < pause.min(RETRY_MAX)
         });
         let fresh = server
             .done
             .as_ref()
             .is_some_and(|(done, at)| done == act && now.since(*at) < AGAIN_AFTER);
-        server.flying.is_none() && !resting && !fresh
+        if resting || fresh {
+            return false;
+        }
+        let Some((flying, elsewhere)) = &server.flying else { return true };
+        if flying != act {
+            elsewhere.cancel();
+        }
+        false
     }
 
     /// An act is under way. A standby that is being given its upstream back may confirm a commit
-    /// any moment: it does not count as frozen from here on, whatever comes of the act.
-    pub(super) fn begin(&mut self, act: &Act) {
+    /// any moment: it does not count as frozen from here on, whatever comes of the act. What is
+    /// returned is set once something else is to be done there.
+    pub(super) fn begin(&mut self, act: &Act) -> CancellationToken {
+        let elsewhere = CancellationToken::new();
         let Some(server) = act.server().and_then(|id| self.servers.get_mut(id.index())) else {
-            return;
+            return elsewhere;
         };
-        server.flying = Some(act.clone());
+        server.flying = Some((act.clone(), elsewhere.clone()));
         if matches!(act, Act::Unfreeze(_) | Act::Repoint { .. } | Act::Promote(_)) {
             server.frozen = None;
         }
+        elsewhere
     }
 
-    /// An act came to its end.
-    pub(super) fn end(&mut self, act: &Act, outcome: Option<Done>, now: Moment) {
+    /// An act came to its end. One that gave way has neither failed nor succeeded.
+    pub(super) fn end(&mut self, act: &Act, outcome: &Result<Done, HandError>, now: Moment) {
         let Some(server) = act.server().and_then(|id| self.servers.get_mut(id.index())) else {
             return;
         };
         server.flying = None;
-        let Some(done) = outcome else {
-            let times = server.failed.map_or(0, |(times, _)| times).saturating_add(1);
-            server.failed = Some((times, now));
+        if matches!(outcome, Err(HandError::GaveWay)) {
+            return;
+        }
+        let Ok(done) = *outcome else {
+            let times = server.failed.as_ref().map_or(0, |(times, ..)| *times).saturating_add(1);
+            server.failed = Some((times, now, act.clone()));
             if matches!(act, Act::Unfence(_)) {
                 // It may have been done. What the next survey finds counts.
                 server.fenced = None;
@@ -164,6 +180,8 @@ mod tests {
 
     const B: ServerId = ServerId(1);
     const FREEZE: Act = Act::Freeze(B);
+    const REPOINT: Act = Act::Repoint { server: B, to: ServerId(0) };
+    const LATE: Result<Done, HandError> = Err(HandError::Late(Duration::ZERO));
 
     fn at(millis: u64) -> Moment {
         Moment::from_nanos(millis * 1_000_000)
@@ -184,7 +202,7 @@ mod tests {
         let mut memory = Memory::new(2);
         memory.begin(&FREEZE);
         let held = Frozen { at: Lsn(10), timeline: Timeline(1) };
-        memory.end(&FREEZE, Some(Done::Frozen(held)), at(100));
+        memory.end(&FREEZE, &Ok(Done::Frozen(held)), at(100));
         memory
     }
 
@@ -204,12 +222,11 @@ mod tests {
     #[test]
     fn a_standby_that_is_being_freed_does_not_count_as_frozen() {
         assert!(is_frozen(&mut frozen(), standby(200, Receiver::Idle)));
-        for act in [Act::Unfreeze(B), Act::Repoint { server: B, to: ServerId(0) }, Act::Promote(B)]
-        {
+        for act in [Act::Unfreeze(B), REPOINT, Act::Promote(B)] {
             let mut memory = frozen();
             memory.begin(&act);
             assert!(!is_frozen(&mut memory, standby(200, Receiver::Idle)), "{act:?}");
-            memory.end(&act, None, at(300));
+            memory.end(&act, &LATE, at(300));
             assert!(!is_frozen(&mut memory, standby(400, Receiver::Idle)), "{act:?} failed");
         }
     }
@@ -258,15 +275,49 @@ mod tests {
         let fence = Act::Fence(B);
         memory.begin(&fence);
         let held = Fenced { end: Lsn(10), foreign: 0 };
-        memory.end(&fence, Some(Done::Fenced(held)), at(100));
+        memory.end(&fence, &Ok(Done::Fenced(held)), at(100));
         let unfence = Act::Unfence(B);
         memory.begin(&unfence);
         assert!(memory.servers[1].fenced.is_some());
-        memory.end(&unfence, None, at(200));
+        memory.end(&unfence, &LATE, at(200));
         assert!(memory.servers[1].fenced.is_none(), "it failed, and may have been done");
-        memory.end(&fence, Some(Done::Fenced(held)), at(250));
+        memory.end(&fence, &Ok(Done::Fenced(held)), at(250));
         memory.begin(&unfence);
-        memory.end(&unfence, Some(Done::Plain), at(300));
+        memory.end(&unfence, &Ok(Done::Plain), at(300));
         assert!(memory.servers[1].fenced.is_none());
+    }
+
+    /// One act a server at a time: the next is begun when that one has come to its end.
+    #[test]
+    fn what_is_under_way_is_told_of_something_else_and_only_then() {
+        let mut memory = Memory::new(2);
+        let elsewhere = memory.begin(&REPOINT);
+        assert!(!memory.may_begin(&REPOINT, at(0)), "it is under way");
+        assert!(!elsewhere.is_cancelled(), "nothing else is to be done");
+        let other = Act::Freeze(ServerId(0));
+        assert!(memory.may_begin(&other, at(0)) && !elsewhere.is_cancelled(), "another server");
+
+        assert!(!memory.may_begin(&FREEZE, at(0)), "it has not ended yet");
+        assert!(elsewhere.is_cancelled());
+        memory.end(&REPOINT, &Err(HandError::GaveWay), at(1));
+        assert!(memory.may_begin(&FREEZE, at(1)));
+        assert!(memory.may_begin(&REPOINT, at(1)), "it has not failed");
+        let next = memory.begin(&FREEZE);
+        assert!(!next.is_cancelled(), "what was told is not told to the next");
+    }
+
+    #[test]
+    fn a_stream_that_does_not_come_delays_nothing_but_the_next_attempt() {
+        let mut memory = Memory::new(2);
+        for millis in [0, 1000, 2000] {
+            memory.begin(&REPOINT);
+            memory.end(&REPOINT, &LATE, at(millis));
+        }
+        assert!(!memory.may_begin(&REPOINT, at(2100)));
+        assert!(memory.may_begin(&FREEZE, at(2001)));
+        memory.begin(&FREEZE);
+        memory.end(&FREEZE, &LATE, at(2100));
+        assert!(!memory.may_begin(&REPOINT, at(2200)), "nothing can be done there");
+        assert!(memory.may_begin(&REPOINT, at(2500)));
     }
 }

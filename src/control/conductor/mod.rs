@@ -25,7 +25,7 @@ use crate::control::conductor::act::Outcome;
 use crate::control::conductor::memory::Memory;
 use crate::control::desk::Desk;
 use crate::control::fold::Fold;
-use crate::control::hands::Hands;
+use crate::control::hands::{HandError, Hands};
 use crate::control::steward::{Ask, Bulletin, Progress};
 use crate::failover::{
     Act, Arming, Fenced, Gate, Order, Phase, Policy, Promise, Record, Refusal, ServerView, Sight,
@@ -317,14 +317,14 @@ impl Conductor {
         }
     }
 
-    /// Begins an act, unless one is under way there.
+    /// Begins an act. While another is under way there it is not begun, but that one is told.
     fn begin(&mut self, act: Act) {
         let now = clock::now();
         if !self.memory.may_begin(&act, now) {
             return;
         }
-        self.memory.begin(&act);
-        act::carry_out(act, &self.parts.hands, self.outcomes.0.clone());
+        let elsewhere = self.memory.begin(&act);
+        act::carry_out(act, elsewhere, &self.parts.hands, self.outcomes.0.clone());
     }
 
     /// Takes in what came of an act.
@@ -336,6 +336,9 @@ impl Conductor {
         let name = server.map_or("?", |id| self.parts.desk.name(id));
         match &result {
             Ok(_) => info!(event = "act", "{name}: {} after {took:?}", act::told(&act)),
+            Err(HandError::GaveWay) => {
+                info!(event = "act_gave_way", "{name}: {} gave way", act::told(&act));
+            }
             Err(error) => {
                 warn!(event = "act_failed", "{name}: {} failed: {error}", act::told(&act));
             }
@@ -346,7 +349,7 @@ impl Conductor {
         if let (Act::Demote { server, .. }, Err(error)) = (&act, &result) {
             self.memory.resisted(*server, error);
         }
-        self.memory.end(&act, result.ok(), now);
+        self.memory.end(&act, &result, now);
         if let Some(server) = server {
             self.parts.desk.look_at(server);
         }

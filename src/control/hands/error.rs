@@ -47,6 +47,10 @@ pub enum HandError {
     /// A precondition on the server is missing.
     #[error("{0}")]
     Unfit(&'static str),
+    /// Something else is to be done with the server: what was stored stays, and is waited for no
+    /// longer.
+    #[error("something else is to be done there")]
+    GaveWay,
     /// The answer is not what was asked for.
     #[error("unexpected answer to the {0} query")]
     Answer(&'static str),

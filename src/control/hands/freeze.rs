@@ -10,15 +10,29 @@
 //! "nothing is left to apply" tells how much lies there; when one is started, all of that has
 //! been applied, so from then on the greater of the two positions is the end.
 //!
+//! A standby that is given another upstream is waited for until it streams from there, which it may
+//! never do. That waiting is given up when something else is to be done here, the change of the
+//! setting never. So what comes next can't be undone by what was given up: the change had come into
+//! effect everywhere before the waiting began; while waiting nothing is sent that would change it;
+//! the waiting ends between two questions, each of which was answered; and whoever comes next gets
+//! the connection, and with it the server's lock (`lock`), only then.
+//!
 //! Before PostgreSQL 14 `restore_command` is what it was at the start of the server. A standby that
 //! has one there can't be cut off, and is left as it is.
 //!
-//! Source: `WaitForWALToBecomeAvailable` in `access/transam/xlogrecovery.c` and
-//! `RequestXLogStreaming` in `replication/walreceiverfuncs.c` of PostgreSQL.
+//! A walreceiver whose branch has ended at its upstream stays, and waits for the startup process
+//! to tell it what to receive next; nothing ends it, and without `primary_conninfo` it is told
+//! nothing. It has written and confirmed all that it received, and counts as none. One whose state
+//! our user may not see counts as one that receives.
+//!
+//! Source: `WaitForWALToBecomeAvailable` in `access/transam/xlogrecovery.c`,
+//! `RequestXLogStreaming` in `replication/walreceiverfuncs.c` and `WalRcvWaitForStartPosition` in
+//! `replication/walreceiver.c` of PostgreSQL.
 
 use crate::auth::Secret;
 use crate::clock;
 use crate::control::hands::HandError;
+use crate::control::hands::hand::Hand;
 use crate::control::hands::line::Line;
 use crate::control::hands::setting;
 use crate::control::hands::setting::{Change, RELOAD};
@@ -28,6 +42,7 @@ use crate::failover::{Frozen, Upstream};
 use crate::pg::{Conninfo, Lsn, Timeline, Version};
 use crate::topology::Role;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// What a standby is told of where its log comes from.
 pub(super) const UPSTREAM: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
@@ -36,7 +51,8 @@ pub(super) const UPSTREAM: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
      pg_catalog.current_setting('primary_slot_name')";
 
 /// How a standby that was cut off stands.
-const STAND: &str = "SELECT (SELECT count(w.pid) FROM pg_catalog.pg_stat_wal_receiver AS w), \
+const STAND: &str = "SELECT (SELECT count(w.pid) FROM pg_catalog.pg_stat_wal_receiver AS w \
+                             WHERE w.status IS DISTINCT FROM 'waiting'), \
      pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn(), \
      (SELECT a.wait_event FROM pg_catalog.pg_stat_activity AS a \
       WHERE a.backend_type = 'startup'), pg_catalog.pg_is_in_recovery()";
@@ -141,7 +157,7 @@ pub(super) struct Lead<'l> {
     pub(super) timeline: Timeline,
 }
 
-/// Makes a standby follow another server, and waits until it streams the same branch from there.
+/// Makes a standby follow another server. See [`await_stream`].
 ///
 /// `restore_command` stays as it is: while a standby is between two branches, an archive may hold
 /// more of the old one than the new one has. See [`restore_archive`].
@@ -161,7 +177,17 @@ pub(super) async fn repoint(
         let text = wanted.text();
         setting::set(line, &[("primary_conninfo", Some(&text))]).await?;
     }
-    match await_stream(line, lead).await {
+    Ok(())
+}
+
+/// Waits until a standby streams from the server that it follows now, the branch on which that one
+/// is. Given up as soon as `elsewhere` is set: something else is to be done with the standby.
+pub(super) async fn await_stream(
+    line: &mut Line<'_>,
+    (to, lead): (&Hand, Lead<'_>),
+    elsewhere: &CancellationToken,
+) -> Result<(), HandError> {
+    match stream(line, (to, lead), elsewhere).await {
         Err(HandError::Late(_)) => {
             Err(HandError::Unfit("it does not stream from the other server yet"))
         }
@@ -169,16 +195,46 @@ pub(super) async fn repoint(
     }
 }
 
-async fn await_stream(line: &mut Line<'_>, lead: &Lead<'_>) -> Result<(), HandError> {
+async fn stream(
+    line: &mut Line<'_>,
+    (to, mut lead): (&Hand, Lead<'_>),
+    elsewhere: &CancellationToken,
+) -> Result<(), HandError> {
     let mut nudged = clock::now();
-    while !follows(&line.ask(RECEIVES).await?, lead) {
-        if clock::now().since(nudged) >= NUDGE {
+    loop {
+        if elsewhere.is_cancelled() {
+            return Err(HandError::GaveWay);
+        }
+        let due = clock::now().since(nudged) >= NUDGE;
+        match receives(&line.ask(RECEIVES).await?, &lead) {
+            Receives::Something => return Ok(()),
+            // It may have been promoted meanwhile.
+            Receives::Branch(received) if received == lead.timeline || due => {
+                let now = branch_of(to, elsewhere).await?;
+                lead.timeline = now.unwrap_or(lead.timeline);
+                if received == lead.timeline {
+                    return Ok(());
+                }
+            }
+            Receives::Branch(_) | Receives::Nothing => {}
+        }
+        if due {
             line.ask(RELOAD).await?;
             nudged = clock::now();
         }
         line.pause(PACE).await?;
     }
-    Ok(())
+}
+
+/// On which branch that server is now, if it says so. Nothing is asked of the standby meanwhile.
+async fn branch_of(
+    to: &Hand,
+    elsewhere: &CancellationToken,
+) -> Result<Option<Timeline>, HandError> {
+    tokio::select! {
+        () = elsewhere.cancelled() => Err(HandError::GaveWay),
+        timeline = to.lead("") => Ok(timeline.ok().flatten()),
+    }
 }
 
 /// Gives a standby that follows its new upstream the archive of before back.
@@ -224,19 +280,26 @@ fn role(in_recovery: &str) -> Role {
     if in_recovery == "t" { Role::Standby } else { Role::Primary }
 }
 
-/// Whether it streams that branch from there; where our user can't see it, whether it receives.
-fn follows(rows: &[Row], lead: &Lead<'_>) -> bool {
-    let Some(row) = rows.first() else { return false };
+/// What a standby receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receives {
+    /// Nothing from there.
+    Nothing,
+    /// This branch from there.
+    Branch(Timeline),
+    /// Something that our user can't see.
+    Something,
+}
+
+fn receives(rows: &[Row], lead: &Lead<'_>) -> Receives {
+    let Some(row) = rows.first() else { return Receives::Nothing };
     let text = |column: usize| row.get(column).and_then(Option::as_deref);
     let number = |column: usize| text(column)?.parse::<u32>().ok();
-    match text(0) {
-        None => true,
-        Some(status) => {
-            status == "streaming"
-                && text(1) == Some(lead.host)
-                && number(2) == Some(lead.port.into())
-                && number(3) == Some(lead.timeline.0)
-        }
+    let Some(status) = text(0) else { return Receives::Something };
+    let there = text(1) == Some(lead.host) && number(2) == Some(lead.port.into());
+    match number(3) {
+        Some(timeline) if status == "streaming" && there => Receives::Branch(Timeline(timeline)),
+        Some(_) | None => Receives::Nothing,
     }
 }
 
@@ -277,16 +340,15 @@ mod tests {
         let rows = |row: &[&str]| {
             vec![row.iter().map(|text| (*text != "-").then(|| (*text).to_owned())).collect::<Row>()]
         };
-        assert!(follows(&rows(&["streaming", "a", "5", "2"]), &lead));
-        for row in [
-            ["waiting", "a", "5", "2"],
-            ["streaming", "b", "5", "2"],
-            ["streaming", "a", "6", "2"],
-            ["streaming", "a", "5", "1"],
-        ] {
-            assert!(!follows(&rows(&row), &lead), "{row:?}");
+        let received = |row: [&str; 4]| receives(&rows(&row), &lead);
+        assert_eq!(received(["streaming", "a", "5", "2"]), Receives::Branch(Timeline(2)));
+        assert_eq!(received(["streaming", "a", "5", "1"]), Receives::Branch(Timeline(1)));
+        for row in
+            [["waiting", "a", "5", "2"], ["streaming", "b", "5", "2"], ["streaming", "a", "6", "2"]]
+        {
+            assert_eq!(received(row), Receives::Nothing, "{row:?}");
         }
-        assert!(follows(&rows(&["-", "-", "-", "-"]), &lead), "what can't be seen");
-        assert!(!follows(&[], &lead));
+        assert_eq!(received(["-"; 4]), Receives::Something, "what can't be seen");
+        assert_eq!(receives(&[], &lead), Receives::Nothing);
     }
 }

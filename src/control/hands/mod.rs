@@ -2,7 +2,8 @@
 //! well and acts when it is not.
 //!
 //! Invariants:
-//! - One server at a time: an act that hangs holds up no act on another.
+//! - One server at a time: an act that hangs holds up no act on another. One that only waits for
+//!   what it did to take effect can be told to give way to the next on the same server.
 //! - Every act is idempotent and has a deadline. One that failed or was late may have been done,
 //!   and is asked for again; what it did is seen by the next look.
 //! - Whoever acts holds the server's lock: an earlier holder has lost his session by then.
@@ -306,11 +307,21 @@ impl Hands {
     }
 
     /// Makes a standby follow another server, through the same slot, and waits until it streams
-    /// from there.
-    pub async fn repoint(&self, server: ServerId, to: ServerId) -> Result<(), HandError> {
+    /// from there. Once `elsewhere` is set it begins nothing more and waits no longer; what it has
+    /// begun it ends before.
+    pub async fn repoint(
+        &self,
+        server: ServerId,
+        to: ServerId,
+        elsewhere: &CancellationToken,
+    ) -> Result<(), HandError> {
         let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
         let before = self.way_of(hand, upstream).await?;
-        let timeline = upstream.lead(&before.slot).await?;
+        // Until then nothing is done to the standby.
+        let timeline = tokio::select! {
+            () = elsewhere.cancelled() => return Err(HandError::GaveWay),
+            timeline = upstream.lead(&before.slot) => timeline?,
+        };
         let lead = Lead {
             host: &upstream.address.host,
             port: upstream.address.port,
@@ -318,6 +329,7 @@ impl Hands {
         };
         let mut line = hand.acting(REPOINT_MAX).await?;
         freeze::repoint(&mut line, &before, &lead).await?;
+        freeze::await_stream(&mut line, (upstream, lead), elsewhere).await?;
         hand.survey_soon();
         Ok(())
     }

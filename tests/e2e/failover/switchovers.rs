@@ -1,9 +1,14 @@
 //! The primary hands over while clients are at work: no statement fails.
 
-use super::{await_armed, epoch, new_primary, ordered, primaries, quorum, settle, writing};
+use super::{
+    asynchronous, await_armed, epoch, new_primary, ordered, primaries, quorum, settle, writing,
+};
 use crate::support::Blueprint;
+use crate::support::Door;
 use crate::support::House;
 use crate::support::await_that;
+use pgsteer::sandbox::Server;
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -97,4 +102,48 @@ fn a_transaction_that_does_not_end_calls_the_switchover_off_and_feels_nothing() 
     inside.run("INSERT INTO kept VALUES (2)");
     inside.run("COMMIT");
     assert_eq!(house.server("primary").value("SELECT count(*) FROM kept").unwrap(), "2");
+}
+
+/// It is still on its way to the primary of before, where it does not come in.
+#[test]
+fn a_standby_that_waits_for_its_stream_does_not_hold_up_the_next_switchover() {
+    let house = asynchronous().build();
+    await_armed(&house, "asynchronous");
+    let [first, second, third] = ["primary", "standby1", "standby2"].map(|name| house.server(name));
+    first.rows("CREATE ROLE third REPLICATION LOGIN").unwrap();
+    house.cluster.await_replay().unwrap();
+    let link = format!("host=127.0.0.1 port={} user=third application_name=standby2", first.port());
+    third.set("primary_conninfo", &link).unwrap();
+    let follows = "SELECT count(*) FROM pg_stat_replication WHERE usename = 'third'";
+    first.await_value(follows, "1", "following as another user").unwrap();
+    let door = Door::shut(second, "third");
+    let handed = |to: &Server| {
+        let fits = || ordered(&house, &["switchover", "--to", &to.address(), "--dry-run"]).0;
+        await_that("it can be handed over to", || fits() == Some(0));
+        let (code, said) =
+            ordered(&house, &["-o", "json", "switchover", "--to", &to.address(), "--yes"]);
+        assert_eq!(code, Some(0), "{said}\n{}", house.proxy.log());
+        let account: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+        account["seconds"].as_f64().unwrap()
+    };
+    let gave_way = || house.proxy.log().contains("repoint gave way");
+
+    // Between two of its attempts there is nothing that could give way.
+    for _ in 0..3 {
+        handed(second);
+        let told = format!("{}", second.port());
+        await_that("it is sent there", || {
+            third.value("SHOW primary_conninfo").unwrap().contains(&told)
+        });
+        let seconds = handed(first);
+        eprintln!("handed over in {seconds} s");
+        assert!(seconds < 2.0, "{seconds}\n{}", house.proxy.log());
+        if gave_way() {
+            break;
+        }
+    }
+
+    assert!(gave_way(), "{}", house.proxy.log());
+    first.await_value(follows, "1", "following again").unwrap();
+    door.open();
 }

@@ -100,8 +100,8 @@ fn a_live_primary_restarts_as_a_standby_and_follows() {
         grip.wait(grip.hands.freeze(standby)).unwrap();
     }
     grip.wait(grip.hands.promote(FIRST)).unwrap();
-    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
-    grip.wait(grip.hands.repoint(PRIMARY, FIRST)).unwrap();
+    grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
+    grip.wait(grip.hands.repoint(PRIMARY, FIRST, &to_the_end())).unwrap();
 
     assert!(Writer::of(grip.server(FIRST)).is_acknowledged());
     grip.server(FIRST).rows("CREATE TABLE u ()").unwrap();

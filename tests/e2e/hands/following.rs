@@ -1,7 +1,16 @@
 //! Following another server: host and port change, the slot is there, the archive comes later.
 
 use super::*;
+use crate::support::Door;
 use pgsteer::pg::Conninfo;
+use pgsteer::timer;
+use rustix::fs::OFlags;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
 
 #[test]
 fn a_standby_follows_another_with_everything_else_as_it_was() {
@@ -14,7 +23,7 @@ fn a_standby_follows_another_with_everything_else_as_it_was() {
     grip.server(PRIMARY).kill9().unwrap();
 
     let (promoted, _) = grip.time(grip.hands.promote(FIRST));
-    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST));
+    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST, &to_the_end()));
 
     assert!(took < Duration::from_secs(2), "{took:?}");
     let after = Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap();
@@ -48,8 +57,9 @@ fn a_commit_that_waits_for_a_standby_does_not_keep_it_from_following() {
     // On a crowded machine the second of a proof may be over before.
     for _ in 0..10 {
         grip.wait(grip.hands.freeze(SECOND)).unwrap();
-        let together =
-            async { tokio::join!(grip.hands.prove(FIRST), grip.hands.repoint(SECOND, FIRST)) };
+        let elsewhere = to_the_end();
+        let repoint = grip.hands.repoint(SECOND, FIRST, &elsewhere);
+        let together = async { tokio::join!(grip.hands.prove(FIRST), repoint) };
         proved |= grip.wait(together).0.is_ok();
         if proved {
             break;
@@ -70,11 +80,11 @@ fn the_slot_that_a_standby_receives_through_is_made_first() {
     grip.survey(SECOND);
 
     // Cascading, as a standby that is behind catches up.
-    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST));
+    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST, &to_the_end()));
 
     assert!(took < Duration::from_secs(2), "{took:?}");
     grip.server(FIRST).await_value(active, "1", "used").unwrap();
-    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
+    grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
 }
 
 /// Between two branches an archive may hold more of the old one than the new one has.
@@ -90,14 +100,14 @@ fn the_archive_comes_back_when_the_new_branch_is_followed() {
     }
     let archive = |id| grip.server(id).value("SHOW restore_command").unwrap();
     // From the other standby, which is none that may be promoted any more: still no archive.
-    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
+    grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
     grip.survey(SECOND);
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(archive(SECOND), "");
 
     grip.server(PRIMARY).kill9().unwrap();
     grip.wait(grip.hands.promote(FIRST)).unwrap();
-    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
+    grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
 
     await_that("both have their archive again", || {
         grip.hands.survey_soon(FIRST);
@@ -148,14 +158,14 @@ fn a_peer_that_hangs_is_left_for_another() {
     await_that("it hangs", || !streams(server));
     grip.survey(SECOND);
 
-    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST));
+    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST, &to_the_end()));
 
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(streams(server));
 }
 
-#[test]
-fn one_that_holds_more_than_the_new_primary_does_not_follow_and_says_so() {
+/// A primary, and a standby that holds more of the old branch, so that it never streams from there.
+fn parted() -> Grip {
     let grip = Grip::on(&Plan::new());
     grip.wait(grip.hands.freeze(FIRST)).unwrap();
     grip.server(PRIMARY).rows("CREATE TABLE t AS SELECT generate_series(1, 1000)").unwrap();
@@ -164,8 +174,161 @@ fn one_that_holds_more_than_the_new_primary_does_not_follow_and_says_so() {
     grip.wait(grip.hands.freeze(SECOND)).unwrap();
     grip.server(PRIMARY).kill9().unwrap();
     grip.wait(grip.hands.promote(FIRST)).unwrap();
+    grip
+}
 
-    let followed = grip.wait(grip.hands.repoint(SECOND, FIRST));
+#[test]
+fn one_that_holds_more_than_the_new_primary_does_not_follow_and_says_so() {
+    let grip = parted();
+
+    let followed = grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end()));
 
     assert!(matches!(followed, Err(HandError::Unfit(_))), "{followed:?}");
+}
+
+/// In a switchover a standby is sent to the chosen one before that is promoted.
+#[test]
+fn a_standby_whose_new_upstream_is_promoted_meanwhile_follows_it() {
+    let grip = Grip::on(&Plan::new());
+    for standby in [FIRST, SECOND] {
+        grip.wait(grip.hands.freeze(standby)).unwrap();
+    }
+    grip.server(PRIMARY).kill9().unwrap();
+    let (first, second) = (grip.server(FIRST), grip.server(SECOND));
+    let door = Door::shut(first, "all");
+    let elsewhere = to_the_end();
+    let promoted = async {
+        leads_to(second, first).await;
+        let promoted = grip.hands.promote(FIRST).await.unwrap();
+        door.open();
+        (promoted.timeline, clock::now())
+    };
+
+    let repoint = grip.hands.repoint(SECOND, FIRST, &elsewhere);
+    let (followed, (timeline, opened)) = grip.wait(async { tokio::join!(repoint, promoted) });
+
+    followed.unwrap();
+    assert!(clock::now().since(opened) < Duration::from_secs(2));
+    let received = second.value("SELECT received_tli FROM pg_stat_wal_receiver").unwrap();
+    assert_eq!(received, timeline.to_string());
+}
+
+/// Whatever it is about when something else is to be done.
+#[test]
+fn a_standby_that_waits_for_a_stream_is_frozen_at_once_and_stays_so() {
+    let grip = parted();
+    let (first, second) = (grip.server(FIRST), grip.server(SECOND));
+    for millis in [0, 1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 300] {
+        let elsewhere = to_the_end();
+        let told = async {
+            timer::sleep(Duration::from_millis(millis)).await;
+            elsewhere.cancel();
+            clock::now()
+        };
+        let repoint = grip.hands.repoint(SECOND, FIRST, &elsewhere);
+        let (ended, told) = grip.wait(async { tokio::join!(repoint, told) });
+        assert!(matches!(ended, Err(HandError::GaveWay)), "{millis} ms: {ended:?}");
+        assert!(millis < 300 || is_led_to(second, first), "it had begun");
+
+        let frozen = grip.wait(grip.hands.freeze(SECOND));
+        assert!(frozen.is_ok(), "{millis} ms: {frozen:?}");
+
+        let took = clock::now().since(told);
+        assert!(took < Duration::from_secs(1), "{millis} ms: {took:?}");
+        for _ in 0..2 {
+            assert_eq!((conninfo(second), streams(second)), (String::new(), false), "{millis} ms");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// The change of the setting is on its way, and does not come to its end: so nothing else is begun
+/// that it could undo.
+#[test]
+fn what_a_repoint_has_begun_ends_before_it_gives_way() {
+    let grip = parted();
+    let server = grip.server(SECOND);
+    let held = Held::settings_of(server);
+    let elsewhere = to_the_end();
+    let pause = Duration::from_millis(300);
+    let repoint = async {
+        let ended = grip.hands.repoint(SECOND, FIRST, &elsewhere).await;
+        (ended, clock::now())
+    };
+    // Sooner than the proxy would: while the other is not at its end.
+    let freeze = async {
+        elsewhere.cancelled().await;
+        grip.hands.freeze(SECOND).await
+    };
+    let release = async {
+        let held = held.once_read().await;
+        elsewhere.cancel();
+        timer::sleep(pause).await;
+        let now = clock::now();
+        held.release();
+        now
+    };
+
+    let ((ended, at), frozen, released) =
+        grip.wait(async { tokio::join!(repoint, freeze, release) });
+
+    assert!(matches!(ended, Err(HandError::GaveWay)), "{ended:?}");
+    assert!(at > released, "it gave way with its change under way");
+    frozen.unwrap();
+    for _ in 0..5 {
+        assert_eq!((conninfo(server), streams(server)), (String::new(), false));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The settings of a server, in a pipe: whoever reads or changes them waits.
+struct Held {
+    path: PathBuf,
+    text: String,
+}
+
+/// Somebody waits there.
+struct Reader {
+    pipe: File,
+    text: String,
+}
+
+impl Held {
+    fn settings_of(server: &Server) -> Self {
+        let path = server.data().join("postgresql.auto.conf");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let made = Command::new("mkfifo").args(["-m", "666"]).arg(&path).status().unwrap();
+        assert!(made.success());
+        Self { path, text }
+    }
+
+    async fn once_read(self) -> Reader {
+        let unblocked = OFlags::NONBLOCK.bits().cast_signed();
+        for _ in 0..2000 {
+            let opened = OpenOptions::new().write(true).custom_flags(unblocked).open(&self.path);
+            if let Ok(pipe) = opened {
+                return Reader { pipe, text: self.text };
+            }
+            timer::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("nobody reads the settings");
+    }
+}
+
+impl Reader {
+    fn release(mut self) {
+        self.pipe.write_all(self.text.as_bytes()).unwrap();
+    }
+}
+
+fn is_led_to(standby: &Server, upstream: &Server) -> bool {
+    let told = Conninfo::parse(&conninfo(standby)).unwrap();
+    told.leads_to("127.0.0.1", upstream.port())
+}
+
+async fn leads_to(standby: &Server, upstream: &Server) {
+    while !is_led_to(standby, upstream) {
+        timer::sleep(Duration::from_millis(1)).await;
+    }
 }

@@ -138,6 +138,11 @@ impl Writer {
     }
 }
 
+/// Nothing else is to be done.
+fn to_the_end() -> CancellationToken {
+    CancellationToken::new()
+}
+
 /// Much longer than a commit takes.
 const MOMENT: Duration = Duration::from_millis(500);
 

@@ -81,7 +81,7 @@ fn the_grants_are_enough_for_everything_but_a_demotion() {
     }
     grip.server(FIRST).pause_replay().unwrap();
     grip.wait(grip.hands.promote(FIRST)).unwrap();
-    grip.wait(grip.hands.repoint(SECOND, FIRST)).unwrap();
+    grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
     assert!(streams(grip.server(SECOND)));
 }
 
