@@ -58,6 +58,8 @@ pub(crate) enum Kind {
     Routed,
     /// As [`Kind::Pool`], with so many shards.
     Shards(u32),
+    /// pgsteer in front of the primary, with what has no name prepared once a backend.
+    Reusing,
 }
 
 /// A target that runs, or the reason why not.
@@ -125,6 +127,7 @@ fn name(kind: Kind, wanted: Wanted) -> String {
         Kind::Pool => "pgsteer, pool only".to_owned(),
         Kind::Again => "pgsteer again".to_owned(),
         Kind::Routed => "pgsteer, routing".to_owned(),
+        Kind::Reusing => "pgsteer, unnamed reused".to_owned(),
         Kind::Shards(1) => "1 shard".to_owned(),
         Kind::Shards(count) => format!("{count} shards"),
     }
@@ -146,15 +149,22 @@ fn one(site: &Site, kind: Kind, wanted: Wanted) -> Result<Running, String> {
         Kind::PgBouncer => pgbouncer(site, wanted),
         Kind::Named(_, variable) => named(site, variable, wanted),
         Kind::HaProxy => haproxy(site),
-        Kind::Pool => pgsteer(site, 1, 0, wanted),
+        Kind::Pool => pgsteer(site, 1, (0, &[]), wanted),
         Kind::Again => Err("nothing to repeat".to_owned()),
-        Kind::Routed => pgsteer(site, site.cluster.servers().len(), 0, wanted),
-        Kind::Shards(count) => pgsteer(site, 1, count, wanted),
+        Kind::Routed => pgsteer(site, site.cluster.servers().len(), (0, &[]), wanted),
+        Kind::Reusing => pgsteer(site, 1, (0, &["pool.unnamed_statements=reuse"]), wanted),
+        Kind::Shards(count) => pgsteer(site, 1, (count, &[]), wanted),
     }
 }
 
-/// pgsteer in front of the first so many servers; with 0 shards, as many as it finds right.
-fn pgsteer(site: &Site, servers: usize, shards: u32, wanted: Wanted) -> Result<Running, String> {
+/// pgsteer in front of the first so many servers; with 0 shards, as many as it finds right. Some
+/// settings are the target's own.
+fn pgsteer(
+    site: &Site,
+    servers: usize,
+    (shards, own): (u32, &[&str]),
+    wanted: Wanted,
+) -> Result<Running, String> {
     let name = format!("pgsteer-{servers}-{}", pgsteer::clock::now().nanos());
     let dir = site.cluster.workshop(&name).map_err(|error| error.to_string())?;
     let program = binary();
@@ -162,6 +172,7 @@ fn pgsteer(site: &Site, servers: usize, shards: u32, wanted: Wanted) -> Result<R
     let mut settings =
         vec![format!("pool.size={}", wanted.pool), "pool.max_clients=30000".to_owned()];
     settings.push(format!("limits.shards={shards}"));
+    settings.extend(own.iter().map(|setting| (*setting).to_owned()));
     if wanted.login == Login::Scram {
         settings.push("auth.method=scram-sha-256".to_owned());
         settings.push(format!("auth.file={}", site.userlist.display()));
@@ -305,7 +316,8 @@ pub(crate) fn versions(site: &Site) -> Vec<String> {
         | Kind::Pool
         | Kind::Again
         | Kind::Routed
-        | Kind::Shards(_) => None,
+        | Kind::Shards(_)
+        | Kind::Reusing => None,
     });
     let mut all = vec![format!("PostgreSQL {}", site.postgres.version())];
     if std::env::var_os("PGSTEER_BENCH_BINARY").is_some() {

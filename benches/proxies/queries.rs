@@ -74,6 +74,9 @@ pub(crate) fn queries(site: &Site, args: &Args) -> Vec<Table> {
         let mut kinds = vec![Kind::Direct, Kind::PgBouncer, Kind::HaProxy];
         kinds.extend(NAMED);
         kinds.extend([Kind::Pool, Kind::Again, Kind::Routed]);
+        if workload.arguments.contains(&"extended") {
+            kinds.push(Kind::Reusing);
+        }
         let targets = peer::start(site, &kinds, wanted);
         for clients in workload.clients {
             let title = format!("{}, {clients} clients on {}", workload.name, args.pool);
