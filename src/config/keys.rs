@@ -366,8 +366,9 @@ keys! {
         default: route::Policy::default().on_all_stale,
         counts: OnReload,
     }
-    /// How one of several standbys is picked: fewest statements under way relative to its
-    /// weight, or by weight in turn.
+    /// How one of several standbys is picked: fewest statements under way relative to its weight
+    /// (with more than four servers, of the session's own standby and two that chance picks), or
+    /// by weight in turn.
     BALANCE: route::Balance = "routing.balance" {
         default: route::Policy::default().balance,
         counts: OnReload,

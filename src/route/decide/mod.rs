@@ -354,13 +354,38 @@ enum Pick {
     NoneFit,
 }
 
+/// As many servers are all compared. Of more, two that chance picks are, and the session's own: the
+/// less busy of two is hardly ever among the busiest, and the cost does not grow with the servers.
+///
+/// Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.
+const ALL_COMPARED_MAX: usize = 4;
+
 fn pick(now: Moment, request: &Request<'_>, topology: &Topology, policy: &Policy) -> Pick {
     let mut any_fit = false;
     let mut choice = Choice::new(policy.balance, request);
-    for server in topology.servers.iter().filter(|server| is_fit(now, server, request, policy)) {
+    let mut offer = |server: &Server| {
+        if !is_fit(now, server, request, policy) {
+            return None;
+        }
         any_fit = true;
-        if let Some(proof) = proof_for(server, request, topology) {
-            choice.offer(server, proof);
+        let proof = proof_for(server, request, topology)?;
+        choice.offer(server, proof);
+        Some(server.id)
+    };
+    match policy.balance {
+        Balance::LeastActive if topology.servers.len() > ALL_COMPARED_MAX => {
+            let anchored = match request.anchor {
+                Anchor::Standby(standby, _) => topology.server(standby).and_then(&mut offer),
+                Anchor::Nowhere | Anchor::Primary | Anchor::Left(..) => None,
+            };
+            let first = offer_one(request.lot(1), topology, [anchored; 2], &mut offer);
+            offer_one(request.lot(2), topology, [anchored, first], &mut offer);
+        }
+        // Shares in proportion to the weights take a look at each.
+        Balance::LeastActive | Balance::Weighted => {
+            for server in &topology.servers {
+                offer(server);
+            }
         }
     }
     if policy.reads == Reads::Any && request.need == Need::Read {
@@ -372,6 +397,20 @@ fn pick(now: Moment, request: &Request<'_>, topology: &Topology, policy: &Policy
         (None, true, _) => Pick::NotYet,
         (None, false, _) => Pick::NoneFit,
     }
+}
+
+/// Offers the first that takes part, from where the lot falls; which.
+fn offer_one(
+    lot: u64,
+    topology: &Topology,
+    but: [Option<ServerId>; 2],
+    offer: &mut impl FnMut(&Server) -> Option<ServerId>,
+) -> Option<ServerId> {
+    let count = u64::try_from(topology.servers.len()).unwrap_or(u64::MAX);
+    let start = usize::try_from(lot.checked_rem(count)?).ok()?;
+    let (before, behind) = topology.servers.split_at_checked(start)?;
+    let mut others = behind.iter().chain(before).filter(|server| !but.contains(&Some(server.id)));
+    others.find_map(offer)
 }
 
 /// What shows that this standby has all that is demanded; `None` if nothing does.
@@ -470,11 +509,8 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// A number that differs from turn to turn and from offer to offer, without shared state.
     fn lot(&self) -> u64 {
-        let seed = u64::from(self.request.turn) << 8 | u64::from(self.offers);
-        let mixed = (seed ^ (seed >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-        (mixed ^ (mixed >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53) >> 20
+        self.request.lot(self.offers)
     }
 }
 
@@ -491,6 +527,13 @@ fn wait_or(
 }
 
 impl Request<'_> {
+    /// A number that differs from turn to turn and from draw to draw, without shared state.
+    fn lot(&self, draw: u32) -> u64 {
+        let seed = u64::from(self.turn) << 8 | u64::from(draw);
+        let mixed = (seed ^ (seed >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+        (mixed ^ (mixed >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53) >> 20
+    }
+
     fn has_failed(&self, server: ServerId) -> bool {
         1_u64.checked_shl(u32::from(server.0)).is_some_and(|bit| self.failed & bit != 0)
     }

@@ -300,6 +300,70 @@ fn the_least_active_standby_is_picked_relative_to_its_weight() {
     assert_eq!(target(ask(&busy, &world)), Some((NEAR, Why::Read)));
 }
 
+/// A primary and so many standbys that have replayed everything.
+fn wide(standbys: u16) -> Topology {
+    let mut world = world();
+    let primary = world.servers[0].clone();
+    let standbys = (1..=standbys).map(|id| server(ServerId(id), Role::Standby, 300));
+    world.servers = std::iter::once(primary).chain(standbys).collect();
+    world
+}
+
+/// Where so many reads in turn go, each with the load that those before it have made.
+fn spread(world: &Topology, reads: u32, first: Request<'_>) -> Vec<u32> {
+    let mut load = vec![0; world.servers.len()];
+    for turn in 0..reads {
+        let route = ask(&Request { turn, load: &load, ..first }, world);
+        let (server, _) = target(route).unwrap();
+        load[server.index()] += 1;
+    }
+    load
+}
+
+#[test]
+fn of_many_standbys_none_is_left_out_and_none_is_overrun() {
+    let world = wide(31);
+    let load = spread(&world, 3_100, request());
+    assert_eq!(load[0], 0, "the primary");
+    assert!(load[1..].iter().all(|load| (90..=110).contains(load)), "{load:?}");
+}
+
+/// However few of them are fit, one of these is found.
+#[test]
+fn of_many_standbys_those_that_are_not_fit_are_passed_over() {
+    let mut world = wide(31);
+    for server in &mut world.servers[1..] {
+        server.reads = Err(Unfit::LagBytes);
+    }
+    let Route::Go { why: Why::NoStandby, .. } = ask(&request(), &world) else { panic!() };
+    world.servers[17].reads = Ok(());
+    for turn in 0..100 {
+        let only = ask(&Request { turn, ..request() }, &world);
+        assert_eq!(target(only), Some((ServerId(17), Why::Read)));
+    }
+    // It has not replayed the floor.
+    let ahead = Demand::Position(position(301));
+    let floor = Request { demand: ahead, ..request() };
+    assert_eq!(target(ask(&floor, &world)), Some((PRIMARY, Why::Floor)));
+}
+
+/// A move costs a proof; a session stays where it is until that is busier by more than that.
+#[test]
+fn of_many_standbys_a_sessions_own_is_always_looked_at() {
+    let world = wide(31);
+    let own = ServerId(23);
+    let mut load = vec![1; 32];
+    for (busy, stays) in [(1, true), (2, true), (4, false)] {
+        load[own.index()] = busy;
+        for turn in 0..100 {
+            let anchor = Anchor::Standby(own, ms(NOW_MS));
+            let read = Request { turn, anchor, load: &load, ..request() };
+            let (server, _) = target(ask(&read, &world)).unwrap();
+            assert_eq!(server == own, stays, "{busy}");
+        }
+    }
+}
+
 #[test]
 fn weights_share_the_reads_in_proportion() {
     let mut world = world();
