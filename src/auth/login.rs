@@ -3,6 +3,7 @@
 use crate::auth::Password;
 use crate::auth::Secret;
 use crate::auth::scram::Keys;
+use zeroize::Zeroizing;
 
 /// What is known of a user when we log in to a server as that user.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +23,8 @@ pub enum LoginSecret {
 ///
 /// Source: PostgreSQL manual, 55.2.1 "Start-up", `AuthenticationMD5Password`.
 pub fn md5_response(password: &str, user: &str, salt: [u8; 4]) -> String {
-    md5_hash_response(&format!("{:x}", md5::compute(format!("{password}{user}"))), salt)
+    let both = Zeroizing::new([password, user].concat());
+    md5_hash_response(&format!("{:x}", md5::compute(both.as_bytes())), salt)
 }
 
 /// The same from the stored hash without its `md5`.

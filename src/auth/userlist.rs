@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// The longest password that the protocol can carry in one message, in bytes.
 const PASSWORD_MAX: usize = 8192;
@@ -67,7 +68,7 @@ impl Userlist {
                 return Err(wrong("the user's name is empty"));
             }
             let stored = read(stored).map_err(wrong)?;
-            if users.insert(Arc::from(user), stored).is_some() {
+            if users.insert(Arc::from(user.as_str()), stored).is_some() {
                 return Err(wrong("this user was listed before"));
             }
         }
@@ -99,8 +100,11 @@ impl Userlist {
 }
 
 /// Takes a quoted text off the front.
-fn quoted(line: &str) -> Option<(String, &str)> {
-    let mut text = String::new();
+///
+/// What it gives is written once, into room that it never outgrows: no piece of a password stays
+/// behind where a buffer was moved from.
+fn quoted(line: &str) -> Option<(Zeroizing<String>, &str)> {
+    let mut text = Zeroizing::new(String::with_capacity(line.len()));
     let mut rest = line.strip_prefix('"')?;
     loop {
         let (part, after) = rest.split_once('"')?;
@@ -115,7 +119,7 @@ fn quoted(line: &str) -> Option<(String, &str)> {
     }
 }
 
-fn read(text: String) -> Result<Stored, &'static str> {
+fn read(mut text: Zeroizing<String>) -> Result<Stored, &'static str> {
     if text.starts_with("SCRAM-SHA-256$") {
         return Verifier::parse(&text).map(Stored::Verifier).map_err(
             |_| "not a SCRAM verifier: SCRAM-SHA-256$<iterations>:<salt>$<stored>:<server>",
@@ -127,8 +131,8 @@ fn read(text: String) -> Result<Stored, &'static str> {
     match text.len() {
         0 => Err("the password is empty"),
         PASSWORD_MAX.. => Err("the password is too long"),
-        _ if is_md5 => Ok(Stored::Md5(Secret::new(text))),
-        _ => Ok(Stored::Password(Secret::new(text).into())),
+        _ if is_md5 => Ok(Stored::Md5(Secret::new(std::mem::take(&mut *text)))),
+        _ => Ok(Stored::Password(Secret::new(std::mem::take(&mut *text)).into())),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::wire::startup::Replication;
 use bytes::BytesMut;
 use std::io;
 use tokio::io::AsyncWriteExt;
+use zeroize::Zeroizing;
 
 /// The longest message of a login, in bytes.
 const MESSAGE_MAX: usize = 64 * 1024;
@@ -176,8 +177,8 @@ fn answer(
     (login, channel): (&Login, &Channel),
     proof: Proof,
     request: AuthRequest,
-) -> Result<(Vec<u8>, Proof), ConnectError> {
-    let mut out = Vec::new();
+) -> Result<(Zeroizing<Vec<u8>>, Proof), ConnectError> {
+    let mut out = Zeroizing::new(Vec::new());
     let too_long = |_| ConnectError::Protocol { what: "an answer is too long".to_owned() };
     let proof = match (request, proof) {
         (AuthRequest::Ok, Proof::Given) => Proof::Given,

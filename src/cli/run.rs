@@ -7,14 +7,24 @@ use crate::cli::log;
 use crate::cli::log::Log;
 use crate::cli::say;
 use crate::config::Config;
+use crate::config::Cores;
 use crate::proxy;
+use rustix::process::DumpableBehavior;
+use rustix::process::set_dumpable_behavior;
+use std::io;
 
 /// Runs the proxy until it is told to stop.
 pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
+    // From before the first password is read.
+    let without_cores = guard_memory(Cores::Never);
     let (request, loaded) = load::checked(globals)?;
     start_log(globals, &loaded.config);
     if let Some(file) = &request.file {
         tracing::info!(file = %file.display(), "configuration read");
+    }
+    let guarded = without_cores.and_then(|()| guard_memory(loaded.config.observability.cores));
+    if let Err(error) = guarded {
+        tracing::warn!(%error, "the kernel does not let pgsteer say who may read its memory");
     }
     match proxy::run(loaded.config, &request) {
         Ok(()) => Ok(Exit::Done),
@@ -23,6 +33,17 @@ pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
             Err(Exit::Failed)
         }
     }
+}
+
+/// Whether a crash leaves a core, and programs of the same user can read the memory.
+///
+/// Source: `PR_SET_DUMPABLE` in prctl(2).
+fn guard_memory(cores: Cores) -> io::Result<()> {
+    let behavior = match cores {
+        Cores::Never => DumpableBehavior::NotDumpable,
+        Cores::Allowed => DumpableBehavior::Dumpable,
+    };
+    Ok(set_dumpable_behavior(behavior)?)
 }
 
 /// The log as the configuration, the flags and `RUST_LOG` want it.

@@ -83,8 +83,11 @@ impl Builder<'_> {
         let peers = self.peers(&listeners);
         let listen = self.listen(&listeners);
         let limits = self.limits(&listen);
-        let observability =
-            Observability { log: self.value(&keys::LOG), log_level: self.value(&keys::LOG_LEVEL) };
+        let observability = Observability {
+            log: self.value(&keys::LOG),
+            log_level: self.value(&keys::LOG_LEVEL),
+            cores: self.value(&keys::CORE_DUMPS),
+        };
         let Servers { list, tls: server_tls, login, mut control, .. } = servers;
         control.max_lag = routing.max_lag;
         control.observation_age_max = routing.observation_age_max;

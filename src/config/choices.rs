@@ -5,6 +5,7 @@ use crate::backend::ChannelBinding;
 use crate::backend::SslMode;
 use crate::backend::SslNegotiation;
 use crate::config::setting::Choice;
+use crate::config::types::Cores;
 use crate::config::types::LogFormat;
 use crate::config::types::LogLevel;
 use crate::config::types::Scheduling;
@@ -118,6 +119,11 @@ impl Choice for Scheduling {
 
 impl Choice for LogFormat {
     const WORDS: &'static [(Self, &'static str)] = &[(Self::Text, "text"), (Self::Json, "json")];
+}
+
+impl Choice for Cores {
+    const WORDS: &'static [(Self, &'static str)] =
+        &[(Self::Never, "never"), (Self::Allowed, "allowed")];
 }
 
 impl Choice for LogLevel {

@@ -25,6 +25,7 @@ use crate::config::problem::Place;
 use crate::config::secret::SecretSource;
 use crate::config::setting::Bytes;
 use crate::config::setting::OrOff;
+use crate::config::types::Cores;
 use crate::config::types::Limits;
 use crate::config::types::LogFormat;
 use crate::config::types::LogLevel;
@@ -547,6 +548,13 @@ keys! {
     /// What is logged. `-v` and `-q`, and the directives in `RUST_LOG`, go before it.
     LOG_LEVEL: LogLevel = "observability.log_level" {
         default: Observability::default().log_level,
+        counts: OnRestart,
+    }
+    /// Whether a crash may leave a core. It would hold passwords and the keys of users. `never`:
+    /// none is written, and programs of pgsteer's own user (`gdb`, `perf`) can't read its memory;
+    /// root can. `allowed`: as the limits and the system have it.
+    CORE_DUMPS: Cores = "observability.core_dumps" {
+        default: Observability::default().cores,
         counts: OnRestart,
     }
 }

@@ -43,6 +43,6 @@ pub use load::{Loaded, Request};
 pub use problem::{Problem, Report, Severity};
 pub use setting::{duration, max_loss};
 pub use types::{
-    ClientTls, ClientTlsMode, Config, ControlLogin, Limits, Listen, ListenAt, LogFormat, LogLevel,
-    Observability, Scheduling, ServerConfig,
+    ClientTls, ClientTlsMode, Config, ControlLogin, Cores, Limits, Listen, ListenAt, LogFormat,
+    LogLevel, Observability, Scheduling, ServerConfig,
 };

@@ -223,11 +223,22 @@ pub struct Observability {
     pub log: LogFormat,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Whether the memory may be read: from a core, or by other programs of the same user.
+    pub cores: Cores,
+}
+
+/// Whether a crash may leave a core: `observability.core_dumps`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cores {
+    /// No.
+    Never,
+    /// If the limits and the system have it so.
+    Allowed,
 }
 
 impl Default for Observability {
     fn default() -> Self {
-        Self { log: LogFormat::Text, log_level: LogLevel::Info }
+        Self { log: LogFormat::Text, log_level: LogLevel::Info, cores: Cores::Never }
     }
 }
 

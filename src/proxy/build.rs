@@ -38,6 +38,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 /// A proxy that serves.
 #[derive(Debug)]
@@ -364,7 +365,7 @@ fn links(config: &Config) -> Result<Links, StartError> {
 pub(super) fn userlist(config: &Config) -> Result<Userlist, StartError> {
     let Some(path) = &config.auth.file else { return Ok(Userlist::default()) };
     let unreadable = |source| StartError::UserlistRead { path: path.clone(), source };
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
     Userlist::parse(&text).map_err(|source| StartError::Userlist { path: path.clone(), source })
 }
 

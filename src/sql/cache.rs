@@ -4,6 +4,7 @@
 //! may depend on a literal (`set_config('role', ...)`) and on a comment (hints); but for whole
 //! numbers, where facts can't depend on them (`blind`).
 
+use super::Class;
 use super::Dialect;
 use super::Effects;
 use super::Facts;
@@ -48,6 +49,9 @@ impl FactsCache {
             return Arc::clone(facts);
         }
         let (facts, numbers) = self.look_up(sql, dialect);
+        if may_set_a_password(sql, &facts) {
+            return facts;
+        }
         self.recent.keep((sql, &self.marked), dialect, (&facts, numbers));
         facts
     }
@@ -70,6 +74,9 @@ impl FactsCache {
         } else {
             (Numbers::Kept, sql)
         };
+        if may_set_a_password(text, &facts) {
+            return (facts, numbers);
+        }
         self.known.insert(Key { sql: text.into(), dialect, numbers }, Arc::clone(&facts));
         (facts, numbers)
     }
@@ -96,6 +103,14 @@ impl fmt::Debug for FactsCache {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("FactsCache").field("len", &self.len()).finish_non_exhaustive()
     }
+}
+
+/// Whether a text may have a password in it that it sets: `ALTER ROLE`, `CREATE SUBSCRIPTION`, a
+/// `DO` that does so, or what was not understood. Such texts are seldom repeated.
+fn may_set_a_password(sql: &[u8], facts: &Facts) -> bool {
+    const WORD: &[u8] = b"password";
+    matches!(facts.class(), Class::Utility | Class::Unknown)
+        && sql.windows(WORD.len()).any(|word| word.eq_ignore_ascii_case(WORD))
 }
 
 /// Whether a key stands for one text, or for all that differ from it in whole numbers.
@@ -178,6 +193,25 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = '7'")));
         assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = 7 FOR UPDATE")));
         assert!(!Arc::ptr_eq(&first, &facts("SELECT a FROM t WHERE id = \0")), "no number at all");
+    }
+
+    #[test]
+    fn a_password_that_is_set_is_not_remembered() {
+        let mut cache = FactsCache::default();
+        for sql in [
+            "ALTER ROLE carol PASSWORD 'secret' VALID UNTIL '2030-01-01' CONNECTION LIMIT 7",
+            "create user dave encrypted password 'secret'",
+            "DO $$ BEGIN EXECUTE 'ALTER ROLE carol PASSWORD ''secret'''; END $$",
+            "ALTER ROLE carol PASSWORD 'secret' and nonsense",
+        ] {
+            let facts = cache.examine(sql.as_bytes(), Dialect::default());
+            assert!(cache.is_empty(), "{sql} is kept: {facts:?}");
+            assert!(cache.recent.facts(sql.as_bytes(), Dialect::default()).is_none(), "{sql}");
+        }
+        for sql in ["SELECT password FROM users WHERE id = 7", "ALTER ROLE carol NOLOGIN"] {
+            cache.examine(sql.as_bytes(), Dialect::default());
+        }
+        assert_eq!(cache.len(), 2, "these hold none");
     }
 
     /// Texts that begin alike share a place among the recent ones.

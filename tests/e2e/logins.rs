@@ -2,7 +2,7 @@
 //! password in between.
 
 use crate::auth::postgres::certificates;
-use crate::support::{Blueprint, Ended, House, Wire, await_that};
+use crate::support::{Blueprint, Ended, House, Wire, await_that, remembers};
 use pgsteer::sandbox::{Auth, SUPERUSER, SUPERUSER_PASSWORD, Scratch, Shutdown};
 use std::fs::File;
 use std::io::Write as _;
@@ -78,40 +78,7 @@ impl Login {
 
     /// Whether these bytes are anywhere in the proxy's writable memory.
     fn remembers(&self, needle: &str) -> bool {
-        let pid = self.house.proxy.pid().unwrap();
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-        let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-        // A search of its own, for one without optimisation takes a minute.
-        let mut grep = Command::new("grep")
-            .args(["-acF", needle])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut sink = grep.stdin.take().unwrap();
-        let mut looked_at = 0;
-        for line in maps.lines() {
-            let mut words = line.split(' ');
-            let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
-            if !rights.starts_with("rw") {
-                continue;
-            }
-            let (from, to) = range.split_once('-').unwrap();
-            let place = |text: &str| u64::from_str_radix(text, 16).unwrap();
-            let size = usize::try_from(place(to) - place(from)).unwrap();
-            let mut bytes = vec![0; size];
-            // Some pieces of the map are the kernel's own.
-            if memory.read_exact_at(&mut bytes, place(from)).is_ok() {
-                looked_at += size;
-                sink.write_all(&bytes).unwrap();
-            }
-        }
-        drop(sink);
-        assert!(looked_at > 1_000_000, "the memory could not be read");
-        // 0: found, 1: not found.
-        let status = grep.wait().unwrap().code().unwrap();
-        assert!(status < 2, "grep failed");
-        status == 0
+        remembers(self.house.proxy.pid().unwrap(), needle)
     }
 
     fn assert_without_passwords(&self) {

@@ -3,6 +3,7 @@
 mod door;
 mod held;
 mod house;
+mod inside;
 pub mod ledger;
 mod prometheus;
 mod proxy;
@@ -22,6 +23,7 @@ pub use house::end_backends;
 pub use house::proxy;
 pub use house::proxy_at;
 pub use house::synchronous;
+pub use inside::remembers;
 pub use prometheus::Prometheus;
 pub use prometheus::tool;
 pub use proxy::command;

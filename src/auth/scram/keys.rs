@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 /// Bytes of an SHA-256 digest.
 const DIGEST: usize = 32;
@@ -136,13 +137,13 @@ impl Verifier {
 impl Keys {
     /// The keys of a password, which is normalised first.
     pub(in crate::auth) fn derive(password: &str, salt: &[u8], iterations: NonZeroU32) -> Self {
-        let mut salted = [0; DIGEST];
+        let mut salted = Zeroizing::new([0; DIGEST]);
         let password = normalised(password);
         let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
-        pbkdf2::derive(algorithm, iterations, salt, password.as_bytes(), &mut salted);
+        pbkdf2::derive(algorithm, iterations, salt, password.as_bytes(), &mut *salted);
         Self {
-            client: ClientKey(mac(&salted, &[b"Client Key"])),
-            server: ServerKey(mac(&salted, &[b"Server Key"])),
+            client: ClientKey(mac(&*salted, &[b"Client Key"])),
+            server: ServerKey(mac(&*salted, &[b"Server Key"])),
         }
     }
 }
@@ -191,11 +192,12 @@ impl fmt::Debug for Verifier {
 /// normal form.
 ///
 /// Source: RFC 4013; `pg_saslprep` and its callers in `common/scram-common.c`.
-fn normalised(password: &str) -> Cow<'_, str> {
+fn normalised(password: &str) -> Zeroizing<String> {
     if password.is_ascii() {
-        return Cow::Borrowed(password);
+        return Zeroizing::new(password.to_owned());
     }
-    stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password))
+    let normal = stringprep::saslprep(password);
+    Zeroizing::new(normal.map_or_else(|_| password.to_owned(), Cow::into_owned))
 }
 
 fn mac(key: &[u8], parts: &[&[u8]]) -> Digest {

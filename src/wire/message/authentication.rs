@@ -4,6 +4,7 @@ use super::Malformed;
 use super::read::Reader;
 use super::write::{TooLong, put};
 use crate::wire::frame;
+use crate::wire::frame::HEADER;
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::startup::{Authentication, SASLInitialResponse, SASLResponse};
 use pgwire::messages::{DecodeContext, Message};
@@ -136,7 +137,10 @@ pub fn write_sasl_response(out: &mut Vec<u8>, data: &[u8]) -> Result<(), TooLong
 }
 
 /// Appends a `PasswordMessage`: a password as it is, or its md5 form.
+///
+/// In room that it does not outgrow: what is overwritten afterwards is all that there was.
 pub fn write_password(out: &mut Vec<u8>, password: &[u8]) {
+    out.reserve(HEADER + password.len() + 1);
     frame::write(out, b'p', |out| super::write::text(out, password));
 }
 
