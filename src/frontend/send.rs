@@ -122,7 +122,8 @@ fn build(
     let place = Place::of(attached);
     let (shape, database) = (&session.shape, &session.database);
     let shape = || sense::shape_to_share(&shard, place, (shape, database), sharing);
-    let mut recall = sense::recalls(&shard, database, sharing).then(|| shard.recall.borrow_mut());
+    let recalls = group.end == End::Sync && sense::recalls(&shard, database, sharing);
+    let mut recall = recalls.then(|| shard.recall.borrow_mut());
     let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
     let exchange = &mut attached.exchange;
     attached.renamed.clear();

@@ -94,7 +94,7 @@ fn has_replayed(topology: &Topology, server: ServerId, by: Moment) -> bool {
 /// objects were changed behind pgsteer's back.
 pub(super) fn recalls(shard: &Shard, database: &str, sharing: Sharing) -> bool {
     sharing == Sharing::All
-        && shard.pools.policy().unnamed == UnnamedStatements::Reuse
+        && shard.pools.unnamed() == UnnamedStatements::Reuse
         && shard.topology().catalog(database).is_some()
 }
 

@@ -6,7 +6,7 @@
 
 use super::conn::{Conn, Next};
 use super::shared::{Grant, PoolKey, Shared, Slot, Waiter};
-use super::{CheckoutError, Policy, Pools};
+use super::{CheckoutError, Policy, Pools, UnnamedStatements};
 use crate::clock;
 use crate::clock::Moment;
 use crate::latest::Latest;
@@ -83,6 +83,11 @@ impl ShardPools {
     /// What the operator chose.
     pub fn policy(&self) -> Policy {
         self.policy.look(|policy| *policy)
+    }
+
+    /// What becomes of statements without a name.
+    pub fn unnamed(&self) -> UnnamedStatements {
+        self.policy.look(|policy| policy.unnamed)
     }
 
     /// The pool for this user in this database of this server.

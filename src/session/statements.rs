@@ -235,8 +235,12 @@ fn hash(body: &[u8]) -> u64 {
 const NOT_UTF8: u8 = 0xFF;
 
 /// The statements that one client has prepared, by the client's names; `""` is the unnamed one.
+/// Most idle clients have none: those take no room for a table.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct Names(Option<Box<Named>>);
+
+#[derive(Debug, Default)]
+struct Named {
     all: HashMap<Box<[u8]>, Arc<Prepared>>,
     /// What they take.
     bytes: usize,
@@ -268,43 +272,44 @@ fn weight(name: &[u8], statement: &Prepared) -> usize {
 impl Names {
     /// The statement with this name.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
-        self.all.get(name)
+        self.0.as_ref()?.all.get(name)
     }
 
     /// Gives a statement a name; returns the one that had it.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Prepared>) -> Option<Arc<Prepared>> {
-        self.bytes += weight(name, &statement);
-        let before = self.all.insert(name.into(), statement);
-        self.bytes -= before.as_ref().map_or(0, |before| weight(name, before));
+        let named = self.0.get_or_insert_default();
+        named.bytes += weight(name, &statement);
+        let before = named.all.insert(name.into(), statement);
+        named.bytes -= before.as_ref().map_or(0, |before| weight(name, before));
         before
     }
 
     /// Takes a name away.
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Prepared>> {
-        let before = self.all.remove(name);
-        self.bytes -= before.as_ref().map_or(0, |before| weight(name, before));
+        let named = self.0.as_mut()?;
+        let before = named.all.remove(name);
+        named.bytes -= before.as_ref().map_or(0, |before| weight(name, before));
         before
     }
 
     /// Forgets all, as `DISCARD ALL` and `DEALLOCATE ALL` do.
     pub fn clear(&mut self) {
-        self.all.clear();
-        self.bytes = 0;
+        self.0 = None;
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.all.len()
+        self.0.as_ref().map_or(0, |named| named.all.len())
     }
 
     /// What they take, in bytes, as if nobody shared them.
-    pub const fn bytes(&self) -> usize {
-        self.bytes
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |named| named.bytes)
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.len() == 0
     }
 }
 

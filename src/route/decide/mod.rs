@@ -363,30 +363,20 @@ const ALL_COMPARED_MAX: usize = 4;
 fn pick(now: Moment, request: &Request<'_>, topology: &Topology, policy: &Policy) -> Pick {
     let mut any_fit = false;
     let mut choice = Choice::new(policy.balance, request);
-    let mut offer = |server: &Server| {
-        if !is_fit(now, server, request, policy) {
-            return None;
-        }
-        any_fit = true;
-        let proof = proof_for(server, request, topology)?;
-        choice.offer(server, proof);
-        Some(server.id)
-    };
-    match policy.balance {
-        Balance::LeastActive if topology.servers.len() > ALL_COMPARED_MAX => {
-            let anchored = match request.anchor {
-                Anchor::Standby(standby, _) => topology.server(standby).and_then(&mut offer),
-                Anchor::Nowhere | Anchor::Primary | Anchor::Left(..) => None,
-            };
-            let first = offer_one(request.lot(1), topology, [anchored; 2], &mut offer);
-            offer_one(request.lot(2), topology, [anchored, first], &mut offer);
-        }
-        // Shares in proportion to the weights take a look at each.
-        Balance::LeastActive | Balance::Weighted => {
-            for server in &topology.servers {
-                offer(server);
+    let mut candidates =
+        topology.servers.iter().filter(|server| is_fit(now, server, request, policy));
+    let few = topology.servers.len() <= ALL_COMPARED_MAX;
+    // Shares in proportion to the weights take a look at each.
+    if few || policy.balance == Balance::Weighted {
+        for server in candidates {
+            any_fit = true;
+            if let Some(proof) = proof_for(server, request, topology) {
+                choice.offer(server, proof);
             }
         }
+    } else {
+        any_fit = candidates.next().is_some();
+        offer_some(now, request, (topology, policy), &mut choice);
     }
     if policy.reads == Reads::Any && request.need == Need::Read {
         offer_primary(request, topology, &mut choice);
@@ -397,6 +387,27 @@ fn pick(now: Moment, request: &Request<'_>, topology: &Topology, policy: &Policy
         (None, true, _) => Pick::NotYet,
         (None, false, _) => Pick::NoneFit,
     }
+}
+
+/// Offers the session's own server, and two others from where chance falls.
+fn offer_some(
+    now: Moment,
+    request: &Request<'_>,
+    (topology, policy): (&Topology, &Policy),
+    choice: &mut Choice<'_>,
+) {
+    let mut offer = |server: &Server| {
+        let fit = is_fit(now, server, request, policy);
+        let proof = if fit { proof_for(server, request, topology) } else { None }?;
+        choice.offer(server, proof);
+        Some(server.id)
+    };
+    let anchored = match request.anchor {
+        Anchor::Standby(standby, _) => topology.server(standby).and_then(&mut offer),
+        Anchor::Nowhere | Anchor::Primary | Anchor::Left(..) => None,
+    };
+    let first = offer_one(request.lot(1), topology, [anchored; 2], &mut offer);
+    offer_one(request.lot(2), topology, [anchored, first], &mut offer);
 }
 
 /// Offers the first that takes part, from where the lot falls; which.
