@@ -152,6 +152,42 @@ async fn a_backend_that_listens_itself_names_the_process_that_the_sender_knows()
     }
 }
 
+/// In session mode a client knows its session by the server's own process, and so do others: it
+/// is told at once, at the end of a transaction, to oneself, and of a backend that has changed
+/// hands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_session_mode_the_servers_own_process_is_named() {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0))
+        .set("pool.mode", "session")
+        .set("pool.size", "2")
+        .build();
+    let mut wire = Raw::enter(&house).await;
+    wire.query("LISTEN news").await;
+    assert_eq!(wire.value("SELECT pg_backend_pid()").await, wire.pid.to_string());
+    let told = heard(&wire.query("NOTIFY news, 'own'").await);
+    assert_eq!(told, [(wire.pid, "news".to_owned(), "own".to_owned())]);
+
+    let mut backends = std::collections::BTreeSet::new();
+    for round in 0..6 {
+        let mut other = Raw::enter(&house).await;
+        let process = other.value("SELECT pg_backend_pid()").await;
+        assert_eq!(process, other.pid.to_string(), "it is what the client was told");
+        let way = format!("SELECT pg_notify('news', '{round}')");
+        other.query(&way).await;
+        let told = read(wire.until('A').await.0.last().unwrap());
+        assert_eq!(told, (other.pid, "news".to_owned(), round.to_string()), "at once");
+
+        wire.query("BEGIN").await;
+        other.query("NOTIFY news, 'later'").await;
+        let told = heard(&wire.query("COMMIT").await);
+        assert_eq!(told, [(other.pid, "news".to_owned(), "later".to_owned())], "at the end");
+        backends.insert(other.pid);
+        other.leave().await;
+    }
+    assert!(backends.len() < 6, "none has changed hands: {backends:?}");
+}
+
 /// What a session hears while it listens itself and while it is listened for, over and over: each
 /// notification once, in order, whatever the session does in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
