@@ -18,6 +18,7 @@ use crate::topology::Topology;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// The one place that builds and publishes the topology.
@@ -87,9 +88,9 @@ impl Desk {
         self.change(|fold| fold.pledge(quorum, clock::now()));
     }
 
-    /// We were not awake: what was seen until now proves nobody's absence.
-    pub(crate) fn void_evidence(&self) {
-        self.change(|fold| fold.void_evidence(clock::now()));
+    /// We were not awake for so long: what was seen until now proves nobody's absence.
+    pub(crate) fn void_evidence(&self, asleep: Duration) {
+        self.change(|fold| fold.void_evidence(clock::now(), asleep));
     }
 
     /// Wakes whenever something new was published.

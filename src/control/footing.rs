@@ -114,11 +114,14 @@ impl Footing {
         }
     }
 
-    /// We were not awake: what was not seen until now was not waited for.
+    /// We were not awake for so long, and did not wait meanwhile. What was waited before counts:
+    /// where a process stands still again and again, the wait must end all the same.
     #[must_use]
-    pub(crate) fn awake(self, now: Moment) -> Self {
+    pub(crate) fn awake(self, now: Moment, asleep: Duration) -> Self {
         match self {
-            Self::Settling { on, end, .. } => Self::Settling { on, end, since: now },
+            Self::Settling { on, end, since } => {
+                Self::Settling { on, end, since: now.min(since + asleep) }
+            }
             Self::Unknown | Self::Appointed | Self::Unheld { .. } | Self::Firm { .. } => self,
         }
     }
@@ -216,8 +219,30 @@ mod tests {
         assert_eq!(on(unheld, limit + 10, &[]), unheld);
         assert_eq!(on(unheld, limit + 10, &[(B, END)]), firm());
 
-        let slept = settling().awake(at(limit + 500));
+        let slept = settling().awake(at(limit + 500), Duration::from_millis(6_400));
         assert_eq!(on(slept, limit + 510, &[]), slept, "we slept meanwhile");
         assert!(!slept.is_open());
+        // A hundred milliseconds were waited before.
+        assert_eq!(on(slept, limit + 6_399, &[]), slept);
+        assert_eq!(on(slept, limit + 6_400, &[]), unheld);
+
+        let began_while_asleep = settling().awake(at(NOW + 10), Duration::from_mins(1));
+        assert_eq!(
+            began_while_asleep,
+            Footing::Settling { on: at(900), end: END, since: at(NOW + 10) }
+        );
+    }
+
+    #[test]
+    fn the_wait_ends_where_we_stand_still_again_and_again() {
+        let (pause, between) = (Duration::from_millis(200), 800);
+        let mut footing = settling();
+        let mut now = NOW;
+        for _ in 0..8 {
+            now += between + 200;
+            footing = footing.awake(at(now), pause);
+            footing = footing.next(at(now), spoken(900), Some(&any(1)), &[]);
+        }
+        assert_eq!(footing, Footing::Unheld { on: at(900), end: END }, "at {now}");
     }
 }

@@ -145,8 +145,9 @@ impl Conductor {
             }
             let now = clock::now();
             if now.since(self.ended) > wait + PAUSE {
-                warn!(event = "paused", "this process stood still for {:?}", now.since(self.ended));
-                self.parts.desk.void_evidence();
+                let asleep = now.since(self.ended);
+                warn!(event = "paused", "this process stood still for {asleep:?}");
+                self.parts.desk.void_evidence(asleep);
                 self.awake_since = now;
             }
             self.rounds().await;

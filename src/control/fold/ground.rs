@@ -6,6 +6,7 @@ use crate::control::finding::Finding;
 use crate::control::footing::{Footing, Quorum, Spoken};
 use crate::pg::Lsn;
 use crate::topology::{Epoch, NoPrimary, Primary, Role, ServerId};
+use std::time::Duration;
 
 /// What is remembered of the primary's footing.
 #[derive(Debug)]
@@ -29,9 +30,9 @@ impl Ground {
         self.vouched = Moment::ORIGIN;
     }
 
-    /// We were not awake.
-    pub(super) fn awake(&mut self, now: Moment) {
-        self.footing = self.footing.awake(now);
+    /// We were not awake for so long.
+    pub(super) fn awake(&mut self, now: Moment, asleep: Duration) {
+        self.footing = self.footing.awake(now, asleep);
     }
 }
 

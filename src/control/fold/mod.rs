@@ -50,6 +50,7 @@ use crate::topology::Unseen;
 pub(crate) use databases::Vacancy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A standby whose timeline our role can't see stands on this one, which no history knows.
 pub(crate) const UNKNOWN_TIMELINE: Timeline = Timeline(0);
@@ -247,9 +248,9 @@ impl Fold {
         self.reconsider(now);
     }
 
-    /// What was seen before this moment proves nobody's absence: we were not awake.
-    pub(crate) fn void_evidence(&mut self, now: Moment) {
-        self.ground.awake(now);
+    /// What was seen before this moment proves nobody's absence: we were not awake for so long.
+    pub(crate) fn void_evidence(&mut self, now: Moment, asleep: Duration) {
+        self.ground.awake(now, asleep);
         for server in &mut self.servers {
             server.awake_since = now;
             if let Sighting::Missing(absence) = &mut server.sighting {

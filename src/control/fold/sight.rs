@@ -109,7 +109,7 @@ mod tests {
                 let attempt = Attempt { began: at(began), ended: at(ended), why };
                 fold.take(A, Report::Failed(attempt), at(ended));
             };
-            fold.void_evidence(at(awake));
+            fold.void_evidence(at(awake), Duration::from_millis(asleep));
             fail(&mut fold, 990, awake + 10);
             let seen = missing(&fold);
             assert_eq!((seen.since, seen.gone, seen.silent), (at(awake), 0, None), "{asleep}");
