@@ -1,6 +1,7 @@
 //! `pgsteer doctor` and `pgsteer setup` on real servers: what is found is so, and what is said to
 //! help does.
 
+use crate::support::await_that;
 use crate::support::cluster;
 use crate::support::command;
 use pgsteer::sandbox::{Auth, Cluster, Plan, SUPERUSER, SUPERUSER_PASSWORD, StatementLog};
@@ -101,8 +102,13 @@ fn what_setup_prints_makes_psql_mend_what_doctor_finds() {
         cluster.await_replay().unwrap();
     }
 
-    let (_, found) = doctor(&cluster);
-    assert_eq!((&found["quorum"], blocking(&found)), (&Value::Bool(true), Vec::new()), "{found:#}");
+    // A standby that was given another name connects anew, and is seen under it a moment later.
+    await_that("nothing is left to mend", || {
+        let (_, found) = doctor(&cluster);
+        let left = blocking(&found);
+        eprintln!("quorum: {}, left: {left:?}", found["quorum"]);
+        found["quorum"] == true && left.is_empty()
+    });
     let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     cluster.primary().await_value(streams, "2", "streaming").unwrap();
     let timeout = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'standby1'";
@@ -130,8 +136,11 @@ fn setup_applies_it_once_and_finds_nothing_left() {
     let applied = run(&cluster, &["setup", "--apply", "--as", SUPERUSER, "--yes"]);
     let said = String::from_utf8(applied.stderr).unwrap();
     assert_eq!(applied.status.code(), Some(0), "{said}");
-    let (code, found) = doctor(&cluster);
-    assert_eq!(code, Some(0), "{found:#}");
+    await_that("nothing is left to mend", || {
+        let (code, found) = doctor(&cluster);
+        eprintln!("{code:?}: {:?}", blocking(&found));
+        code == Some(0)
+    });
     let again = run(&cluster, &["setup", "--apply", "--as", SUPERUSER, "--yes"]);
     let said = String::from_utf8(again.stderr).unwrap();
     assert!(said.contains("nothing"), "{said}");

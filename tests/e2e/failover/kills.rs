@@ -34,6 +34,8 @@ fn dies_amid_writers(kill: impl Fn(&House)) {
         let ledger = writing(&house);
         let at_stake = ledger.in_flight();
         kill(&house);
+        // What is left of the old one may acknowledge a good many writes until then.
+        await_that("another takes over", || epoch(&house) > before);
         ledger.await_more(500);
         let book = settle(ledger, new_primary(&house));
         assert_eq!(epoch(&house), before + 1, "one change of primary");

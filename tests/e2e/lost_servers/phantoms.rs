@@ -33,6 +33,7 @@ fn quorum() -> House {
         })
         .unhurried()
         .any_lag()
+        .set("routing.hold_max", "50s")
         .build();
     house.server("primary").rows("CREATE TABLE ledger (id int)").unwrap();
     house.await_catalog();
@@ -66,8 +67,9 @@ fn ask(mut wire: Wire, sql: &'static str) -> Receiver<(Reply, Moment)> {
 }
 
 /// A commit that no standby has is on the primary's disk, and the primary crashes; a client was
-/// idle all the while, and another comes after it. Both ask for what the primary shows.
-fn haunted(house: &House, proxy: Meanwhile) -> [Receiver<(Reply, Moment)>; 2] {
+/// idle all the while, and another comes after it. Both ask for what the primary shows. Also, when
+/// it was about to crash.
+fn haunted(house: &House, proxy: Meanwhile) -> ([Receiver<(Reply, Moment)>; 2], Moment) {
     let primary = house.server("primary");
     let mut idle = on_primary(house);
     assert_eq!(idle.value(COUNT), "0");
@@ -79,6 +81,7 @@ fn haunted(house: &House, proxy: Meanwhile) -> [Receiver<(Reply, Moment)>; 2] {
                  WHERE wait_event = 'SyncRep' AND application_name !~ '^pgsteer'";
     primary.await_value(waits, "1", "waiting").unwrap();
     assert_eq!(idle.value(COUNT), "0", "nobody sees it yet");
+    let crashed = clock::now();
     let reads = match proxy {
         Meanwhile::Awake => {
             crash(house, "primary");
@@ -97,7 +100,7 @@ fn haunted(house: &House, proxy: Meanwhile) -> [Receiver<(Reply, Moment)>; 2] {
     assert_eq!(primary.value(COUNT).unwrap(), "1", "without pgsteer everybody sees it now");
     let (reply, _) = commits.recv().unwrap();
     assert_eq!(reply.codes(), ["08007"], "nobody was told that it is done: {reply:?}");
-    reads
+    (reads, crashed)
 }
 
 #[test]
@@ -110,15 +113,28 @@ fn what_no_standby_holds_is_not_read_after_a_crash_that_pgsteer_slept_through() 
     is_not_read(Meanwhile::Asleep);
 }
 
+/// A crowded machine may need longer to look than the primary is kept from its clients.
 fn is_not_read(proxy: Meanwhile) {
+    let in_time = (0..5).any(|_| was_not_read(proxy));
+    assert!(in_time, "it was never looked at in time");
+}
+
+/// Whether it was looked at in time; fails if it was read.
+fn was_not_read(proxy: Meanwhile) -> bool {
     let house = quorum();
-    let reads = haunted(&house, proxy);
+    let (reads, crashed) = haunted(&house, proxy);
 
     for read in &reads {
-        let early = read.recv_timeout(A_WHILE / 2);
-        assert!(early.is_err(), "{early:?}\n{}", house.proxy.log());
+        if let Ok((reply, at)) = read.recv_timeout(A_WHILE / 2) {
+            let waited = at.since(crashed);
+            assert!(waited >= SETTLE_MAX, "{waited:?}: {reply:?}\n{}", house.proxy.log());
+            return false;
+        }
     }
     let status = house.status();
+    if clock::now().since(crashed) >= SETTLE_MAX {
+        return false;
+    }
     assert!(status["primary"].is_null(), "{status}");
     assert!(house.proxy.log().contains("its standbys do not hold its log yet"));
     assert_eq!(house.wire().value(COUNT), "0", "standbys go on serving reads");
@@ -132,6 +148,7 @@ fn is_not_read(proxy: Meanwhile) {
     house.server("primary").kill9().unwrap();
     house.server("standby2").await_value(COUNT, "1", "replayed").unwrap();
     house.server("standby1").sigcont();
+    true
 }
 
 #[test]
@@ -140,7 +157,7 @@ fn what_no_standby_ever_takes_is_read_after_a_while_and_an_operator_is_told() {
     let findings = || house.metric("pgsteer_findings").unwrap();
     assert!(findings().abs() < f64::EPSILON);
     let began = clock::now();
-    let reads = haunted(&house, Meanwhile::Awake);
+    let (reads, _) = haunted(&house, Meanwhile::Awake);
 
     for read in reads {
         let (reply, at) = read.recv().unwrap();
