@@ -6,12 +6,12 @@ use pgsteer::store::MemoryStore;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A primary and two standbys whose conductor tells what it sees, and changes nothing.
-fn conducted(plan: &Plan, profile: Profile, policy: Policy) -> Watched {
+fn conducted(plan: &Plan, profile: Profile) -> Watched {
     let cluster = cluster(plan);
     let servers = cluster.servers().iter().map(watched_server).collect();
     let store = Store::Memory(MemoryStore::default());
     let failover = failover::Policy::of(profile);
-    Watched::built(cluster, servers, (SUPERUSER, policy), (Ok(store), failover))
+    Watched::built(cluster, servers, (SUPERUSER, Policy::default()), (Ok(store), failover))
 }
 
 /// Waits until the conductor says this; how long it took.
@@ -35,8 +35,7 @@ enum Death {
 
 /// The median of `rounds` deaths, each until it is known for certain.
 fn median(death: Death, rounds: usize) -> Duration {
-    let policy = Policy { check_interval: NEXT_LOOK, ..Policy::default() };
-    let watched = conducted(&plan(), Profile::Calm, policy);
+    let watched = conducted(&plan(), Profile::Calm);
     let mut times = Vec::new();
     for _ in 0..rounds {
         says(&watched, &Why::AllWell);
@@ -61,15 +60,13 @@ fn median(death: Death, rounds: usize) -> Duration {
     times[rounds / 2]
 }
 
-/// So rare that waiting for one would be seen on a crowded machine as well.
-const NEXT_LOOK: Duration = Duration::from_secs(2);
-
-/// On a quiet machine it takes about a tenth of a second; the second refusal of two that come by
-/// the next looks would take longer than what is allowed here.
+/// On a quiet machine it takes about a tenth of a second; a look every 250 ms would take longer
+/// than what is allowed here.
 #[test]
 fn a_death_is_known_before_the_next_look_would_be_due() {
     for death in [Death::All, Death::Postmaster] {
-        quickly(&format!("{death:?}"), NEXT_LOOK, || median(death, 3));
+        let limit = Duration::from_millis(500);
+        quickly(&format!("{death:?}"), limit, || median(death, 3));
     }
 }
 
@@ -92,7 +89,7 @@ fn a_connection_that_is_cut_is_noticed_at_once() {
 #[test]
 fn silence_is_evidence_only_on_links_that_are_kept_alive() {
     for (plan, found_out) in [(plan(), false), (plan().keepalive("400ms"), true)] {
-        let watched = conducted(&plan, Profile::Aggressive, Policy::default());
+        let watched = conducted(&plan, Profile::Aggressive);
         says(&watched, &Why::AllWell);
         await_surveys(&watched);
         let hung = Why::Manual(Verdict::Hung);
