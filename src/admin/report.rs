@@ -17,6 +17,9 @@ pub struct FailoverReport {
     pub lacking: Vec<String>,
     /// What becomes of the old primary of a switchover: `fence`, `crash_restart`.
     pub demote: String,
+    /// The servers with which that can't be done.
+    #[serde(default)]
+    pub undemotable: Vec<ObstacleReport>,
     /// What the primary promises of writes that it acknowledged: `quorum`, `asynchronous`.
     pub promise: Option<String>,
     /// In words: who counts, or why it is no more.
@@ -33,6 +36,15 @@ pub struct FailoverReport {
     pub last_change: Option<ChangeReport>,
     /// The file whose text gives the right to order.
     pub token_file: Option<String>,
+}
+
+/// What keeps a server from something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObstacleReport {
+    /// Which.
+    pub server: String,
+    /// What, and what helps.
+    pub why: String,
 }
 
 /// A completed change of primary.
@@ -176,6 +188,10 @@ impl FailoverReport {
                 Demotion::Fence => "fence".to_owned(),
                 Demotion::CrashRestart => "crash_restart".to_owned(),
             },
+            undemotable: match steward.policy().demotion {
+                Demotion::Fence => Vec::new(),
+                Demotion::CrashRestart => obstacles(steward),
+            },
             promise: record.map(|record| promise(&record.promise).to_owned()),
             promise_text: record.map(|record| record.promise.to_string()),
             epoch: record.map(|record| record.epoch.0),
@@ -186,6 +202,11 @@ impl FailoverReport {
             token_file,
         }
     }
+}
+
+fn obstacles(steward: &Steward) -> Vec<ObstacleReport> {
+    let all = steward.unable_to_restart().into_iter();
+    all.map(|(server, why)| ObstacleReport { server: server.to_string(), why }).collect()
 }
 
 const fn promise(promise: &Promise) -> &'static str {

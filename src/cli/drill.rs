@@ -2,7 +2,8 @@
 //! saw.
 //!
 //! The way back is by itself only where the old primary becomes a standby by itself
-//! (`failover.demote = "crash_restart"`); elsewhere it is refused before anything is done.
+//! (`failover.demote = "crash_restart"`), and where that can be done with both servers; elsewhere
+//! it is refused before anything is done.
 //!
 //! What it writes are messages in the log that nobody reads, so no table is needed and nothing is
 //! left behind.
@@ -78,6 +79,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
         return Err(Exit::Refused);
     }
     let Some(to) = preview.to.clone() else { return Err(Exit::Refused) };
+    returns(&office, [&preview.primary, &to])?;
     if !args.yes {
         say::talk(&format!("drill: {} hands over to {to}, and gets it back", preview.primary));
         order::by_name(&to)?;
@@ -102,6 +104,19 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
     let acts = drill.through(&preview.primary, &to);
     drop(crowd);
     report(&acts?, globals)
+}
+
+/// Refuses where one of the two that hand over could not be made a standby.
+fn returns(office: &Office, both: [&String; 2]) -> Result<(), Exit> {
+    let undemotable = &office.status.failover.undemotable;
+    let Some(obstacle) = undemotable.iter().find(|it| both.contains(&&it.server)) else {
+        return Ok(());
+    };
+    say::talk(&format!(
+        "refused: {} could not become a standby when it hands over: {}; nothing was changed",
+        obstacle.server, obstacle.why
+    ));
+    Err(Exit::Refused)
 }
 
 struct Drill<'a> {

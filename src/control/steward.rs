@@ -337,6 +337,11 @@ impl Steward {
         self.hands.as_ref().map_or_else(Vec::new, |hands| hands.rejoin(server, primary))
     }
 
+    /// The servers that could not be made to restart as standbys, and what keeps each from it.
+    pub fn unable_to_restart(&self) -> Vec<(Arc<str>, String)> {
+        self.hands.as_ref().map_or_else(Vec::new, |hands| hands.unable_to_restart())
+    }
+
     /// What the operator chose.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()

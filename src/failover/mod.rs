@@ -31,6 +31,7 @@ mod record;
 mod rejoin;
 mod repair;
 mod replace;
+mod restart;
 mod situation;
 mod survey;
 mod sync_names;
@@ -51,6 +52,7 @@ pub use record::{
     Appointed, By, Change, Choice, Kind, Operation, Phase, Promise, Record, WeakPromise,
 };
 pub use rejoin::{Leader, Place, rejoin};
+pub use restart::no_restart;
 pub use situation::{
     Arming, Demotable, Fenced, Frozen, Gate, Missing, Order, Receiver, ServerView, Sight,
     Situation, Standing, Tags, Testimony,

@@ -274,6 +274,46 @@ fn a_drill_that_could_not_go_back_is_refused() {
     assert_eq!((primary(&house), epoch()), (server, before), "nothing was begun");
 }
 
+/// Where nobody may make the one that hands over a standby, a drill is refused, with what helps.
+#[test]
+fn a_drill_that_lacks_a_right_for_the_way_back_is_refused() {
+    let house = quorum().set("servers.user", "control").build_after(|cluster| {
+        let role = "CREATE ROLE control LOGIN REPLICATION IN ROLE pg_monitor";
+        cluster.primary().rows(role).unwrap();
+        cluster.await_replay().unwrap();
+    });
+    await_promise(&house, "quorum");
+    let (server, second) = (primary(&house), house.server("standby1"));
+    let to = second.address();
+    let epoch = || house.status()["failover"]["epoch"].clone();
+    let before = epoch();
+    let drill = || pgsteer(&house, &["--server", &server, "drill", "--to", &to, "--yes"]);
+    let refused = |remedy: &str| {
+        let (code, out, err) = drill();
+        assert_eq!((code, &*out), (4, ""), "{err}");
+        assert!(err.contains(remedy) && err.contains("nothing was changed"), "{err}");
+        assert_eq!((primary(&house), epoch()), (server.clone(), before.clone()));
+    };
+    let obstacles = || house.status()["failover"]["undemotable"].as_array().unwrap().clone();
+    await_that("every server was surveyed", || {
+        obstacles().iter().all(|it| !it["why"].as_str().unwrap().contains("not reached"))
+    });
+    refused("ALTER ROLE \"control\" SUPERUSER");
+
+    house.server("primary").rows("ALTER ROLE control SUPERUSER").unwrap();
+    await_that("that helps", || obstacles().is_empty());
+    second.set("restart_after_crash", "off").unwrap();
+    await_that("one would not come back", || !obstacles().is_empty());
+    assert_eq!((obstacles().len(), &obstacles()[0]["server"]), (1, &Value::from(to.clone())));
+    refused("restart_after_crash is off");
+    // It concerns nobody who only looks on.
+    let third = house.server("standby2").address();
+    let (code, _, err) = pgsteer(&house, &["switchover", "--to", &third, "--dry-run"]);
+    assert_eq!(code, 0, "{err}");
+    second.set("restart_after_crash", "on").unwrap();
+    await_that("nothing is in the way", || obstacles().is_empty());
+}
+
 /// Mode and limits change while it runs; where the record lies does not.
 #[test]
 fn what_an_operator_chooses_counts_after_a_reload() {

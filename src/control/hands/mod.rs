@@ -40,7 +40,7 @@ use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
     Fenced, Frozen, Gap, Instance, Leader, Mode, Onlooker, Policy, Promise, ServerView, Statement,
-    Survey, SurveyedRole, Upstream, WeakPromise, prerequisites, rejoin,
+    Survey, SurveyedRole, Upstream, WeakPromise, no_restart, prerequisites, rejoin,
 };
 use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
@@ -241,6 +241,13 @@ impl Hands {
             pattern: pattern.as_ref(),
         };
         rejoin(server, &survey, &leader)
+    }
+
+    /// The servers that could not be made to restart as standbys, and what keeps each from it.
+    pub fn unable_to_restart(&self) -> Vec<(Arc<str>, String)> {
+        let kept = |hand: &Hand| no_restart(hand.surveyed().as_deref(), hand.user());
+        let each = self.hands.iter().filter_map(|hand| Some((Arc::clone(&hand.name), kept(hand)?)));
+        each.collect()
     }
 
     /// What a failover lacks, by the last surveys.

@@ -91,6 +91,7 @@ fn failover() -> FailoverReport {
         armed: true,
         lacking: Vec::new(),
         demote: "crash_restart".to_owned(),
+        undemotable: Vec::new(),
         promise: Some("quorum".to_owned()),
         promise_text: Some("1 of pg-2:5432, pg-3:5432".to_owned()),
         epoch: Some(3),
