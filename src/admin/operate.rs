@@ -6,6 +6,7 @@
 //! | `POST /failover`, `/switchover`, `/abort` | 202 and the number of the order |
 //! | `GET /orders/NUMBER` | [`AccountReport`]: what became of it so far |
 //! | `GET /history` | the completed changes |
+//! | `GET /settings` | the servers, and what is planned for them, as a configuration file |
 //! | `GET /steps` | [`StepsReport`]: what was gone through lately, whoever began it |
 //!
 //! Invariants:
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::control::{OrderId, Steward, StewardError};
 use crate::failover::{MaxLoss, Order};
 use crate::store::Token;
+use arc_swap::ArcSwap;
 use hyper::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
@@ -34,6 +36,8 @@ pub struct Operators {
     pub steward: Steward,
     /// What must be shown, and where it lies; `None`: nobody may order.
     pub token: Option<(Token, PathBuf)>,
+    /// What leads a command to the same servers: the control user, and what is planned for them.
+    pub settings: Arc<ArcSwap<String>>,
 }
 
 /// Whether a path is answered here.
@@ -49,6 +53,7 @@ enum Place<'a> {
     Abort,
     History,
     Steps,
+    Settings,
     Order(&'a str),
 }
 
@@ -60,6 +65,7 @@ impl<'a> Place<'a> {
             "/abort" => Some(Self::Abort),
             "/history" => Some(Self::History),
             "/steps" => Some(Self::Steps),
+            "/settings" => Some(Self::Settings),
             _ => path.strip_prefix("/orders/").map(Self::Order),
         }
     }
@@ -124,6 +130,7 @@ impl Operators {
         match (place, gets) {
             (Place::History, true) => self.history(),
             (Place::Steps, true) => json(&StepsReport::new(&self.steward.steps(), clock::now())),
+            (Place::Settings, true) => text(StatusCode::OK, self.settings.load().as_str()),
             (Place::Order(id), true) => self.account(id),
             (Place::Failover | Place::Switchover, true) => {
                 match wish_of_query(Query::of(&head.uri)) {
@@ -222,7 +229,9 @@ impl Operators {
                 Order::Failover { to, accept }
             }
             Place::Switchover => Order::Switchover { to },
-            Place::Abort | Place::History | Place::Steps | Place::Order(_) => Order::Abort,
+            Place::Abort | Place::History | Place::Steps | Place::Settings | Place::Order(_) => {
+                Order::Abort
+            }
         }
     }
 }
@@ -259,7 +268,7 @@ mod tests {
     async fn who_is_elsewhere_is_refused() {
         let metrics = Arc::new(Metrics::new(&[], Build::default()).unwrap());
         let steward = Steward::unavailable("this is a test", Arc::default(), metrics);
-        let operators = Operators { steward, token: None };
+        let operators = Operators { steward, token: None, settings: Arc::default() };
         let head = || hyper::Request::get("/history").body(()).unwrap().into_parts().0;
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
         let peers: [(IpAddr, _); 5] = [

@@ -58,7 +58,7 @@ impl Sources {
             "/" => text(
                 StatusCode::OK,
                 "/metrics /livez /readyz /status /route\n\
-                 with the token: /failover /switchover /abort /orders/NUMBER /history\n",
+                 with the token: /failover /switchover /abort /orders/NUMBER /history /settings\n",
             ),
             path => text(
                 StatusCode::NOT_FOUND,

@@ -14,7 +14,6 @@ use crate::cli::args::{Globals, Output};
 use crate::cli::ask;
 use crate::cli::crowd::{Crowd, Door, Script, Tally};
 use crate::cli::exit::Exit;
-use crate::cli::load;
 use crate::cli::office;
 use crate::cli::office::Office;
 use crate::cli::order;
@@ -61,7 +60,7 @@ struct Act {
 
 /// Asks, and does it.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Exit> {
-    let (_, loaded) = load::checked(globals)?;
+    let loaded = office::configuration(globals)?;
     let office = Office::find(globals)?;
     if office.status.failover.demote != "crash_restart" {
         say::talk(

@@ -7,6 +7,7 @@ use crate::cli::say;
 use crate::config::Loaded;
 use crate::config::Report;
 use crate::config::Request;
+use std::net::SocketAddr;
 
 /// What the command line asks for; a mistake in it is told at once.
 pub fn request(globals: &Globals) -> Result<Request, Exit> {
@@ -21,10 +22,24 @@ pub fn load(request: &Request) -> Result<Loaded, Report> {
     if names_a_server(request) { request.load() } else { Err(nothing_to_do()) }
 }
 
-fn names_a_server(request: &Request) -> bool {
+/// Whether anybody named a server, in any way.
+pub fn names_a_server(request: &Request) -> bool {
     request.file.is_some()
         || request.flags.iter().any(|flag| flag.key == "servers.hosts")
         || request.env.contains_key("PGSTEER_SERVERS__HOSTS")
+}
+
+/// The same where a command would take the servers of a pgsteer that runs.
+pub fn nobody_runs(address: SocketAddr) -> Report {
+    Report::of(
+        "",
+        &format!(
+            "no server is named, no configuration file was found, and no pgsteer answers on \
+             http://{address}"
+        ),
+        "name the pgsteer that runs with --http ADDRESS, its file with -c FILE, or each server with \
+         --server HOST",
+    )
 }
 
 fn nothing_to_do() -> Report {

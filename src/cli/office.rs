@@ -9,6 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::load;
 use crate::cli::say;
 use crate::cli::say::Color;
+use crate::config::Loaded;
 use crate::store::Token;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
@@ -94,6 +95,38 @@ impl Office {
 
     fn question(&self, path: &str, body: Option<String>) -> Question {
         Question { path: path.to_owned(), body, token: Some(self.token.clone()) }
+    }
+}
+
+/// The configuration that the command line asks for; where nobody named a server, that of the
+/// pgsteer that runs. Passwords are not told: they are where this command finds its own.
+pub fn configuration(globals: &Globals) -> Result<Loaded, Exit> {
+    let request = load::request(globals)?;
+    if load::names_a_server(&request) {
+        return load::checked(globals).map(|(_, loaded)| loaded);
+    }
+    let color = globals.color.for_stderr();
+    let address = ask::address(&request).map_err(|error| failed(&error, color))?;
+    if let Err(AskError::Unreachable { .. }) = ask::ask(address, Question::get("/livez"), WAIT) {
+        say::report(&load::nobody_runs(address), color);
+        return Err(Exit::Config);
+    }
+    let help = |exit| {
+        say::talk("no server is named: name each with --server HOST, or a file with -c FILE");
+        exit
+    };
+    let told = Office::at(address, color).and_then(|office| office.text("/settings"));
+    let told = told.map_err(help)?;
+    say::talk(&format!("no server is named: going to those of the pgsteer on http://{address}"));
+    match request.load_text(&format!("http://{address}/settings"), told) {
+        Ok(loaded) => {
+            say::report(&loaded.warnings, color);
+            Ok(loaded)
+        }
+        Err(report) => {
+            say::report(&report, color);
+            Err(Exit::Config)
+        }
     }
 }
 

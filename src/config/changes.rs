@@ -2,6 +2,7 @@
 
 use crate::config::key::Counts;
 use crate::config::keys;
+use crate::config::setting::quoted;
 use crate::config::types::{Config, Limits, ServerConfig};
 use std::fmt;
 use std::sync::Arc;
@@ -108,6 +109,26 @@ impl Config {
             observability: started.observability,
             ..self
         }
+    }
+
+    /// A file by which a command goes to the same servers, as the same user, with the same plans
+    /// for them. No password is in it, but perhaps the name of the file in which one lies.
+    pub fn told(&self) -> String {
+        let login = [
+            (keys::USER.name, &self.control_login.user),
+            (keys::DATABASE.name, &self.control_login.database),
+        ];
+        let is_told = |shown: &&Shown| {
+            let wanted = shown.key == keys::LISTEN.name
+                || ["servers.", "failover."].iter().any(|part| shown.key.starts_with(part));
+            let known = login.iter().any(|(key, _)| *key == shown.key);
+            let secret = shown.key == keys::PASSWORD.name && !shown.value.starts_with("{ file");
+            wanted && shown.value != shown.default && !known && !secret
+        };
+        let said = self.sources.iter().filter(is_told);
+        let said = said.map(|shown| format!("{} = {}\n", shown.key, shown.value));
+        let login = login.iter().map(|(key, value)| format!("{key} = {}\n", quoted(value)));
+        said.chain(login).collect()
     }
 
     /// What tells one configuration from another: two proxies with the same have the same values,

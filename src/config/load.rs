@@ -104,6 +104,14 @@ impl Request {
         self.check(Some(&file), notes)
     }
 
+    /// The same with a text in the place of the file; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_text(&self, name: &str, text: String) -> Result<Loaded, Report> {
+        self.check(Some(&SourceFile { path: name.to_owned(), text }), Notes::default())
+    }
+
     /// Where this configuration serves HTTP, whatever else may be wrong with it: for commands
     /// that only want to ask the running proxy. `None`: nowhere.
     ///

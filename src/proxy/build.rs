@@ -52,6 +52,8 @@ pub(super) struct Parts {
     addresses: Vec<String>,
     http: Option<SocketAddr>,
     shown: Arc<ArcSwap<Shown>>,
+    /// The configuration, as commands are told it.
+    settings: Arc<ArcSwap<String>>,
     /// Ends the acceptors.
     accepting: CancellationToken,
     /// Ends the shards and the control plane.
@@ -131,7 +133,12 @@ impl Parts {
         let health = Arc::new(Health::new(shard_count(&config.limits)));
         let (shards, doors) = start_shards(&shared, &config.limits, (&health, &serving))?;
         let shown = Arc::new(ArcSwap::from_pointee(shown(config)));
-        let operators = Operators { steward: control.steward(), token: state.token };
+        let settings = Arc::new(ArcSwap::from_pointee(config.told()));
+        let operators = Operators {
+            steward: control.steward(),
+            token: state.token,
+            settings: Arc::clone(&settings),
+        };
         let http =
             http.map(|http| start_http(http, (&shared, &health), (&shown, operators), &serving));
         for (_, listener, inlet) in listeners {
@@ -147,6 +154,7 @@ impl Parts {
             addresses,
             http,
             shown,
+            settings,
             accepting,
             serving,
         })
@@ -181,6 +189,7 @@ impl Parts {
         self.shared.live.store(Arc::new(live(config)));
         self.shared.pools.set_policy(config.pool);
         self.shown.store(Arc::new(shown(config)));
+        self.settings.store(Arc::new(config.told()));
         self.control.adjust(live_control(config));
         self.shared.metrics.reloaded(Reload::TakenOver);
         show_config(&self.shared, config);

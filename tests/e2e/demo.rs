@@ -352,3 +352,43 @@ fn the_demo_brings_back_what_somebody_ended() {
     });
     assert!(back.is_some(), "{}", status());
 }
+
+/// Whoever names no server means those of the pgsteer that runs.
+#[test]
+fn beside_a_demo_every_command_finds_its_servers() {
+    let demo = Demo::start(command());
+    let http = demo.line["http"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+    let run = |args: &[&str]| {
+        let done = command().args(["--http", &http, "-o", "json"]).args(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code(), text(&done.stdout), text(&done.stderr))
+    };
+    let fits = || (run(&["switchover", "--dry-run"]).0 == Some(0)).then_some(());
+    assert!(eventually(END_MAX, fits).is_some(), "{:?}", run(&["switchover", "--dry-run"]));
+
+    let (_, found, said) = run(&["doctor"]);
+    let found: Value = serde_json::from_str(&found).unwrap_or_else(|_| panic!("{found}{said}"));
+    let servers = found["servers"].as_array().unwrap();
+    assert_eq!(servers.len(), demo.servers().len(), "{found:#}");
+    assert!(servers.iter().all(|server| server["error"].is_null()), "{found:#}");
+    assert_eq!(found["quorum"], true, "{found:#}");
+    assert!(said.contains(&format!("those of the pgsteer on http://{http}")), "{said}");
+    let (code, _, said) = run(&["setup", "--dry-run"]);
+    assert!(code == Some(0) || code == Some(1), "{said}");
+    assert!(!said.contains("error"), "{said}");
+
+    let (code, report, said) = run(&["drill", "--yes", "--clients", "1"]);
+    assert_eq!(code, Some(0), "{report}{said}");
+}
+
+#[test]
+fn without_a_pgsteer_that_runs_it_is_said_how_to_name_the_servers() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for args in [["doctor", "-q"], ["setup", "--dry-run"], ["drill", "--yes"]] {
+        let done = command().args(["--http", &nobody]).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(78), "{args:?}: {said}");
+        let told = format!("no pgsteer answers on http://{nobody}");
+        assert!(said.contains(&told) && said.contains("--server HOST"), "{args:?}: {said}");
+    }
+}

@@ -1,8 +1,8 @@
 //! `pgsteer doctor`, `pgsteer setup`: what a failover lacks on the servers, and mending it.
 //!
-//! Both go to the servers themselves, as the control user, and need no proxy that runs. What is
-//! found, and what helps, is the same that the proxy holds against itself before `auto` arms
-//! (`failover::prerequisites`).
+//! Both go to the servers themselves, as the control user, and need no proxy that runs; where
+//! nobody names a server, one that runs says which there are. What is found, and what helps, is the
+//! same that the proxy holds against itself before `auto` arms (`failover::prerequisites`).
 
 mod render;
 mod setup;
@@ -10,7 +10,7 @@ mod setup;
 use crate::backend::Security;
 use crate::cli::args::{Globals, Output};
 use crate::cli::exit::Exit;
-use crate::cli::load;
+use crate::cli::office;
 use crate::cli::say;
 use crate::config::Config;
 use crate::control::ControlConfig;
@@ -59,8 +59,7 @@ pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
 impl Visit {
     /// Prepares as the command line says.
     fn begin(globals: &Globals) -> Result<Self, Exit> {
-        let (_, loaded) = load::checked(globals)?;
-        let config = loaded.config;
+        let config = office::configuration(globals)?.config;
         let security = Security::load(config.server_tls.clone());
         let security = security.map_err(|error| failed(&error.to_string()))?;
         let hands = hands(&control_config(&config, &security, Err("none".into())));

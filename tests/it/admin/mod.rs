@@ -29,7 +29,7 @@ struct Admin {
 impl Admin {
     fn start() -> Self {
         let steward = Steward::unavailable("this is a test", Arc::default(), metrics());
-        Self::with(Operators { steward, token: None })
+        Self::with(Operators { steward, token: None, settings: Arc::default() })
     }
 
     fn with(operators: Operators) -> Self {

@@ -39,7 +39,11 @@ impl Office {
         });
         let steward = Steward::new(sender, bulletin, Arc::default());
         let (shown, token_file) = (token.reveal().to_owned(), path.display().to_string());
-        let admin = Admin::with(Operators { steward, token: Some((token, path)) });
+        let admin = Admin::with(Operators {
+            steward,
+            token: Some((token, path)),
+            settings: Arc::default(),
+        });
         Self { admin, asks, token: shown, token_file, _scratch: scratch }
     }
 
@@ -177,7 +181,7 @@ fn a_command_that_is_refused_ends_with_4() {
 }
 
 /// Every path that tells or changes something about failovers.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
     "GET /failover",
     "POST /failover",
     "GET /switchover",
@@ -186,6 +190,7 @@ const PATHS: [&str; 8] = [
     "GET /orders/1",
     "GET /history",
     "GET /steps",
+    "GET /settings",
 ];
 
 /// Without the token, or with another, nobody is told anything and nothing is handed on.

@@ -390,3 +390,36 @@ fn a_fingerprint_is_of_the_values_without_secrets() {
     let flag = config("", &[("--set", "pool.size", "7")]);
     assert_eq!(flag, other, "where a value comes from is no part of it");
 }
+
+/// What a running pgsteer tells a command leads to the same servers, and gives nothing away.
+#[test]
+fn what_a_command_is_told_is_the_same_without_a_password() {
+    let said = Said {
+        file: "listen = [\"127.0.0.1:7000\"]\n[servers]\npassword = \"hidden\"\n\
+               [servers.overrides]\n\"db1\" = { weight = 3 }\n",
+        env: &[("PGUSER", "o'neill \"x\""), ("PGDATABASE", "post")],
+        flags: &[
+            ("--server", "servers.hosts", "db1"),
+            ("--server", "servers.hosts", "postgresql://joe:secret@db2:5433/post"),
+            ("--set", "failover.mode", "auto"),
+            ("--set", "failover.demote", "crash_restart"),
+        ],
+    };
+    let config = said.load().unwrap().config;
+    let told = config.told();
+    assert!(!told.contains("hidden") && !told.contains("secret"), "{told}");
+
+    let again = Said { file: &told, ..Said::default() }.load().unwrap().config;
+
+    assert_eq!(again.told(), told);
+    assert_eq!((&again.listen, &again.failover), (&config.listen, &config.failover));
+    let login = |config: &Config| {
+        (config.control_login.user.clone(), config.control_login.database.clone())
+    };
+    assert_eq!(login(&again), login(&config));
+    let servers = |config: &Config| -> Vec<_> {
+        let each = config.servers.iter();
+        each.map(|server| (server.name.to_string(), server.weight)).collect()
+    };
+    assert_eq!(servers(&again), servers(&config));
+}
