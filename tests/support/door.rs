@@ -2,7 +2,7 @@
 
 use pgsteer::sandbox::Server;
 
-/// A server that lets no standby in that comes as this user.
+/// A server that lets nobody in to whom a rule applies.
 pub struct Door<'s> {
     server: &'s Server,
     rules: String,
@@ -10,10 +10,10 @@ pub struct Door<'s> {
 
 impl<'s> Door<'s> {
     /// Shuts it; nobody who is inside has to leave.
-    pub fn shut(server: &'s Server, user: &str) -> Self {
+    pub fn shut(server: &'s Server, rule: &str) -> Self {
         let rules = std::fs::read_to_string(server.data().join("pg_hba.conf")).unwrap();
         let door = Self { server, rules };
-        door.write(&format!("host replication {user} all reject\n{}", door.rules));
+        door.write(&format!("{rule} reject\n{}", door.rules));
         door
     }
 

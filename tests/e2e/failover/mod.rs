@@ -5,6 +5,7 @@ mod crowd;
 mod crowded;
 mod kills;
 mod losses;
+mod others;
 mod pauses;
 mod rejoining;
 mod records;

@@ -219,3 +219,44 @@ fn a_primary_that_is_back_before_pgsteer_is_goes_on_or_stays_replaced() {
 
     whole(&house, ledger, 2);
 }
+
+/// The chosen one is lost for good before it was admitted, pgsteer with it, and another tool makes
+/// the old primary one again: that one goes on, by itself or by an order that `status` names.
+#[test]
+fn an_old_primary_that_another_tool_promoted_goes_on_when_the_chosen_one_is_lost() {
+    let hit = (0..ATTEMPTS).any(|_| {
+        let house = quorum().build();
+        await_armed(&house, "quorum");
+        let ledger = writing(&house);
+        let (old, chosen) = (house.server("primary"), house.server("standby1"));
+        let to = chosen.address();
+        std::thread::scope(|scope| {
+            scope.spawn(|| ordered(&house, &["switchover", "--to", &to, "--yes"]));
+            if !killed_in(&house, "promoting") {
+                restarted(&house, &ALL, |_| ());
+                return false;
+            }
+            chosen.kill9().unwrap();
+            await_that("the old primary is a standby", || old.is_standby().is_ok_and(|is| is));
+            assert_eq!(old.value("SELECT pg_promote()").unwrap(), "t");
+            restarted(&house, &["primary", "standby2"], |house| goes_on(house, old));
+            assert_eq!(primaries(&house), ["primary"]);
+            assert_eq!(new_primary(&house).name(), "primary");
+            whole(&house, ledger, 1);
+            true
+        })
+    });
+    assert!(hit, "it never died in that phase");
+}
+
+/// It does so by itself where the chosen one can't have been promoted; else an order is needed.
+fn goes_on(house: &House, old: &Server) {
+    let needed = || house.status()["failover"]["why"].to_string().contains("pgsteer failover");
+    let is_back = || house.status()["primary"] == *old.address();
+    await_that("it goes on, or says what helps", || is_back() || needed());
+    if !is_back() {
+        let to = old.address();
+        let order = ["failover", "--to", &to, "--accept-loss", "any", "--yes"];
+        eprintln!("{:?}", ordered(house, &order));
+    }
+}

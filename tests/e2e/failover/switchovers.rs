@@ -116,7 +116,7 @@ fn a_standby_that_waits_for_its_stream_does_not_hold_up_the_next_switchover() {
     third.set("primary_conninfo", &link).unwrap();
     let follows = "SELECT count(*) FROM pg_stat_replication WHERE usename = 'third'";
     first.await_value(follows, "1", "following as another user").unwrap();
-    let door = Door::shut(second, "third");
+    let door = Door::shut(second, "host replication third all");
     let handed = |to: &Server| {
         let fits = || ordered(&house, &["switchover", "--to", &to.address(), "--dry-run"]).0;
         await_that("it can be handed over to", || fits() == Some(0));

@@ -195,7 +195,7 @@ fn a_standby_whose_new_upstream_is_promoted_meanwhile_follows_it() {
     }
     grip.server(PRIMARY).kill9().unwrap();
     let (first, second) = (grip.server(FIRST), grip.server(SECOND));
-    let door = Door::shut(first, "all");
+    let door = Door::shut(first, "host replication all all");
     let elsewhere = to_the_end();
     let promoted = async {
         leads_to(second, first).await;

@@ -1,0 +1,126 @@
+//! Another tool changes the primary, and pgsteer is not asked: it promotes nobody beside that one.
+
+use super::{asynchronous, await_armed, primaries, quorum};
+use crate::support::Door;
+use crate::support::House;
+use crate::support::await_that;
+use pgsteer::sandbox::{Server, Shutdown};
+use rustix::process::Signal;
+use std::time::Duration;
+
+/// Much longer than pgsteer takes to replace a primary.
+const LONG: Duration = Duration::from_secs(4);
+
+/// What it says while it waits for that.
+const UNSEEN: &str = "a server that is not seen may be the primary now";
+
+/// The clients of a server have to leave, and come in no more; standbys do.
+fn hidden(server: &Server) -> Door<'_> {
+    let door = Door::shut(server, "host all all all");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE application_name LIKE 'pgsteer%' AND pid <> pg_backend_pid()";
+    server.rows(end).unwrap();
+    door
+}
+
+/// What pgsteer says that it waits for.
+fn why(house: &House) -> String {
+    house.status()["failover"]["why"].as_str().unwrap_or_default().to_owned()
+}
+
+/// For as long as pgsteer would need, this one alone takes itself for the primary.
+fn stays_alone(house: &House, name: &str) {
+    let began = pgsteer::clock::now();
+    while pgsteer::clock::now().since(began) < LONG {
+        assert_eq!(primaries(house), [name], "{}\n{}", why(house), house.proxy.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn await_adopted(house: &House, name: &str) {
+    let address = house.server(name).address();
+    await_that("it is followed", || house.status()["primary"] == *address);
+    assert_eq!(primaries(house), [name]);
+}
+
+fn promoted_by_hand(server: &Server) {
+    assert_eq!(server.value("SELECT pg_promote()").unwrap(), "t");
+}
+
+/// Whoever can't be frozen may have confirmed commits, or be the primary by now: enough of them
+/// must be.
+#[test]
+fn nobody_is_promoted_beside_one_that_another_tool_promoted_out_of_sight() {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    let hid = house.server("standby1");
+    let door = hidden(hid);
+    await_that("it is out of sight", || house.status_of("standby1")["role"].is_null());
+    assert_eq!(house.status()["failover"]["armed"], true, "nothing else keeps it");
+
+    promoted_by_hand(hid);
+    house.server("primary").kill9().unwrap();
+
+    await_that("it wants to act", || house.status()["failover"]["phase"] == "revoking");
+    stays_alone(&house, "standby1");
+    assert!(why(&house).contains(&hid.address()), "{}", why(&house));
+    assert!(house.status()["primary"].is_null(), "nobody takes writes");
+
+    door.open();
+    await_adopted(&house, "standby1");
+}
+
+/// The same where no commit waits for a standby, and it can be seen once pgsteer looks.
+#[test]
+fn one_that_another_tool_promoted_before_the_primary_died_is_followed() {
+    let house = asynchronous().build();
+    await_armed(&house, "asynchronous");
+    house.proxy.signal(Signal::STOP);
+
+    promoted_by_hand(house.server("standby1"));
+    house.server("primary").kill9().unwrap();
+    house.proxy.signal(Signal::CONT);
+
+    await_adopted(&house, "standby1");
+    stays_alone(&house, "standby1");
+    house.wire().run("CREATE TABLE taken ()");
+}
+
+/// Another tool hands over while pgsteer stands still, to a server that only pgsteer can't see; the
+/// old primary does not follow yet.
+fn handed_over_unseen() -> House {
+    let house = asynchronous().build();
+    await_armed(&house, "asynchronous");
+    let (old, new) = (house.server("primary"), house.server("standby1"));
+    // It is shut for as long as the house stands.
+    let _door = hidden(new);
+    await_that("it is out of sight", || house.status_of("standby1")["role"].is_null());
+    house.proxy.signal(Signal::STOP);
+    old.stop(Shutdown::Fast).unwrap();
+    promoted_by_hand(new);
+    std::fs::write(old.data().join("standby.signal"), "").unwrap();
+    old.start().unwrap();
+    house.proxy.signal(Signal::CONT);
+    house
+}
+
+#[test]
+fn nobody_is_promoted_while_another_tool_may_have_handed_over_out_of_sight() {
+    let house = handed_over_unseen();
+    await_that("it says why", || why(&house).contains(UNSEEN));
+    stays_alone(&house, "standby1");
+    assert_eq!(house.status()["failover"]["phase"], "stable", "nothing was begun");
+}
+
+/// The opposite arm: nothing but that keeps it from acting. One that is gone hides nobody.
+#[test]
+fn once_the_unseen_one_is_gone_another_is_promoted() {
+    let house = handed_over_unseen();
+    await_that("it says why", || why(&house).contains(UNSEEN));
+
+    house.server("standby1").kill9().unwrap();
+
+    await_that("another is the primary", || house.status()["primary"].is_string());
+    let taken = primaries(&house);
+    assert!(taken.len() == 1 && taken[0] != "standby1", "{taken:?}");
+}
