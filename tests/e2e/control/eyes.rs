@@ -51,8 +51,10 @@ fn median(death: Death, rounds: usize) -> Duration {
         }
         says(&watched, &Why::Manual(Verdict::Dead));
         times.push(pgsteer::clock::now().since(began));
-        // Its children end by themselves; it can't be started before.
-        assert!(eventually(PATIENCE, || server.processes().is_empty().then_some(())).is_some());
+        // Its children end by themselves; it can't be started before. A process that is about to
+        // end is in no directory any more, and runs yet.
+        let ended = || (server.processes().is_empty() && !server.is_running()).then_some(());
+        assert!(eventually(PATIENCE, ended).is_some());
         server.start().unwrap();
     }
     times.sort_unstable();
