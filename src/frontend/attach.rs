@@ -139,7 +139,7 @@ impl Serving {
             computed: Computed::No,
             shown: ShownData::No,
             noted: None,
-            defaults: Vec::new(),
+            defaults: (Vec::new(), 0),
         };
         self.attached = Some(self.client.shard.take_hold().fill(attached));
         cancelled

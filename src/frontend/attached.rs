@@ -3,7 +3,7 @@
 use crate::clock::Moment;
 use crate::frontend::block::{Block, Repeats};
 use crate::frontend::cancel::{Handle, UnderWay};
-use crate::frontend::exchange::{Exchange, Word};
+use crate::frontend::exchange::{Erred, Exchange, Word};
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
@@ -74,8 +74,9 @@ pub struct Attached {
     pub shown: ShownData,
     /// That it may notify, and under which process that is told.
     pub noted: Option<Noted>,
-    /// Whose settings it has changed for sessions that begin behind it.
-    pub defaults: Vec<Defaults>,
+    /// Whose settings it has changed for sessions that begin behind it; and how many of these by
+    /// what has been answered well.
+    pub defaults: (Vec<Defaults>, usize),
 }
 
 /// An [`Attached`] in its box. Sessions take one and give it back twice in a hundred microseconds,
@@ -436,7 +437,17 @@ impl Attached {
     pub fn note_facts(&mut self, mentioned: &[Option<Arc<Facts>>]) {
         for facts in mentioned.iter().flatten() {
             self.resets.add(facts);
-            self.defaults.extend_from_slice(facts.defaults());
+            self.defaults.0.extend_from_slice(facts.defaults());
+        }
+    }
+
+    /// What failed has changed nobody's defaults: who may not change them must not have others'
+    /// backends closed. What it committed before it failed is seen by who reads the catalogs.
+    pub fn settle_defaults(&mut self) {
+        let (defaults, done) = &mut self.defaults;
+        match self.exchange.erred {
+            Erred::No => *done = defaults.len(),
+            Erred::Yes => defaults.truncate(*done),
         }
     }
 

@@ -69,6 +69,7 @@ impl Serving {
                 statements.ended(attached.server, outcome);
             }
         }
+        attached.settle_defaults();
         attached.exchange.erred = Erred::No;
         attached.exchange.overdue = None;
         self.retry = None;

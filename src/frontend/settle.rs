@@ -215,7 +215,7 @@ impl Serving {
     }
 
     async fn settle_what_was_left(&mut self, mut attached: Hold, under_way: UnderWay, now: Moment) {
-        for Defaults { role, database } in attached.defaults.drain(..) {
+        for Defaults { role, database } in std::mem::take(&mut attached.defaults).0 {
             let pools = &self.client.shard.shared.pools;
             pools.renew((role.as_deref(), database.as_deref()), clock::now());
         }

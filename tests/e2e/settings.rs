@@ -444,3 +444,26 @@ async fn a_change_of_defaults_past_pgsteer_is_noticed() {
         pgsteer::timer::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// Who may do so has every idle backend renewed; who may not is refused, in a transaction or not,
+/// and nobody else feels it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_change_defaults_renews_no_backend() {
+    const WHERE: &str = "SELECT pg_backend_pid() FROM pg_notify('x', '')";
+    let house = house("transaction");
+    house.server("primary").rows("CREATE ROLE low LOGIN").unwrap();
+    let mut owner = Raw::enter(&house).await;
+    let mut low = Raw::enter_as(&house, "low").await;
+    let before = owner.value(WHERE).await;
+    let change = "ALTER DATABASE postgres SET work_mem = '5MB'";
+    for ways in [vec![change], vec!["BEGIN", change, "ROLLBACK"], vec!["BEGIN; SELECT 1", change]] {
+        for sql in &ways {
+            let expected = (*sql == change).then(|| "42501".to_owned());
+            assert_eq!(low.query(sql).await.code(), expected, "{sql}");
+        }
+        low.query("ROLLBACK").await;
+        assert_eq!(owner.value(WHERE).await, before, "{ways:?}");
+    }
+    owner.query(change).await;
+    assert_ne!(owner.value(WHERE).await, before, "it had the right to it");
+}
