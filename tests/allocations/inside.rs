@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Backends of a pool: more than most tests have clients.
-const BACKENDS: usize = 8;
+pub const BACKENDS: u32 = 8;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -75,6 +75,8 @@ impl Inside {
             flag("--listen", "listen", &address.to_string()),
             flag("--http", "http", "off"),
             flag("--set", "pool.size", &BACKENDS.to_string()),
+            // They come now and then, and not by a statement.
+            flag("--set", "pool.audit_every", "0"),
             // A standby that is silent on a crowded machine would send its reads elsewhere.
             flag("--set", "servers.check_timeout", "1m"),
             flag("--set", "routing.observation_age_max", "10m"),

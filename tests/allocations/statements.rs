@@ -1,6 +1,7 @@
 //! Statements of each kind, many times over.
 
 use crate::counting;
+use crate::inside::BACKENDS;
 use crate::inside::Client;
 use crate::inside::Inside;
 use pgsteer::wire::message;
@@ -23,7 +24,7 @@ const TRACED: u32 = 3;
 /// Requests that do not count, a round: what a shard does once a second, whoever is there.
 const BESIDES: f64 = 0.02;
 /// How often it is counted before it is too much: on a crowded machine seconds are short.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 6;
 
 /// Clients that do nothing, and how often so many come.
 const IDLE: i64 = 30;
@@ -190,6 +191,14 @@ fn measure_with(inside: &Inside, kind: &Kind, many: u32) -> (f64, String) {
     let mut clients: Vec<_> = (0..many).map(|_| inside.client()).collect();
     for client in &mut clients {
         client.ask(&prepare());
+    }
+    // However many of them are served at a time later, each finds what one needs.
+    if many <= BACKENDS {
+        for sql in ["BEGIN", "COMMIT"] {
+            for client in &mut clients {
+                client.ask(&query(sql));
+            }
+        }
     }
     let mut from = 0;
     let mut all = |rounds: u32| {
