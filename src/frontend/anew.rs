@@ -15,6 +15,7 @@ use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::Serving;
+use crate::pg::SqlState;
 use crate::route::{Need, PrimaryReason};
 use crate::wire::frame::TxStatus;
 
@@ -99,6 +100,10 @@ impl Serving {
                     attached.take_over(carried);
                     self.client.out().extend_from_slice(&for_client);
                     return Ok(Ok(()));
+                }
+                // A time limit of the session's was too short for it, this time.
+                Ok(Ok(own::Answer { code: Some(SqlState::QUERY_CANCELED), .. })) => {
+                    self.drop_backend();
                 }
                 Ok(Ok(own::Answer { error: Some(message), .. })) => {
                     self.drop_backend();

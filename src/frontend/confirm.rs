@@ -55,6 +55,8 @@ impl Serving {
             self.client.report(&No::InDoubt(Doubt::Unconfirmed).report());
         }
         self.client.shard.give_buffer(held);
+        // A time limit of the session's may have ended our question, and its transaction with it.
+        let status = answer.status.unwrap_or(status);
         message::write_ready(self.client.out(), status);
         self.on_ready(status).await
     }
