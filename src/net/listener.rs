@@ -1,13 +1,19 @@
 //! Where clients knock.
+//!
+//! Who is let in belongs to no runtime yet: it goes to a shard, and is registered there only. What
+//! its socket is set to it has from the one that is listened at, where the system does so.
 
 use super::SocketPolicy;
-use super::stream::Stream;
+use super::stream::Detached;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The port of PgBouncer, in whose place we can stand.
 const PGBOUNCER_PORT: u16 = 6432;
@@ -21,9 +27,9 @@ pub const UNIX_MODE: u32 = 0o777;
 #[derive(Debug)]
 pub enum Listener {
     /// A TCP port.
-    Tcp(TcpListener),
+    Tcp(AsyncFd<TcpListener>),
     /// A socket file; removed when this is dropped.
-    Unix(UnixListener, SocketFile),
+    Unix(AsyncFd<UnixListener>, SocketFile),
 }
 
 /// A socket file of ours.
@@ -85,28 +91,38 @@ impl Listener {
             std::fs::remove_file(&path).map_err(failed)?;
         }
         let listener = UnixListener::bind(&path).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
         let file = SocketFile { identity: identity(&path), path: path.clone() };
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        let listener = listen_on(listener).map_err(failed)?;
         Ok(Self::Unix(listener, file))
     }
 
     /// The next client. Cancel-safe. An error (out of file descriptors, say) says nothing about
     /// the next one: pause and try again.
-    pub async fn accept(&self) -> io::Result<Stream> {
+    pub async fn accept(&self) -> io::Result<Detached> {
         match self {
             Self::Tcp(listener) => {
-                let (tcp, _) = listener.accept().await?;
+                let accept = |listener: &TcpListener| listener.accept();
+                let (tcp, _) = listener.async_io(Interest::READABLE, accept).await?;
+                tcp.set_nonblocking(true)?;
+                #[cfg(not(target_os = "linux"))]
                 SocketPolicy::TO_CLIENTS.apply(&tcp)?;
-                Ok(Stream::Tcp(tcp))
+                Ok(Detached::Tcp(tcp))
             }
-            Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Unix(listener, _) => {
+                let accept = |listener: &UnixListener| listener.accept();
+                let (unix, _) = listener.async_io(Interest::READABLE, accept).await?;
+                unix.set_nonblocking(true)?;
+                Ok(Detached::Unix(unix))
+            }
         }
     }
 
     /// The TCP address that is listened at: with port 0, the one that the system chose.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(listener) => listener.get_ref().local_addr().ok(),
             Self::Unix(..) => None,
         }
     }
@@ -115,7 +131,7 @@ impl Listener {
 impl std::fmt::Display for Listener {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tcp(listener) => match listener.local_addr() {
+            Self::Tcp(listener) => match listener.get_ref().local_addr() {
                 Ok(address) => address.fmt(out),
                 Err(_) => out.write_str("tcp"),
             },
@@ -132,16 +148,28 @@ impl Drop for SocketFile {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// On Linux the sockets of who connects have these settings from the beginning: the kernel clones
+/// what is listened at (`tcp_create_openreq_child`), keepalive timer included.
+fn bind(address: SocketAddr) -> io::Result<AsyncFd<TcpListener>> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }
+    SocketPolicy::TO_CLIENTS.apply(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    listen_on(socket.into())
+}
+
+/// Puts what is listened at on the current runtime.
+fn listen_on<L: AsFd + AsRawFd>(listener: L) -> io::Result<AsyncFd<L>> {
+    #[expect(unsafe_code, reason = "tokio has no safe form of it, and registers what it accepts")]
+    // SAFETY: it is called with the two listeners of the standard library only, whose descriptor is
+    // theirs, open and the same for as long as they live; nothing else is done to them.
+    let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    registered.map_err(|refused| refused.into_parts().1)
 }
 
 fn has_ipv6() -> bool {
@@ -196,14 +224,31 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let client = tokio::net::TcpStream::connect(("127.0.0.1", port));
         let (client, accepted) = tokio::join!(client, listener.accept());
-        assert!(client.is_ok() && accepted.unwrap().peer().is_local());
+        assert!(client.is_ok() && accepted.unwrap().attach().unwrap().peer().is_local());
+    }
+
+    /// A client that vanishes is to be noticed, and none is to wait for Nagle's algorithm.
+    #[tokio::test]
+    async fn who_is_let_in_is_set_as_clients_are() {
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        let (_client, accepted) = tokio::join!(client, listener.accept());
+        let Detached::Tcp(tcp) = accepted.unwrap() else { panic!("no TCP") };
+        let socket = socket2::SockRef::from(&tcp);
+        let policy = SocketPolicy::TO_CLIENTS;
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert!(socket.nonblocking().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), policy.keepalive_idle);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), policy.keepalive_interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), policy.keepalive_retries);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), policy.user_timeout);
     }
 
     #[tokio::test]
     async fn a_socket_file_is_replaced_only_if_it_is_stale() {
         let directory = scratch("socket-file");
         let path = directory.join(".s.PGSQL.7");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "left by a process that died");
 
         let listener = Listener::unix(&directory, 7, 0o700).unwrap();

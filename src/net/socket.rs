@@ -3,7 +3,6 @@
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// How soon a peer that vanished without a word is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +38,9 @@ impl SocketPolicy {
     };
 
     /// Sets a connection so, and turns Nagle's algorithm off.
-    pub fn apply(&self, tcp: &TcpStream) -> io::Result<()> {
-        tcp.set_nodelay(true)?;
-        let socket = SockRef::from(tcp);
+    pub fn apply<'s>(&self, tcp: impl Into<SockRef<'s>>) -> io::Result<()> {
+        let socket = tcp.into();
+        socket.set_tcp_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
             .with_time(self.keepalive_idle)
             .with_interval(self.keepalive_interval)

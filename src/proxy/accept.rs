@@ -73,9 +73,8 @@ pub(super) fn start((listener, inlet): (Listener, Inlet), doors: Doors, stop: Ca
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
             };
-            match accepted.map(crate::net::Stream::detach) {
-                Ok(Ok(arrival)) => doors.deal(arrival, inlet.clone()),
-                Ok(Err(_)) => warn!("an accepted socket could not be handed to its shard"),
+            match accepted {
+                Ok(arrival) => doors.deal(arrival, inlet.clone()),
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
                     timer::sleep(ACCEPT_PAUSE).await;

@@ -38,7 +38,7 @@ impl Door {
         let gate = Arc::new(gate);
         tasks::spawn("door", async move {
             loop {
-                let stream = listener.accept().await.unwrap();
+                let stream = listener.accept().await.unwrap().attach().unwrap();
                 let (gate, target) = (Arc::clone(&gate), target.clone());
                 tasks::spawn("client", async move {
                     match enter(stream, &gate).await {

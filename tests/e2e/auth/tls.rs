@@ -219,7 +219,8 @@ async fn a_handshake_where_there_is_no_tls_is_refused() {
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     client.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3]).await.unwrap();
-    let entered = enter(listener.accept().await.unwrap(), &gate(Method::Trust, "")).await;
+    let entered =
+        enter(listener.accept().await.unwrap().attach().unwrap(), &gate(Method::Trust, "")).await;
     assert!(matches!(entered, Entered::Nobody(Admission::ProtocolError)), "{entered:?}");
 }
 
