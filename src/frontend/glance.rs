@@ -44,6 +44,16 @@ pub(super) fn may_run_again(code: SqlState) -> bool {
     )
 }
 
+/// Whether an error in answer to `Bind` or `Describe` may say that what was prepared does not fit
+/// the database any more, or the parameters not what was prepared. A cancel, a time limit, a lock
+/// that was not had or a server that ends says nothing of the kind.
+///
+/// Source: PostgreSQL manual, Appendix A "PostgreSQL Error Codes".
+pub(super) fn may_not_fit(code: SqlState) -> bool {
+    // Protocol violation (the length of a binary value), not supported, data, schema, syntax.
+    matches!(code.class(), "08" | "0A" | "22" | "3F" | "42")
+}
+
 /// The server's word that a statement was cancelled, with a hint to the rule that had it so.
 pub(super) fn cancelled_as_overdue(message: &[u8], allowed: Allowed) -> Option<Vec<u8>> {
     let fields = message::read_error(message).ok()?;

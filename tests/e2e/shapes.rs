@@ -5,7 +5,7 @@
 //! without a name under `pool.unnamed_statements = "reuse"`.
 
 use crate::prepared::await_known_read;
-use crate::raw::{Answer, Message, Raw, bind, describe, execute, parse};
+use crate::raw::{Answer, Message, Raw, bind, describe, execute, parse, sync};
 use crate::support::{Blueprint, House, await_that};
 
 const REUSE: (&str, &str) = ("pool.unnamed_statements", "reuse");
@@ -238,6 +238,35 @@ async fn what_does_not_fit_any_more_is_prepared_anew() {
         assert_eq!((wrong.tags(), wrong.code()), ("1tTEZ".to_owned(), Some("22P02".to_owned())));
         assert_eq!(ask(&mut client, "", sql, &[b"7"]).await.value(), "7");
         assert_eq!(ask(&mut client, "", "SELEC 1", &[]).await.code().as_deref(), Some("42601"));
+    }
+}
+
+/// A cancel is no sign that the statement does not fit: it is not run again behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cancelled_while_it_is_planned_is_over() {
+    let (key, value) = REUSE;
+    let plan = Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", "2");
+    let house = plan.set(key, value).build();
+    set_up(&house, &["CREATE TABLE items AS SELECT 7 AS id"], "items").await;
+    let primary = house.server("primary");
+    for name in NAMES {
+        let mut holder = Raw::enter(&house).await;
+        assert_eq!(holder.query("BEGIN; SELECT 1").await.status(), 'T');
+        let sql = "SELECT count(*) FROM items WHERE id = $1";
+        ask_often(&house, name, sql, &[b"7"]).await;
+        assert_eq!(holder.query("LOCK TABLE items").await.code(), None);
+        let mut client = Raw::enter(&house).await;
+        let batch = [parse(name, sql), bind(name, &[b"7"]), execute(), sync()].concat();
+        client.send(&batch).await;
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        primary.await_value(waits, "1", "it waits for the table").unwrap();
+        client.cancel().await;
+        primary.await_value(waits, "0", "it is not run again").unwrap();
+        let answer = client.ready().await;
+        assert_eq!(answer.code().as_deref(), Some("57014"), "{name:?} {answer:?}");
+        assert_eq!(holder.query("ROLLBACK").await.code(), None);
+        holder.leave().await;
+        client.leave().await;
     }
 }
 

@@ -10,7 +10,8 @@ use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::glance::{
-    cancelled_as_overdue, gave_up_waiting, is_bulk, is_deallocation, is_stale, may_run_again,
+    cancelled_as_overdue, gave_up_waiting, is_bulk, is_deallocation, is_stale, may_not_fit,
+    may_run_again,
 };
 use crate::frontend::lost::Loss;
 use crate::frontend::params::Cause;
@@ -268,7 +269,8 @@ impl<'a, 'c> Chunk<'a, 'c> {
         }
         // What others prepared may have been read under other circumstances: it is planned when it
         // is bound or described, before anything is run.
-        let in_vain = exchange.relies == Relies::Yes && (stale || exchange.replies.is_planning());
+        let in_vain = exchange.relies == Relies::Yes
+            && (stale || exchange.replies.is_planning() && may_not_fit(code));
         if exchange.copy_in.take().is_some() && exchange.client_pass > 0 {
             exchange.leftover = Leftover::Passing;
         }
