@@ -9,10 +9,11 @@ MINUTES ?= 60
 # How long `make fuzz` goes on with each of its targets.
 SECONDS_EACH ?= 60
 
-.PHONY: help demo test test-all soak fuzz bench bench-check bench-failover lint docs clean
+.PHONY: help demo release test test-all soak fuzz bench bench-check bench-failover lint docs clean
 
 help:
 	@echo "make demo       a throw-away primary, two standbys and pgsteer in front; ARGS=\"lag 30s\""
+	@echo "make release    target/tuned/pgsteer: a release build that was shown statements first"
 	@echo "make test       format, lints, and all tests on this machine's PostgreSQL (what CI runs)"
 	@echo "make test-all   test, then on other PostgreSQL versions ($(MAJORS)), other drivers, and"
 	@echo "                PostgreSQL's own suites through pgsteer"
@@ -30,6 +31,12 @@ demo:
 	@scripts/setup.sh demo
 	cargo build --locked
 	@target/debug/pgsteer demo $(ARGS)
+
+release: target/tuned/pgsteer
+
+target/tuned/pgsteer: Cargo.toml Cargo.lock scripts/release.sh $(shell find src -type f)
+	@scripts/setup.sh release
+	@scripts/release.sh
 
 test:
 	@scripts/setup.sh test
@@ -55,9 +62,10 @@ fuzz:
 	@scripts/setup.sh build
 	@scripts/fuzz.sh $(SECONDS_EACH)
 
-bench:
+bench: $(if $(PGSTEER_BENCH_BINARY),,release)
 	@scripts/setup.sh bench
-	cargo bench --locked --bench proxies -- $(ARGS)
+	PGSTEER_BENCH_BINARY=$(or $(PGSTEER_BENCH_BINARY),$(CURDIR)/target/tuned/pgsteer) \
+		cargo bench --locked --bench proxies -- $(ARGS)
 
 bench-check:
 	@scripts/setup.sh bench

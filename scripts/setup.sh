@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build     a C compiler, libclang (for PostgreSQL's grammar), Rust
 #   scripts/setup.sh demo      ... and PostgreSQL
+#   scripts/setup.sh release   ... and the toolchain's llvm-profdata
 #   scripts/setup.sh test      ... and psql, openssl, strace, systemd-analyze, Prometheus
 #   scripts/setup.sh bench     ... and PgBouncer, HAProxy, openssl, strace, valgrind
 #   scripts/setup.sh all       ... and Python, Node.js, bzip2, and drivers: JDBC, Perl's, Ruby's, PHP's
@@ -167,6 +168,14 @@ check_rust() {
         if has rustup && ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
             say "adding rustfmt and clippy to the Rust toolchain"
             rustup component add rustfmt clippy >&2
+        fi
+        ;;
+    release)
+        # Of the compiler's own version, so it is the toolchain's.
+        if [ -z "$(find "$(rustc --print sysroot)/lib/rustlib" -name llvm-profdata)" ]; then
+            has rustup || die "llvm-profdata of $(rustc --version) is missing, and so is rustup"
+            say "adding llvm-tools to the Rust toolchain"
+            rustup component add llvm-tools >&2
         fi
         ;;
     esac

@@ -321,7 +321,7 @@ pub(crate) fn versions(site: &Site) -> Vec<String> {
     });
     let mut all = vec![format!("PostgreSQL {}", site.postgres.version())];
     if std::env::var_os("PGSTEER_BENCH_BINARY").is_some() {
-        all.push(format!("pgsteer: {}, not of this commit", binary().display()));
+        all.push(format!("pgsteer: {}", binary().display()));
     }
     all.extend(said(&pgbouncer_program(), "--version"));
     all.extend(said("haproxy", "-v"));
