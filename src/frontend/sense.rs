@@ -13,7 +13,7 @@ use crate::frontend::shard::Shard;
 use crate::frontend::state::Session;
 use crate::pool::{Mode, UnnamedStatements};
 use crate::session::{Pin, Shape};
-use crate::sql::Facts;
+use crate::sql::{Facts, Transaction};
 use crate::topology::{Coverage, ServerId, Topology};
 use std::sync::Arc;
 
@@ -34,6 +34,8 @@ pub(super) struct Place {
     server: ServerId,
     standing: Standing,
     own: OwnObjects,
+    /// When the backend was opened.
+    opened_at: Moment,
 }
 
 /// Whether the session may see objects on its backend that others don't.
@@ -54,7 +56,7 @@ impl Place {
             }
             Reads::AsCarried | Reads::Otherwise => OwnObjects::Maybe,
         };
-        Self { server, standing, own }
+        Self { server, standing, own, opened_at: attached.checkout.backend.opened_at }
     }
 }
 
@@ -76,18 +78,20 @@ pub(super) fn shape_to_share(
     let (number, changed) = shape.now();
     let there = match place.standing {
         Standing::Primary => true,
-        Standing::Standby => has_replayed(&topology, place.server, changed),
+        Standing::Standby => has_replayed(&topology, place, changed),
     };
     there.then_some(number)
 }
 
-/// Whether a standby is known to have replayed all that the primary had done by then.
-fn has_replayed(topology: &Topology, server: ServerId, by: Moment) -> bool {
-    let sample = topology.server(server).and_then(|server| server.sample);
+/// Whether a standby is known to have replayed all that the primary had done by then. A sample
+/// vouches only for backends that were open: after a crash a standby may begin further back.
+fn has_replayed(topology: &Topology, place: Place, by: Moment) -> bool {
+    let sample = topology.server(place.server).and_then(|server| server.sample);
     let (Some(sample), Some(wanted)) = (sample, topology.samples.resolve(by)) else {
         return false;
     };
-    topology.history.covers(sample.position, wanted) == Coverage::Covers
+    place.opened_at <= sample.sent_at
+        && topology.history.covers(sample.position, wanted) == Coverage::Covers
 }
 
 /// Whether statements without a name are found again. Without a catalog nobody would notice that
@@ -100,9 +104,22 @@ pub(super) fn recalls(shard: &Shard, database: &str, sharing: Sharing) -> bool {
 
 /// Notes it if the session's present group may change what others' statements mean.
 pub(super) fn note_reshaping(noted: &mut Option<Reshapes>, session: &Session) {
-    let may = |facts: &Option<Arc<Facts>>| facts.as_ref().is_none_or(|facts| facts.may_reshape());
-    if noted.is_none() && session.mentioned.iter().any(may) {
-        *noted = Some(Reshapes(Arc::clone(&session.shape)));
+    let shape = &session.shape;
+    let may = |facts: &Facts| {
+        let finishes = facts.transaction() == Transaction::FinishPrepared;
+        facts.may_reshape() || finishes && shape.may_have_prepared()
+    };
+    let any = |is: &dyn Fn(&Facts) -> bool| {
+        session.mentioned.iter().any(|facts| facts.as_ref().is_none_or(|facts| is(facts)))
+    };
+    if noted.is_none() && any(&may) {
+        *noted = Some(Reshapes(Arc::clone(shape)));
+    }
+    // What it did is there only when somebody commits it.
+    let prepares =
+        |facts: &Facts| matches!(facts.transaction(), Transaction::Prepare | Transaction::Mixed);
+    if noted.is_some() && any(&prepares) {
+        shape.note_prepared();
     }
 }
 

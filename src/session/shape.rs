@@ -17,7 +17,7 @@
 
 use crate::clock::Moment;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The shapes of all databases in use.
@@ -40,6 +40,9 @@ pub struct Shape {
     changed: AtomicU64,
     /// The catalog that was seen last.
     catalog: AtomicU32,
+    /// A transaction that may have changed objects was prepared (`PREPARE TRANSACTION`): anybody
+    /// may commit it, at any time.
+    prepared: AtomicBool,
 }
 
 impl Shapes {
@@ -57,6 +60,7 @@ impl Shapes {
             number: AtomicU64::new(self.numbers.fetch_add(1, Ordering::Relaxed)),
             changed: AtomicU64::new(now.nanos()),
             catalog: AtomicU32::new(0),
+            prepared: AtomicBool::new(false),
         });
         all.insert(database.into(), Arc::clone(&shape));
         shape
@@ -79,6 +83,17 @@ impl Shape {
         {
             self.note_change(now());
         }
+    }
+
+    /// A transaction that may have changed objects is about to be prepared.
+    pub fn note_prepared(&self) {
+        self.prepared.store(true, Ordering::Release);
+    }
+
+    /// Whether a prepared transaction that is committed now may change objects. It stays so: how
+    /// many are left, and what is in each, is not followed.
+    pub fn may_have_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Acquire)
     }
 
     /// Its number now, and when it changed last, or later: a server that has not come so far in the

@@ -6,7 +6,7 @@
 
 use crate::prepared::await_known_read;
 use crate::raw::{Answer, Message, Raw, bind, describe, execute, parse, sync};
-use crate::support::{Blueprint, House, await_that};
+use crate::support::{Blueprint, House, await_that, synchronous};
 
 const REUSE: (&str, &str) = ("pool.unnamed_statements", "reuse");
 /// Both kinds of name; the second is none.
@@ -178,6 +178,65 @@ async fn what_hides_another_is_found() {
         assert_eq!(other.query("DROP TABLE early.things").await.code(), None);
         assert_eq!(ask(&mut other, name, sql, &[]).await.value(), "1", "{name:?}");
     }
+}
+
+/// What a prepared transaction has made is there when somebody commits it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_prepared_counts_when_it_is_committed() {
+    let (key, value) = REUSE;
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0).setting("max_prepared_transactions", "10"))
+        .set("pool.size", "1")
+        .set(key, value)
+        .build();
+    let (schema, things) = ("CREATE SCHEMA early", "CREATE TABLE things AS SELECT 1 AS n");
+    set_up(&house, &[schema, things], "things").await;
+    for name in NAMES {
+        let mut other = Raw::enter(&house).await;
+        let hides = "CREATE TABLE early.things AS SELECT 2 AS n";
+        for sql in ["BEGIN", hides, "PREPARE TRANSACTION 'later'"] {
+            assert_eq!(other.query(sql).await.code(), None, "{sql}");
+        }
+        let sql = "SELECT n FROM things";
+        let mut client = Raw::enter(&house).await;
+        client.query("SET search_path = early, public").await;
+        for _ in 0..OFTEN {
+            assert_eq!(ask(&mut client, "", sql, &[]).await.value(), "1");
+        }
+        assert_eq!(ask(&mut client, "before", sql, &[]).await.value(), "1");
+        assert_eq!(other.query("COMMIT PREPARED 'later'").await.code(), None);
+        assert_eq!(ask(&mut client, name, sql, &[]).await.value(), "2", "{name:?}");
+        assert_eq!(other.query("DROP TABLE early.things").await.code(), None);
+    }
+}
+
+/// DDL that its client is told to be in doubt was committed: it counts from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ddl_that_is_in_doubt_counts_at_once() {
+    let (key, value) = REUSE;
+    let plan = Blueprint::new().servers(|plan| plan.standbys(1)).set("pool.size", "2");
+    let house = plan.set(key, value).build();
+    set_up(&house, &["CREATE TABLE items (name text, at date)"], "items").await;
+    let primary = house.server("primary");
+    let mut keeper = Raw::enter(&house).await;
+    assert_eq!(keeper.query("CREATE TEMP TABLE mine (i int)").await.code(), None);
+    let sql = "/* pgsteer: role=primary */ SELECT count(*) FROM items WHERE at > $1";
+    synchronous(primary, "ANY 1 (standby1)");
+    house.server("standby1").sigstop_process("walreceiver");
+    for (name, kind, there) in [("s", "timestamp", TIMESTAMP), ("", "date", DATE)] {
+        let before = ask_often(&house, name, sql, &[b"2024-01-01"]).await;
+        assert_ne!(parameter(&before), there, "{name:?}");
+        let change = format!("ALTER TABLE items ALTER at TYPE {kind}");
+        keeper.send(&crate::raw::query(&change)).await;
+        let waits = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE wait_event = 'SyncRep' AND query LIKE 'ALTER TABLE items%'";
+        primary.await_value(waits, "1", "waiting for its standby").unwrap();
+        keeper.cancel().await;
+        assert_eq!(keeper.ready().await.code().as_deref(), Some("08007"), "{name:?}");
+        let after = ask_often(&house, name, sql, &[b"2024-01-01"]).await;
+        assert_eq!(parameter(&after), there, "{name:?}");
+    }
+    house.server("standby1").sigcont();
 }
 
 /// So does a temporary table, to its own session only; on a backend that had some before, too.

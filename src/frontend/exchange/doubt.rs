@@ -70,7 +70,8 @@ impl Chunk<'_, '_> {
         match header.tag {
             b'Z' => {
                 let status = status_of(message).ok_or(Stop::OutOfStep)?;
-                (exchange.word, exchange.copy_in) = (Word::Taken, None);
+                exchange.word = Word::Taken;
+                exchange.note_ready(status);
                 Ok((Disposition::Forward, Some(Event::Ready(status))))
             }
             // It waits for data that its client will not send.
