@@ -241,6 +241,10 @@ impl Client {
         if let Poll::Ready(Err(Gone)) = flushed {
             return Poll::Ready(Err(Gone));
         }
+        if self.is_backed_up() {
+            // It asks on and does not take its answers: what it asks waits in its socket.
+            return Poll::Pending;
+        }
         if self.has_ended() {
             // It has said all that it had to say, and may still listen.
             return flushed.map(|_| Err(Gone));

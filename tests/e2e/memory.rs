@@ -140,7 +140,7 @@ fn moved(house: &House) -> [String; 2] {
 }
 
 /// What the proxy needs for each of so many clients that ask this and read nothing.
-async fn stalled(house: &House, asked: &[u8]) -> u64 {
+async fn stalled(house: &House, begins: &str, asked: &[u8]) -> u64 {
     const CROWD: usize = 24;
     let resident = || {
         let pid = house.proxy.pid().unwrap().to_string();
@@ -153,7 +153,7 @@ async fn stalled(house: &House, asked: &[u8]) -> u64 {
         let mut crowd = Vec::new();
         for _ in 0..CROWD {
             let mut client = Raw::enter_as(house, "app").await;
-            client.query("SELECT 1").await;
+            client.query(begins).await;
             // Its socket takes a part, the proxy a part, and the rest is not sent.
             let sending = client.send(asked);
             drop(pgsteer::timer::timeout(Duration::from_millis(200), sending).await);
@@ -176,9 +176,16 @@ async fn a_client_that_does_not_read_costs_little() {
     let house = Blueprint::new().servers(plan).set("pool.size", "80").build();
     house.server("primary").rows("CREATE ROLE app LOGIN").unwrap();
     let rows = query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)");
-    let on: Vec<u8> = rows.iter().copied().cycle().take(8 << 20).collect();
-    for (what, asked) in [("reads nothing", rows), ("asks on", on)] {
-        let each = stalled(&house, &asked).await;
+    let on = |asked: &[u8]| asked.iter().copied().cycle().take(8 << 20).collect::<Vec<u8>>();
+    let ours = on(&query("SHOW pgsteer.role"));
+    for (what, begins, asked) in [
+        ("asks on", "SELECT 1", on(&rows)),
+        ("reads nothing", "SELECT 1", rows),
+        // What pgsteer answers by itself.
+        ("asks pgsteer on", "SELECT 1", ours.clone()),
+        ("asks pgsteer on in a transaction", "BEGIN; SELECT 1", ours),
+    ] {
+        let each = stalled(&house, begins, &asked).await;
         eprintln!("a client that {what}: {each} bytes");
         assert!(each <= STALLED_MAX, "a client that {what} costs {each} bytes");
     }

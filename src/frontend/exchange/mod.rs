@@ -352,7 +352,7 @@ impl Exchange {
                 Appetite::OneGroup => client.inbox().len() < AHEAD_MAX,
                 Appetite::WholeMessage => true,
             };
-            if wanted && self.has_room() && !client.has_ended() && !client.is_far_ahead() {
+            if wanted && self.has_room() && !client.has_ended() && !self.is_ahead(client) {
                 match client.poll_fill(context) {
                     Poll::Ready(Ok(())) if client.has_ended() => {
                         return Poll::Ready(Event::ClientEnded);
@@ -378,6 +378,13 @@ impl Exchange {
     /// Whether more may be read from the client: its data must not pile up before a slow server.
     const fn has_room(&self) -> bool {
         self.to_server.len() - self.written < GROUP_MAX
+    }
+
+    /// Whether the client asks on and does not take its answers. Where the server owes nothing,
+    /// those are ours, and nobody else holds it up.
+    fn is_ahead(&self, client: &Client) -> bool {
+        let ours = self.replies.is_settled() && !self.is_copying_in();
+        client.is_far_ahead() || ours && client.is_backed_up()
     }
 
     /// Sends on what needs no decision: the rest of a cut message, and COPY data. Whether all of
