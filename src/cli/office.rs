@@ -13,7 +13,7 @@ use crate::config::Loaded;
 use crate::store::Token;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Longest wait for one answer.
@@ -24,6 +24,7 @@ const WAIT: Duration = Duration::from_secs(5);
 pub struct Office {
     address: SocketAddr,
     token: Token,
+    token_file: PathBuf,
     color: Color,
     /// What it said of itself.
     pub status: StatusReport,
@@ -43,19 +44,19 @@ impl Office {
         let answer = ask::ask(address, Question::get("/status"), WAIT);
         let answer = answer.map_err(|error| failed(&error, color))?;
         let status: StatusReport = read(&answer)?;
-        let Some(file) = status.failover.token_file.as_deref() else {
+        let Some(token_file) = status.failover.token_file.as_deref().map(PathBuf::from) else {
             let why = status.failover.unavailable.as_deref().unwrap_or("it keeps no state");
             say::talk(&format!("error: failover is unavailable: {why}"));
             return Err(Exit::Failed);
         };
         // Whatever answered named a file: only what is a token is taken from it.
-        let token = Token::read(Path::new(file)).map_err(|error| {
+        let token = Token::read(&token_file).map_err(|error| {
             say::talk(&format!(
                 "error: {error}; run this on pgsteer's machine, as the user that runs pgsteer"
             ));
             Exit::Refused
         })?;
-        Ok(Self { address, token, color, status })
+        Ok(Self { address, token, token_file, color, status })
     }
 
     /// Asks for something.
@@ -76,6 +77,16 @@ impl Office {
         }
         let given: Given = read(&self.answer(path, Some(body.to_string()))?)?;
         Ok(given.order)
+    }
+
+    /// Its servers, and what is planned for them, as a configuration file. Only from one that runs
+    /// as our own user: where it leads us, we log in with our passwords, and read what it names.
+    pub fn settings(&self) -> Result<String, Exit> {
+        Token::read_own(&self.token_file).map_err(|_| {
+            say::talk("error: the pgsteer there is another user's: run this as that user");
+            Exit::Refused
+        })?;
+        self.text("/settings")
     }
 
     /// The text of an answer that is good.
@@ -115,7 +126,7 @@ pub fn configuration(globals: &Globals) -> Result<Loaded, Exit> {
         say::talk("no server is named: name each with --server HOST, or a file with -c FILE");
         exit
     };
-    let told = Office::at(address, color).and_then(|office| office.text("/settings"));
+    let told = Office::at(address, color).and_then(|office| office.settings());
     let told = told.map_err(help)?;
     say::talk(&format!("no server is named: going to those of the pgsteer on http://{address}"));
     match request.load_text(&format!("http://{address}/settings"), told) {

@@ -37,9 +37,21 @@ impl Token {
     /// # Errors
     /// [`StoreError`]: there is none, or it is not ours to read.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
+        Self::read_of(path, Owner::UsOrAnybodyForRoot)
+    }
+
+    /// The same of a proxy that runs as our own user, also if we are the superuser: another user
+    /// can have made a token, and answer to it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: there is none, or it is not ours.
+    pub fn read_own(path: &Path) -> Result<Self, StoreError> {
+        Self::read_of(path, Owner::Us)
+    }
+
+    fn read_of(path: &Path, owner: Owner) -> Result<Self, StoreError> {
         let missing = || files::io_error("read", path)(io::ErrorKind::NotFound.into());
-        let text = files::read_of(path, Privacy::Secret, Owner::UsOrAnybodyForRoot)?
-            .ok_or_else(missing)?;
+        let text = files::read_of(path, Privacy::Secret, owner)?.ok_or_else(missing)?;
         let token = text.trim_end();
         let digits = token.strip_prefix(PREFIX).filter(|digits| digits.len() == 2 * LENGTH);
         if digits.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit())) {

@@ -379,6 +379,19 @@ fn beside_a_demo_every_command_finds_its_servers() {
 
     let (code, report, said) = run(&["drill", "--yes", "--clients", "1"]);
     assert_eq!(code, Some(0), "{report}{said}");
+
+    // Nobody is led to servers by another user's pgsteer, not even root.
+    if rustix::process::geteuid().is_root() {
+        let status: Value = serde_json::from_str(&run(&["status"]).1).unwrap();
+        let token = status["failover"]["token_file"].as_str().unwrap();
+        std::os::unix::fs::chown(token, Some(65_534), None).unwrap();
+        for args in [["doctor", "-q"], ["setup", "--dry-run"], ["drill", "--yes"]] {
+            let (code, _, said) = run(&args);
+            assert_eq!(code, Some(4), "{args:?}: {said}");
+            assert!(said.contains("another user's") && said.contains("-c FILE"), "{said}");
+        }
+        assert_eq!(run(&["switchover", "--dry-run"]).0, Some(0), "root may order");
+    }
 }
 
 #[test]

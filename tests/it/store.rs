@@ -231,6 +231,12 @@ fn a_token_is_read_only_where_it_is_one() {
     let read = Token::read(&path).unwrap();
     assert!(token.is(read.reveal()));
     assert!(!token.is("") && !token.is(&read.reveal().replace('a', "b").replace('1', "2")));
+    assert!(Token::read_own(&path).is_ok());
+    if rustix::process::geteuid().is_root() {
+        // Root may order, but goes nowhere because another user says so.
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        assert!(Token::read(&path).is_ok() && Token::read_own(&path).is_err());
+    }
     let (next, _) = store.new_token().unwrap();
     assert!(!next.is(token.reveal()), "a token outlives its process");
 
