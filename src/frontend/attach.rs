@@ -14,6 +14,7 @@ use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::settle;
 use crate::frontend::state::{Resets, Serving};
+use crate::route::Refusal;
 use crate::session::{Pins, UnnamedThere};
 use crate::wire::frame::TxStatus;
 use std::sync::Arc;
@@ -27,6 +28,10 @@ impl Serving {
     /// The same, `now`.
     pub(super) async fn attach_at(&mut self, plan: &Plan, now: Moment) -> Result<Found, Stop> {
         let Self { client, session, retry, .. } = self;
+        // One that is tried again may have been cancelled since it was tried first.
+        if retry.is_none() {
+            session.cancel.hold();
+        }
         let obtained = match obtain(client, session, plan, (retry.as_ref(), now)).await {
             Ok(obtained) => obtained,
             Err(unobtained) => return unobtained.found(),
@@ -62,6 +67,10 @@ impl Serving {
                     return Ok(Found::Nothing(No::Settings(message)));
                 }
                 // That backend is gone; the next one may be well.
+                Ok(Err(settle::NotBrought::Broken)) if self.has_held_long(plan) => {
+                    let held = clock::now().since(plan.since);
+                    return Ok(Found::Nothing(No::Refused(Refusal::NoServer, held)));
+                }
                 Ok(Err(settle::NotBrought::Broken)) | Err(CutOff) => {}
             }
             let Self { client, session, retry, .. } = self;
@@ -143,6 +152,11 @@ impl Serving {
         };
         self.attached = Some(self.client.shard.take_hold().fill(attached));
         cancelled
+    }
+
+    /// Whether backends fail it one after another, for longer than a statement may be held.
+    fn has_held_long(&self, plan: &Plan) -> bool {
+        clock::now() >= plan.since + self.client.shard.live().routing.hold_max
     }
 
     fn has_ended(&self, obtained: &Obtained) -> bool {

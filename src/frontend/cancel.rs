@@ -230,6 +230,11 @@ impl Handle {
         self.held_cancelled.store(false, Ordering::Release);
     }
 
+    /// A server was asked to cancel the statement, and it was lost there: it is not sent again.
+    pub fn cancel_again(&self) {
+        self.held_cancelled.store(true, Ordering::Release);
+    }
+
     /// Waits until the held statement is cancelled.
     pub async fn cancelled_while_held(&self) {
         loop {

@@ -16,7 +16,7 @@ use crate::pool::CheckoutError;
 use crate::route::RoleWish;
 use crate::session::{KeepLimits, MessageLimits};
 use crate::wire::message;
-use crate::wire::startup::Replication;
+use crate::wire::startup::{CancelKey, Replication};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,8 +68,8 @@ async fn enter(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) -> Option<Gues
     let counted = Counted::new(&shard);
     let limit = shard.pools.pools.policy().max_clients;
     if shard.shared.clients.load(Ordering::Relaxed) > limit {
-        shard.shared.metrics.clients.admit(Admission::Limit);
-        refuse(stream, &No::TooManyClients(limit)).await;
+        drop(counted);
+        one_too_many(&shard, stream, &No::TooManyClients(limit)).await;
         return None;
     }
     let rules = Arc::clone(&shard.live().limits);
@@ -77,8 +77,8 @@ async fn enter(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) -> Option<Gues
     let entry = match shard.shared.counts.enter(&rules, stranger) {
         Ok(entry) => entry,
         Err(exceeded) => {
-            shard.shared.metrics.clients.admit(Admission::Limit);
-            refuse(stream, &No::TooManyOfThem(exceeded)).await;
+            drop(counted);
+            one_too_many(&shard, stream, &No::TooManyOfThem(exceeded)).await;
             return None;
         }
     };
@@ -90,16 +90,34 @@ async fn enter(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) -> Option<Gues
             Some(Guest { serving, entries: [known, entry], counted })
         }
         Entered::Cancel(key, stream) => {
-            shard.shared.metrics.clients.admit(Admission::Cancel);
-            shard.shared.cancels.cancel(key.pid, &key.key).await;
-            // Closed only now: whoever cancels waits for that.
-            drop(stream);
+            cancel(&shard, &key, stream).await;
             None
         }
         Entered::Nobody(why) => {
             shard.shared.metrics.clients.admit(why);
             None
         }
+    }
+}
+
+async fn cancel(shard: &Shard, key: &CancelKey, stream: Stream) {
+    shard.shared.metrics.clients.admit(Admission::Cancel);
+    shard.shared.cancels.cancel(key.pid, &key.key).await;
+    // Closed only now: whoever cancels waits for that.
+    drop(stream);
+}
+
+/// There is no place for another client. Whoever is in needs none to cancel what it runs; when a
+/// crowd knocks, that is heard of some only. None of them is counted as a client.
+async fn one_too_many(shard: &Shard, stream: Stream, no: &No) {
+    let Ok(_place) = shard.shared.spare_places.try_acquire() else {
+        shard.shared.metrics.clients.admit(Admission::Limit);
+        return refuse(stream, no).await;
+    };
+    let gate = shard.shared.gate.load_full();
+    match login::enter_to_cancel(stream, &gate, &no.report()).await {
+        Some((key, stream)) => cancel(shard, &key, stream).await,
+        None => shard.shared.metrics.clients.admit(Admission::Limit),
     }
 }
 

@@ -145,6 +145,30 @@ pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
     enter_within(stream, gate, gate.timeout).await
 }
 
+/// Longest wait for what somebody comes for, for whom there is no place.
+const ERRAND_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Somebody for whom there is no place: a wish to cancel is heard all the same. Anybody else is
+/// told why, and is closed.
+///
+/// Not cancel-safe: dropped, the connection is closed.
+pub(super) async fn enter_to_cancel(
+    stream: Stream,
+    gate: &Gate,
+    why: &ErrorReport,
+) -> Option<(CancelKey, Stream)> {
+    let peer = stream.peer();
+    let mut visitor = Visitor { stream: Some(stream), end_point: None, certificate: None, peer };
+    let errand = Box::pin(errand(&mut visitor, gate));
+    if let Ok(Ok(Errand::Cancel(key))) = timer::timeout(ERRAND_TIMEOUT, errand).await {
+        return Some((key, visitor.stream?));
+    }
+    if let Some(stream) = visitor.stream {
+        drop(timer::timeout(FAREWELL, turn_away(stream, why)).await);
+    }
+    None
+}
+
 /// The same for a client that has less time.
 pub(super) async fn enter_within(stream: Stream, gate: &Gate, within: Duration) -> Entered {
     let peer = stream.peer();
@@ -172,13 +196,26 @@ pub(super) async fn enter_within(stream: Stream, gate: &Gate, within: Duration) 
 }
 
 async fn visit(visitor: &mut Visitor, gate: &Gate) -> Result<Entered, Failure> {
+    match errand(visitor, gate).await? {
+        Errand::Cancel(key) => Ok(Entered::Cancel(key, visitor.take()?)),
+        Errand::Session(startup) => log_in(visitor, gate, startup).await,
+    }
+}
+
+/// What a client comes for.
+enum Errand {
+    Cancel(CancelKey),
+    Session(Startup),
+}
+
+async fn errand(visitor: &mut Visitor, gate: &Gate) -> Result<Errand, Failure> {
     visitor.secure_unasked(gate).await?;
     for _ in 0..PACKETS_MAX {
         match first_packet(visitor.stream()?).await? {
             FirstPacket::Ssl => visitor.secure(gate).await?,
             FirstPacket::GssEnc => send(visitor.stream()?, b"N").await?,
-            FirstPacket::Cancel(key) => return Ok(Entered::Cancel(key, visitor.take()?)),
-            FirstPacket::Startup(startup) => return log_in(visitor, gate, startup).await,
+            FirstPacket::Cancel(key) => return Ok(Errand::Cancel(key)),
+            FirstPacket::Startup(startup) => return Ok(Errand::Session(startup)),
         }
     }
     Err(Failure::Protocol("too many requests for encryption".to_owned()))

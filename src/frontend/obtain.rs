@@ -141,7 +141,6 @@ pub(super) async fn obtain(
             plan.need = Need::Primary(PrimaryReason::Statement);
         }
     }
-    session.cancel.hold();
     // Nearly always a backend is free. Room for all that may be waited for otherwise is not kept
     // in every client: it is in a box, and what leads to that ends before it is waited for.
     let waiting = {

@@ -22,6 +22,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// What all shards share.
@@ -55,8 +56,20 @@ pub struct Shared {
     pub counts: Arc<Counts>,
     /// How many clients are logged in or logging in.
     pub clients: AtomicU32,
+    /// For those who come when there is no place: they may still want to cancel something.
+    pub spare_places: Semaphore,
     /// Set when pgsteer shuts down: every shard closes then.
     pub drain: CancellationToken,
+}
+
+/// Of those for whom there is no place, so many at a time are heard.
+const SPARE_PLACES: usize = 64;
+
+impl Shared {
+    /// All of [`Self::spare_places`], free.
+    pub fn all_spare_places() -> Semaphore {
+        Semaphore::new(SPARE_PLACES)
+    }
 }
 
 /// The policies that a reload can change.

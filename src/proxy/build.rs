@@ -292,6 +292,7 @@ fn shared(
         held_bytes: AtomicU64::new(0),
         counts: Arc::default(),
         clients: AtomicU32::new(0),
+        spare_places: frontend::Shared::all_spare_places(),
         drain: CancellationToken::new(),
     })
 }

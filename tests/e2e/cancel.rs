@@ -1,5 +1,6 @@
 //! A cancel hits the statement that its own client is running, or nothing.
 
+use crate::prepared::await_known_read;
 use crate::raw::{Raw, bind, cancel, execute, parse, query};
 use crate::support::{Blueprint, House, Slowed, await_that};
 use pgsteer::sandbox::StatementLog;
@@ -120,6 +121,43 @@ async fn a_statement_that_is_held_is_cancelled_where_it_waits() {
     assert_eq!(waiter.value("SELECT count(*) FROM t").await, "0");
     assert_eq!(waiter.query("INSERT INTO t VALUES (2)").await.code(), None);
     assert_eq!(waiter.value("SELECT count(*) FROM t").await, "1");
+}
+
+/// A server was asked to cancel a read, and is lost before it does: the read is not run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_read_whose_server_is_lost_is_over() {
+    let house = house(&[("pool.size", "4")]);
+    let primary = house.server("primary");
+    primary.rows("CREATE TABLE items (i int)").unwrap();
+    let mut client = Raw::enter(&house).await;
+    await_known_read(&house, &mut client, "SELECT count(*) FROM items").await;
+    let mut locker = primary.connect("postgres").unwrap();
+    let mut watcher = primary.connect("postgres").unwrap();
+    for cancels in [false, true] {
+        locker.rows("BEGIN; LOCK TABLE items").unwrap();
+        client.send(&query("SELECT count(*) FROM items")).await;
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        await_that("it waits for the table", || watcher.value(waits).unwrap() == "1");
+        let backend = watcher.value("SELECT pid FROM pg_locks WHERE NOT granted").unwrap();
+        let process = Pid::from_raw(backend.parse().unwrap()).unwrap();
+        kill_process(process, Signal::STOP).unwrap();
+        if cancels {
+            client.cancel().await;
+        }
+        watcher.rows(&format!("SELECT pg_terminate_backend({backend})")).unwrap();
+        kill_process(process, Signal::CONT).unwrap();
+        if cancels {
+            assert_eq!(client.ready().await.code().as_deref(), Some("57014"));
+            assert_eq!(watcher.value(waits).unwrap(), "0");
+            locker.rows("COMMIT").unwrap();
+        } else {
+            let again = format!("{waits} AND pid <> {backend}");
+            await_that("it runs again", || watcher.value(&again).unwrap() == "1");
+            locker.rows("COMMIT").unwrap();
+            assert_eq!(client.ready().await.value(), "0");
+        }
+    }
+    assert_eq!(client.value("SELECT count(*) FROM items").await, "0", "the next one is a new one");
 }
 
 /// One backend for all: whoever is next after a cancelled client gets the very backend that a

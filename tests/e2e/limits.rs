@@ -69,6 +69,27 @@ async fn connections_are_counted_by_each_rule() {
     panic!("a place that came free was not given again");
 }
 
+/// A cancel comes by a connection of its own: it needs no place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_connect_again_can_cancel_all_the_same() {
+    let crowded = [
+        house(r#"{ address = "127.0.0.0/8", connections = 1 }"#),
+        Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.max_clients", "1").build(),
+    ];
+    for house in crowded {
+        let mut only = Raw::enter(&house).await;
+        for _ in 0..3 {
+            only.send(&query("SELECT pg_sleep(3600)")).await;
+            let runs = "SELECT count(*) FROM pg_stat_activity \
+                        WHERE state = 'active' AND query = 'SELECT pg_sleep(3600)'";
+            house.server("primary").await_value(runs, "1", "running the statement").unwrap();
+            assert!(refused(&house, "postgres").await.starts_with("53300"));
+            only.cancel().await;
+            assert_eq!(only.ready().await.code().as_deref(), Some("57014"));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_lasts_too_long_is_cancelled_and_its_session_goes_on() {
     let house = house(r#"{ user = "app", query_timeout = "3s" }"#);

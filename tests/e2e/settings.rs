@@ -467,3 +467,18 @@ async fn who_may_not_change_defaults_renews_no_backend() {
     owner.query(change).await;
     assert_ne!(owner.value(WHERE).await, before, "it had the right to it");
 }
+
+/// Letters are brought to a backend in UTF-8, which not every database can read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_settings_cannot_be_brought_anywhere_is_told_so() {
+    let plan = Blueprint::new().servers(|plan| plan.standbys(0));
+    let house = plan.set("routing.hold_max", "1s").build();
+    let sql = "CREATE DATABASE mule ENCODING 'MULE_INTERNAL' LOCALE 'C' TEMPLATE template0";
+    house.server("primary").rows(sql).unwrap();
+    let login = [("user", "postgres"), ("database", "mule"), ("my.name", "\u{e9}")];
+    let refused = Raw::connect(house.proxy.address(), &login).await.unwrap_err();
+    assert_eq!(refused.code().as_deref(), Some("57P03"), "{refused:?}");
+    let ascii = [("user", "postgres"), ("database", "mule"), ("my.name", "e")];
+    let mut client = Raw::connect(house.proxy.address(), &ascii).await.unwrap();
+    assert_eq!(client.value("SHOW my.name").await, "e");
+}

@@ -147,3 +147,39 @@ fn nothing_is_sent_for_who_goes_while_its_settings_are_brought() {
         assert_eq!(holder.value(&there), "0", "cancelled: {cancels}");
     }
 }
+
+/// A statement was cancelled while its settings were brought to a backend, which is lost over
+/// that: it does not go to the next one.
+#[test]
+fn a_cancel_counts_although_the_backend_is_lost_to_which_settings_are_brought() {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0).log(StatementLog::All))
+        .unhurried()
+        .set("pool.size", "1")
+        .set("pool.wait_timeout", "1m")
+        .build();
+    let primary = house.server("primary");
+    primary.rows("CREATE TABLE ledger (id int)").unwrap();
+    let mut locker = primary.connect("postgres").unwrap();
+    let mut watcher = primary.connect("postgres").unwrap();
+    let (mut other, mut goes) = (house.wire(), house.wire());
+    goes.run("SET default_tablespace = 'pg_default'");
+    other.run("INSERT INTO ledger VALUES (0)");
+    // Who sets that looks for the tablespace.
+    locker.rows("BEGIN; LOCK TABLE pg_tablespace IN ACCESS EXCLUSIVE MODE").unwrap();
+    goes.send(&query("INSERT INTO ledger VALUES (1)")).unwrap();
+    let brought = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND query LIKE '%''default_tablespace''%'";
+    let counted = format!("SELECT count(*) {brought}");
+    await_that("it is brought", || watcher.value(&counted).unwrap() == "1");
+    let mut request = Vec::new();
+    message::write_cancel_request(&mut request, goes.pid, &goes.key);
+    let mut wire = Wire::connect(house.proxy.address()).unwrap();
+    wire.send(&request).unwrap();
+    assert!(wire.message().is_none());
+    let ends = format!("SELECT count(pg_terminate_backend(pid)) {brought}");
+    assert_eq!(watcher.value(&ends).unwrap(), "1");
+    assert_eq!(goes.reply().codes(), ["57014"]);
+    locker.rows("COMMIT").unwrap();
+    assert_eq!(goes.value("SELECT count(*) FROM ledger WHERE id = 1"), "0");
+}
