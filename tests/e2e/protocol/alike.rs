@@ -1,6 +1,7 @@
 //! What a client sends is answered message by message as by the server itself, whatever pgsteer
 //! makes of it on the way: scripts that are played to both.
 
+use crate::prepared::await_known_read;
 use crate::raw::{
     Answer, Message, Raw, bind, bind_portal, close, copy_data, copy_done, copy_fail, describe,
     execute, execute_portal, flush, message_of, parse, query, sync,
@@ -246,10 +247,11 @@ async fn play(address: SocketAddr, script: &[Step]) -> Vec<Vec<String>> {
     heard
 }
 
-fn house(mode: &str) -> House {
+fn house(mode: &str, unnamed: &str) -> House {
     let house = Blueprint::new()
         .servers(|plan| plan.standbys(0).log(StatementLog::Off))
         .set("pool.mode", mode)
+        .set("pool.unnamed_statements", unnamed)
         .build();
     house
         .server("primary")
@@ -261,24 +263,38 @@ fn house(mode: &str) -> House {
     house
 }
 
+/// How often a script is played: what comes again may be answered with what was prepared before.
+const TIMES: usize = 4;
+
 #[test]
 fn every_script_is_answered_as_by_the_server_itself() {
-    let run = |mode: &'static str| {
-        let house = house(mode);
+    let run = |mode: &'static str, unnamed: &'static str| {
+        let house = house(mode, unnamed);
         let primary = house.server("primary").address().parse().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut client = Raw::enter(&house).await;
+            await_known_read(&house, &mut client, "SELECT count(*) FROM pg_class").await;
+            client.leave().await;
+        });
         for (what, script) in [portals(), empty(), asides(), turns()].concat() {
             let expected = runtime.block_on(play(primary, &script));
-            let heard = runtime.block_on(play(house.proxy.address(), &script));
-            for (step, (heard, expected)) in heard.iter().zip(&expected).enumerate() {
-                assert_eq!(heard, expected, "{mode}: {what}, step {step}");
+            for _ in 0..TIMES {
+                let heard = runtime.block_on(play(house.proxy.address(), &script));
+                for (step, (heard, expected)) in heard.iter().zip(&expected).enumerate() {
+                    assert_eq!(heard, expected, "{mode}, {unnamed}: {what}, step {step}");
+                }
             }
             assert!(expected.iter().flatten().count() > script.len(), "{what}: {expected:?}");
         }
+        let hits = house.metric("pgsteer_prepared_cache_requests_total{result=\"hit\"}");
+        eprintln!("{mode}, {unnamed}: {hits:?} statements were at hand");
     };
     std::thread::scope(|scope| {
-        for mode in ["transaction", "session"] {
-            scope.spawn(move || run(mode));
+        for (mode, unnamed) in
+            [("transaction", "pass"), ("transaction", "reuse"), ("session", "pass")]
+        {
+            scope.spawn(move || run(mode, unnamed));
         }
     });
 }
