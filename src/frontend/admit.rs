@@ -129,8 +129,11 @@ async fn by_password(
 ) -> Result<Authenticated, Failure> {
     let bound_to = visitor.end_point.clone();
     let claim = Claim { user: wish.user, from: login::source(&visitor.peer) };
-    let stream = visitor.stream()?;
-    prove::by_password(stream, bound_to.as_ref(), (gate, claim), old_hash).await
+    let mut unsent = Vec::new();
+    let there = (visitor.stream()?, &mut unsent);
+    let proved = prove::by_password(there, bound_to.as_ref(), (gate, claim), old_hash).await;
+    visitor.unsent = unsent;
+    proved
 }
 
 fn refused(refusal: Refusal) -> Failure {

@@ -73,7 +73,8 @@ async fn enter(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) -> Option<Gues
         return None;
     }
     let rules = Arc::clone(&shard.live().limits);
-    let stranger = Caller::Stranger { address: address(stream.peer()), listener: &inlet.name };
+    let peer = stream.peer();
+    let stranger = Caller::Stranger { address: address(peer), listener: &inlet.name };
     let entry = match shard.shared.counts.enter(&rules, stranger) {
         Ok(entry) => entry,
         Err(exceeded) => {
@@ -84,7 +85,7 @@ async fn enter(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) -> Option<Gues
     };
     let gate = shard.shared.gate.load_full();
     let within = rules.bounds(stranger).login.map_or(gate.timeout, |own| own.min(gate.timeout));
-    match login::enter_within(stream, &gate, within).await {
+    match login::enter_within((stream, peer), &gate, within).await {
         Entered::Session(login) => {
             let (serving, known) = known(shard, (login, &inlet), &rules).await?;
             Some(Guest { serving, entries: [known, entry], counted })
@@ -136,6 +137,7 @@ async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) -> Option<(Servi
         Err(exceeded) => {
             shard.shared.metrics.clients.admit(Admission::Limit);
             let mut client = Client::new(Rc::clone(&shard), login.stream);
+            client.out().extend_from_slice(&login.unsent);
             farewell(&mut client, &No::TooManyOfThem(exceeded)).await;
             return None;
         }

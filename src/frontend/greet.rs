@@ -77,8 +77,9 @@ pub(super) async fn greet(
     (login, role): (LoggedIn, RoleWish),
     mut random: impl FnMut() -> i32,
 ) -> Result<Serving, (Client, No)> {
-    let LoggedIn { stream, user, database, settings, minor, .. } = login;
-    let client = Client::new(Rc::clone(&shard), stream);
+    let LoggedIn { stream, user, database, settings, minor, unsent, .. } = login;
+    let mut client = Client::new(Rc::clone(&shard), stream);
+    client.out().extend_from_slice(&unsent);
     let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
     let cancel = shard.shared.cancels.enter(None, keys, &mut random);
     let startup = Arc::new(Settings::from_startup(&settings));
@@ -210,6 +211,8 @@ impl Serving {
             self.session.reported = Reported::new(known.told);
             return Ok(());
         }
+        // A server may be slow: meanwhile the client knows that it is let in.
+        self.client.flush().await.map_err(|_| No::ShuttingDown)?;
         let plan = own_plan(Need::Anywhere);
         self.attach_to_learn(&plan).await?;
         let Some(mut attached) = self.attached.take() else { return Ok(()) };

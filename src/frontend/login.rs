@@ -1,9 +1,9 @@
 //! From an accepted connection to a client that is who it says.
 //!
-//! The first packet, TLS if it is asked for and to be had, the startup message, the proof; the
-//! last thing that is sent is `AuthenticationOk`. Whoever does anything else is told so in one
-//! FATAL error and is closed. Whatever a stranger does costs its slot, a few kilobytes and at
-//! most the login timeout.
+//! The first packet, TLS if it is asked for and to be had, the startup message, the proof. That it
+//! will do goes out with all else that a client is told at its login, as from a server. Whoever
+//! does anything else is told so in one FATAL error and is closed. Whatever a stranger does costs
+//! its slot, a few kilobytes and at most the login timeout.
 //!
 //! Exactly the bytes of each message are read, never more: what a client sends behind its login
 //! is still in its stream when the session begins, and plaintext that somebody slips in behind
@@ -38,6 +38,8 @@ use tracing::{debug, info};
 const PACKETS_MAX: usize = 4;
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// So many bytes are looked at before the first are read: most first packets are shorter.
+const GLIMPSE: usize = 256;
 /// How long a client that is turned away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How much of what it still sends is read meanwhile, in bytes: a reset would take the error
@@ -88,7 +90,7 @@ pub enum Entered {
     Nobody(Admission),
 }
 
-/// A client that is who it says. `AuthenticationOk` was sent, and nothing after it.
+/// A client that is who it says.
 #[derive(Debug)]
 pub struct LoggedIn {
     /// Its connection.
@@ -107,6 +109,8 @@ pub struct LoggedIn {
     pub minor: Minor,
     /// The proof that it is `user`.
     pub authenticated: Authenticated,
+    /// What it is still to be told of its login, before anything else: up to `AuthenticationOk`.
+    pub unsent: Vec<u8>,
 }
 
 /// Why nobody came in.
@@ -138,11 +142,14 @@ pub(super) struct Visitor {
     /// What the client showed of itself, verified.
     pub(super) certificate: Option<ClientCertificate>,
     pub(super) peer: Peer,
+    /// What goes out with the next that it is told.
+    pub(super) unsent: Vec<u8>,
 }
 
 /// Lets a client in, or turns it away. Not cancel-safe: dropped, the connection is closed.
 pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
-    enter_within(stream, gate, gate.timeout).await
+    let peer = stream.peer();
+    enter_within((stream, peer), gate, gate.timeout).await
 }
 
 /// Longest wait for what somebody comes for, for whom there is no place.
@@ -158,7 +165,7 @@ pub(super) async fn enter_to_cancel(
     why: &ErrorReport,
 ) -> Option<(CancelKey, Stream)> {
     let peer = stream.peer();
-    let mut visitor = Visitor { stream: Some(stream), end_point: None, certificate: None, peer };
+    let mut visitor = Visitor::new(stream, peer);
     let errand = Box::pin(errand(&mut visitor, gate));
     if let Ok(Ok(Errand::Cancel(key))) = timer::timeout(ERRAND_TIMEOUT, errand).await {
         return Some((key, visitor.stream?));
@@ -170,9 +177,12 @@ pub(super) async fn enter_to_cancel(
 }
 
 /// The same for a client that has less time.
-pub(super) async fn enter_within(stream: Stream, gate: &Gate, within: Duration) -> Entered {
-    let peer = stream.peer();
-    let mut visitor = Visitor { stream: Some(stream), end_point: None, certificate: None, peer };
+pub(super) async fn enter_within(
+    (stream, peer): (Stream, Peer),
+    gate: &Gate,
+    within: Duration,
+) -> Entered {
+    let mut visitor = Visitor::new(stream, peer);
     // Boxed: thousands of clients that have logged in need not carry the room for it.
     let visit = Box::pin(visit(&mut visitor, gate));
     let failure = match timer::timeout(within, visit).await {
@@ -209,9 +219,16 @@ enum Errand {
 }
 
 async fn errand(visitor: &mut Visitor, gate: &Gate) -> Result<Errand, Failure> {
-    visitor.secure_unasked(gate).await?;
+    // Nearly always the first packet is there as a whole, and is read at once.
+    let mut seen = [0; GLIMPSE];
+    let there = visitor.stream()?.glimpse(&mut seen).await.map_err(lost)?;
+    let mut seen = seen.get(..there).unwrap_or_default();
+    if seen.first() == Some(&TLS_HANDSHAKE) {
+        visitor.secure_unasked(gate).await?;
+        seen = &[];
+    }
     for _ in 0..PACKETS_MAX {
-        match first_packet(visitor.stream()?).await? {
+        match first_packet(visitor.stream()?, std::mem::take(&mut seen)).await? {
             FirstPacket::Ssl => visitor.secure(gate).await?,
             FirstPacket::GssEnc => send(visitor.stream()?, b"N").await?,
             FirstPacket::Cancel(key) => return Ok(Errand::Cancel(key)),
@@ -235,9 +252,8 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
     send(visitor.stream()?, &out).await?;
     let wish = Wish { user: &user, database: &database, replication };
     let authenticated = authenticate(visitor, gate, wish).await?;
-    out.clear();
-    write_auth_request(&mut out, &AuthRequest::Ok)?;
-    send(visitor.stream()?, &out).await?;
+    let mut unsent = std::mem::take(&mut visitor.unsent);
+    write_auth_request(&mut unsent, &AuthRequest::Ok)?;
     let (stream, peer, database) = (visitor.take()?, visitor.peer, database.into());
     Ok(Entered::Session(LoggedIn {
         stream,
@@ -248,10 +264,16 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
         replication,
         minor,
         authenticated,
+        unsent,
     }))
 }
 
 impl Visitor {
+    fn new(stream: Stream, peer: Peer) -> Self {
+        let unsent = Vec::new();
+        Self { stream: Some(stream), end_point: None, certificate: None, peer, unsent }
+    }
+
     /// Whether the connection is as private as the operator demands.
     fn check_tls(&mut self, gate: &Gate) -> Result<(), Failure> {
         let private = self.stream()?.is_tls() || matches!(self.peer, Peer::Unix);
@@ -274,9 +296,6 @@ impl Visitor {
 
     /// Shakes hands at once with a client that begins with TLS itself (`sslnegotiation=direct`).
     async fn secure_unasked(&mut self, gate: &Gate) -> Result<(), Failure> {
-        if self.stream()?.first_byte().await.map_err(lost)? != Some(TLS_HANDSHAKE) {
-            return Ok(());
-        }
         match (self.take()?, &gate.tls) {
             (Stream::Tcp(tcp), Some(tls)) => {
                 self.secured(tls.accept_unasked(tcp).await.map_err(Failure::Tls)?);
@@ -313,8 +332,16 @@ impl Visitor {
     }
 }
 
-/// The first packet: its length, then exactly the rest.
-async fn first_packet(stream: &mut Stream) -> Result<FirstPacket, Failure> {
+/// The first packet, of which so much was seen: its length, then exactly the rest; both at once if
+/// it was seen whole.
+async fn first_packet(stream: &mut Stream, seen: &[u8]) -> Result<FirstPacket, Failure> {
+    if let Some(size) = startup::size(seen)?
+        && size <= seen.len()
+    {
+        let mut packet = vec![0; size];
+        stream.read_exact(&mut packet).await.map_err(lost)?;
+        return Ok(startup::read(&packet)?);
+    }
     let mut packet = vec![0; 4];
     stream.read_exact(&mut packet).await.map_err(lost)?;
     let size = startup::size(&packet)?.ok_or(StartupError::Length)?;

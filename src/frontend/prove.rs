@@ -45,9 +45,11 @@ pub(super) struct Claim<'a> {
 }
 
 /// Has the client prove that it knows the user's password, on a connection to which the proof can
-/// be bound. Not cancel-safe: dropped, the connection is of no more use.
+/// be bound. What is left to be told it is in the second part of `there`.
+///
+/// Not cancel-safe: dropped, the connection is of no more use.
 pub(super) async fn by_password(
-    stream: &mut Stream,
+    there: (&mut Stream, &mut Vec<u8>),
     bound_to: Option<&EndPoint>,
     (gate, claim): (&Gate, Claim<'_>),
     old_hash: OldHash,
@@ -57,15 +59,15 @@ pub(super) async fn by_password(
     // Made for everybody: the time that it takes must not tell for whom it is needed.
     let nobody = gate.keyring.mock(user);
     let (proved, why) = match (word, old_hash) {
-        (Word::Md5(hash), OldHash::Allowed) => (by_md5(stream, user, &hash).await, why),
+        (Word::Md5(hash), OldHash::Allowed) => (by_md5(there.0, user, &hash).await, why),
         (Word::Md5(_), OldHash::Refused) => {
             let why = "only an md5 hash is stored, which takes a rule with the method md5";
-            (by_scram(stream, bound_to, (gate, user), nobody).await, why)
+            (by_scram(there, bound_to, (gate, user), nobody).await, why)
         }
         (Word::Verifier(verifier), _) => {
-            (by_scram(stream, bound_to, (gate, user), verifier).await, why)
+            (by_scram(there, bound_to, (gate, user), verifier).await, why)
         }
-        (Word::Nothing, _) => (by_scram(stream, bound_to, (gate, user), nobody).await, why),
+        (Word::Nothing, _) => (by_scram(there, bound_to, (gate, user), nobody).await, why),
     };
     match proved {
         Ok(authenticated) => {
@@ -191,15 +193,14 @@ async fn by_md5(
 
 /// The exchange of SCRAM.
 async fn by_scram(
-    stream: &mut Stream,
+    (stream, out): (&mut Stream, &mut Vec<u8>),
     bound_to: Option<&EndPoint>,
     (gate, user): (&Gate, &Arc<str>),
     verifier: Verifier,
 ) -> Result<Authenticated, Failure> {
     let refused = |refusal| Failure::Refused { refusal, why: "" };
-    let mut out = Vec::new();
-    write_auth_request(&mut out, &AuthRequest::Sasl(Chosen::offer(bound_to)))?;
-    send(stream, &out).await?;
+    write_auth_request(out, &AuthRequest::Sasl(Chosen::offer(bound_to)))?;
+    send(stream, out).await?;
     let message = proof_message(stream).await?;
     let initial = read_sasl_initial(&message)?;
     let Some(chosen) = Chosen::by_name(initial.mechanism, bound_to) else {
@@ -211,14 +212,13 @@ async fn by_scram(
     let begun = auth::challenge(user, verifier, (chosen, hello), &nonce);
     let (answer, challenge) = begun.map_err(refused)?;
     out.clear();
-    write_auth_request(&mut out, &AuthRequest::SaslContinue(answer.into_bytes().into()))?;
-    send(stream, &out).await?;
+    write_auth_request(out, &AuthRequest::SaslContinue(answer.into_bytes().into()))?;
+    send(stream, out).await?;
 
     let message = proof_message(stream).await?;
     let entry = challenge.finish(read_sasl_response(&message)?).map_err(refused)?;
     out.clear();
-    write_auth_request(&mut out, &AuthRequest::SaslFinal(entry.message.into_bytes().into()))?;
-    send(stream, &out).await?;
+    write_auth_request(out, &AuthRequest::SaslFinal(entry.message.into_bytes().into()))?;
     gate.keyring.remember(user, entry.keys);
     Ok(entry.authenticated)
 }

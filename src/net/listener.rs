@@ -98,6 +98,17 @@ impl Listener {
         Ok(Self::Unix(listener, file))
     }
 
+    /// The same place, registered on the current runtime and no other.
+    ///
+    /// # Errors
+    /// What the runtime says; the place is closed then.
+    pub fn moved(self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listen_on(listener.into_inner()).map(Self::Tcp),
+            Self::Unix(listener, file) => Ok(Self::Unix(listen_on(listener.into_inner())?, file)),
+        }
+    }
+
     /// The next client. Cancel-safe. An error (out of file descriptors, say) says nothing about
     /// the next one: pause and try again.
     pub async fn accept(&self) -> io::Result<Detached> {

@@ -82,12 +82,14 @@ impl Stream {
         }
     }
 
-    /// The first byte that has not been read, without taking it off; `None` at the end, and where
-    /// it can't be seen. Waits for it. Cancel-safe.
-    pub async fn first_byte(&self) -> io::Result<Option<u8>> {
-        let Self::Tcp(tcp) = self else { return Ok(None) };
-        let mut byte = [0];
-        Ok((tcp.peek(&mut byte).await? == 1).then_some(byte[0]))
+    /// Looks at the first bytes that have not been read, without taking them off, and returns how
+    /// many there are: none at the end, and where they can't be seen. Waits for the first.
+    /// Cancel-safe.
+    pub async fn glimpse(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.peek(into).await,
+            Self::Unix(_) | Self::TlsServer(_) | Self::TlsClient(_) => Ok(0),
+        }
     }
 
     /// The digest of the certificate that the server showed, to bind a proof to; `None` without

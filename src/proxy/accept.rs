@@ -1,13 +1,16 @@
 //! One acceptor for each address deals the clients out to the least loaded shard.
+//!
+//! It is on a shard itself: one that keeps a client need not wake another thread for it.
 
 use crate::frontend::Inlet;
 use crate::net::{Detached, Listener};
 use crate::tasks;
 use crate::timer;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -18,7 +21,18 @@ pub(super) struct Doors(Arc<[Door]>);
 #[derive(Debug)]
 struct Door {
     arrivals: mpsc::Sender<Arrival>,
+    posts: mpsc::Sender<Post>,
     inside: Arc<AtomicUsize>,
+}
+
+/// A place to accept at, on its way to a shard.
+#[derive(Debug)]
+pub(super) struct Post {
+    listener: Listener,
+    inlet: Inlet,
+    doors: Doors,
+    stop: CancellationToken,
+    begun: oneshot::Sender<io::Result<()>>,
 }
 
 /// A connection on its way to a shard.
@@ -47,9 +61,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Doors {
     /// The shards' inlets.
-    pub(super) fn new(arrivals: Vec<mpsc::Sender<Arrival>>) -> Self {
-        let door = |arrivals| Door { arrivals, inside: Arc::default() };
-        Self(arrivals.into_iter().map(door).collect())
+    pub(super) fn new(ways: Vec<(mpsc::Sender<Arrival>, mpsc::Sender<Post>)>) -> Self {
+        let door = |(arrivals, posts)| Door { arrivals, posts, inside: Arc::default() };
+        Self(ways.into_iter().map(door).collect())
+    }
+
+    /// Has one of the shards accept at the place of this number until `stop` is set; returns when
+    /// it does.
+    ///
+    /// # Errors
+    /// What its runtime said to it.
+    pub(super) async fn open(
+        &self,
+        number: usize,
+        (listener, inlet): (Listener, Inlet),
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let (begun, outcome) = oneshot::channel();
+        let post = Post { listener, inlet, doors: self.clone(), stop, begun };
+        let gone = || io::Error::other("the shard is gone");
+        let door = self.0.iter().cycle().nth(number).ok_or_else(gone)?;
+        door.posts.send(post).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
     }
 
     /// Through the door behind which the fewest are.
@@ -65,21 +98,33 @@ impl Doors {
     }
 }
 
+impl Post {
+    /// Accepts on the runtime of the shard that this is called on.
+    pub(super) fn begin(self) {
+        let Self { listener, inlet, doors, stop, begun } = self;
+        match listener.moved() {
+            Ok(listener) => {
+                drop(tasks::spawn_local("accept", accept((listener, inlet), doors, stop)));
+                drop(begun.send(Ok(())));
+            }
+            Err(error) => drop(begun.send(Err(error))),
+        }
+    }
+}
+
 /// Accepts until `stop` is set.
-pub(super) fn start((listener, inlet): (Listener, Inlet), doors: Doors, stop: CancellationToken) {
-    tasks::spawn("accept", async move {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => return,
-            };
-            match accepted {
-                Ok(arrival) => doors.deal(arrival, inlet.clone()),
-                Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
-                    timer::sleep(ACCEPT_PAUSE).await;
-                }
+async fn accept((listener, inlet): (Listener, Inlet), doors: Doors, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok(arrival) => doors.deal(arrival, inlet.clone()),
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                timer::sleep(ACCEPT_PAUSE).await;
             }
         }
-    });
+    }
 }

@@ -16,7 +16,6 @@ use crate::metrics::{BackendState, Build, Metrics, Reload};
 use crate::net::{BindError, Listener, ServerFiles, ServerTls, TlsError};
 use crate::notifications::Listeners;
 use crate::pool::Pools;
-use crate::proxy::accept;
 use crate::proxy::accept::Doors;
 use crate::proxy::explain::explainer;
 use crate::proxy::shard;
@@ -141,8 +140,9 @@ impl Parts {
         };
         let http =
             http.map(|http| start_http(http, (&shared, &health), (&shown, operators), &serving));
-        for (_, listener, inlet) in listeners {
-            accept::start((listener, inlet), doors.clone(), accepting.clone());
+        for (number, (address, listener, inlet)) in listeners.into_iter().enumerate() {
+            let opened = doors.open(number, (listener, inlet), accepting.clone());
+            opened.await.map_err(|source| BindError::Io { address, source })?;
         }
         health.listening();
         Ok(Self {
@@ -501,10 +501,11 @@ fn start_shards(
     let mut mailboxes = Vec::new();
     for index in 0..shard_count(limits) {
         let (door, arrivals) = mpsc::channel(shard::ARRIVALS_MAX);
+        let (place, posts) = mpsc::channel(1);
         let (mailbox, calls) = mpsc::channel(shard::CALLS_MAX);
-        doors.push(door);
+        doors.push((door, place));
         mailboxes.push(mailbox);
-        let inlets = (Inlets { arrivals, calls }, limits.scheduling);
+        let inlets = (Inlets { arrivals, posts, calls }, limits.scheduling);
         shards.push(shard::start(
             index,
             (Arc::clone(shared), Arc::clone(health)),

@@ -7,7 +7,7 @@ use crate::frontend;
 use crate::frontend::Shard;
 use crate::metrics::claim_row;
 use crate::pool;
-use crate::proxy::accept::Arrival;
+use crate::proxy::accept::{Arrival, Post};
 use crate::proxy::scheduling::be_a_batch_thread;
 use crate::tasks;
 use crate::timer;
@@ -33,6 +33,8 @@ pub(super) const CALLS_MAX: usize = 1024;
 pub(super) struct Inlets {
     /// Connections that were accepted.
     pub arrivals: mpsc::Receiver<Arrival>,
+    /// Places to accept at.
+    pub posts: mpsc::Receiver<Post>,
     /// Pools in which a client of another shard waits.
     pub calls: mpsc::Receiver<Arc<pool::Shared>>,
 }
@@ -83,6 +85,7 @@ async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: Cancel
                 let client = frontend::admit(Rc::clone(&shard), (socket, inlet), place);
                 tasks::spawn_local("client", client);
             }
+            Some(post) = inlets.posts.recv() => post.begin(),
             Some(pool) = inlets.calls.recv() => shard.pools.donate(&pool),
             _ = sweep.tick() => {
                 let now = clock::now();

@@ -53,7 +53,7 @@ pub(super) async fn replicate(
     random: impl FnMut() -> i32,
     entered: impl Fn(Option<&No>),
 ) {
-    let LoggedIn { mut stream, user, database, settings, replication, minor, .. } = login;
+    let LoggedIn { mut stream, user, database, settings, replication, minor, unsent, .. } = login;
     let mut presence = arrive(&shard);
     let seat = shard.seats.sit(own_waker().await);
     presence.turn(ClientState::Waiting);
@@ -71,7 +71,10 @@ pub(super) async fn replicate(
     entered(opened.as_ref().err());
     let Opened { mut alone, taken } = match opened {
         Ok(opened) => opened,
-        Err(no) => return last_word(&shard, &mut stream, &no).await,
+        Err(no) => {
+            say(&mut stream, &unsent).await;
+            return last_word(&shard, &mut stream, &no).await;
+        }
     };
     presence.turn(ClientState::Active);
     let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
@@ -79,7 +82,7 @@ pub(super) async fn replicate(
     cancel.attach(Arc::clone(&alone.running));
     let server = Arc::clone(&alone.running.target.name);
     info!(%server, ?replication, "a replication connection begins");
-    let last = if say(&mut stream, &welcome(&alone, &cancel)).await {
+    let last = if say(&mut stream, &[unsent, welcome(&alone, &cancel)].concat()).await {
         Relay::new(&mut stream, &mut alone.backend.stream, &shard).run(&seat).await
     } else {
         Last::Nothing

@@ -63,6 +63,7 @@ impl Door {
 
 async fn serve(mut client: LoggedIn, target: Option<Target>, keyring: &Keyring) {
     assert_eq!(client.authenticated.user(), &client.user);
+    client.stream.write_all(&client.unsent).await.unwrap();
     let Some(target) = target else { return };
     let login = Login {
         params: client.settings.clone(),
