@@ -65,11 +65,15 @@ fn primaries(house: &House) -> Vec<&str> {
 
 /// The server that writes go to now.
 fn new_primary(house: &House) -> &Server {
-    await_that("a primary is there", || house.status()["primary"].is_string());
-    let status = house.status();
-    let address = status["primary"].as_str().unwrap().to_owned();
-    let mut servers = house.cluster.servers().iter();
-    servers.find(|server| server.address() == address).unwrap()
+    let mut found = None;
+    await_that("a primary is there", || {
+        let status = house.status();
+        let address = status["primary"].as_str();
+        let mut servers = house.cluster.servers().iter();
+        found = servers.find(|server| Some(&*server.address()) == address);
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 /// Writers at work through the proxy, and enough done that something is at stake.

@@ -23,9 +23,8 @@ fn a_standby_follows_another_with_everything_else_as_it_was() {
     grip.server(PRIMARY).kill9().unwrap();
 
     let (promoted, _) = grip.time(grip.hands.promote(FIRST));
-    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST, &to_the_end()));
+    follows_soon(&grip, SECOND, FIRST);
 
-    assert!(took < Duration::from_secs(2), "{took:?}");
     let after = Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap();
     let expected = before.to_server("127.0.0.1", grip.server(FIRST).port());
     assert!(after == expected, "{after:?} {expected:?}");
@@ -80,9 +79,8 @@ fn the_slot_that_a_standby_receives_through_is_made_first() {
     grip.survey(SECOND);
 
     // Cascading, as a standby that is behind catches up.
-    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST, &to_the_end()));
+    follows_soon(&grip, SECOND, FIRST);
 
-    assert!(took < Duration::from_secs(2), "{took:?}");
     grip.server(FIRST).await_value(active, "1", "used").unwrap();
     grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
 }
@@ -154,13 +152,14 @@ fn a_peer_that_hangs_is_left_for_another() {
     let port = silent.local_addr().unwrap().port();
     let server = grip.server(SECOND);
     let hung = Conninfo::parse(&conninfo(server)).unwrap().to_server("127.0.0.1", port);
-    server.set("primary_conninfo", &hung.text()).unwrap();
-    await_that("it hangs", || !streams(server));
-    grip.survey(SECOND);
 
-    let ((), took) = grip.time(grip.hands.repoint(SECOND, FIRST, &to_the_end()));
+    quickly_enough("it is left", || {
+        server.set("primary_conninfo", &hung.text()).unwrap();
+        await_that("it hangs", || !streams(server));
+        grip.survey(SECOND);
+        followed(&grip, SECOND, FIRST)
+    });
 
-    assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(streams(server));
 }
 
@@ -189,6 +188,11 @@ fn one_that_holds_more_than_the_new_primary_does_not_follow_and_says_so() {
 /// In a switchover a standby is sent to the chosen one before that is promoted.
 #[test]
 fn a_standby_whose_new_upstream_is_promoted_meanwhile_follows_it() {
+    // Only on a crowded machine is the time of an act over before.
+    quickly_enough("it follows", follows_one_that_is_promoted_meanwhile);
+}
+
+fn follows_one_that_is_promoted_meanwhile() -> Result<(), String> {
     let grip = Grip::on(&Plan::new());
     for standby in [FIRST, SECOND] {
         grip.wait(grip.hands.freeze(standby)).unwrap();
@@ -199,18 +203,19 @@ fn a_standby_whose_new_upstream_is_promoted_meanwhile_follows_it() {
     let elsewhere = to_the_end();
     let promoted = async {
         leads_to(second, first).await;
-        let promoted = grip.hands.promote(FIRST).await.unwrap();
+        let promoted = grip.hands.promote(FIRST).await;
         door.open();
-        (promoted.timeline, clock::now())
+        promoted
     };
 
     let repoint = grip.hands.repoint(SECOND, FIRST, &elsewhere);
-    let (followed, (timeline, opened)) = grip.wait(async { tokio::join!(repoint, promoted) });
+    let (followed, promoted) = grip.wait(async { tokio::join!(repoint, promoted) });
 
-    followed.unwrap();
-    assert!(clock::now().since(opened) < Duration::from_secs(2));
+    let timeline = promoted.map_err(|error| format!("promoted: {error}"))?.timeline;
+    followed.map_err(|error| error.to_string())?;
     let received = second.value("SELECT received_tli FROM pg_stat_wal_receiver").unwrap();
     assert_eq!(received, timeline.to_string());
+    Ok(())
 }
 
 /// Whatever it is about when something else is to be done.
@@ -219,26 +224,29 @@ fn a_standby_that_waits_for_a_stream_is_frozen_at_once_and_stays_so() {
     let grip = parted();
     let (first, second) = (grip.server(FIRST), grip.server(SECOND));
     for millis in [0, 1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 300] {
-        let elsewhere = to_the_end();
-        let told = async {
-            timer::sleep(Duration::from_millis(millis)).await;
-            elsewhere.cancel();
-            clock::now()
-        };
-        let repoint = grip.hands.repoint(SECOND, FIRST, &elsewhere);
-        let (ended, told) = grip.wait(async { tokio::join!(repoint, told) });
-        assert!(matches!(ended, Err(HandError::GaveWay)), "{millis} ms: {ended:?}");
-        assert!(millis < 300 || is_led_to(second, first), "it had begun");
-
-        let frozen = grip.wait(grip.hands.freeze(SECOND));
-        assert!(frozen.is_ok(), "{millis} ms: {frozen:?}");
-
-        let took = clock::now().since(told);
-        assert!(took < Duration::from_secs(1), "{millis} ms: {took:?}");
-        for _ in 0..2 {
-            assert_eq!((conninfo(second), streams(second)), (String::new(), false), "{millis} ms");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        quickly_enough(&format!("frozen after {millis} ms"), || {
+            let elsewhere = to_the_end();
+            let told = async {
+                timer::sleep(Duration::from_millis(millis)).await;
+                elsewhere.cancel();
+                clock::now()
+            };
+            let repoint = grip.hands.repoint(SECOND, FIRST, &elsewhere);
+            let (ended, told) = grip.wait(async { tokio::join!(repoint, told) });
+            assert!(matches!(ended, Err(HandError::GaveWay)), "{millis} ms: {ended:?}");
+            let begun = is_led_to(second, first);
+            let frozen = grip.wait(grip.hands.freeze(SECOND));
+            let took = clock::now().since(told);
+            if frozen.is_err() || took >= Duration::from_secs(1) || (millis == 300 && !begun) {
+                return Err(format!("{frozen:?} after {took:?}, begun: {begun}"));
+            }
+            for _ in 0..2 {
+                let now = (conninfo(second), streams(second));
+                assert_eq!(now, (String::new(), false), "{millis} ms");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Ok(())
+        });
     }
 }
 
@@ -322,13 +330,35 @@ impl Reader {
     }
 }
 
+/// Sends a standby to another server, and has it follow long before it would try again by itself.
+fn follows_soon(grip: &Grip, standby: ServerId, to: ServerId) {
+    quickly_enough("it follows", || {
+        followed(grip, standby, to).inspect_err(|_| {
+            // As it was before.
+            grip.wait(grip.hands.freeze(standby)).unwrap();
+        })
+    });
+}
+
+fn followed(grip: &Grip, standby: ServerId, to: ServerId) -> Result<(), String> {
+    let began = clock::now();
+    let followed = grip.wait(grip.hands.repoint(standby, to, &to_the_end()));
+    let took = clock::now().since(began);
+    let soon = took < Duration::from_secs(2);
+    if followed.is_ok() && soon { Ok(()) } else { Err(format!("{followed:?} after {took:?}")) }
+}
+
 fn is_led_to(standby: &Server, upstream: &Server) -> bool {
     let told = Conninfo::parse(&conninfo(standby)).unwrap();
     told.leads_to("127.0.0.1", upstream.port())
 }
 
+/// Waits until it is, or an act that was to do it is long over.
 async fn leads_to(standby: &Server, upstream: &Server) {
-    while !is_led_to(standby, upstream) {
+    for _ in 0..5000 {
+        if is_led_to(standby, upstream) {
+            return;
+        }
         timer::sleep(Duration::from_millis(1)).await;
     }
 }

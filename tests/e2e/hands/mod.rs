@@ -13,6 +13,7 @@ use crate::support::Wire;
 use crate::support::await_that;
 use crate::support::cluster;
 use crate::support::quickly;
+use crate::support::quickly_enough;
 use arc_swap::ArcSwap;
 use pgsteer::backend::{Login, LoginSecret, Secret, Target, TlsPolicy};
 use pgsteer::clock;
