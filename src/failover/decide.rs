@@ -5,8 +5,9 @@ use crate::failover::promote::promoting;
 use crate::failover::repair::former_primaries;
 use crate::failover::verdict::ATTEMPTS;
 use crate::failover::{
-    Act, Arming, By, Choice, Decision, Kind, MaxLoss, Mode, Operation, Order, Phase, Policy,
-    Receiver, Refusal, ServerView, Sight, Situation, Verdict, Why, planned, repair, verdict,
+    Act, Arming, By, Checkpoint, Choice, Decision, Kind, MaxLoss, Mode, Operation, Order, Phase,
+    Policy, Receiver, Refusal, ServerView, Sight, Situation, Verdict, Why, planned, repair,
+    verdict,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +145,13 @@ fn ordered(
                 began: unix_now,
             };
             Ok(claim(situation, operation, verdict))
+        }
+        // An answer that is late is not a primary that is lost: the disk is busy.
+        Order::Switchover { .. }
+            if situation.checkpoint == Checkpoint::Underway
+                && matches!(verdict, Verdict::Unsure | Verdict::Isolated(_)) =>
+        {
+            Ok(Decision::wait(Why::Checkpointing))
         }
         Order::Switchover { .. } if verdict != Verdict::Lives => Err(Refusal::PrimaryLost),
         Order::Switchover { to } => planned::begin(situation, policy, to.as_ref(), unix_now),

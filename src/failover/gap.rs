@@ -251,7 +251,7 @@ impl Lack {
             Self::NoCandidate => "there is nobody to promote",
             Self::Ungrantable => "only a superuser can change settings before PostgreSQL 15",
             Self::Right(right) => right.needed_for(),
-            Self::NotDemotable => "every switchover would be called off",
+            Self::NotDemotable => "every switchover is refused",
             Self::Unalterable => "a standby is frozen by ALTER SYSTEM",
             Self::FixedArchive => "a standby with a second source of the log can't be frozen",
             Self::NotHot => "a standby that takes no connections can be neither asked nor promoted",

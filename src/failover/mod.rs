@@ -21,6 +21,7 @@ mod decide;
 mod gap;
 mod links;
 mod loss;
+mod obstacle;
 mod planned;
 mod policy;
 mod prerequisites;
@@ -44,6 +45,7 @@ pub use act::{Act, Decision};
 pub use decide::decide;
 pub use gap::{Gap, Lack, Remedy, Statement, Weight};
 pub use loss::{Acknowledged, Loss, MaxLoss};
+pub use obstacle::obstacle;
 pub use policy::{Demotion, Mode, Policy, Profile, Rejoin};
 pub use prerequisites::{Onlooker, prerequisites};
 pub use preview::{Preview, preview};
@@ -54,8 +56,8 @@ pub use record::{
 pub use rejoin::{Leader, Place, rejoin};
 pub use restart::no_restart;
 pub use situation::{
-    Arming, Demotable, Fenced, Frozen, Gate, Missing, Order, Receiver, ServerView, Sight,
-    Situation, Standing, Tags, Testimony,
+    Arming, Checkpoint, Demotable, Fenced, Frozen, Gate, Missing, Order, Receiver, ServerView,
+    Sight, Situation, Standing, Tags, Testimony,
 };
 pub use survey::{
     FENCE, Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole,

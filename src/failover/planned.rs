@@ -8,8 +8,8 @@
 use crate::failover::choose::{Chosen, behind, choose, outsider, revocation};
 use crate::failover::decide::{abort, freeze, wanted};
 use crate::failover::{
-    Act, By, Choice, Decision, Demotion, Kind, Loss, MaxLoss, Operation, Order, Phase, Policy,
-    Receiver, Refusal, ServerView, Sight, Situation, Standing, Verdict, Why, verdict,
+    Act, By, Checkpoint, Choice, Decision, Demotion, Kind, Loss, MaxLoss, Operation, Order, Phase,
+    Policy, Receiver, Refusal, ServerView, Sight, Situation, Standing, Verdict, Why, verdict,
 };
 use crate::pg::Lsn;
 use std::cmp::Reverse;
@@ -27,7 +27,8 @@ const HANDING_MAX: Duration = Duration::from_secs(4);
 /// away for longer than this will not come.
 const DEMOTION_MAX: Duration = Duration::from_secs(2);
 
-/// Checks an order for a switchover and begins it.
+/// Checks an order for a switchover and begins it: with a checkpoint, for what the old primary
+/// needs for its restart depends on how much was written since the last. Nobody waits meanwhile.
 pub(super) fn begin(
     situation: &Situation<'_>,
     policy: &Policy,
@@ -35,6 +36,16 @@ pub(super) fn begin(
     unix_now: u64,
 ) -> Result<Decision, Refusal> {
     let to = fit(situation, policy, to)?;
+    if let Some(obstacle) = situation.obstacle {
+        return Err(Refusal::Obstacle(Arc::clone(obstacle)));
+    }
+    match (situation.checkpoint, situation.primary()) {
+        (Checkpoint::Wanted, Some(primary)) => {
+            return Ok(Decision::act(Why::Checkpointing, vec![Act::Checkpoint(primary.id)]));
+        }
+        (Checkpoint::Underway, _) => return Ok(Decision::wait(Why::Checkpointing)),
+        (Checkpoint::Wanted, None) | (Checkpoint::Past, _) => {}
+    }
     let operation = Operation {
         kind: Kind::Switchover,
         by: By::Operator,
@@ -44,9 +55,7 @@ pub(super) fn begin(
     };
     let why = Why::Draining { busy: situation.gate.busy };
     let record = situation.record.claimed(Phase::Draining(operation));
-    let checkpoint = situation.primary().map(|primary| Act::Checkpoint(primary.id));
-    let acts = checkpoint.into_iter().chain([Act::Write(Box::new(record))]).collect();
-    Ok(Decision::act(why, acts))
+    Ok(Decision::act(why, vec![Act::Write(Box::new(record))]))
 }
 
 /// The standby to hand over to: the one that was named, else the best.

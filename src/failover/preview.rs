@@ -53,7 +53,10 @@ pub fn preview(situation: &Situation<'_>, order: &Order, policy: &Policy) -> Pre
             };
             let base = base(Kind::Switchover).refused(refusal);
             match planned::fit(situation, policy, to.as_ref()) {
-                Ok(server) => Preview { to: Some(Arc::clone(&server.name)), ..base },
+                Ok(server) => {
+                    let obstacle = situation.obstacle.cloned().map(Refusal::Obstacle);
+                    Preview { to: Some(Arc::clone(&server.name)), ..base }.refused(obstacle)
+                }
                 Err(unfit) => base.refused(Some(unfit)),
             }
         }

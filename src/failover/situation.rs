@@ -20,6 +20,10 @@ pub struct Situation<'a> {
     pub arming: &'a Arming,
     /// What an operator wants, if he wants something now.
     pub order: Option<&'a Order>,
+    /// What would keep a switchover from coming to its end, in words with the remedy.
+    pub obstacle: Option<&'a Arc<str>>,
+    /// The checkpoint that a switchover begins with.
+    pub checkpoint: Checkpoint,
     /// What the primary is known to have acknowledged.
     pub acknowledged: Acknowledged,
     /// Who still works on the old primary.
@@ -64,6 +68,18 @@ pub enum Order {
     },
     /// To call off what can still be called off.
     Abort,
+}
+
+/// How far the checkpoint is that is written before a switchover holds anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checkpoint {
+    /// None was asked for since the order was given.
+    #[default]
+    Wanted,
+    /// It is being written.
+    Underway,
+    /// It was written, or can't be.
+    Past,
 }
 
 /// Who still works on the old primary.

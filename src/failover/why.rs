@@ -86,6 +86,8 @@ pub enum Why {
     Proving(Arc<str>),
     /// The new primary takes writes.
     Admitting(Arc<str>),
+    /// A checkpoint is written before anybody is held.
+    Checkpointing,
     /// Transactions that run may end.
     Draining {
         /// Sessions that still have one.
@@ -131,6 +133,8 @@ pub enum Refusal {
     },
     /// There is nobody to hand over to.
     NoCandidate,
+    /// One of its acts would be refused, for this reason.
+    Obstacle(Arc<str>),
     /// Transactions did not end in time.
     DrainTimedOut {
         /// Sessions that still had one.
@@ -196,6 +200,7 @@ impl Why {
             Self::SeveralPrimaries(_) => "several_primaries",
             Self::Proving(_) => "proving",
             Self::Admitting(_) => "admitting",
+            Self::Checkpointing => "checkpointing",
             Self::Draining { .. } => "draining",
             Self::Handing => "handing",
             Self::Tail(_) => "tail",
@@ -230,6 +235,9 @@ impl fmt::Display for Refusal {
                 write!(out, "{server} is {bytes} bytes of log behind; try again when it caught up")
             }
             Self::NoCandidate => out.write_str("no standby can become the primary"),
+            Self::Obstacle(what) => {
+                write!(out, "it would not come to its end: {what}; nothing was changed")
+            }
             Self::DrainTimedOut { busy } => write!(
                 out,
                 "{busy} sessions still had a transaction open on the primary when \
@@ -267,6 +275,8 @@ impl fmt::Display for Refusal {
         }
     }
 }
+
+const CHECKPOINTING: &str = "the primary writes a checkpoint; nobody waits for it but the order";
 
 const HANDED_OVER: &str = "no failover: the primary is in recovery, and a server that is not seen \
                            may be the primary now: if there is none, run `pgsteer failover`";
@@ -334,6 +344,7 @@ impl fmt::Display for Why {
                 write!(out, "{server} waits for a standby to confirm a commit")
             }
             Self::Admitting(server) => write!(out, "{server} takes writes from now on"),
+            Self::Checkpointing => out.write_str(CHECKPOINTING),
             Self::Draining { busy } => {
                 write!(out, "new transactions wait; {busy} sessions still work on the primary")
             }

@@ -193,6 +193,7 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         | Why::Promoting(_)
         | Why::Proving(_)
         | Why::Admitting(_)
+        | Why::Checkpointing
         | Why::Draining { .. }
         | Why::Handing
         | Why::Tail(_)

@@ -299,6 +299,12 @@ fn a_drill_that_lacks_a_right_for_the_way_back_is_refused() {
         obstacles().iter().all(|it| !it["why"].as_str().unwrap().contains("not reached"))
     });
     refused("ALTER ROLE \"control\" SUPERUSER");
+    // So is a switchover, which would hold up everybody until it is called off.
+    for way in ["--yes", "--dry-run"] {
+        let (code, _, err) = pgsteer(&house, &["switchover", "--to", &to, way]);
+        assert_eq!((code, err.contains("ALTER ROLE \"control\" SUPERUSER")), (4, true), "{err}");
+        assert_eq!((primary(&house), epoch()), (server.clone(), before.clone()));
+    }
 
     house.server("primary").rows("ALTER ROLE control SUPERUSER").unwrap();
     await_that("that helps", || obstacles().is_empty());
@@ -312,6 +318,47 @@ fn a_drill_that_lacks_a_right_for_the_way_back_is_refused() {
     assert_eq!(code, 0, "{err}");
     second.set("restart_after_crash", "on").unwrap();
     await_that("nothing is in the way", || obstacles().is_empty());
+}
+
+/// However long it takes: until it is written nobody is held, and the order can be taken back.
+#[test]
+fn the_checkpoint_of_a_switchover_holds_up_nobody_but_the_order() {
+    let house = quorum().build();
+    await_promise(&house, "quorum");
+    let (mut wire, first) = (house.wire(), primary(&house));
+    wire.run("CREATE TABLE kept (x int)");
+    let ordered = || {
+        let http = house.proxy.http_address().to_string();
+        let mut order = command();
+        order.args(["--http", &http, "switchover", "--yes"]);
+        order.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let waits = || {
+        await_that("it waits for the checkpoint", || {
+            let why = house.status()["failover"]["why"].as_str().unwrap_or("").to_owned();
+            why.contains("writes a checkpoint")
+        });
+    };
+    house.server("primary").sigstop_process("checkpointer");
+
+    let order = ordered();
+    waits();
+    wire.run("INSERT INTO kept VALUES (1)");
+    assert_eq!(house.status()["failover"]["phase"], "stable");
+    let (code, out, err) = pgsteer(&house, &["failover", "--abort"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, _, err) = said(&order.wait_with_output().unwrap());
+    assert_eq!((code, err.contains("an operator called it off")), (4, true), "{err}");
+    assert_eq!(primary(&house), first);
+
+    let order = ordered();
+    waits();
+    wire.run("INSERT INTO kept VALUES (2)");
+    house.server("primary").sigcont();
+    let (code, out, err) = said(&order.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{out}{err}");
+    assert_ne!(primary(&house), first);
+    wire.run("INSERT INTO kept VALUES (3)");
 }
 
 /// Mode and limits change while it runs; where the record lies does not.

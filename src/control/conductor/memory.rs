@@ -43,6 +43,9 @@ struct Remembered {
     fenced: Option<(Fenced, Moment)>,
     /// What is under way there, and how it is told that something else is to be done.
     flying: Option<(Act, CancellationToken)>,
+    /// A checkpoint is being written there. It has a connection of its own, may take as long as
+    /// the disk does, and keeps nothing else waiting; nor does it tell anything of other acts.
+    checkpoint: bool,
     /// What was carried out last, and when.
     done: Option<(Act, Moment)>,
     /// How many acts in a row failed, when the last one did, and which that was.
@@ -98,6 +101,9 @@ impl Memory {
         let Some(server) = act.server().and_then(|id| self.servers.get(id.index())) else {
             return false;
         };
+        if matches!(act, Act::Checkpoint(_)) {
+            return !server.checkpoint;
+        }
         let resting = server.failed.as_ref().is_some_and(|(times, at, failed)| {
             let pause = RETRY_FIRST * 2_u32.saturating_pow((*times).min(8).saturating_sub(1));
             // A stream that did not come says nothing of what else is to be done there.
@@ -126,6 +132,10 @@ impl Memory {
         let Some(server) = act.server().and_then(|id| self.servers.get_mut(id.index())) else {
             return elsewhere;
         };
+        if matches!(act, Act::Checkpoint(_)) {
+            server.checkpoint = true;
+            return elsewhere;
+        }
         server.flying = Some((act.clone(), elsewhere.clone()));
         if matches!(act, Act::Unfreeze(_) | Act::Repoint { .. } | Act::Promote(_)) {
             server.frozen = None;
@@ -138,6 +148,10 @@ impl Memory {
         let Some(server) = act.server().and_then(|id| self.servers.get_mut(id.index())) else {
             return;
         };
+        if matches!(act, Act::Checkpoint(_)) {
+            server.checkpoint = false;
+            return;
+        }
         server.flying = None;
         if matches!(outcome, Err(HandError::GaveWay)) {
             return;
@@ -304,6 +318,26 @@ mod tests {
         assert!(memory.may_begin(&REPOINT, at(1)), "it has not failed");
         let next = memory.begin(&FREEZE);
         assert!(!next.is_cancelled(), "what was told is not told to the next");
+    }
+
+    #[test]
+    fn a_checkpoint_keeps_nothing_waiting_and_is_written_once_at_a_time() {
+        let (mut memory, checkpoint) = (Memory::new(2), Act::Checkpoint(B));
+        assert!(memory.may_begin(&checkpoint, at(0)));
+        memory.begin(&checkpoint);
+        assert!(!memory.may_begin(&checkpoint, at(0)));
+        let fence = Act::Fence(B);
+        assert!(memory.may_begin(&fence, at(0)));
+        let elsewhere = memory.begin(&fence);
+        // However it ends: that says nothing of the fence, which is still under way.
+        memory.end(&checkpoint, &LATE, at(1));
+        assert!(!memory.may_begin(&fence, at(1)));
+        assert!(memory.may_begin(&checkpoint, at(1)) && !elsewhere.is_cancelled());
+        let held = Fenced { end: Lsn(10), foreign: 0 };
+        memory.end(&fence, &Ok(Done::Fenced(held)), at(2));
+        memory.begin(&checkpoint);
+        memory.end(&checkpoint, &LATE, at(3));
+        assert!(memory.may_begin(&Act::Demote { server: B, to: ServerId(0) }, at(3)));
     }
 
     #[test]

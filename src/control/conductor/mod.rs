@@ -28,8 +28,8 @@ use crate::control::fold::Fold;
 use crate::control::hands::{HandError, Hands};
 use crate::control::steward::{Ask, Bulletin, Progress};
 use crate::failover::{
-    Act, Arming, Fenced, Gate, Order, Phase, Policy, Promise, Record, Refusal, ServerView, Sight,
-    Situation, Why, decide, preview,
+    Act, Arming, Checkpoint, Fenced, Gate, Kind, Order, Phase, Policy, Promise, Record, Refusal,
+    ServerView, Sight, Situation, Why, decide, preview,
 };
 use crate::metrics::{Metrics, SwapResult};
 use crate::store::{Revision, Store, SwapError};
@@ -77,6 +77,10 @@ pub(crate) struct Conductor {
     memory: Memory,
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     order: Option<(Order, oneshot::Sender<Result<(), Refusal>>)>,
+    /// How far the checkpoint is that the order begins with.
+    checkpoint: Checkpoint,
+    /// When the primary was last looked at because it restarts in the middle of a switchover.
+    awaited: Moment,
     /// When the round before this one ended.
     ended: Moment,
     awake_since: Moment,
@@ -106,6 +110,8 @@ impl Conductor {
             record: None,
             outcomes: mpsc::channel(OUTCOMES_MAX),
             order: None,
+            checkpoint: Checkpoint::Wanted,
+            awaited: Moment::ORIGIN,
             ended: now,
             awake_since: now,
             phase_since: now,
@@ -171,7 +177,9 @@ impl Conductor {
             self.promised(&record);
             self.pledge(&record);
             let policy = self.parts.policy.load();
-            let decision = decide(&self.situation(&record, &views, &arming), &policy, unix_now());
+            let obstacle = self.parts.hands.obstacle(&policy, &record.primary.server);
+            let means = (&arming, obstacle.as_ref());
+            let decision = decide(&self.situation(&record, &views, means), &policy, unix_now());
             self.tell(&decision.why, &arming);
             let mut written = false;
             for act in decision.acts {
@@ -236,8 +244,9 @@ impl Conductor {
         }
     }
 
-    /// Has the standbys looked at while the primary was lost a moment ago: whether it was.
-    fn ask_witnesses(&self, record: &Record, views: &[ServerView]) -> bool {
+    /// Has the standbys looked at while the primary was lost a moment ago, and itself where it was
+    /// told to restart: whether it was.
+    fn ask_witnesses(&mut self, record: &Record, views: &[ServerView]) -> bool {
         let now = clock::now();
         let primary = views.iter().find(|view| view.name == record.primary.server);
         let Some(Sight::Missing(missing)) = primary.map(|primary| primary.sight) else {
@@ -247,6 +256,14 @@ impl Conductor {
             return false;
         }
         self.look_again(views);
+        // Clients wait for it: it is to be seen as soon as it is back.
+        let restarts = matches!(&record.phase, Phase::Revoking(it) if it.kind == Kind::Switchover);
+        if let Some(primary) = primary.filter(|_| restarts)
+            && now.since(self.awaited) >= WITNESS_PACE
+        {
+            self.awaited = now;
+            self.parts.desk.look_at(primary.id);
+        }
         true
     }
 
@@ -296,7 +313,7 @@ impl Conductor {
         &'a self,
         record: &'a Record,
         servers: &'a [ServerView],
-        arming: &'a Arming,
+        (arming, obstacle): (&'a Arming, Option<&'a Arc<str>>),
     ) -> Situation<'a> {
         let now = clock::now();
         let primary = servers.iter().find(|server| server.name == record.primary.server);
@@ -308,6 +325,8 @@ impl Conductor {
             servers,
             arming,
             order: self.order.as_ref().map(|(order, _)| order),
+            obstacle,
+            checkpoint: self.checkpoint,
             acknowledged: scene::acknowledged(record, newest, last),
             gate: Gate { busy: primary.map_or(0, |p| self.parts.signals.busy(p.id).working) },
             promise: self.promised.as_ref().map(|(promise, since)| (promise, *since)),
@@ -321,6 +340,10 @@ impl Conductor {
     /// Begins an act. While another is under way there it is not begun, but that one is told.
     fn begin(&mut self, act: Act) {
         let now = clock::now();
+        if let Act::Checkpoint(_) = act {
+            // One that is under way for an earlier order does as well.
+            self.checkpoint = Checkpoint::Underway;
+        }
         if !self.memory.may_begin(&act, now) {
             return;
         }
@@ -343,6 +366,9 @@ impl Conductor {
             Err(error) => {
                 warn!(event = "act_failed", "{name}: {} failed: {error}", act::told(&act));
             }
+        }
+        if let Act::Checkpoint(_) = act {
+            self.checkpoint = Checkpoint::Past;
         }
         if let (Act::Prove(_), Ok(_)) = (&act, &result) {
             self.proved = Some(began);
@@ -454,7 +480,9 @@ impl Conductor {
                     let views = self.views(&record);
                     let arming = self.arming(&record, &views);
                     let policy = self.parts.policy.load();
-                    preview(&self.situation(&record, &views, &arming), &order, &policy)
+                    let obstacle = self.parts.hands.obstacle(&policy, &record.primary.server);
+                    let means = (&arming, obstacle.as_ref());
+                    preview(&self.situation(&record, &views, means), &order, &policy)
                 });
                 // Whoever asked may have given up.
                 reply.send(told).unwrap_or_default();
@@ -465,8 +493,14 @@ impl Conductor {
                     reply.send(Err(Refusal::Busy)).unwrap_or_default();
                     return;
                 }
+                let abort = order == Order::Abort;
+                self.checkpoint = Checkpoint::Wanted;
                 if let Some((_, earlier)) = self.order.replace((order, reply)) {
                     earlier.send(Err(Refusal::CalledOff)).unwrap_or_default();
+                    // It had not begun: that was all that there was to call off.
+                    if abort && !self.is_changing() {
+                        self.finish(Ok(()));
+                    }
                 }
             }
         }

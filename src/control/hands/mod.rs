@@ -39,8 +39,9 @@ use crate::control::hands::hand::{Bearing, Hand};
 use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
-    Fenced, Frozen, Gap, Instance, Leader, Mode, Onlooker, Policy, Promise, ServerView, Statement,
-    Survey, SurveyedRole, Upstream, WeakPromise, no_restart, prerequisites, rejoin,
+    Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker, Policy, Promise, ServerView,
+    Statement, Survey, SurveyedRole, Upstream, WeakPromise, no_restart, obstacle, prerequisites,
+    rejoin,
 };
 use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
@@ -213,14 +214,7 @@ impl Hands {
     /// What the server of this name promises by its settings, as far as is known; `None`: that
     /// can't be told yet.
     pub fn promise(&self, primary: &str) -> Option<Promise> {
-        let surveys: Vec<_> = self.hands.iter().map(Hand::surveyed).collect();
-        let servers: Vec<_> = self
-            .hands
-            .iter()
-            .zip(&surveys)
-            .map(|(hand, survey)| (&hand.name, survey.as_deref()))
-            .collect();
-        match crate::failover::promise(primary, &servers) {
+        match self.judge(|servers| crate::failover::promise(primary, servers)) {
             Promise::Asynchronous(WeakPromise::NotSeen) => None,
             promise @ (Promise::Quorum { .. } | Promise::Asynchronous(_)) => Some(promise),
         }
@@ -250,17 +244,25 @@ impl Hands {
         each.collect()
     }
 
+    /// What would keep a switchover from this primary from its end, by the last surveys.
+    pub fn obstacle(&self, policy: &Policy, primary: &str) -> Option<Arc<str>> {
+        let user = self.hands.first().map_or("", Hand::user);
+        self.judge(|servers| obstacle(servers, policy, (primary, user)))
+    }
+
     /// What a failover lacks, by the last surveys.
     pub fn gaps(&self, policy: &Policy, onlooker: Onlooker) -> Vec<Gap> {
-        let surveys: Vec<_> = self.hands.iter().map(Hand::surveyed).collect();
-        let servers: Vec<_> = self
-            .hands
-            .iter()
-            .zip(&surveys)
-            .map(|(hand, survey)| (&hand.name, survey.as_deref()))
-            .collect();
         let user = self.hands.first().map_or("", Hand::user);
-        prerequisites(&servers, policy, (user, onlooker))
+        self.judge(|servers| prerequisites(servers, policy, (user, onlooker)))
+    }
+
+    /// What is to be said of all servers by the last surveys, however old.
+    fn judge<T>(&self, judge: impl FnOnce(&[Known<'_>]) -> T) -> T {
+        let surveys: Vec<_> = self.hands.iter().map(Hand::surveyed).collect();
+        let servers = self.hands.iter().zip(&surveys);
+        let servers: Vec<_> =
+            servers.map(|(hand, survey)| (&hand.name, survey.as_deref())).collect();
+        judge(&servers)
     }
 
     /// Why `auto` does not arm, by the last surveys, each in a line; empty: it may.

@@ -14,10 +14,10 @@ mod verdicts;
 
 use crate::clock::Moment;
 use crate::failover::{
-    Acknowledged, Act, Appointed, Arming, By, Change, Choice, Decision, Fenced, Frozen, Gate, Kind,
-    Loss, MaxLoss, Missing, Mode, Operation, Order, Phase, Policy, Preview, Profile, Promise,
-    Receiver, Record, Refusal, ServerView, Sight, Situation, Standing, Tags, Testimony, Verdict,
-    Why, decide, preview, verdict,
+    Acknowledged, Act, Appointed, Arming, By, Change, Checkpoint, Choice, Decision, Fenced, Frozen,
+    Gate, Kind, Loss, MaxLoss, Missing, Mode, Operation, Order, Phase, Policy, Preview, Profile,
+    Promise, Receiver, Record, Refusal, ServerView, Sight, Situation, Standing, Tags, Testimony,
+    Verdict, Why, decide, preview, verdict,
 };
 use crate::pg::{Lsn, SystemId, Timeline};
 use crate::topology::{Epoch, Fork, History, ServerId};
@@ -45,6 +45,8 @@ struct Scene {
     servers: Vec<ServerView>,
     arming: Arming,
     order: Option<Order>,
+    obstacle: Option<Arc<str>>,
+    checkpoint: Checkpoint,
     acknowledged: Acknowledged,
     busy: usize,
     promise: Option<(Promise, Moment)>,
@@ -77,6 +79,8 @@ fn scene() -> Scene {
         ],
         arming: Arming::Armed,
         order: None,
+        obstacle: None,
+        checkpoint: Checkpoint::Past,
         acknowledged: Acknowledged::UpTo(Lsn(END)),
         busy: 0,
         promise: None,
@@ -259,6 +263,8 @@ impl Scene {
             servers: &self.servers,
             arming: &self.arming,
             order: self.order.as_ref(),
+            obstacle: self.obstacle.as_ref(),
+            checkpoint: self.checkpoint,
             acknowledged: self.acknowledged,
             gate: Gate { busy: self.busy },
             promise: self.promise.as_ref().map(|(promise, since)| (promise, *since)),

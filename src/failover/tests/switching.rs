@@ -31,9 +31,19 @@ fn undone(scene: &Scene) -> Option<Refusal> {
 }
 
 #[test]
-fn it_begins_with_a_checkpoint_and_holds_new_transactions() {
-    let acts = scene().order(switchover_order(Some("b"))).acts();
-    let [Act::Checkpoint(A), Act::Write(record)] = acts.as_slice() else { panic!("{acts:?}") };
+fn it_begins_with_a_checkpoint_and_then_holds_new_transactions() {
+    let ordered = |checkpoint| {
+        let scene = scene().order(switchover_order(Some("b")));
+        scene.with(|scene| scene.checkpoint = checkpoint)
+    };
+    assert_eq!(ordered(Checkpoint::Wanted).acts(), [Act::Checkpoint(A)]);
+    let wait = Decision::wait(Why::Checkpointing);
+    assert_eq!(ordered(Checkpoint::Underway).decide(), wait, "nobody is held for it");
+    assert_eq!(ordered(Checkpoint::Underway).see(A, gone(1)).decide(), wait, "a late answer");
+    let lost = dead(ordered(Checkpoint::Underway));
+    assert_eq!(lost.answer(), Some(Err(Refusal::PrimaryLost)), "and it waits for nothing else");
+    let acts = ordered(Checkpoint::Past).acts();
+    let [Act::Write(record)] = acts.as_slice() else { panic!("{acts:?}") };
     assert_eq!(record.epoch, Epoch(6));
     assert_eq!(record.phase, Phase::Draining(switchover()));
 }
@@ -89,6 +99,23 @@ fn who_does_not_fit_is_refused_before_anything_is_done() {
     assert!(ahead(scene(), far - 1).order(switchover_order(None)).written().is_some());
     let restart = by_restart(scene().see(C, gone(1))).order(switchover_order(None));
     assert!(restart.written().is_some(), "a standby needs no revocation");
+}
+
+#[test]
+fn what_would_stop_it_half_way_refuses_it() {
+    let what: Arc<str> = Arc::from("a: something is lacking");
+    let scene = scene().with(|scene| {
+        scene.obstacle = Some(Arc::clone(&what));
+        scene.checkpoint = Checkpoint::Wanted;
+    });
+    let refusal = Refusal::Obstacle(what);
+    let preview = scene.preview(&switchover_order(None));
+    assert_eq!((preview.to.as_deref(), preview.refusal), (Some("b"), Some(refusal.clone())));
+    let ordered = scene.clone().order(switchover_order(None));
+    assert_eq!(ordered.acts(), [Act::Answer(Err(refusal))]);
+    let dead = dead(scene);
+    assert_eq!(dead.preview(&failover_order(None, MaxLoss::Any)).refusal, None, "it is tried");
+    assert!(dead.order(failover_order(None, MaxLoss::Any)).written().is_some());
 }
 
 #[test]

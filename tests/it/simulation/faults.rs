@@ -176,6 +176,7 @@ impl World {
         let abort = order == pgsteer::failover::Order::Abort;
         if self.proxy.up && (self.proxy.order.is_none() || abort) {
             self.proxy.order = Some(order);
+            self.proxy.checkpoint = pgsteer::failover::Checkpoint::Wanted;
         }
     }
 

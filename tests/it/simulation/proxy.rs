@@ -15,8 +15,8 @@ use super::plan::name;
 use super::store::Writing;
 use super::world::World;
 use pgsteer::failover::{
-    Acknowledged, Act, Arming, Fenced, Frozen, Gate, Order, Phase, Promise, Receiver, Record,
-    Refusal, ServerView, Sight, Situation, Standing, Why, decide,
+    Acknowledged, Act, Arming, Checkpoint, Fenced, Frozen, Gate, Order, Phase, Promise, Receiver,
+    Record, Refusal, ServerView, Sight, Situation, Standing, Why, decide,
 };
 use pgsteer::pg::Lsn;
 use pgsteer::topology::ServerId;
@@ -58,6 +58,7 @@ pub(super) struct Proxy {
     pub looks: u64,
     pub remembered: Vec<Remembered>,
     pub order: Option<Order>,
+    pub checkpoint: Checkpoint,
     pub last_acknowledged: Option<u64>,
     /// The newest position of the primary: when it was asked for, and what it was.
     sample: Option<(u64, u64)>,
@@ -89,6 +90,7 @@ impl Proxy {
             looks: 0,
             remembered: vec![Remembered::default(); servers],
             order: None,
+            checkpoint: Checkpoint::Wanted,
             last_acknowledged: None,
             sample: None,
             why: None,
@@ -310,6 +312,8 @@ impl World {
             servers: &views,
             arming: &arming,
             order: self.proxy.order.as_ref(),
+            obstacle: None,
+            checkpoint: self.proxy.checkpoint,
             acknowledged: self.what_was_acknowledged(),
             gate: Gate { busy: self.busy() },
             promise: self.proxy.promised.as_ref().map(|(promise, at)| (promise, moment(*at))),
@@ -364,6 +368,11 @@ impl World {
 
     fn begin_act(&mut self, act: Act) {
         let Some(server) = act.server().map(ServerId::index) else { return };
+        if let Act::Checkpoint(_) = act {
+            // On a connection of its own, beside whatever else is under way there.
+            self.proxy.checkpoint = Checkpoint::Underway;
+            return self.launch(act);
+        }
         let remembered = &mut self.proxy.remembered[server];
         let resting = remembered.failed.is_some_and(|at| self.now < at + RETRY);
         let fresh = remembered
@@ -392,6 +401,10 @@ impl World {
         let now = self.now;
         if outcome == Outcome::Failed {
             self.tell(|_| format!("failed: {act:?}"));
+        }
+        if let Act::Checkpoint(_) = act {
+            self.proxy.checkpoint = Checkpoint::Past;
+            return self.round();
         }
         let remembered = &mut self.proxy.remembered[server];
         remembered.flying = None;
