@@ -21,6 +21,8 @@ use crate::support::ledger;
 use crate::support::ledger::Ledger;
 use pgsteer::sandbox::Server;
 use pgsteer::sandbox::StatementLog;
+use pgsteer::sandbox::eventually;
+use std::time::Duration;
 
 /// Writers that are at work when something happens.
 const WRITERS: usize = 16;
@@ -65,15 +67,13 @@ fn primaries(house: &House) -> Vec<&str> {
 
 /// The server that writes go to now.
 fn new_primary(house: &House) -> &Server {
-    let mut found = None;
-    await_that("a primary is there", || {
+    let found = eventually(Duration::from_mins(1), || {
         let status = house.status();
         let address = status["primary"].as_str();
         let mut servers = house.cluster.servers().iter();
-        found = servers.find(|server| Some(&*server.address()) == address);
-        found.is_some()
+        servers.find(|server| Some(&*server.address()) == address)
     });
-    found.unwrap()
+    found.unwrap_or_else(|| panic!("no primary: {}\n{}", house.status(), house.proxy.log()))
 }
 
 /// Writers at work through the proxy, and enough done that something is at stake.
