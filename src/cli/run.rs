@@ -11,10 +11,13 @@ use crate::config::Cores;
 use crate::proxy;
 use rustix::process::DumpableBehavior;
 use rustix::process::set_dumpable_behavior;
+use rustix::thread::disable_transparent_huge_pages;
 use std::io;
 
 /// Runs the proxy until it is told to stop.
 pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
+    // The allocator asks for none, but some kernels give them to whoever does not object.
+    let in_small_pages = disable_transparent_huge_pages(true);
     // From before the first password is read.
     let without_cores = guard_memory(Cores::Never);
     let (request, loaded) = load::checked(globals)?;
@@ -25,6 +28,9 @@ pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
     let guarded = without_cores.and_then(|()| guard_memory(loaded.config.observability.cores));
     if let Err(error) = guarded {
         tracing::warn!(%error, "the kernel does not let pgsteer say who may read its memory");
+    }
+    if let Err(error) = in_small_pages {
+        tracing::debug!(%error, "the kernel may keep pgsteer's memory in huge pages");
     }
     match proxy::run(loaded.config, &request) {
         Ok(()) => Ok(Exit::Done),

@@ -310,10 +310,37 @@ impl Mortal {
     }
 }
 
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop((self.child.kill(), self.child.wait()));
+    }
+}
+
 fn as_account(account: Account, command: &mut Command) -> &mut Command {
     match account {
         Account::Own => command,
         Account::Other { uid, gid } => command.uid(uid).gid(gid),
+    }
+}
+
+/// Clients are small and many: a page of two megabytes for a few of each size would be most of it.
+#[test]
+fn memory_is_in_small_pages() {
+    let mortal = Mortal::start("allowed");
+    let about = |file: &str| {
+        std::fs::read_to_string(format!("/proc/{}/{file}", mortal.child.id())).unwrap()
+    };
+    let status = about("status");
+    // Kernels before 5.0 do not say.
+    let said = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert!(said.is_none_or(|said| said.trim() == "0"), "{status}");
+    let smaps = about("smaps_rollup");
+    let huge = smaps.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap();
+    if std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|kernel| kernel.contains("[madvise]"))
+    {
+        assert_eq!(huge.split_whitespace().next(), Some("0"), "{smaps}");
     }
 }
 
