@@ -59,7 +59,12 @@ enum HeldBack {
 pub struct Gone;
 
 /// Output beyond this stops the reading of more from the server, in bytes.
-const OUT_MAX: usize = 64 * 1024;
+const OUT_MAX: usize = 48 * 1024;
+/// What a read from the server may add to that, in bytes: enough for a read to be worth its while.
+const OUT_ROOM: usize = OUT_MAX + 16 * 1024;
+/// Output beyond this gets all its room at once, in bytes: it will take it, and would leave a hole
+/// of every size that it grew through.
+const OUT_SHORT: usize = 8 * 1024;
 /// While it does not take its output, no more is read from it than this, in bytes: a server that
 /// can't write does not read, either.
 const AHEAD_MAX: usize = 16 * 1024;
@@ -118,6 +123,11 @@ impl Client {
         self.backlog() >= OUT_MAX
     }
 
+    /// How much more may be read for it at once.
+    pub fn room(&self) -> usize {
+        OUT_ROOM.saturating_sub(self.backlog())
+    }
+
     /// Whether it asks on and does not take its answers.
     pub fn is_far_ahead(&self) -> bool {
         self.is_backed_up() && self.inbox().len() >= AHEAD_MAX
@@ -132,6 +142,9 @@ impl Client {
     pub fn out(&mut self) -> &mut Vec<u8> {
         if self.out.capacity() == 0 {
             self.out = self.shard.take_buffer();
+        }
+        if self.out.len() > OUT_SHORT && self.out.capacity() < OUT_ROOM {
+            self.out.reserve_exact(OUT_ROOM - self.out.len());
         }
         &mut self.out
     }
@@ -158,7 +171,11 @@ impl Client {
             }
         }
         if !rest.is_empty() {
-            self.out().extend_from_slice(rest);
+            let out = self.out();
+            if rest.len() > OUT_SHORT {
+                out.reserve_exact(rest.len());
+            }
+            out.extend_from_slice(rest);
         }
         Ok(())
     }
@@ -166,9 +183,13 @@ impl Client {
     /// Writes what is queued.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match ready!(Pin::new(&mut self.stream).poll_write(context, rest)) {
-                Ok(0) | Err(_) => return Poll::Ready(Err(Gone)),
-                Ok(written) => {
+            match Pin::new(&mut self.stream).poll_write(context, rest) {
+                Poll::Pending => {
+                    forget_written(&mut self.out, &mut self.written);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Gone)),
+                Poll::Ready(Ok(written)) => {
                     self.held_back = HeldBack::Maybe;
                     self.written += written;
                     self.count_sent(written);
@@ -193,12 +214,22 @@ impl Client {
     /// Reads what has arrived into the inbox. The end of the stream is noted, not an error: what
     /// was asked before it is still to be done.
     pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.poll_fill_by(context, usize::MAX)
+    }
+
+    /// The same for what is to wait here: no more than is enough.
+    pub fn poll_fill_ahead(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.poll_fill_by(context, AHEAD_MAX)
+    }
+
+    fn poll_fill_by(&mut self, context: &mut Context<'_>, most: usize) -> Poll<Result<(), Gone>> {
         if self.has_ended() {
             return Poll::Pending;
         }
         let shard = Rc::clone(&self.shard);
         let mut lent = shard.read_buffer.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut lent);
+        let most = most.min(lent.len());
+        let mut buffer = ReadBuf::new(lent.get_mut(..most).unwrap_or_default());
         match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
             Ok(()) => {}
             Err(_) => return Poll::Ready(Err(Gone)),
@@ -275,6 +306,14 @@ impl Client {
         }
     }
 
+    /// Waits until it has taken so much of its output that more may be asked for it.
+    pub fn poll_relief(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        match self.poll_flush(context) {
+            Poll::Pending if !self.is_backed_up() => Poll::Ready(Ok(())),
+            polled @ (Poll::Ready(_) | Poll::Pending) => polled,
+        }
+    }
+
     /// Writes all that is queued.
     pub async fn flush(&mut self) -> Result<(), Gone> {
         poll_fn(|context| self.poll_flush(context)).await
@@ -292,9 +331,28 @@ fn make_room(inbox: &mut Vec<u8>, taken: &mut usize, arriving: usize) {
     }
 }
 
+/// Forgets what was written, for more is appended: who reads slowly never takes all that there is.
+fn forget_written(out: &mut Vec<u8>, written: &mut usize) {
+    out.drain(..(*written).min(out.len()));
+    *written = 0;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client that takes as much as comes, and is always a little behind.
+    #[test]
+    fn what_a_slow_client_took_is_not_kept() {
+        let (mut out, mut written) = (Vec::new(), 0);
+        for _ in 0..1_000 {
+            out.resize(out.len() + OUT_MAX, 0);
+            written += out.len() - written - 1;
+            forget_written(&mut out, &mut written);
+            assert_eq!((out.len(), written), (1, 0));
+        }
+        assert!(out.capacity() <= 3 * OUT_MAX, "{} bytes of room", out.capacity());
+    }
 
     /// A client that is a megabyte ahead and sends as little as it is answered.
     #[test]

@@ -30,7 +30,9 @@ use crate::topology::Wish;
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tracing::info;
 
@@ -47,6 +49,11 @@ pub enum Goodbye {
 pub async fn serve(serving: &mut Serving) -> Goodbye {
     // What is known between two waits is room in every client: so little is kept over one.
     let why = loop {
+        if serving.is_to_take_its_answers()
+            && let Err(why) = Box::pin(serving.relieve()).await
+        {
+            break why;
+        }
         let next = match serving.next_group() {
             Ok(next) => next,
             Err(violation) => break Stop::from(violation),
@@ -168,6 +175,39 @@ impl Serving {
             }
             Scan::Terminate => Next::Terminate,
         })
+    }
+
+    /// Whether a client asks on that does not take its answers. What a server answers is held back
+    /// there; what needs none would pile up here.
+    fn is_to_take_its_answers(&self) -> bool {
+        self.client.is_backed_up()
+            && !self.client.inbox().is_empty()
+            && !self.session.seat.is_cut()
+            && self.attached.as_deref().is_none_or(|attached| {
+                let exchange = &attached.exchange;
+                exchange.replies.is_settled()
+                    && !exchange.is_copying_in()
+                    && exchange.client_pass == 0
+            })
+    }
+
+    /// Waits until the client has taken enough of its answers, or is to be told that it lost its
+    /// backend.
+    async fn relieve(&mut self) -> Result<(), Stop> {
+        let Self { client, session, .. } = self;
+        let seat = &session.seat;
+        let relief =
+            poll_fn(
+                |context| {
+                    if seat.is_cut() { Poll::Ready(Ok(())) } else { client.poll_relief(context) }
+                },
+            );
+        match seat.unless_sent_away(Work::Some, relief).await {
+            Ok(relieved) => Ok(relieved?),
+            // Nothing runs that could be cancelled.
+            Err(SentAway::Overdue(Overdue::Statement(_))) => Ok(()),
+            Err(why) => Err(why.into()),
+        }
     }
 
     /// What the client believes of the servers' parameters.

@@ -24,6 +24,7 @@ mod abandoned;
 mod control;
 mod sandbox;
 mod splits;
+mod stalled;
 mod audits;
 mod kernel_calls;
 mod auth;

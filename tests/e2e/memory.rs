@@ -5,7 +5,7 @@
 //! seen by the same measure.
 
 use crate::raw::{Raw, bind, close, execute, parse, query, sync};
-use crate::support::{Blueprint, House, await_that};
+use crate::support::{Blueprint, House};
 use pgsteer::sandbox::{StatementLog, eventually};
 use pgsteer::tasks;
 use std::time::Duration;
@@ -107,7 +107,7 @@ fn memory(house: &House) -> (u64, u64) {
 }
 
 /// What a process has for itself, without what servers share; `None` if it has ended.
-fn private_bytes(pid: &str) -> Option<u64> {
+pub(crate) fn private_bytes(pid: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
@@ -124,71 +124,6 @@ fn prepared(house: &House, side: &str) -> u64 {
 fn statements() -> u64 {
     let told = std::env::var("PGSTEER_STATEMENTS").ok();
     told.map_or(64 * 1024, |number| number.parse().unwrap())
-}
-
-/// What a client may cost that does not read, with the allocator's holes: what is queued for it,
-/// and what it has asked. Read ahead without a bound it cost 2.2 MB.
-const STALLED_MAX: u64 = 512 * 1024;
-
-/// How much went to clients and came from them.
-fn moved(house: &House) -> [String; 2] {
-    let body = house.http("/metrics").body;
-    ["sent", "received"].map(|way| {
-        let series = format!("pgsteer_client_{way}_bytes_total ");
-        body.lines().find_map(|line| line.strip_prefix(&series)).unwrap().to_owned()
-    })
-}
-
-/// What the proxy needs for each of so many clients that ask this and read nothing.
-async fn stalled(house: &House, begins: &str, asked: &[u8]) -> u64 {
-    const CROWD: usize = 24;
-    let resident = || {
-        let pid = house.proxy.pid().unwrap().to_string();
-        private_bytes(&pid).unwrap()
-    };
-    let mut crowds = Vec::new();
-    let mut sizes = Vec::new();
-    // The first shows what is there once for all; only the second is measured.
-    for _ in 0..2 {
-        let mut crowd = Vec::new();
-        for _ in 0..CROWD {
-            let mut client = Raw::enter_as(house, "app").await;
-            client.query(begins).await;
-            // Its socket takes a part, the proxy a part, and the rest is not sent.
-            let sending = client.send(asked);
-            drop(pgsteer::timer::timeout(Duration::from_millis(200), sending).await);
-            crowd.push(client);
-        }
-        await_that("nothing moves any more", || {
-            let before = moved(house);
-            std::thread::sleep(Duration::from_secs(1));
-            moved(house) == before
-        });
-        crowds.push(crowd);
-        sizes.push(resident());
-    }
-    sizes[1].saturating_sub(sizes[0]) / u64::try_from(CROWD).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_does_not_read_costs_little() {
-    let plan = |plan: pgsteer::sandbox::Plan| plan.standbys(0);
-    let house = Blueprint::new().servers(plan).set("pool.size", "80").build();
-    house.server("primary").rows("CREATE ROLE app LOGIN").unwrap();
-    let rows = query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)");
-    let on = |asked: &[u8]| asked.iter().copied().cycle().take(8 << 20).collect::<Vec<u8>>();
-    let ours = on(&query("SHOW pgsteer.role"));
-    for (what, begins, asked) in [
-        ("asks on", "SELECT 1", on(&rows)),
-        ("reads nothing", "SELECT 1", rows),
-        // What pgsteer answers by itself.
-        ("asks pgsteer on", "SELECT 1", ours.clone()),
-        ("asks pgsteer on in a transaction", "BEGIN; SELECT 1", ours),
-    ] {
-        let each = stalled(&house, begins, &asked).await;
-        eprintln!("a client that {what}: {each} bytes");
-        assert!(each <= STALLED_MAX, "a client that {what} costs {each} bytes");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,23 +4,32 @@
 //! arrives that nobody asked for.
 
 use crate::support::House;
+use pgsteer::net::Stream;
 use pgsteer::sandbox::SUPERUSER;
 use pgsteer::wire::frame;
 use pgsteer::wire::message;
+use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Longest silence before a test gives up: far beyond anything that a healthy run needs.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The longest segment of a narrow connection, in bytes: what its sender's kernel keeps for it
+/// grows with that.
+const NARROW: u32 = 536;
+
 /// A client of whatever speaks PostgreSQL there.
 #[derive(Debug)]
 pub(crate) struct Raw {
-    stream: TcpStream,
+    stream: Stream,
     received: Vec<u8>,
     taken: usize,
     /// What it was told at its login and since.
@@ -125,6 +134,39 @@ impl Raw {
     ) -> Result<Self, Message> {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::log_in(Stream::Tcp(stream), (address, minor), login).await
+    }
+
+    /// A user, through the house's proxy, by a connection that takes little at a time, as one from
+    /// far away does; over TLS if there is something to connect it with.
+    pub(crate) async fn enter_narrow(
+        house: &House,
+        user: &str,
+        tls: Option<&TlsConnector>,
+    ) -> Self {
+        let address = house.proxy.address();
+        let socket = TcpSocket::new_v4().unwrap();
+        SockRef::from(&socket).set_tcp_mss(NARROW).unwrap();
+        let mut tcp = socket.connect(address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let stream = match tls {
+            None => Stream::Tcp(tcp),
+            Some(connector) => {
+                tcp.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+                assert_eq!(tcp.read_u8().await.unwrap(), b'S');
+                let name = ServerName::try_from("localhost").unwrap();
+                Stream::TlsClient(Box::new(connector.connect(name, tcp).await.unwrap()))
+            }
+        };
+        let login = [("user", user), ("database", "postgres")];
+        Self::log_in(stream, (address, 0), &login).await.unwrap()
+    }
+
+    async fn log_in(
+        stream: Stream,
+        (address, minor): (SocketAddr, u16),
+        login: &[(&str, &str)],
+    ) -> Result<Self, Message> {
         let mut raw = Self {
             stream,
             received: Vec::new(),
@@ -155,8 +197,19 @@ impl Raw {
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        let sending = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
         // A server that closed is noticed by the next read.
-        drop(pgsteer::timer::timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("stuck"));
+        drop(pgsteer::timer::timeout(PATIENCE, sending).await.expect("stuck"));
+    }
+
+    /// Takes so many bytes off the connection, whatever they are.
+    pub(crate) async fn sip(&mut self, bytes: usize) {
+        let mut taken = vec![0; bytes];
+        let read = pgsteer::timer::timeout(PATIENCE, self.stream.read_exact(&mut taken)).await;
+        assert_eq!(read.expect("too little came in time").unwrap(), bytes);
     }
 
     /// The next message; `None` at the end of the connection.
@@ -239,7 +292,8 @@ impl Raw {
 
     /// Breaks the connection off, as if its machine had crashed and come back.
     pub(crate) fn reset(self) {
-        self.stream.set_zero_linger().unwrap();
+        let Stream::Tcp(tcp) = self.stream else { panic!("only TCP can be reset") };
+        tcp.set_zero_linger().unwrap();
     }
 
     /// The end of the connection, and what came before it.

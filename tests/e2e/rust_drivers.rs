@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{Connection as _, PgConnection, Row as _};
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -251,16 +252,19 @@ async fn tokio_postgres_works_unchanged() {
 }
 
 fn tls(secured: &Secured) -> MakeRustlsConnect {
+    MakeRustlsConnect::new(config(&secured.files.path().join("ca.crt")))
+}
+
+/// What trusts this authority.
+pub(crate) fn config(root: &Path) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
-    let root = secured.files.path().join("ca.crt");
     roots.add(CertificateDer::from_pem_file(root).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    MakeRustlsConnect::new(config)
+        .with_no_client_auth()
 }
 
 /// A client that demands that its proof is bound to the TLS connection, and what it is notified of.

@@ -353,7 +353,12 @@ impl Exchange {
                 Appetite::WholeMessage => true,
             };
             if wanted && self.has_room() && !client.has_ended() && !self.is_ahead(client) {
-                match client.poll_fill(context) {
+                let waits = self.appetite == Appetite::OneGroup
+                    && !self.is_copying_in()
+                    && self.client_pass == 0;
+                let filled =
+                    if waits { client.poll_fill_ahead(context) } else { client.poll_fill(context) };
+                match filled {
                     Poll::Ready(Ok(())) if client.has_ended() => {
                         return Poll::Ready(Event::ClientEnded);
                     }
@@ -455,7 +460,9 @@ impl Exchange {
         let before = conn.partial.len();
         let fits = before <= lent.len() / 2;
         let place = lent.get_mut(if fits { before } else { 0 }..).unwrap_or_default();
-        let mut buffer = ReadBuf::new(place);
+        // No more than the client has room for, if it has not taken what came before.
+        let most = place.len().min(client.room());
+        let mut buffer = ReadBuf::new(place.get_mut(..most).unwrap_or_default());
         let read = Pin::new(&mut conn.backend.stream).poll_read(context, &mut buffer);
         let arrived = match read {
             Poll::Pending => return Poll::Pending,
