@@ -3,18 +3,18 @@ server, by a closed list.
 
 A list is a directory. A test whose output differs must have a file NAME.diff there: the reason in
 lines that begin with '# ', then the very hunks. So a new wrong line in a test that differs anyway
-fails as one elsewhere does, and so does a listed difference that is not seen any more. Nothing is
-left out of the comparison but the hunks' line numbers and what MASKS names.
+fails as one elsewhere does, and so does a listed difference that is not seen any more. Every test
+is run. Nothing is left out of the comparison but the hunks' line numbers and what MASKS names.
 
   @@            this hunk is always seen
   @@ by chance  it may be seen: it hangs on which backend a session happens to get
-  left-out      a file that names the tests that make no sense here, and are not run
+  differs       a file that names those that make no sense here, each under its reason: they must
+                differ, in whatever way
   not-judged    a file that names those whose output hangs on chance in more ways than can be
                 listed; another list must judge them
 
   compare.py judge LIST DIRECT THROUGH       directories of results
   compare.py accept LIST DIRECT THROUGH      the same, after it has rewritten the list
-  compare.py schedule LIST SCHEDULE          pg_regress's schedule without what is left out
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ class List:
     """What is known to differ in one suite and mode."""
 
     entries: dict[str, Entry]
-    left_out: set[str]
+    differs: set[str]
     not_judged: set[str]
 
 
@@ -98,7 +98,7 @@ def entry(path: pathlib.Path) -> Entry:
 
 def read_list(where: pathlib.Path) -> List:
     entries = {path.stem: entry(path) for path in sorted(where.glob("*.diff"))}
-    return List(entries, names(where / "left-out"), names(where / "not-judged"))
+    return List(entries, names(where / "differs"), names(where / "not-judged"))
 
 
 def masked(path: pathlib.Path) -> list[str]:
@@ -131,14 +131,16 @@ def difference(direct: list[str], through: list[str]) -> list[Hunk]:
 
 def complaint(name: str, known: List, direct: Outputs, through: Outputs) -> list[str]:
     """What is wrong with one test; nothing if it is as straight at the server, or as listed."""
-    if name in known.left_out:
-        return [f"{name}: is left out, and has run"] if name in through else []
     if name not in direct or name not in through:
         return [f"{name}: has not run"]
     listed = known.entries.get(name)
     if name in known.not_judged:
         return [f"{name}: is listed, and not judged"] if listed else []
     seen = difference(direct[name], through[name])
+    if name in known.differs:
+        if listed:
+            return [f"{name}: is listed twice"]
+        return [] if seen else [f"{name}: is to differ, and does not"]
     if listed is None:
         listed = Entry([], [])
     elif not listed.reason or UNEXPLAINED in listed.reason:
@@ -152,23 +154,24 @@ def complaint(name: str, known: List, direct: Outputs, through: Outputs) -> list
 
 def verdict(known: List, direct: Outputs, through: Outputs) -> dict[str, list[str]]:
     """For every test that was run or is listed, what is wrong with it."""
-    mentioned = set(direct) | set(through) | set(known.entries) | known.left_out | known.not_judged
+    mentioned = set(direct) | set(through) | set(known.entries) | known.differs | known.not_judged
     return {name: complaint(name, known, direct, through) for name in sorted(mentioned)}
 
 
 def blind_spots(known: List, direct: Outputs, through: Outputs) -> list[str]:
     """Breaks a run that passed in every way that must be noticed; says what was not."""
-    judged = [name for name in through if name not in known.not_judged]
+    run = [name for name in through if name not in known.not_judged]
+    judged = [name for name in run if name not in known.differs]
     surely = [
         name for name in known.entries if ALWAYS in (kind for kind, _ in known.entries[name].hunks)
     ]
+    surely += known.differs
     bogus = ["a line that the server never said"]
-    less = dataclasses.replace(
-        known, entries={name: known.entries[name] for name in known.entries if name not in surely}
-    )
+    kept = {name: known.entries[name] for name in known.entries if name not in surely}
+    less = dataclasses.replace(known, entries=kept, differs=set())
     broken = [
         ("a wrong line", known, judged, {name: through[name] + bogus for name in judged}),
-        ("a test that has not run", known, judged, {}),
+        ("a test that has not run", known, run, {}),
         ("an unlisted difference", less, surely, through),
         ("a difference that vanished", known, surely, through | {n: direct[n] for n in surely}),
     ]
@@ -191,11 +194,12 @@ def judge(list_dir: pathlib.Path, direct_dir: pathlib.Path, through_dir: pathlib
         print(line)
     right = [name for name in found if name in through and name not in wrong]
     listed = [name for name in right if name in known.entries]
+    senseless = [name for name in right if name in known.differs]
     passed_over = [name for name in right if name in known.not_judged]
-    same = len(right) - len(listed) - len(passed_over)
+    same = len(right) - len(listed) - len(senseless) - len(passed_over)
     print(
-        f"{same} as straight at the server, {len(listed)} as listed, {len(known.left_out)} left out,"
-        f" {len(passed_over)} not judged, {len(wrong) + len(unnoticed)} FAILED"
+        f"{same} as straight at the server, {len(listed)} as listed, {len(senseless)} differ as they"
+        f" must, {len(passed_over)} not judged, {len(wrong) + len(unnoticed)} FAILED"
     )
     return 1 if wrong or unnoticed or not same else 0
 
@@ -203,7 +207,7 @@ def judge(list_dir: pathlib.Path, direct_dir: pathlib.Path, through_dir: pathlib
 def accept(list_dir: pathlib.Path, direct_dir: pathlib.Path, through_dir: pathlib.Path) -> int:
     known, direct, through = read_list(list_dir), read_outputs(direct_dir), read_outputs(through_dir)
     list_dir.mkdir(parents=True, exist_ok=True)
-    for name in sorted(set(direct) & set(through) - known.not_judged):
+    for name in sorted(set(direct) & set(through) - known.not_judged - known.differs):
         seen = difference(direct[name], through[name])
         old = known.entries.get(name, Entry([UNEXPLAINED], []))
         if old.allows(seen):
@@ -218,21 +222,10 @@ def accept(list_dir: pathlib.Path, direct_dir: pathlib.Path, through_dir: pathli
     return judge(list_dir, direct_dir, through_dir)
 
 
-def schedule(list_dir: pathlib.Path, full: pathlib.Path) -> int:
-    """A line is one group of tests that run at the same time."""
-    left_out = read_list(list_dir).left_out
-    for line in lines(full):
-        kind, _, group = line.partition(":")
-        kept = [name for name in group.split() if name not in left_out]
-        if kind in ("test", "ignore") and kept:
-            print(f"{kind}: {' '.join(kept)}")
-    return 0
-
-
 def main() -> int:
-    acts = {"judge": (judge, 3), "accept": (accept, 3), "schedule": (schedule, 2)}
-    act, number = acts.get(sys.argv[1] if len(sys.argv) > 1 else "", (None, 0))
-    if act is None or len(sys.argv) != 2 + number:
+    acts = {"judge": judge, "accept": accept}
+    act = acts.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    if act is None or len(sys.argv) != 5:
         print(__doc__, file=sys.stderr)
         return 2
     return act(*map(pathlib.Path, sys.argv[2:]))
