@@ -15,6 +15,7 @@ use crate::pg::{Timeline, quote_literal};
 use crate::timer;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tracing::debug;
@@ -52,10 +53,19 @@ pub(super) struct Hand {
     survey: ArcSwapOption<Survey>,
     /// Rung when a survey is wanted now.
     wanted: Notify,
+    /// When an act last had to do with it.
+    acted: AtomicU64,
 }
 
 /// Between two surveys.
 const SURVEY_EVERY: Duration = Duration::from_secs(2);
+
+/// A survey that is due waits for so long after an act: what is done next to the server is not to
+/// wait for it, and on a crowded machine it may take its two seconds.
+const CALM: Duration = Duration::from_millis(100);
+
+/// Between two looks whether an act is over.
+const CALM_PACE: Duration = Duration::from_millis(10);
 
 /// Longest survey, and longest attempt to open a connection for one.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -90,6 +100,7 @@ impl Hand {
             beside: Mutex::new(None),
             survey: ArcSwapOption::empty(),
             wanted: Notify::new(),
+            acted: AtomicU64::new(0),
         }
     }
 
@@ -103,13 +114,33 @@ impl Hand {
         self.survey.load_full()
     }
 
-    /// Has it surveyed soon.
+    /// Has it surveyed soon, but not before an act that follows at once.
     pub(super) fn survey_soon(&self) {
+        self.acts();
         self.wanted.notify_one();
+    }
+
+    /// An act is begun that has to do with it, or was.
+    pub(super) fn acts(&self) {
+        self.acted.store(clock::now().nanos(), Ordering::Relaxed);
+    }
+
+    /// Waits until no act is under way, and none was a moment ago.
+    pub(super) async fn calm(&self) {
+        let began = clock::now();
+        while clock::now().since(began) < SURVEY_EVERY {
+            let acted = Moment::from_nanos(self.acted.load(Ordering::Relaxed));
+            let calm = clock::now().since(acted) >= CALM;
+            if calm && self.home.try_lock().is_ok() {
+                return;
+            }
+            timer::sleep(CALM_PACE).await;
+        }
     }
 
     /// The connection, for an act that may take so long. It holds the lock by which we may act.
     pub(super) async fn acting(&self, within: Duration) -> Result<Line<'_>, HandError> {
+        self.acts();
         let mut line = self.line(within).await?;
         lock::take(&mut line, self.instance, &self.name).await?;
         Ok(line)

@@ -4,6 +4,7 @@
 //! Invariants:
 //! - One server at a time: an act that hangs holds up no act on another. One that only waits for
 //!   what it did to take effect can be told to give way to the next on the same server.
+//! - An act does not wait for a survey that could as well be taken behind it.
 //! - Every act is idempotent and has a deadline. One that failed or was late may have been done,
 //!   and is asked for again; what it did is seen by the next look.
 //! - Whoever acts holds the server's lock: an earlier holder has lost his session by then.
@@ -152,6 +153,7 @@ impl Hands {
                 Mode::Off => Bearing::Watches,
                 Mode::Manual | Mode::Auto => Bearing::Acts,
             };
+            hand.calm().await;
             let mended = match hand.survey_now(bearing).await {
                 Ok(()) => self.mend(hand).await,
                 Err(error) => Err(error),
@@ -325,6 +327,7 @@ impl Hands {
         elsewhere: &CancellationToken,
     ) -> Result<(), HandError> {
         let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
+        hand.acts();
         let before = self.way_of(hand, upstream).await?;
         // Until then nothing is done to the standby.
         let timeline = tokio::select! {
@@ -412,6 +415,7 @@ impl Hands {
     /// Makes a live primary restart as a standby of another server. Only a superuser can.
     pub async fn demote(&self, server: ServerId, to: ServerId) -> Result<(), HandError> {
         let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
+        hand.acts();
         let conninfo = self.link_of(hand, upstream).await?;
         let survey = hand.surveyed();
         upstream.lead(survey.as_ref().map_or("", |survey| &survey.upstream.slot)).await?;

@@ -111,3 +111,22 @@ fn lists_of_standbys_are_read_as_the_server_reads_them() {
         assert_eq!(SyncNames::parse(list).is_ok(), taken, "{list:?}");
     }
 }
+
+/// What is done next to a server does not wait for it; it comes behind.
+#[test]
+fn no_survey_comes_between_two_acts() {
+    let grip = Grip::on(&Plan::new());
+    let asked = || grip.hands.survey(SECOND).unwrap().asked;
+
+    quickly_enough("no survey in between", || {
+        let before = grip.survey(SECOND).asked;
+        for _ in 0..3 {
+            grip.wait(grip.hands.freeze(SECOND)).unwrap();
+            grip.wait(grip.hands.unfreeze(SECOND)).unwrap();
+        }
+        if asked() == before { Ok(()) } else { Err("one was taken".to_owned()) }
+    });
+
+    let last = asked();
+    await_that("it is surveyed behind them", || asked() > last);
+}
