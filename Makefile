@@ -30,7 +30,7 @@ help:
 demo:
 	@scripts/setup.sh demo
 	cargo build --locked
-	@target/debug/pgsteer demo $(ARGS)
+	@"$${CARGO_TARGET_DIR:-target}/debug/pgsteer" demo $(ARGS)
 
 release: target/tuned/pgsteer
 

@@ -175,7 +175,14 @@ impl<T: Choice> Setting for T {
     }
 
     fn read(node: &Node, notes: &mut Notes) -> Option<Self> {
-        let word = text(node, notes)?;
+        let (Kind::Text(word) | Kind::Word(word)) = &node.kind else {
+            let (known, found) = (words::<T>(), node.describe());
+            let help =
+                known.first().map(|word| format!("put one of them in quotes, as \"{word}\""));
+            let message = format!("expected one of: {}; found {found}", known.join(", "));
+            notes.error(&node.place, message, help.unwrap_or_default());
+            return None;
+        };
         if let Some((value, _)) = T::WORDS.iter().find(|(_, known)| *known == word) {
             return Some(*value);
         }

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::frontend::{Live, Material, Shared, Wishes, idle_hints, plan};
 use crate::route::{Patience, Refusal, Request, RoleWish, Route, decide};
 use crate::session::{Anchor, Demand, End, Executes};
-use crate::sql::{Dialect, examine, explain};
+use crate::sql::{Dialect, NeedsPrimary, examine, explain};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -53,7 +53,15 @@ fn answer(shared: &Shared, live: &Live, database: &str, sql: &str) -> Value {
         &topology,
         &live.routing,
     );
-    let mut why = explain(&facts, facts.judge(catalog), catalog);
+    let judgement = facts.judge(catalog);
+    let mut why = explain(&facts, judgement, catalog);
+    if judgement.fit == Err(NeedsPrimary::CatalogUnknown) {
+        let database = database.escape_debug();
+        why.push(format!(
+            "they are being read, if pgsteer's user can connect to the database \"{database}\": \
+             ask again in a moment"
+        ));
+    }
     why.extend(idle_hints(&facts).iter().map(|hint| format!("not known, so ignored: {hint}")));
     let (target, server) = match route {
         Route::Go { server, why: reason, .. } => {

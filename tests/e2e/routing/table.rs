@@ -90,12 +90,15 @@ fn every_statement_runs_where_the_table_says() {
 #[test]
 fn the_command_route_says_where_and_why() {
     let house = furnished();
-    let ask = |sql: &str| {
+    let ask_in = |database: &str, sql: &str| {
         let http = house.proxy.http_address().to_string();
-        let said = command().args(["--http", &http, "-o", "json", "route", sql]).output().unwrap();
+        let args = ["--http", &http, "-o", "json", "route", "--database", database, sql];
+        let said = command().args(args).output().unwrap();
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
         serde_json::from_slice::<Value>(&said.stdout).unwrap()
     };
+
+    let ask = |sql: &str| ask_in("postgres", sql);
 
     let read = ask("SELECT * FROM cheap_names");
     let write = ask("SELECT * FROM more_numbers");
@@ -106,6 +109,11 @@ fn the_command_route_says_where_and_why() {
     assert_eq!(write["target"], "primary", "{write}");
     assert_eq!(write["server"], *house.server("primary").address(), "{write}");
     assert!(write["why"].to_string().contains("more_numbers"), "the reason is named: {write}");
+
+    // A database of which nothing is known yet; of this one nothing ever will be.
+    let unknown = ask_in("none", "SELECT * FROM cheap_names")["why"].to_string();
+    assert!(unknown.contains("ask again in a moment"), "{unknown}");
+    assert!(!ask("SELECT 1")["why"].to_string().contains("ask again"), "it needs no catalog");
 }
 
 /// The data, its end and the next `Sync` arrive at once, as tokio-postgres and libpq send them.

@@ -398,6 +398,12 @@ error: pgsteer.toml:4:8: `automatic` is not one of: off, manual, auto
    |        ^^^^^^^^^^^
    = help: did you mean "auto"?
 "#
+    a_mode_of_failover_that_is_no_word: servers("[failover]\nmode = true") => r#"
+error: pgsteer.toml:4:8: expected one of: off, manual, auto; found true or false
+ 4 | mode = true
+   |        ^^^^
+   = help: put one of them in quotes, as "off"
+"#
     a_drain_that_outlasts_what_waits_for_it: servers("[failover]\ndrain_timeout = \"15s\"") => r#"
 warning: pgsteer.toml:4:17: failover.drain_timeout (15s) is not shorter than routing.hold_max (10s)
  4 | drain_timeout = "15s"
