@@ -312,7 +312,8 @@ fn refused(refusal: Refusal, held: Duration) -> ErrorReport {
                 | NoPrimary::Demoted
                 | NoPrimary::Settling
                 | NoPrimary::Failover
-                | NoPrimary::Switchover => {
+                | NoPrimary::Switchover
+                | NoPrimary::Unwatched => {
                     "Run it again later; routing.hold_max is how long statements are held."
                 }
             })

@@ -63,6 +63,9 @@ pub struct Topology {
     /// Where the primary promises a quorum: only its backends that were opened until then are
     /// used. A later one may be of a server that has restarted and shows what nobody else holds.
     pub vouched: Option<Moment>,
+    /// The right to write by this, which ends with this moment: who published it has stood still
+    /// since, and somebody else may have made another server the primary.
+    pub writes_until: Moment,
 }
 
 /// Where writes go.
@@ -103,6 +106,8 @@ pub enum NoPrimary {
     /// Another server is being made the primary as planned: what runs on the old one goes on
     /// until it is done, and nothing new begins.
     Switchover,
+    /// There may be one: our own control plane has not said so lately.
+    Unwatched,
 }
 
 impl NoPrimary {
@@ -116,6 +121,7 @@ impl NoPrimary {
             Self::Settling => "the primary is back, and its standbys do not hold its log yet",
             Self::Failover => "a failover is under way",
             Self::Switchover => "a switchover is under way",
+            Self::Unwatched => "pgsteer itself does not get round to watching the servers",
         }
     }
 }
@@ -135,6 +141,7 @@ impl Topology {
             vacated: BTreeSet::new(),
             renewed: BTreeMap::new(),
             vouched: None,
+            writes_until: Moment::from_nanos(u64::MAX), // there is nothing to write to
         }
     }
 
@@ -143,6 +150,18 @@ impl Topology {
         match self.primary {
             Primary::Open { server, .. } => Some(server),
             Primary::None { .. } => None,
+        }
+    }
+
+    /// Where a write may be sent now, or why nowhere.
+    ///
+    /// # Errors
+    /// [`NoPrimary`].
+    pub fn may_write(&self, now: Moment) -> Result<ServerId, NoPrimary> {
+        match self.primary {
+            Primary::Open { server, .. } if now <= self.writes_until => Ok(server),
+            Primary::Open { .. } => Err(NoPrimary::Unwatched),
+            Primary::None { why, .. } => Err(why),
         }
     }
 

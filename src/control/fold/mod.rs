@@ -54,6 +54,9 @@ use std::time::Duration;
 
 /// A standby whose timeline our role can't see stands on this one, which no history knows.
 pub(crate) const UNKNOWN_TIMELINE: Timeline = Timeline(0);
+/// For so long writes go on by what was published. It is published ten times a second, whatever is
+/// seen: a pause of this length is no busy machine.
+const WRITE_RIGHT: Duration = Duration::from_secs(5);
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -347,6 +350,7 @@ impl Fold {
             vacated: self.vacated.clone(),
             renewed: self.renewed.clone(),
             vouched: self.vouched(),
+            writes_until: now + WRITE_RIGHT,
         }
     }
 

@@ -156,6 +156,14 @@ fn a_primary_that_may_have_restarted_waits_until_its_standby_holds_its_log() {
     assert_eq!(fold.findings(), BTreeSet::new());
 }
 
+/// Whoever keeps the topology of a control plane that stands still does not write on by it.
+#[test]
+fn the_right_to_write_ends_soon_after_the_last_word() {
+    let topology = begun().topology(ms(1_000));
+    assert_eq!(topology.may_write(ms(6_000)), Ok(OLD));
+    assert_eq!(topology.may_write(ms(6_001)), Err(NoPrimary::Unwatched));
+}
+
 #[test]
 fn a_primary_whose_log_nobody_takes_is_used_after_a_while_and_that_is_told() {
     let mut fold = pledged();

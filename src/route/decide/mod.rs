@@ -9,6 +9,7 @@
 //! - A read with a floor goes to no standby that has not been seen to have replayed it on the
 //!   same history.
 //! - A server that was not seen recently enough gets no reads.
+//! - Nothing goes to the primary by a topology whose right to write has ended.
 
 use crate::clock::Moment;
 use crate::route::policy::{Balance, Consistency, OnAllStale, Policy, Reads};
@@ -250,10 +251,12 @@ fn to_primary(
     policy: &Policy,
     why: Why,
 ) -> Route {
-    let server = match topology.primary {
-        Primary::Open { server, .. } => server,
-        Primary::None { why, .. } => {
-            return wait_or(now, request, policy, Ask::Primary, Refusal::NoPrimary(why));
+    let server = match topology.may_write(now) {
+        Ok(server) => server,
+        Err(why) => {
+            // The next word of the control plane will do if it was its silence.
+            let ask = if why == NoPrimary::Unwatched { Ask::Nothing } else { Ask::Primary };
+            return wait_or(now, request, policy, ask, Refusal::NoPrimary(why));
         }
     };
     if request.has_failed(server) {

@@ -122,6 +122,29 @@ fn a_write_goes_to_the_primary_and_nowhere_else() {
     assert_eq!(ask(&late, &without), refused, "after hold_max it is refused");
 }
 
+/// The control plane stands still: it does not see who is made the primary meanwhile.
+#[test]
+fn nothing_goes_to_the_primary_when_the_right_to_write_has_ended() {
+    let needs = [
+        Request { need: Need::Primary(PrimaryReason::Statement), ..request() },
+        Request { consistency: Consistency::Primary, ..request() },
+    ];
+    for request in needs {
+        let mut silent = world();
+        silent.writes_until = ms(NOW_MS);
+        assert!(target(ask(&request, &silent)).is_some(), "the last moment");
+        silent.writes_until = ms(NOW_MS - 1);
+        let held = ask(&request, &silent);
+        assert!(
+            matches!(held, Route::Wait { ask: Ask::Nothing, .. }),
+            "any word ends it: {held:?}"
+        );
+        let late = Request { since: ms(NOW_MS - 10_000), ..request };
+        let refused = Route::Refuse(Refusal::NoPrimary(NoPrimary::Unwatched));
+        assert_eq!(ask(&late, &silent), refused);
+    }
+}
+
 #[test]
 fn a_read_goes_to_no_standby_that_has_not_replayed_its_floor() {
     let read = Request { demand: Demand::Position(position(200)), ..request() };
