@@ -321,7 +321,9 @@ pub(crate) fn versions(site: &Site) -> Vec<String> {
     });
     let mut all = vec![format!("PostgreSQL {}", site.postgres.version())];
     if std::env::var_os("PGSTEER_BENCH_BINARY").is_some() {
-        all.push(format!("pgsteer: {}", binary().display()));
+        let path = binary();
+        let within = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(&path);
+        all.push(format!("pgsteer: {}", within.display()));
     }
     all.extend(said(&pgbouncer_program(), "--version"));
     all.extend(said("haproxy", "-v"));
