@@ -98,18 +98,24 @@ fn those_who_waited_longest_go_first() {
     assert_eq!(house.server("standby1").value(sql).unwrap(), expected.join(" "));
 }
 
-/// A statement got its backend, and its client left or cancelled while its settings were brought
-/// there: it is not sent.
-#[test]
-fn nothing_is_sent_for_who_goes_while_its_settings_are_brought() {
+/// A primary with a table `ledger`, and one backend for all.
+fn one_backend() -> House {
     let house = Blueprint::new()
         .servers(|plan| plan.standbys(0).log(StatementLog::All))
         .unhurried()
         .set("pool.size", "1")
         .set("pool.wait_timeout", "1m")
         .build();
+    house.server("primary").rows("CREATE TABLE ledger (id int)").unwrap();
+    house
+}
+
+/// A statement got its backend, and its client left or cancelled while its settings were brought
+/// there: it is not sent.
+#[test]
+fn nothing_is_sent_for_who_goes_while_its_settings_are_brought() {
+    let house = one_backend();
     let primary = house.server("primary");
-    primary.rows("CREATE TABLE ledger (id int)").unwrap();
     let mut locker = primary.connect("postgres").unwrap();
     let mut watcher = primary.connect("postgres").unwrap();
     let waits = || {
@@ -152,14 +158,8 @@ fn nothing_is_sent_for_who_goes_while_its_settings_are_brought() {
 /// that: it does not go to the next one.
 #[test]
 fn a_cancel_counts_although_the_backend_is_lost_to_which_settings_are_brought() {
-    let house = Blueprint::new()
-        .servers(|plan| plan.standbys(0).log(StatementLog::All))
-        .unhurried()
-        .set("pool.size", "1")
-        .set("pool.wait_timeout", "1m")
-        .build();
+    let house = one_backend();
     let primary = house.server("primary");
-    primary.rows("CREATE TABLE ledger (id int)").unwrap();
     let mut locker = primary.connect("postgres").unwrap();
     let mut watcher = primary.connect("postgres").unwrap();
     let (mut other, mut goes) = (house.wire(), house.wire());
