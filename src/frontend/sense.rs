@@ -133,3 +133,45 @@ impl Drop for Reshapes {
         self.0.note_change(clock::now());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::{Lsn, Position, SystemId, Timeline};
+    use crate::topology::{History, PrimarySample, Seen, Server, StandbySample, Unfit, Unseen};
+
+    /// After a crash a standby may show less than it did; only what was open then shows as much.
+    #[test]
+    fn a_sample_vouches_for_backends_only_that_were_open_when_it_was_asked_for() {
+        let at = Moment::from_nanos;
+        let position = |lsn| Position { system: SystemId(1), timeline: Timeline(1), lsn: Lsn(lsn) };
+        let world = |replayed| {
+            let standby = Server {
+                id: ServerId(0),
+                name: Arc::from("s"),
+                host: Arc::from("s"),
+                port: 5432,
+                weight: 1,
+                seen: Seen::Not { since: None, why: Unseen::NotYet },
+                reads: Err(Unfit::IsPrimary),
+                sample: Some(StandbySample { sent_at: at(50), position: position(replayed) }),
+                visible_on_primary: None,
+            };
+            let mut topology = Topology::unseen(Box::new([standby]));
+            topology.history = History::new(Timeline(1), vec![]);
+            let sample = PrimarySample { sent_at: at(20), position: position(100) };
+            topology.samples = topology.samples.with(sample);
+            topology
+        };
+        let place = |opened_at| Place {
+            server: ServerId(0),
+            standing: Standing::Standby,
+            own: OwnObjects::No,
+            opened_at: at(opened_at),
+        };
+        assert!(has_replayed(&world(100), place(50), at(10)));
+        assert!(!has_replayed(&world(100), place(51), at(10)), "it was opened later");
+        assert!(!has_replayed(&world(99), place(50), at(10)), "it has not come so far");
+        assert!(!has_replayed(&world(100), place(50), at(20)), "nobody knows how far that is");
+    }
+}
