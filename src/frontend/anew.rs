@@ -10,6 +10,7 @@ use crate::clock;
 use crate::frontend::attached::{Attached, Carried, Segment, Standing};
 use crate::frontend::block::{Block, Repeats};
 use crate::frontend::lost::{Loss, LostTransaction};
+use crate::frontend::obtain::Waited;
 use crate::frontend::own;
 use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
@@ -70,10 +71,14 @@ impl Serving {
         loss: Loss,
     ) -> Result<(), Stop> {
         let plan = self.plan_of_ours(need);
+        // If the client waits for nothing, an earlier cancel was for what has been answered.
+        self.session.cancel.heed(self.client.inbox());
         if self.begin_anew(&plan, beginning).await?.is_err() {
             self.retry = None;
             self.session.lost_transaction = LostTransaction::Untold(loss);
         }
+        // What the client asked meanwhile may have been cancelled by now.
+        self.session.waited = Waited::Yes;
         Ok(())
     }
 
@@ -101,7 +106,8 @@ impl Serving {
                     self.client.out().extend_from_slice(&for_client);
                     return Ok(Ok(()));
                 }
-                // A time limit of the session's was too short for it, this time.
+                // A time limit of the session's was too short for it, this time; or the client has
+                // cancelled what it waits for, which is seen before the next try.
                 Ok(Ok(own::Answer { code: Some(SqlState::QUERY_CANCELED), .. })) => {
                     self.drop_backend();
                 }

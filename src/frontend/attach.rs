@@ -28,10 +28,6 @@ impl Serving {
     /// The same, `now`.
     pub(super) async fn attach_at(&mut self, plan: &Plan, now: Moment) -> Result<Found, Stop> {
         let Self { client, session, retry, .. } = self;
-        // One that is tried again may have been cancelled since it was tried first.
-        if retry.is_none() {
-            session.cancel.hold();
-        }
         let obtained = match obtain(client, session, plan, (retry.as_ref(), now)).await {
             Ok(obtained) => obtained,
             Err(unobtained) => return unobtained.found(),
@@ -110,7 +106,8 @@ impl Serving {
 
     fn hold(&mut self, obtained: Obtained) -> Cancelled {
         let Obtained { mut checkout, standing, proven, epoch, taken, at, waited: _ } = obtained;
-        let cancelled = self.session.cancel.attach(Arc::clone(&checkout.running));
+        self.session.cancel.attach(Arc::clone(&checkout.running));
+        let cancelled = self.session.cancel.heed(self.client.inbox());
         let reported = std::mem::take(&mut self.session.reported);
         let server = checkout.server();
         let (backend, client) = (checkout.running.pid, self.session.cancel.pid);

@@ -5,6 +5,10 @@
 //! backend is not given to anybody else, for a late cancel must not hit the next client. One that
 //! did not come to its end in time may arrive at any time: its backend is closed after that.
 //!
+//! It is for the statement that the client waits for, wherever that is: sent, held, or taken back
+//! from a server to be sent to the next. So each is noted until the next statement begins, whether
+//! a server was asked or not, and what is sent again is looked up first.
+//!
 //! To a client of protocol 3.0 the secret has 32 bits, since there is no room for more; the number
 //! of the process beside it has another 31, drawn at random, so a guess hits a given session with
 //! 2^-63 a try, and one of n sessions with n times that. (In session mode the number is the
@@ -81,9 +85,8 @@ pub struct Handle {
     pub secret: Box<[u8]>,
     /// Guards what is running; held for a few instructions.
     state: Mutex<State>,
-    /// The statement that is held was cancelled. Beside the lock, since each statement is held
-    /// for a moment.
-    held_cancelled: AtomicBool,
+    /// What the client waits for was cancelled. Beside the lock, since each statement looks.
+    cancelled: AtomicBool,
     changed: Notify,
 }
 
@@ -138,7 +141,7 @@ impl Cancels {
             pid: next,
             secret: self.secret(form, &mut random),
             state: Mutex::default(),
-            held_cancelled: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
             changed: Notify::new(),
         });
         sessions.insert(next, Arc::clone(&handle));
@@ -186,17 +189,11 @@ impl Cancels {
 }
 
 impl Handle {
-    /// The session holds this backend from now on. Whether what it is wanted for was cancelled
-    /// before: then it must not be sent.
-    pub fn attach(&self, running: Arc<Running>) -> Cancelled {
+    /// The session holds this backend from now on. What it is wanted for may have been cancelled
+    /// before: that is to be asked behind this.
+    pub fn attach(&self, running: Arc<Running>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.running = Some(running);
-        // Whoever cancels holds the lock while it sees that nothing is running.
-        if self.held_cancelled.load(Ordering::Acquire) {
-            self.held_cancelled.store(false, Ordering::Release);
-            return Cancelled::Yes;
-        }
-        Cancelled::No
     }
 
     /// The session is about to give its backend away. Whether a cancel is on its way to it: then
@@ -225,21 +222,32 @@ impl Handle {
         }
     }
 
-    /// A statement is held from now on: forget an earlier cancel.
-    pub fn hold(&self) {
-        self.held_cancelled.store(false, Ordering::Release);
+    /// A statement begins: an earlier cancel was for another.
+    pub fn begin(&self) {
+        // As good as never is there one, and a look is cheaper than a word.
+        if self.cancelled() == Cancelled::Yes {
+            self.cancelled.store(false, Ordering::Release);
+        }
     }
 
-    /// A server was asked to cancel the statement, and it was lost there: it is not sent again.
-    pub fn cancel_again(&self) {
-        self.held_cancelled.store(true, Ordering::Release);
+    /// Whether what the client waits for was cancelled.
+    pub fn cancelled(&self) -> Cancelled {
+        if self.cancelled.load(Ordering::Acquire) { Cancelled::Yes } else { Cancelled::No }
     }
 
-    /// Waits until the held statement is cancelled.
-    pub async fn cancelled_while_held(&self) {
+    /// The same of one that has asked this: if it has asked nothing, there was nothing to cancel.
+    pub fn heed(&self, asked: &[u8]) -> Cancelled {
+        if asked.is_empty() {
+            self.begin();
+        }
+        self.cancelled()
+    }
+
+    /// Waits until what the client waits for is cancelled.
+    pub async fn until_cancelled(&self) {
         loop {
             let changed = self.changed.notified();
-            if self.held_cancelled.load(Ordering::Acquire) {
+            if self.cancelled() == Cancelled::Yes {
                 return;
             }
             changed.await;
@@ -249,12 +257,10 @@ impl Handle {
     fn begin_cancel(&self) -> Option<Arc<Running>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let running = state.running.clone();
-        match running {
-            Some(ref running) => {
-                state.under_way += 1;
-                running.note_cancel();
-            }
-            None => self.held_cancelled.store(true, Ordering::Release),
+        self.cancelled.store(true, Ordering::Release);
+        if let Some(running) = &running {
+            state.under_way += 1;
+            running.note_cancel();
         }
         drop(state);
         self.changed.notify_waiters();
@@ -269,7 +275,7 @@ impl Handle {
     }
 }
 
-/// Whether a statement was cancelled while it was held.
+/// Whether a statement was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
     /// No.
@@ -296,6 +302,20 @@ impl std::fmt::Debug for Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Wherever the statement is by then: only the next one may forget it.
+    #[test]
+    fn a_cancel_counts_until_the_next_statement_begins() {
+        let cancels = Arc::new(Cancels::new(*b"pgsteer7"));
+        let session = cancels.enter(None, KeyForm::Short, || 7);
+        session.begin();
+        assert_eq!(session.cancelled(), Cancelled::No);
+        assert!(session.begin_cancel().is_none(), "no server runs it");
+        session.detach();
+        assert_eq!(session.cancelled(), Cancelled::Yes);
+        session.begin();
+        assert_eq!(session.cancelled(), Cancelled::No);
+    }
 
     #[test]
     fn a_long_secret_names_its_process_and_is_random_behind_that() {

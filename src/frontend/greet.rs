@@ -13,6 +13,7 @@ use crate::frontend::client::Client;
 use crate::frontend::local;
 use crate::frontend::login::LoggedIn;
 use crate::frontend::lost::{LostState, LostTransaction};
+use crate::frontend::obtain::Waited;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint, Wishes};
@@ -109,6 +110,7 @@ pub(super) async fn greet(
         seat: shard.seats.sit(own_waker().await),
         presence: arrive(&shard),
         mentioned: Vec::new(),
+        waited: Waited::No,
         skipping: Skipping::No,
         lost_transaction: LostTransaction::No,
         lost_state: LostState::default(),

@@ -91,10 +91,9 @@ impl Serving {
             Room::No => Appetite::Nothing,
         };
         self.session.cancel.detach();
-        self.session.cancel.hold();
         let happened = tokio::select! {
             biased;
-            () = self.session.cancel.cancelled_while_held() => Happened::Cancelled,
+            () = self.session.cancel.until_cancelled() => Happened::Cancelled,
             event = attached.exchange.next(
                 &mut self.client,
                 &mut attached.checkout,
@@ -103,7 +102,8 @@ impl Serving {
             () = shard.seats.news(ticket, News::Since(reign)) => Happened::Nothing,
             () = timer::sleep(left) => Happened::Nothing,
         };
-        let cancelled = self.session.cancel.attach(running);
+        self.session.cancel.attach(running);
+        let cancelled = self.session.cancel.cancelled();
         match happened {
             Happened::Nothing if cancelled == Cancelled::No => {}
             Happened::Nothing | Happened::Cancelled => {

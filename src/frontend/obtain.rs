@@ -6,6 +6,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{Proven, Standing};
+use crate::frontend::cancel::Cancelled;
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::memory::{Room, Share};
 use crate::frontend::plan::Plan;
@@ -539,8 +540,7 @@ impl Attempt<'_> {
     ) -> Result<T, Unobtained> {
         if self.share.is_none() {
             let share = Share::take(&self.client.shard.shared, self.client.inbox().len());
-            let share = share.ok_or(Unobtained::No(No::TooMuchHeld))?;
-            self.share = Some(share);
+            self.share = Some(share.ok_or(Unobtained::No(No::TooMuchHeld))?);
         }
         let before = self.session.presence.turn(ClientState::Waiting);
         let came = self.listening(future).await;
@@ -557,8 +557,10 @@ impl Attempt<'_> {
             let listens = room == Room::Yes && self.client.inbox().len() < GROUP_MAX;
             tokio::select! {
                 biased;
-                () = self.session.cancel.cancelled_while_held() => {
-                    return Err(Unobtained::No(No::Cancelled));
+                () = self.session.cancel.until_cancelled() => {
+                    if self.session.cancel.heed(self.client.inbox()) == Cancelled::Yes {
+                        return Err(Unobtained::No(No::Cancelled));
+                    }
                 }
                 more = self.client.more(), if listens => {
                     more?;

@@ -143,9 +143,6 @@ impl Serving {
     /// Notes that the group in the inbox is tried again, elsewhere.
     pub(super) fn plan_retry(&mut self, attached: &mut Attached, code: SqlState) {
         self.session.rename_back(std::mem::take(&mut attached.renamed));
-        if attached.checkout.running.was_cancelled() {
-            self.session.cancel.cancel_again();
-        }
         let since = attached.sent.map_or_else(clock::now, |sent| sent.since);
         let before = self.retry.unwrap_or(Retry {
             since,

@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::frontend::attached::{Attached, Segment};
 use crate::frontend::exchange::Shown;
-use crate::frontend::lost::Loss;
+use crate::frontend::lost::{Loss, LostTransaction};
 use crate::frontend::overdue::rest_in;
 use crate::frontend::own;
 use crate::frontend::report::No;
@@ -57,6 +57,19 @@ impl Serving {
                 }
             }
         }
+    }
+
+    /// Refuses a group that was cancelled before it was sent, or before it was sent again. A
+    /// transaction around it has only begun anew: it ends, and to the client it has failed.
+    pub(super) fn refuse_cancelled(&mut self, group: &Group) {
+        if self.attached.as_deref().is_some_and(|attached| attached.status != TxStatus::Idle) {
+            self.drop_backend();
+            self.session.lost_transaction = LostTransaction::Told;
+        }
+        if let LostTransaction::Untold(_) = self.session.lost_transaction {
+            self.session.lost_transaction = LostTransaction::Told;
+        }
+        self.refuse_group(group, &No::Cancelled);
     }
 
     /// Refuses a group, with its transaction if it has one.

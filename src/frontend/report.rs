@@ -107,7 +107,7 @@ impl No {
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",
             )
-            .with_detail("It was held; it is not sent to a server."),
+            .with_detail("It was held, and is sent to no server any more."),
             Self::Settings(message) => ErrorReport::error(
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("the session's settings were refused by another server: {message}"),

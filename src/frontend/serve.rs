@@ -7,6 +7,7 @@
 use crate::clock;
 use crate::frontend::attach::Found;
 use crate::frontend::attached::{Segment, Standing};
+use crate::frontend::cancel::Cancelled;
 use crate::frontend::client::Gone;
 use crate::frontend::exchange::Appetite;
 use crate::frontend::listening;
@@ -14,6 +15,7 @@ use crate::frontend::local;
 use crate::frontend::local::Answer;
 use crate::frontend::lost::LostTransaction;
 use crate::frontend::memory;
+use crate::frontend::obtain::Waited;
 use crate::frontend::overdue::Overdue;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
@@ -21,10 +23,11 @@ use crate::frontend::plan::{Material, Plan, plan};
 use crate::frontend::report::No;
 use crate::frontend::seat::{SentAway, Work};
 use crate::frontend::settle;
+use crate::frontend::settle::Usable;
 use crate::frontend::state::{Serving, Session, Skipping};
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, PrimaryReason};
-use crate::session::{Group, Reader, Scan, Violation, scan};
+use crate::session::{End, Group, Reader, Scan, Violation, scan};
 use crate::tasks;
 use crate::topology::Wish;
 use crate::wire::frame;
@@ -240,7 +243,8 @@ impl Serving {
     /// Waits for whatever comes next.
     async fn wait(&mut self) -> Result<(), Stop> {
         if self.is_to_listen() {
-            // More may have come from the client meanwhile.
+            // It waits for no answer, so there is nothing to cancel. More may come meanwhile.
+            self.session.cancel.begin();
             return Box::pin(self.listen_again()).await;
         }
         let Some(attached) = self.attached.as_deref_mut() else {
@@ -275,6 +279,12 @@ impl Serving {
 
     /// Sends a group, to the backend in hand or to one that is found for it.
     async fn dispatch(&mut self, group: &Group) -> Result<(), Stop> {
+        if !self.has_waited() {
+            self.session.cancel.begin();
+        } else if self.session.cancel.cancelled() == Cancelled::Yes {
+            self.refuse_cancelled(group);
+            return Ok(());
+        }
         if self.attached.is_none() && self.session.listening.is_some() {
             self.tell_all_heard();
         }
@@ -299,16 +309,21 @@ impl Serving {
             Box::pin(self.leave()).await?;
             now = clock::now();
         }
-        if self.must_begin_anew(&plan)
-            && let Err(no) = Box::pin(self.move_to_primary(&plan)).await?
-        {
-            self.session.lost_transaction = LostTransaction::Told;
-            self.refuse_group(group, &no);
-            return Ok(());
+        if self.must_begin_anew(&plan) {
+            if let Err(no) = Box::pin(self.move_to_primary(&plan)).await? {
+                self.session.lost_transaction = LostTransaction::Told;
+                self.refuse_group(group, &no);
+                return Ok(());
+            }
+            if self.session.cancel.cancelled() == Cancelled::Yes {
+                self.refuse_cancelled(group);
+                return Ok(());
+            }
         }
         if self.attached.is_none() {
             match self.attach_at(&plan, now).await? {
-                Found::Backend => {}
+                // What was held beside a backend that was lost has another now.
+                Found::Backend => self.session.held = None,
                 Found::Nothing(no) => {
                     self.refuse_group(group, &no);
                     return Ok(());
@@ -316,8 +331,14 @@ impl Serving {
             }
         } else if let Some(no) = self.unfit_for_present(&plan) {
             return self.refuse(group, no).await;
-        } else if self.forget_others_draws(&plan).await? == settle::Usable::Gone {
-            return Ok(());
+        } else {
+            match self.forget_others_draws(&plan).await? {
+                Usable::Yes => {}
+                // What comes in parts can't be refused, and nobody waits for it yet.
+                Usable::Cancelled if matches!(group.end, End::Cut { .. }) => {}
+                Usable::Gone => return Ok(()),
+                Usable::Cancelled => return self.refuse(group, Box::new(No::Cancelled)).await,
+            }
         }
         if let Some(attached) = self.attached.as_deref_mut() {
             listening::tell_what_backend_heard(&mut self.client, attached);
@@ -328,6 +349,12 @@ impl Serving {
             };
         }
         self.send(group, &plan)
+    }
+
+    /// Whether the group has waited for anything before: then a cancel may have been for it.
+    fn has_waited(&mut self) -> bool {
+        let unseen = std::mem::replace(&mut self.session.waited, Waited::No);
+        unseen == Waited::Yes || self.retry.is_some() || self.session.held.is_some()
     }
 
     /// What can be said to a group without a server.

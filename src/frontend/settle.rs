@@ -7,11 +7,11 @@ use crate::frontend::attached::{
     Attached, Computed, Hold, Reads, Resting, Segment, Stale, Standing,
 };
 use crate::frontend::audit;
-use crate::frontend::cancel::UnderWay;
+use crate::frontend::cancel::{Cancelled, UnderWay};
 use crate::frontend::client::Client;
 use crate::frontend::listening;
 use crate::frontend::lost::Loss;
-use crate::frontend::obtain::Obtained;
+use crate::frontend::obtain::{Obtained, Waited};
 use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Plan, Taint};
@@ -169,6 +169,8 @@ pub(super) enum Usable {
     /// It was lost; what becomes of the session is settled, and its group waits to be looked at
     /// again.
     Gone,
+    /// It can, but the client has cancelled it meanwhile.
+    Cancelled,
 }
 
 impl Serving {
@@ -190,11 +192,17 @@ impl Serving {
         let thread = self.session.seat.thread();
         let forgetting = forget_draws(&mut attached.checkout, attached.status, reported);
         let loss = match thread.unless_cut(forgetting).await {
-            Ok(Ok(())) => return Ok(Usable::Yes),
+            Ok(Ok(())) => {
+                return Ok(match self.session.cancel.cancelled() {
+                    Cancelled::No => Usable::Yes,
+                    Cancelled::Yes => Usable::Cancelled,
+                });
+            }
             Ok(Err(own::Unanswered)) => Loss::Broken(None),
             Err(CutOff) => Loss::Replaced,
         };
         self.on_server_gone(loss).await?;
+        self.session.waited = Waited::Yes;
         Ok(Usable::Gone)
     }
 

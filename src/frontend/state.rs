@@ -7,6 +7,7 @@ use crate::frontend::client::Client;
 use crate::frontend::hold::Held;
 use crate::frontend::listening::Listening;
 use crate::frontend::lost::{LostState, LostTransaction};
+use crate::frontend::obtain::Waited;
 use crate::frontend::params::Reported;
 use crate::frontend::plan::Wishes;
 use crate::frontend::seat::Seat;
@@ -73,6 +74,8 @@ pub struct Session {
     pub patience: Patience,
     /// How it is cancelled.
     pub cancel: Registered,
+    /// Whether what it asks next has waited unseen, so that a cancel may have been for it.
+    pub(super) waited: Waited,
     /// Where it is found when the primary changes.
     pub seat: Seat,
     /// Counts it, in the state that it is in.

@@ -160,6 +160,69 @@ async fn a_cancelled_read_whose_server_is_lost_is_over() {
     assert_eq!(client.value("SELECT count(*) FROM items").await, "0", "the next one is a new one");
 }
 
+/// A read was cancelled, and ended by its server for a reason of the server's own before that had
+/// heard of the cancel. Its client sees nothing of such an end, as it is run again; not this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_read_that_its_server_ends_otherwise_is_not_run_again() {
+    for mode in ["session", "transaction"] {
+        for cancels in [Cancels::Nothing, Cancels::First] {
+            ended_otherwise(mode, cancels).await;
+        }
+    }
+}
+
+/// What a client does before its server ends its read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cancels {
+    Nothing,
+    First,
+}
+
+async fn ended_otherwise(mode: &'static str, cancels: Cancels) {
+    let case = format!("{mode} {cancels:?}");
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(1).setting("max_standby_streaming_delay", "0"))
+        .unhurried()
+        .any_lag()
+        .set("pool.mode", mode)
+        .build();
+    let (primary, standby) = (house.server("primary"), house.server("standby1"));
+    primary.rows("CREATE TABLE items (i int)").unwrap();
+    house.cluster.await_replay().unwrap();
+    let mut other = Raw::enter(&house).await;
+    await_known_read(&house, &mut other, "SELECT count(*) FROM items").await;
+    let options = ("options", "-c pgsteer.role=standby");
+    let login = [("user", "postgres"), ("database", "postgres"), options];
+    let mut client = Raw::connect(house.proxy.address(), &login).await.unwrap();
+    client.send(&query("SELECT pg_sleep(3600), count(*) FROM items /* mine */")).await;
+    await_that("it runs", || standby.logged("statement: SELECT pg_sleep(3600)") == 1);
+    let postmaster = Pid::from_raw(standby.pid().unwrap().try_into().unwrap()).unwrap();
+    let mut late = None;
+    if cancels == Cancels::First {
+        // What its postmaster does not deliver hits nothing.
+        kill_process(postmaster, Signal::STOP).unwrap();
+        let (address, pid, secret) = (house.proxy.address(), client.pid, client.secret.clone());
+        late = Some(tasks::spawn("late", async move { cancel(address, pid, &secret).await }));
+        let under_way = "pgsteer_client_connections_total{result=\"cancel\"}";
+        await_that("the cancel is under way", || house.metric(under_way) == Some(1.0));
+    }
+    primary.rows("BEGIN; LOCK TABLE items; COMMIT").unwrap();
+    let conflict = "canceling statement due to conflict with recovery";
+    await_that("its server ends it", || standby.logged(conflict) == 1);
+    let Some(late) = late else {
+        await_that("it is run again", || standby.logged("statement: SELECT pg_sleep(3600)") == 2);
+        client.cancel().await;
+        assert_eq!(client.ready().await.code().as_deref(), Some("57014"), "{case}");
+        return;
+    };
+    kill_process(postmaster, Signal::CONT).unwrap();
+    late.await.unwrap();
+    let answer = client.ready().await;
+    assert_eq!((answer.code().as_deref(), answer.status()), (Some("57014"), 'I'), "{case}");
+    assert_eq!(client.value("SELECT count(*) FROM items").await, "0", "{case}: a new one");
+    assert!(!primary.log().contains("/* mine */"), "{case}");
+}
+
 /// One backend for all: whoever is next after a cancelled client gets the very backend that a
 /// late cancel would hit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! Transactions that are `READ ONLY`: they go to a standby, and to the primary after all if what
 //! they ask for first needs it.
 
-use crate::raw::{Raw, bind, describe, execute, flush, parse};
+use crate::raw::{Raw, bind, describe, execute, flush, parse, query};
 use crate::support::{Blueprint, Ended, House, Wire, await_that};
 use pgsteer::sandbox::Shutdown;
 
@@ -126,6 +126,45 @@ fn one_that_begins_anew_is_what_it_said_it_would_be() {
     wire.run("BEGIN READ ONLY");
     assert_eq!(wire.value(&format!("/* pgsteer: role=primary */ {WHERE}")), "f");
     wire.run("COMMIT");
+}
+
+/// What is cancelled while its transaction moves to the primary is cancelled, wherever that is:
+/// where it waits for a backend, and where the transaction is begun anew.
+#[test]
+fn what_is_cancelled_while_its_transaction_moves_is_not_run() {
+    let house = house();
+    let primary = house.server("primary");
+    let mut locker = primary.connect("postgres").unwrap();
+    let mut watcher = primary.connect("postgres").unwrap();
+    let begins = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'BEGIN%'";
+    for cancels in [false, true] {
+        let mut wire = begun(&house, &format!("moves {cancels}"));
+        wire.run("SET LOCAL default_tablespace = 'pg_default'");
+        // Who sets that looks for the tablespace.
+        locker.rows("BEGIN; LOCK TABLE pg_tablespace IN ACCESS EXCLUSIVE MODE").unwrap();
+        wire.send(&query("SELECT volatile() /* moved */")).unwrap();
+        let count = format!("SELECT count(*) {begins}");
+        await_that("it begins anew", || watcher.value(&count).unwrap() == "1");
+        if cancels {
+            wire.cancel(house.proxy.address());
+            let told = wire.reply();
+            assert_eq!((told.codes(), told.ended), (vec!["57014"], Ended::Ready('E')), "{told:?}");
+            assert_eq!(watcher.value(&count).unwrap(), "0", "nobody begins it for him");
+            locker.rows("COMMIT").unwrap();
+            assert_eq!(wire.query(WHERE).code(), "25P02");
+            assert_eq!(wire.run("COMMIT").tags, ["ROLLBACK"]);
+            assert_eq!(wire.value("SELECT 1"), "1", "the next one is a new one");
+        } else {
+            locker.rows("COMMIT").unwrap();
+            assert_eq!(
+                wire.reply().value().as_deref(),
+                Some("false 4MB read committed on postgres")
+            );
+            assert_eq!(wire.run("COMMIT").tags, ["COMMIT"]);
+        }
+    }
+    assert_eq!(house.runs("/* moved */").iter().sum::<usize>(), 1);
+    assert_eq!(idle_in_transaction(&house), 0, "none was left behind");
 }
 
 /// Nothing but the answers: no parameter, no second `ReadyForQuery`.

@@ -139,6 +139,15 @@ impl Wire {
         self.stream.write_all(bytes)
     }
 
+    /// Asks pgsteer, there, to cancel what this runs. Returns when it has closed that connection.
+    pub fn cancel(&self, address: SocketAddr) {
+        let mut request = Vec::new();
+        message::write_cancel_request(&mut request, self.pid, &self.key);
+        let mut wire = Self::connect(address).unwrap();
+        wire.send(&request).unwrap();
+        assert!(wire.message().is_none());
+    }
+
     /// Reads up to `ReadyForQuery` or the end. A COPY is refused with `CopyFail`.
     pub fn reply(&mut self) -> Reply {
         let mut reply = Reply::default();

@@ -14,6 +14,7 @@ use crate::frontend::anew::Beginning;
 use crate::frontend::attach::Found;
 use crate::frontend::attached::{Attached, Doomed, Segment, Standing};
 use crate::frontend::block::Repeats;
+use crate::frontend::cancel::Cancelled;
 use crate::frontend::exchange::{Shown, Word};
 use crate::frontend::greet::own_plan;
 use crate::frontend::local;
@@ -245,6 +246,10 @@ impl Serving {
         }
         if self.is_to_listen() {
             self.listen_again().await?;
+            if self.session.cancel.cancelled() == Cancelled::Yes {
+                self.refuse_cancelled(group);
+                return Ok(true);
+            }
         }
         Ok(self.attached.is_none() && self.tell_of_lost_state(group))
     }

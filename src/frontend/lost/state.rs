@@ -110,6 +110,11 @@ impl Serving {
         for _ in 0..TRIES_MAX {
             match self.attach(&plan).await? {
                 Found::Backend => {}
+                Found::Nothing(No::Cancelled) => {
+                    // What the client asks next finds it as it was.
+                    self.session.lost_state = LostState { pins: Pins::of(Pin::Listen), channels };
+                    return Ok(());
+                }
                 Found::Nothing(_) => break,
             }
             let thread = self.session.seat.thread();

@@ -3,7 +3,6 @@
 use super::*;
 use crate::support::Ended;
 use pgsteer::sandbox::StatementLog;
-use pgsteer::wire::message;
 use std::net::Shutdown;
 
 fn waiting(house: &House, clients: f64) {
@@ -28,10 +27,7 @@ fn a_client_that_has_left_or_cancelled_has_nothing_executed_for_it() {
     let [goes, closes, leaves, cancels, also_goes] = wires;
     drop(closes);
     leaves.stream.shutdown(Shutdown::Write).unwrap();
-    let mut request = Vec::new();
-    message::write_cancel_request(&mut request, cancels.pid, &cancels.key);
-    let mut wire = Wire::connect(house.proxy.address()).unwrap();
-    wire.send(&request).unwrap();
+    cancels.cancel(house.proxy.address());
     let (reply, _cancels) = ask(cancels, Vec::new()).end(clock::now());
     assert_eq!((reply.codes(), reply.ended), (vec!["57014"], Ended::Ready('I')), "{reply:?}");
     let changed = scene.take_over();
@@ -136,11 +132,7 @@ fn nothing_is_sent_for_who_goes_while_its_settings_are_brought() {
                        AND query LIKE '%''default_tablespace''%'";
         await_that("it is brought", || watcher.value(brought).unwrap() == "1");
         if cancels {
-            let mut request = Vec::new();
-            message::write_cancel_request(&mut request, goes.pid, &goes.key);
-            let mut wire = Wire::connect(house.proxy.address()).unwrap();
-            wire.send(&request).unwrap();
-            assert!(wire.message().is_none());
+            goes.cancel(house.proxy.address());
             locker.rows("COMMIT").unwrap();
             assert_eq!(goes.reply().codes(), ["57014"]);
         } else {
@@ -172,11 +164,7 @@ fn a_cancel_counts_although_the_backend_is_lost_to_which_settings_are_brought() 
                    AND query LIKE '%''default_tablespace''%'";
     let counted = format!("SELECT count(*) {brought}");
     await_that("it is brought", || watcher.value(&counted).unwrap() == "1");
-    let mut request = Vec::new();
-    message::write_cancel_request(&mut request, goes.pid, &goes.key);
-    let mut wire = Wire::connect(house.proxy.address()).unwrap();
-    wire.send(&request).unwrap();
-    assert!(wire.message().is_none());
+    goes.cancel(house.proxy.address());
     let ends = format!("SELECT count(pg_terminate_backend(pid)) {brought}");
     assert_eq!(watcher.value(&ends).unwrap(), "1");
     assert_eq!(goes.reply().codes(), ["57014"]);

@@ -4,6 +4,7 @@
 //! follows. Each row is lived through twice: the old primary is killed, and it hangs, so that no
 //! socket ever says that it is gone.
 
+mod cancelled;
 mod confirmed;
 mod floors;
 mod held;
