@@ -3,14 +3,14 @@
 //! One task a server looks at it over a standing connection (`watch`, `link`, `look`); every
 //! answer and every failure goes to one desk (`desk`), which folds it into what is remembered
 //! (`fold`), decides who is the primary (`adopt`, `evidence`, `finding`), what it stands on after
-//! a restart (`footing`) and who is fit to serve reads (`fitness`, `lag`), and publishes a new
-//! topology. Wishes of the data plane come as [`crate::topology::Signals`]: positions and samples
-//! are taken by the server's own task, visibility by `guard`, catalogs by `loader`. What operators
-//! ask goes through `steward`.
+//! a restart (`footing`), until when that may be written by (`right`) and who is fit to serve reads
+//! (`fitness`, `lag`), and publishes a new topology. Wishes of the data plane come as
+//! [`crate::topology::Signals`]: positions and samples are taken by the server's own task,
+//! visibility by `guard`, catalogs by `loader`. What operators ask goes through `steward`.
 //!
 //! Invariants:
-//! - Deciding is pure: `adopt`, `evidence`, `fitness`, `fold`, `footing`, `lag`, `look` and
-//!   `snapshot` take the moment as an argument and open nothing.
+//! - Deciding is pure: `adopt`, `evidence`, `fitness`, `fold`, `footing`, `lag`, `look`, `right`
+//!   and `snapshot` take the moment as an argument and open nothing.
 //! - A server that stalls delays no look at another.
 //! - Every question has a deadline; a connection whose question timed out is dropped.
 //!
@@ -34,6 +34,7 @@ mod link;
 mod loader;
 mod look;
 mod policy;
+mod right;
 mod snapshot;
 mod start;
 mod steward;

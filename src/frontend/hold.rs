@@ -19,7 +19,7 @@ use crate::metrics::{ClientState, HoldOutcome};
 use crate::route::Refusal;
 use crate::session::Group;
 use crate::timer;
-use crate::topology::{NoPrimary, Primary};
+use crate::topology::NoPrimary;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,15 +41,14 @@ impl Serving {
         }
         // First it counts as working, then the primary is looked at.
         attached.resting = None;
-        let (_, primary) = self.client.shard.reign();
-        match primary {
-            Primary::Open { server, .. } if server == attached.server => {
+        match self.client.shard.may_write(clock::now()) {
+            Ok(server) if server == attached.server => {
                 if let Some(held) = self.session.held.take() {
                     self.count_hold(HoldOutcome::Went, held.since);
                 }
                 false
             }
-            Primary::Open { .. } | Primary::None { .. } => {
+            Ok(_) | Err(_) => {
                 let signals = &self.client.shard.shared.signals;
                 attached.resting = Some(Resting::new(signals, attached.server));
                 true
@@ -68,14 +67,13 @@ impl Serving {
             return Ok(());
         };
         let Held { since, ticket, mut share } = *held;
-        let left = (since + shard.live().routing.hold_max).since(clock::now());
+        let now = clock::now();
+        let left = (since + shard.live().routing.hold_max).since(now);
+        let why = shard.may_write(now).err();
         if left.is_zero() {
-            let why = match reign.1 {
-                Primary::None { why, .. } => why,
-                Primary::Open { .. } => NoPrimary::Unseen,
-            };
+            let why = why.unwrap_or(NoPrimary::Unseen);
             self.count_hold(HoldOutcome::Refused, since);
-            let held = clock::now().since(since);
+            let held = now.since(since);
             self.refuse_group(group, &No::Refused(Refusal::NoPrimary(why), held));
             return Ok(());
         }
@@ -91,6 +89,9 @@ impl Serving {
             Room::No => Appetite::Nothing,
         };
         self.session.cancel.detach();
+        // Any word of the control plane may end its silence.
+        let silent = why == Some(NoPrimary::Unwatched);
+        let news = if silent { News::Any } else { News::Since(reign) };
         let happened = tokio::select! {
             biased;
             () = self.session.cancel.until_cancelled() => Happened::Cancelled,
@@ -99,7 +100,7 @@ impl Serving {
                 &mut attached.checkout,
                 &self.session.seat,
             ) => Happened::Event(event),
-            () = shard.seats.news(ticket, News::Since(reign)) => Happened::Nothing,
+            () = shard.seats.news(ticket, news) => Happened::Nothing,
             () = timer::sleep(left) => Happened::Nothing,
         };
         self.session.cancel.attach(running);

@@ -168,6 +168,10 @@ fn in_doubt(doubt: Doubt) -> ErrorReport {
         Doubt::Lost(Loss::Replaced) => {
             "the primary was replaced meanwhile; the statement may have been executed"
         }
+        Doubt::Lost(Loss::Unwatched) => {
+            "pgsteer stood still, and the primary may have been replaced meanwhile; the statement \
+             may have been executed"
+        }
         Doubt::Unconfirmed => return unconfirmed(),
     };
     ErrorReport::error(SqlState::RESOLUTION_UNKNOWN, message)
@@ -190,6 +194,10 @@ fn transaction_lost(loss: Loss) -> ErrorReport {
     let message = match loss {
         Loss::Broken(_) => "the transaction was rolled back: the connection to its server broke",
         Loss::Replaced => "the transaction was rolled back: the primary was replaced",
+        Loss::Unwatched => {
+            "the transaction was rolled back: pgsteer stood still, and the primary may have been \
+             replaced meanwhile"
+        }
     };
     ErrorReport::error(SqlState::SERIALIZATION_FAILURE, message)
         .with_detail("Nothing that was sent could have committed it.")

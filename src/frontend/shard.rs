@@ -16,7 +16,7 @@ use crate::pool::{Pools, ShardPools};
 use crate::route;
 use crate::session::{Library, Recall, Room, Shapes};
 use crate::sql::FactsCache;
-use crate::topology::{Epoch, Primary, Signals, Topology};
+use crate::topology::{Epoch, NoPrimary, Primary, ServerId, Signals, Topology, Void};
 use arc_swap::ArcSwap;
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
@@ -147,6 +147,22 @@ impl Shard {
     /// server has become the primary, or is being made it in this one's absence.
     pub fn has_lost(&self, epoch: Epoch) -> bool {
         self.topology.look(|topology| topology.has_ended(epoch))
+    }
+
+    /// Whether it counts now what the primary says of something that was sent in that epoch.
+    ///
+    /// # Errors
+    /// [`Void`]: it does not, and why.
+    pub fn counts(&self, epoch: Epoch, now: Moment) -> Result<(), Void> {
+        self.topology.look(|topology| topology.counts(epoch, now))
+    }
+
+    /// Where a write may be sent now, or why nowhere.
+    ///
+    /// # Errors
+    /// [`NoPrimary`].
+    pub(super) fn may_write(&self, now: Moment) -> Result<ServerId, NoPrimary> {
+        self.topology.look(|topology| topology.may_write(now))
     }
 
     /// The primary of now, and its epoch.

@@ -110,6 +110,15 @@ pub enum NoPrimary {
     Unwatched,
 }
 
+/// Why what the primary says is worth nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Void {
+    /// Another server is the primary, or is about to be.
+    Replaced,
+    /// Another may be: our own control plane has not said anything lately.
+    Unwatched,
+}
+
 impl NoPrimary {
     /// The reason for logs, metrics, `status` and a client's DETAIL.
     pub const fn as_str(self) -> &'static str {
@@ -173,6 +182,20 @@ impl Topology {
     pub const fn has_ended(&self, epoch: Epoch) -> bool {
         self.epoch.0 != epoch.0
             || matches!(self.primary, Primary::None { why: NoPrimary::Failover, .. })
+    }
+
+    /// Whether it counts now what the primary says of something that was sent in that epoch.
+    ///
+    /// # Errors
+    /// [`Void`]: it does not, and why.
+    pub fn counts(&self, epoch: Epoch, now: Moment) -> Result<(), Void> {
+        if self.has_ended(epoch) {
+            Err(Void::Replaced)
+        } else if now > self.writes_until {
+            Err(Void::Unwatched)
+        } else {
+            Ok(())
+        }
     }
 
     /// The server with this id; `None` only for an id of another configuration.

@@ -23,6 +23,7 @@ use crate::control::fold::ground::Ground;
 use crate::control::footing::{Quorum, Spoken};
 use crate::control::lag::LagRing;
 use crate::control::look::Look;
+use crate::control::right::Right;
 use crate::pg::Lsn;
 use crate::pg::Position;
 use crate::pg::SystemId;
@@ -54,9 +55,6 @@ use std::time::Duration;
 
 /// A standby whose timeline our role can't see stands on this one, which no history knows.
 pub(crate) const UNKNOWN_TIMELINE: Timeline = Timeline(0);
-/// For so long writes go on by what was published. It is published ten times a second, whatever is
-/// seen: a pause of this length is no busy machine.
-const WRITE_RIGHT: Duration = Duration::from_secs(5);
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -155,6 +153,7 @@ pub(crate) struct Fold {
     vacated: BTreeSet<Arc<str>>,
     renewed: BTreeMap<(Arc<str>, Box<str>), Moment>,
     ground: Ground,
+    right: Right,
 }
 
 /// What is remembered of one server.
@@ -199,6 +198,7 @@ impl Fold {
             vacated: BTreeSet::new(),
             renewed: BTreeMap::new(),
             ground: Ground::new(),
+            right: Right::new(),
         }
     }
 
@@ -283,6 +283,7 @@ impl Fold {
         if let Primary::Open { server, timeline } = verdict.primary {
             self.follow(server, timeline);
         }
+        self.right.renew(now, self.asked(verdict.primary));
         self.verdict = Some(verdict);
         self.stand(now);
     }
@@ -350,7 +351,7 @@ impl Fold {
             vacated: self.vacated.clone(),
             renewed: self.renewed.clone(),
             vouched: self.vouched(),
-            writes_until: now + WRITE_RIGHT,
+            writes_until: self.right.until(),
         }
     }
 

@@ -1,10 +1,11 @@
 //! What is remembered of a server, as failover sees it.
 
 use super::{Answer, Fold, Watched};
+use crate::clock::Moment;
 use crate::control::evidence::{Sighting, Testimony};
 use crate::failover;
 use crate::failover::{Missing, Receiver, ServerView, Sight, Tags};
-use crate::topology::{Role, ServerId, Unseen};
+use crate::topology::{Primary, Role, ServerId, Unseen};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,15 @@ impl Fold {
             tags: Tags::default(),
             keepalive: false,
         })
+    }
+
+    /// When the primary was asked what it answered last, if it answers.
+    pub(super) fn asked(&self, primary: Primary) -> Option<Moment> {
+        let Primary::Open { server, .. } = primary else { return None };
+        match &self.servers.get(server.index())?.sighting {
+            Sighting::Seen(seen) => Some(seen.at),
+            Sighting::Awaited | Sighting::Missing(_) => None,
+        }
     }
 }
 
@@ -78,7 +88,6 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Moment;
     use crate::control::Policy;
     use crate::control::evidence::Attempt;
     use crate::control::fold::{Report, Spec};

@@ -156,12 +156,24 @@ fn a_primary_that_may_have_restarted_waits_until_its_standby_holds_its_log() {
     assert_eq!(fold.findings(), BTreeSet::new());
 }
 
-/// Whoever keeps the topology of a control plane that stands still does not write on by it.
+/// Whoever keeps the topology of a control plane that stands still does not write on by it. What it
+/// heard before gives nobody the right back.
 #[test]
-fn the_right_to_write_ends_soon_after_the_last_word() {
-    let topology = begun().topology(ms(1_000));
+fn the_right_to_write_ends_with_the_last_word_and_comes_back_with_a_new_look() {
+    let mut fold = begun();
+    fold.reconsider(ms(1_000));
+    let topology = fold.topology(ms(1_000));
     assert_eq!(topology.may_write(ms(6_000)), Ok(OLD));
     assert_eq!(topology.may_write(ms(6_001)), Err(NoPrimary::Unwatched));
+    let may_write = |fold: &mut Fold, at| {
+        fold.reconsider(ms(at));
+        fold.topology(ms(at)).may_write(ms(at))
+    };
+    assert_ne!(may_write(&mut fold, 9_000), Ok(OLD));
+    fold.take(OLD, looked(8_999, Role::Primary, 1, 120), ms(9_001));
+    assert_ne!(may_write(&mut fold, 9_002), Ok(OLD), "asked before the pause was over");
+    fold.take(OLD, looked(9_010, Role::Primary, 1, 120), ms(9_011));
+    assert_eq!(may_write(&mut fold, 9_012), Ok(OLD));
 }
 
 #[test]

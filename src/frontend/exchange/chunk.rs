@@ -18,7 +18,7 @@ use crate::frontend::params::Cause;
 use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
 use crate::session::{CopyIn, Disposition, status_of};
-use crate::topology::Wish;
+use crate::topology::{Void, Wish};
 use crate::wire::frame;
 use crate::wire::frame::Header;
 use crate::wire::message;
@@ -28,8 +28,8 @@ use std::task::Context;
 pub(super) enum Stop {
     ClientGone,
     OutOfStep,
-    /// The server is not the primary any more.
-    Ended,
+    /// What the server says is worth nothing: it is not the primary any more, or may not be.
+    Void(Void),
 }
 
 impl From<Gone> for Stop {
@@ -230,7 +230,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
 
     /// The primary is done with something. It is reported before it is shown, and shown only if
     /// the server is still the primary: one that was replaced may have slept through it, and then
-    /// its success is worth nothing.
+    /// its success is worth nothing. So it is if we slept ourselves, and can't know.
     pub(super) fn acknowledge(&mut self) -> Result<(), Stop> {
         let Some(epoch) = self.exchange.epoch else { return Ok(()) };
         if self.marked == Marked::Yes {
@@ -243,7 +243,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
         if self.wish == Wish::Position {
             self.exchange.wished = now;
         }
-        if shard.has_lost(epoch) { Err(Stop::Ended) } else { Ok(()) }
+        shard.counts(epoch, now).map_err(Stop::Void)
     }
 
     /// Adds to an error that a rule is behind it, if one is.

@@ -514,7 +514,7 @@ impl Exchange {
             }
             Err(Stop::ClientGone) => Some(Event::ClientGone),
             Err(Stop::OutOfStep) => Some(Event::OutOfStep),
-            Err(Stop::Ended) => Some(Event::ServerGone(Loss::Replaced)),
+            Err(Stop::Void(why)) => Some(Event::ServerGone(why.into())),
         }
     }
 

@@ -29,6 +29,7 @@ use crate::pg::SqlState;
 use crate::route::Need;
 use crate::session::{End, Group};
 use crate::sql::{Chain, Transaction};
+use crate::topology::Void;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use verdict::{Around, Flight, Verdict, verdict};
@@ -40,6 +41,17 @@ pub enum Loss {
     Broken(Option<SqlState>),
     /// Another server has become the primary, or is becoming it.
     Replaced,
+    /// We stood still for so long that another server may have become it.
+    Unwatched,
+}
+
+impl From<Void> for Loss {
+    fn from(why: Void) -> Self {
+        match why {
+            Void::Replaced => Self::Replaced,
+            Void::Unwatched => Self::Unwatched,
+        }
+    }
 }
 
 /// Whether the session's transaction was lost.
@@ -118,7 +130,9 @@ impl Serving {
         if let (Flight::Kept, Verdict::RunAgain | Verdict::Reopen) = (flight, verdict) {
             let code = match loss {
                 Loss::Broken(Some(code)) => code,
-                Loss::Broken(None) | Loss::Replaced => SqlState::CONNECTION_FAILURE,
+                Loss::Broken(None) | Loss::Replaced | Loss::Unwatched => {
+                    SqlState::CONNECTION_FAILURE
+                }
             };
             self.plan_retry(&mut attached, code);
         } else if let Some(sent) = attached.sent.take() {

@@ -1,9 +1,11 @@
-//! A primary that slept while it was replaced wakes up and answers, before those who wait for the
-//! answer have heard that it is the primary no more.
+//! A success arrives when the server that tells of it is the primary no more, or may not be: it
+//! slept while it was replaced, or pgsteer did.
 
 use super::*;
 use crate::support::Ended;
 use crate::support::HeldShard;
+use pgsteer::sandbox::Sql;
+use rustix::process::Signal;
 
 /// The shard finds the old primary's success and the news of the new one together: the success is
 /// worth nothing, in whatever pieces it comes.
@@ -12,16 +14,7 @@ fn a_success_that_came_together_with_the_news_is_not_passed_on() {
     let scene = Scene::new("", &[]);
     let house = &scene.house;
     let (old, new) = (house.server("primary"), house.server("standby1"));
-    let mut locker = old.connect("postgres").unwrap();
-    let mut watcher = old.connect("postgres").unwrap();
-    locker.rows("BEGIN; LOCK TABLE ledger").unwrap();
-    // The one is passed on as a whole; in the other is something to be looked at.
-    let whole = ask(house.wire(), query("INSERT INTO ledger VALUES (1)"));
-    let pieces = "INSERT INTO ledger VALUES (2); SET application_name = 'other'; INSERT INTO ledger VALUES (2)";
-    let pieces = ask(house.wire(), query(pieces));
-    let those = "FROM pg_stat_activity WHERE query LIKE 'INSERT INTO ledger VALUES%'";
-    let waiting = format!("SELECT count(*) {those} AND wait_event_type = 'Lock'");
-    await_that("both are under way", || watcher.value(&waiting).unwrap() == "2");
+    let under_way = UnderWay::begin(house);
 
     let held = HeldShard::hold(&house.proxy);
     scene.lose(Loss::Hung);
@@ -29,21 +22,108 @@ fn a_success_that_came_together_with_the_news_is_not_passed_on() {
     new.rows("SELECT pg_promote(false)").unwrap();
     await_that("it is replaced", || house.status()["primary"] == *new.address());
     old.sigcont();
-    locker.rows("COMMIT").unwrap();
-    // What waits for its client has sent all it had to say.
-    let answered = format!("SELECT count(*) {those} AND wait_event = 'ClientRead'");
-    await_that("both are answered", || watcher.value(&answered).unwrap() == "2");
-    let there = "SELECT count(*) FROM ledger WHERE id > 0";
-    assert_eq!(watcher.value(there).unwrap(), "3", "the success was at stake");
+    let answered = under_way.answered();
     assert!(held.is_still());
     drop(held);
 
-    let changed = clock::now();
-    for waits in [whole, pieces] {
-        let (reply, mut wire) = waits.end(changed);
+    for (reply, mut wire) in answered.map(|waits| waits.end(clock::now())) {
         assert_eq!((reply.codes(), reply.ended), (vec!["08007"], Ended::Ready('I')), "{reply:?}");
         assert!(reply.tags.is_empty(), "{reply:?}");
         wire.run("INSERT INTO ledger VALUES (3)");
     }
     assert_eq!([1, 2, 3].map(|id| scene.count(id)), [0, 0, 2]);
+}
+
+/// pgsteer stood still for longer than its right to write lasts, and another tool has made another
+/// server the primary meanwhile: the old one's success is lost, and is found when pgsteer wakes up.
+#[test]
+fn a_success_that_pgsteer_slept_through_is_not_passed_on() {
+    let scene = Scene::new("", &[]);
+    let (house, new) = (&scene.house, scene.house.server("standby1"));
+    let under_way = UnderWay::begin(house);
+
+    house.proxy.signal(Signal::STOP);
+    scene.freeze();
+    assert_eq!(new.value("SELECT pg_promote()").unwrap(), "t");
+    let answered = under_way.answered();
+    std::thread::sleep(RIGHT);
+    house.proxy.signal(Signal::CONT);
+
+    for (reply, _) in answered.map(|waits| waits.end(clock::now())) {
+        assert_eq!((reply.codes(), reply.ended), (vec!["08007"], Ended::Ready('I')), "{reply:?}");
+        assert!(reply.tags.is_empty(), "{reply:?}");
+        assert!(reply.error().message.contains("pgsteer stood still"), "{reply:?}");
+    }
+    assert_eq!([1, 2].map(|id| scene.count(id)), [0, 0], "it was lost");
+}
+
+/// The opposite arm: nothing but that right was at stake. A shorter pause takes nothing from
+/// anybody, and nor does a longer one from who had nothing under way.
+#[test]
+fn a_pause_ends_nothing_that_it_did_not_outlast() {
+    let scene = Scene::new("", &[]);
+    let house = &scene.house;
+    let [mut open, mut pinned, free] = [(); 3].map(|()| house.wire());
+    pinned.run("SELECT pg_advisory_lock(4711)");
+    let under_way = UnderWay::begin(house);
+
+    house.proxy.signal(Signal::STOP);
+    let answered = under_way.answered();
+    house.proxy.signal(Signal::CONT);
+    for (reply, _) in answered.map(|waits| waits.end(clock::now())) {
+        assert!(reply.is_good(), "{reply:?}");
+    }
+
+    open.run("BEGIN");
+    open.run("INSERT INTO ledger VALUES (3)");
+    house.proxy.signal(Signal::STOP);
+    // It finds them when it wakes up, and lets them wait until it has looked at the primary.
+    let insert = query("INSERT INTO ledger VALUES (4)");
+    let late = [pinned, free].map(|wire| ask(wire, insert.clone()));
+    std::thread::sleep(RIGHT);
+    house.proxy.signal(Signal::CONT);
+    for (reply, _) in late.map(|waits| waits.end(clock::now())) {
+        assert_eq!(reply.tags, ["INSERT 0 1"], "{reply:?}");
+    }
+    open.run("INSERT INTO ledger VALUES (3)");
+    assert_eq!(open.run("COMMIT").tags, ["COMMIT"]);
+}
+
+/// Longer than writes may go by what the control plane said last.
+const RIGHT: Duration = Duration::from_secs(6);
+
+/// Two writes that wait at the primary for somebody else's lock.
+struct UnderWay {
+    locker: Sql,
+    watcher: Sql,
+    waits: [Waits; 2],
+}
+
+/// Their sessions at the server.
+const THOSE: &str = "FROM pg_stat_activity WHERE query ~ '^INSERT INTO ledger VALUES .[12]'";
+
+impl UnderWay {
+    fn begin(house: &House) -> Self {
+        let old = house.server("primary");
+        let [mut locker, mut watcher] = [(); 2].map(|()| old.connect("postgres").unwrap());
+        locker.rows("BEGIN; LOCK TABLE ledger").unwrap();
+        // The one is passed on as a whole; in the other is something to be looked at.
+        let pieces = "INSERT INTO ledger VALUES (2); SET application_name = 'other'; \
+                      INSERT INTO ledger VALUES (2)";
+        let sqls = ["INSERT INTO ledger VALUES (1)", pieces];
+        let waits = sqls.map(|sql| ask(house.wire(), query(sql)));
+        let waiting = format!("SELECT count(*) {THOSE} AND wait_event_type = 'Lock'");
+        await_that("both are under way", || watcher.value(&waiting).unwrap() == "2");
+        Self { locker, watcher, waits }
+    }
+
+    /// Lets them go. What waits for its client has sent all it had to say.
+    fn answered(mut self) -> [Waits; 2] {
+        self.locker.rows("COMMIT").unwrap();
+        let answered = format!("SELECT count(*) {THOSE} AND wait_event = 'ClientRead'");
+        await_that("both are answered", || self.watcher.value(&answered).unwrap() == "2");
+        let there = "SELECT count(*) FROM ledger WHERE id IN (1, 2)";
+        assert_eq!(self.watcher.value(there).unwrap(), "3", "the success was at stake");
+        self.waits
+    }
 }

@@ -29,6 +29,7 @@ const THINKING: &[&str] = &[
     "src/control/footing.rs",
     "src/control/lag.rs",
     "src/control/look.rs",
+    "src/control/right.rs",
     "src/control/snapshot.rs",
 ];
 
