@@ -54,6 +54,19 @@ fn a_named_server_takes_over_first_what_another_holds_more() {
     assert_eq!(chosen(&caught_up).as_deref(), Some("b"));
 }
 
+/// Nobody is sent to catch up while one holds more that can't be frozen: even then the next best
+/// does not lead without what another frozen one holds more, which may have been acknowledged.
+#[test]
+fn nobody_leads_without_what_a_frozen_one_holds_more() {
+    let scene = frozen(900, 950).promise(quorum(2, &["b", "c", "d"])).with(|scene| {
+        scene.at(C).tags.priority = 0;
+        scene.servers.push(server(ServerId(3), "d", standby(980, Receiver::Idle)));
+    });
+    let (server, from) = (Arc::from("b"), Arc::from("c"));
+    assert_eq!(scene.why(), Why::CatchingUp { server, from });
+    assert_eq!(scene.chosen(), None);
+}
+
 /// Frozen at once, it would never get what it is to take over.
 #[test]
 fn while_it_catches_up_it_is_not_frozen_again() {
