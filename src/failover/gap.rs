@@ -123,8 +123,10 @@ pub enum Lack {
     NothingKept,
     /// As the primary it would promise less than the primary does now.
     WeakerNames,
-    /// Some roles or databases do not wait for standbys.
-    WeakCommits(usize),
+    /// These roles or databases do not wait for standbys.
+    WeakCommits(Box<[Arc<str>]>),
+    /// These are not told that a wait for standbys was cut short.
+    HiddenWarnings(Box<[Arc<str>]>),
     /// The set is asynchronous: what was acknowledged may be lost.
     Asynchronous(WeakPromise),
     /// It is fenced.
@@ -280,6 +282,9 @@ impl Lack {
             Self::NothingKept => "a standby that was away for long would have to be copied anew",
             Self::WeakerNames => "after a failover to it acknowledged writes could be lost",
             Self::WeakCommits(_) => "their acknowledged writes may be lost",
+            Self::HiddenWarnings(_) => {
+                "a commit whose wait for standbys is cancelled at the server looks like a success"
+            }
             Self::Asynchronous(_) => "acknowledged writes may be lost; a failover tells how many",
             Self::Fenced => "it takes no writes",
         }
@@ -337,11 +342,22 @@ impl fmt::Display for Lack {
             Self::WeakerNames => {
                 out.write_str("its synchronous_standby_names name no quorum of the servers")
             }
-            Self::WeakCommits(count) => {
-                write!(out, "synchronous_commit is less than on for {count} roles or databases")
+            Self::WeakCommits(who) => {
+                write!(out, "synchronous_commit is less than on for {}", some(who))
+            }
+            Self::HiddenWarnings(who) => {
+                write!(out, "client_min_messages hides warnings from {}", some(who))
             }
             Self::Asynchronous(why) => write!(out, "it is asynchronous: {why}"),
             Self::Fenced => out.write_str("it is fenced by an earlier change of primary"),
         }
     }
+}
+
+/// The first of these names, and how many more there are.
+fn some(names: &[Arc<str>]) -> String {
+    const SHOWN: usize = 5;
+    let (shown, rest) = names.split_at(names.len().min(SHOWN));
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    format!("{}{more}", shown.join(", "))
 }

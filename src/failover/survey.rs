@@ -68,7 +68,9 @@ pub struct Settings {
     /// `synchronous_commit`.
     pub synchronous_commit: Arc<str>,
     /// Roles and databases for which it is set to less than `on`.
-    pub weak_commits: usize,
+    pub weak_commits: Box<[Arc<str>]>,
+    /// Roles and databases for which `client_min_messages` hides warnings.
+    pub hidden_warnings: Box<[Arc<str>]>,
     /// `default_transaction_read_only`.
     pub read_only: bool,
     /// `wal_sender_timeout`; `None`: off.
@@ -342,7 +344,8 @@ pub(super) mod sample {
             settings: Settings {
                 synchronous_names: Ok(SyncNames::None),
                 synchronous_commit: "on".into(),
-                weak_commits: 0,
+                weak_commits: Box::default(),
+                hidden_warnings: Box::default(),
                 read_only: false,
                 sender_timeout: Some(Duration::from_mins(1)),
                 receiver_timeout: Some(Duration::from_mins(1)),

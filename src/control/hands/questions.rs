@@ -60,18 +60,25 @@ const RECEIVERS: &str = "SELECT r.application_name, r.state, r.sync_state, r.cli
 const OTHERS: &str = "SELECT DISTINCT a.application_name FROM pg_catalog.pg_stat_activity AS a \
      WHERE a.application_name LIKE 'pgsteer control %'";
 
-/// Roles and databases whose sessions wait for less than the server's own setting says.
-const WEAK_COMMITS: &str = "SELECT count(*) FROM pg_catalog.pg_db_role_setting AS s, \
-     pg_catalog.unnest(s.setconfig) AS c \
-     WHERE c IN ('synchronous_commit=off', 'synchronous_commit=local', \
-     'synchronous_commit=remote_write')";
+/// Roles and databases whose sessions wait for less than the server's own setting says, or do not
+/// hear that a wait was cut short.
+const EXEMPT: &str = "SELECT DISTINCT pg_catalog.split_part(c, '=', 1), \
+     coalesce(nullif(pg_catalog.concat_ws(' in ', 'role ' || r.rolname, \
+     'database ' || d.datname), ''), 'all roles') \
+     FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN pg_catalog.unnest(s.setconfig) AS c \
+     LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole \
+     LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase \
+     WHERE pg_catalog.lower(c) IN ('synchronous_commit=off', 'synchronous_commit=false', \
+     'synchronous_commit=no', 'synchronous_commit=0', 'synchronous_commit=local', \
+     'synchronous_commit=remote_write', 'client_min_messages=error', \
+     'client_min_messages=fatal', 'client_min_messages=panic') ORDER BY 1, 2";
 
 /// The command line that started it; only a superuser may ask.
 pub(super) const STARTED: &str = "SELECT pg_catalog.pg_read_file('postmaster.opts')";
 
 /// What is asked of a server of this release, in this order.
 pub(super) fn questions(version: Version) -> Vec<&'static str> {
-    let mut all = vec![SETTINGS, RIGHTS, SLOTS, ROLE, RECEIVERS, OTHERS, WEAK_COMMITS];
+    let mut all = vec![SETTINGS, RIGHTS, SLOTS, ROLE, RECEIVERS, OTHERS, EXEMPT];
     if version.grants_settings() {
         all.push(NEWER_RIGHTS);
     }
@@ -90,7 +97,7 @@ pub(super) struct Taken {
 
 /// Reads the answers to [`questions`].
 pub(super) fn read(answers: &[Vec<Row>], taken: &Taken) -> Option<Survey> {
-    let [settings, rights, slots, role, receivers, others, weak, newer @ ..] = answers else {
+    let [settings, rights, slots, role, receivers, others, exempt, newer @ ..] = answers else {
         return None;
     };
     let settings = Values::new(settings);
@@ -110,7 +117,7 @@ pub(super) fn read(answers: &[Vec<Row>], taken: &Taken) -> Option<Survey> {
         version: taken.version,
         upstream: settings.upstream()?,
         place: settings.place(),
-        settings: settings.settings(text(weak.first()?, 0)?.parse().ok()?)?,
+        settings: settings.settings(exempt)?,
         slots: Some(slots.iter().filter_map(read_slot).collect()),
         role,
         others: others.filter(|other| *other != taken.own).collect(),
@@ -205,7 +212,11 @@ impl<'a> Values<'a> {
         Place { data: known("data_directory"), config: known("config_file"), started: None }
     }
 
-    fn settings(&self, weak_commits: usize) -> Option<Settings> {
+    fn settings(&self, exempt: &[Row]) -> Option<Settings> {
+        let exempt = |setting: &str| {
+            let those = exempt.iter().filter(|row| text(row, 0) == Some(setting));
+            those.filter_map(|row| text(row, 1).map(Arc::from)).collect()
+        };
         let names = self.text("synchronous_standby_names")?;
         let switches = [
             ("hot_standby", Switch::HotStandby),
@@ -223,7 +234,8 @@ impl<'a> Values<'a> {
         Some(Settings {
             synchronous_names: SyncNames::parse(names).map_err(|_| Arc::from(names)),
             synchronous_commit: self.text("synchronous_commit")?.into(),
-            weak_commits,
+            weak_commits: exempt("synchronous_commit"),
+            hidden_warnings: exempt("client_min_messages"),
             read_only: self.text("default_transaction_read_only")? == "on",
             sender_timeout: self.limit("wal_sender_timeout"),
             receiver_timeout: self.limit("wal_receiver_timeout"),

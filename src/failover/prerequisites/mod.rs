@@ -5,7 +5,7 @@
 
 use crate::failover::gap::{Gap, Lack, Remedy, Statement, Weight};
 use crate::failover::promise::Known;
-use crate::failover::survey::{SlotState, Survey, SurveyedRole, Switch};
+use crate::failover::survey::{Settings, SlotState, Survey, SurveyedRole, Switch};
 use crate::failover::sync_names::same_name;
 use crate::failover::{
     Demotion, Instance, Mode, Policy, Promise, Right, SyncMethod, SyncNames, WeakPromise, links,
@@ -272,10 +272,8 @@ impl<'a> Set<'a> {
                     .to_owned(),
             };
             gaps.push(warns(name, Lack::Asynchronous(why), Remedy::Advice(choose)));
-        } else if survey.settings.weak_commits > 0 {
-            let lack = Lack::WeakCommits(survey.settings.weak_commits);
-            let look = "SELECT * FROM pg_db_role_setting; ALTER ROLE ... RESET synchronous_commit";
-            gaps.push(warns(name, lack, advice(look)));
+        } else {
+            gaps.extend(exempt(name, survey));
         }
         let slotless = self.standbys().any(|(_, standby)| standby.upstream.slot.is_empty());
         if survey.settings.keep_size == 0 && slotless {
@@ -398,6 +396,23 @@ const NEEDED: [(Right, Weight); 12] = [
 
 fn blocks(server: &Arc<str>, lack: Lack, remedy: Remedy) -> Gap {
     Gap { server: Arc::clone(server), lack, weight: Weight::Blocks, remedy }
+}
+
+/// Whose commits are outside of what the primary promises.
+fn exempt(name: &Arc<str>, survey: &Survey) -> Vec<Gap> {
+    let Settings { weak_commits, hidden_warnings, .. } = &survey.settings;
+    let lacks = [
+        (weak_commits, Lack::WeakCommits(weak_commits.clone()), "synchronous_commit"),
+        (hidden_warnings, Lack::HiddenWarnings(hidden_warnings.clone()), "client_min_messages"),
+    ];
+    let some = lacks.into_iter().filter(|(who, _, _)| !who.is_empty());
+    some.map(|(_, lack, setting)| {
+        let look = format!(
+            "SELECT * FROM pg_db_role_setting; ALTER ROLE ... RESET {setting}, or DATABASE"
+        );
+        warns(name, lack, Remedy::Advice(look))
+    })
+    .collect()
 }
 
 fn warns(server: &Arc<str>, lack: Lack, remedy: Remedy) -> Gap {

@@ -232,11 +232,19 @@ fn what_the_set_lacks_is_named() {
     );
     let delays = |s: &mut Survey| s.settings.apply_delay = Duration::from_secs(1);
     assert!(asynchronous().but(1, delays).but(2, delays).lacks(&Lack::NoCandidate));
+    let roles = |count| (0..count).map(|role| Arc::from(format!("role r{role}"))).collect();
     lacks(
-        &Set3::new().but(0, |s| s.settings.weak_commits = 2),
+        &Set3::new().but(0, |s| s.settings.weak_commits = roles(7)),
         Weight::Warns,
-        "db0: synchronous_commit is less than on for 2 roles or databases",
-        "pg_db_role_setting",
+        "db0: synchronous_commit is less than on for role r0, role r1, role r2, role r3, role r4 \
+         and 2 more",
+        "RESET synchronous_commit",
+    );
+    lacks(
+        &Set3::new().but(0, |s| s.settings.hidden_warnings = roles(1)),
+        Weight::Warns,
+        "db0: client_min_messages hides warnings from role r0",
+        "RESET client_min_messages",
     );
     let mut unseen = Set3::new();
     unseen.0[2].1 = None;

@@ -46,6 +46,34 @@ fn a_survey_says_what_failover_must_know() {
     });
 }
 
+/// In whatever words, and for whomever.
+#[test]
+fn whose_commits_are_outside_of_the_promise_is_known_by_name() {
+    let grip = Grip::on(&Plan::new().setting("synchronous_standby_names", QUORUM));
+    let known = |grip: &Grip| {
+        let settings = &grip.survey(PRIMARY).settings;
+        [&settings.weak_commits, &settings.hidden_warnings].map(|names| names.join(", "))
+    };
+    assert_eq!(known(&grip), ["", ""]);
+    let changes = [
+        "CREATE ROLE hasty",
+        "CREATE ROLE careful",
+        "CREATE DATABASE shop",
+        "ALTER ROLE hasty SET synchronous_commit = 'OFF'",
+        "ALTER ROLE hasty IN DATABASE shop SET synchronous_commit = no",
+        "ALTER DATABASE shop SET synchronous_commit = local",
+        "ALTER ROLE careful SET synchronous_commit = remote_apply",
+        "ALTER ROLE ALL SET client_min_messages = Error",
+        "ALTER ROLE careful SET client_min_messages = warning",
+    ];
+    for sql in changes {
+        grip.server(PRIMARY).rows(sql).unwrap();
+    }
+    await_that("they are seen", || {
+        known(&grip) == ["database shop, role hasty, role hasty in database shop", "all roles"]
+    });
+}
+
 /// A receiver that is none of our servers takes the name of one.
 #[test]
 fn a_second_receiver_of_the_same_name_makes_the_set_asynchronous() {
