@@ -97,7 +97,7 @@ impl Ledger {
         self.shared.acknowledged.load(Ordering::SeqCst)
     }
 
-    /// How many are sent and not answered now.
+    /// How many commits are sent and not answered now.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight.load(Ordering::SeqCst)
     }
@@ -133,9 +133,7 @@ impl Book {
                 return book;
             }
             let began = pgsteer::clock::now();
-            shared.in_flight.fetch_add(1, Ordering::SeqCst);
-            let reply = write(&mut wire, writer, number);
-            shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+            let reply = write(&mut wire, (writer, number), shared);
             let entry = (writer, number);
             if reply.ended == Ended::Closed {
                 book.disconnected += 1;
@@ -192,13 +190,20 @@ fn again(address: SocketAddr, shared: &Shared) -> Option<Wire> {
     None
 }
 
-/// One write, by each of the ways in turn in which a client may ask for it.
-fn write(wire: &mut Wire, writer: usize, number: u64) -> Reply {
+/// One write, by each of the ways in turn in which a client may ask for it. What commits it is
+/// counted while it is in flight.
+fn write(wire: &mut Wire, (writer, number): Entry, shared: &Shared) -> Reply {
     let insert = format!("INSERT INTO ledger VALUES ({writer}, {number})");
+    let commit = |wire: &mut Wire, ask: fn(&mut Wire, &str) -> Reply, sql: &str| {
+        shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        let reply = ask(wire, sql);
+        shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+        reply
+    };
     match number % 4 {
-        0 => wire.query(&insert),
-        1 => wire.extended(&insert),
-        2 => wire.query(&format!("BEGIN; {insert}; COMMIT")),
+        0 => commit(wire, Wire::query, &insert),
+        1 => commit(wire, Wire::extended, &insert),
+        2 => commit(wire, Wire::query, &format!("BEGIN; {insert}; COMMIT")),
         _ => {
             for sql in ["BEGIN", &insert] {
                 let reply = wire.query(sql);
@@ -206,7 +211,7 @@ fn write(wire: &mut Wire, writer: usize, number: u64) -> Reply {
                     return reply;
                 }
             }
-            wire.query("COMMIT")
+            commit(wire, Wire::query, "COMMIT")
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::support::House;
 use crate::support::await_that;
 
 /// How many times it dies in each way; `make test-all` sets more.
-fn rounds() -> usize {
+pub fn rounds() -> usize {
     let wished = std::env::var("PGSTEER_KILLS").ok();
     wished.map_or(2, |wished| wished.parse().unwrap())
 }

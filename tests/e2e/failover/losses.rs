@@ -1,11 +1,13 @@
 //! What may be lost is known before, and is what is lost.
 
 use super::asynchronous;
+use super::kills::rounds;
 use super::new_primary;
 use super::writing;
-use super::{await_armed, epoch, ordered, quorum, settle};
+use super::{WRITERS, await_armed, epoch, ordered, quorum, settle};
 use crate::support::House;
 use crate::support::await_that;
+use crate::support::ledger;
 use crate::support::ledger::Book;
 use pgsteer::pg::Lsn;
 use std::time::Duration;
@@ -32,17 +34,22 @@ pub fn dies_ahead_of_all(house: &House) -> (Book, Lsn) {
     (book, end.parse().unwrap())
 }
 
+/// Waits until receivers that stand still are told to end: when they wake up they read nothing more
+/// of what has come for them meanwhile.
+fn await_told_to_end(house: &House) {
+    await_that("the standbys are told to stop receiving", || {
+        house.status()["failover"]["phase"] == "revoking"
+    });
+    std::thread::sleep(Duration::from_secs(1));
+}
+
 #[test]
 fn an_asynchronous_loss_is_refused_then_accepted_and_is_what_was_told() {
     let house = asynchronous().build();
     await_armed(&house, "asynchronous");
     let before = epoch(&house);
     let (book, end) = dies_ahead_of_all(&house);
-    // Told to end, a receiver that wakes up reads nothing more.
-    await_that("the standbys are told to stop receiving", || {
-        house.status()["failover"]["phase"] == "revoking"
-    });
-    std::thread::sleep(Duration::from_secs(1));
+    await_told_to_end(&house);
     house.cluster.standbys().iter().for_each(pgsteer::sandbox::Server::sigcont);
     await_that("the loss is told", || {
         house.status()["failover"]["why"].as_str().is_some_and(|why| why.contains("at a loss"))
@@ -67,14 +74,25 @@ fn an_asynchronous_loss_is_refused_then_accepted_and_is_what_was_told() {
 
 #[test]
 fn nobody_is_promoted_while_one_that_may_hold_the_write_is_cut_off() {
+    for round in 0..rounds() {
+        dies_with_the_one_that_confirms_cut_off(round);
+    }
+}
+
+fn dies_with_the_one_that_confirms_cut_off(round: usize) {
     let house = quorum().build();
     await_armed(&house, "quorum");
     let before = epoch(&house);
+    house.wire().run(ledger::TABLE);
+    house.cluster.await_replay().unwrap();
     // Only the second standby confirms commits.
     house.server("standby1").sigstop_process("walreceiver");
     let ledger = writing(&house);
     house.server("standby2").sigstop();
+    await_that("commits wait for it", || ledger.in_flight() > WRITERS / 2);
+    let (acknowledged, at_stake) = (ledger.acknowledged(), ledger.in_flight());
     house.server("primary").kill9().unwrap();
+    await_told_to_end(&house);
     house.server("standby1").sigcont();
     await_that("the missing one is named", || {
         let status = house.status();
@@ -84,8 +102,17 @@ fn nobody_is_promoted_while_one_that_may_hold_the_write_is_cut_off() {
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(epoch(&house), before, "nobody was promoted");
     assert!(house.server("standby1").is_standby().unwrap());
+    // What it would have lost.
+    let held = house.server("standby1").value("SELECT count(*) FROM ledger").unwrap();
+    assert!(held.parse::<usize>().unwrap() < acknowledged, "nothing was at stake");
 
     house.server("standby2").sigcont();
     ledger.await_more(300);
-    settle(ledger, new_primary(&house));
+    let book = settle(ledger, new_primary(&house));
+    assert!(!book.in_doubt.is_empty(), "no commit was in flight");
+    eprintln!(
+        "round {round}: {acknowledged} acknowledged before, of which standby1 held {held}; \
+         {at_stake} in flight at the kill, {} in doubt",
+        book.in_doubt.len()
+    );
 }

@@ -1,10 +1,11 @@
 //! The primary stands still, is replaced, and wakes up again.
 
 use super::new_primary;
-use super::primaries;
 use super::settle;
 use super::writing;
 use super::{asynchronous, await_armed, quorum};
+use crate::support::Door;
+use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
 use pgsteer::sandbox::StatementLog;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Somebody who writes to the old primary past pgsteer, whatever happens.
-fn direct(house: &crate::support::House, stop: &Arc<AtomicBool>) -> Arc<AtomicUsize> {
+fn direct(house: &House, stop: &Arc<AtomicBool>) -> Arc<AtomicUsize> {
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let address = house.server("primary").address().parse().unwrap();
     let mut wire = Wire::log_in(address, "postgres").unwrap();
@@ -52,10 +53,38 @@ fn a_primary_that_wakes_up_after_it_was_replaced_acknowledges_nothing() {
     // One answer may have been on its way when it was stopped.
     let after = acknowledged.load(Ordering::SeqCst);
     assert!(after <= before + 1, "it acknowledged {} writes", after - before);
-    let numbers = house.server("primary").log();
-    assert!(!numbers.contains("PANIC"), "{numbers}");
+    assert!(!house.server("primary").log().contains("PANIC"));
+    let kept = kept(&house);
+    assert!(kept >= after, "{after} writes were acknowledged past pgsteer, and {kept} are there");
     settle(ledger, new_primary(&house));
-    assert!(primaries(&house).len() <= 2);
+}
+
+/// How many of the direct writes are there now.
+fn kept(house: &House) -> usize {
+    new_primary(house).value("SELECT count(*) FROM direct").unwrap().parse().unwrap()
+}
+
+/// The opposite arm: without a quorum, and where pgsteer can't come in to fence it, a primary that
+/// wakes up acknowledges what is lost, to whoever goes past pgsteer.
+#[test]
+fn without_a_quorum_a_primary_that_wakes_up_acknowledges_what_is_lost() {
+    let house = asynchronous().set("failover.max_data_loss", "any").build();
+    await_armed(&house, "asynchronous");
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = direct(&house, &stop);
+    await_that("it acknowledges", || acknowledged.load(Ordering::SeqCst) > 10);
+    let old = house.server("primary");
+    let door = Door::shut(old, "host all all all");
+
+    old.sigstop();
+    let before = acknowledged.load(Ordering::SeqCst);
+    await_that("it is replaced", || new_primary(&house).name() != "primary");
+    old.sigcont();
+
+    await_that("it acknowledges", || acknowledged.load(Ordering::SeqCst) > before + 100);
+    stop.store(true, Ordering::SeqCst);
+    assert!(kept(&house) < acknowledged.load(Ordering::SeqCst) - 90, "they are not lost");
+    door.open();
 }
 
 /// Without a quorum whoever goes past pgsteer may be told a success that is lost: pgsteer's own
