@@ -362,3 +362,37 @@ fn checkout(error: &CheckoutError) -> ErrorReport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever is told by our own words that his work was lost, or was not done, is told as well
+    /// what was sent, and what he is to do.
+    #[test]
+    fn what_a_failover_costs_is_told_with_what_was_sent_and_what_helps() {
+        let losses = [Loss::Broken(None), Loss::Replaced, Loss::Unwatched];
+        let reasons = [
+            NoPrimary::NeverSeen,
+            NoPrimary::Unseen,
+            NoPrimary::Demoted,
+            NoPrimary::Disputed,
+            NoPrimary::Settling,
+            NoPrimary::Failover,
+            NoPrimary::Switchover,
+            NoPrimary::Unwatched,
+        ];
+        let others = [Refusal::NoStandby, Refusal::NoServer, Refusal::NotVisible];
+        let refusals = reasons.map(Refusal::NoPrimary).into_iter().chain(others);
+        let all = losses
+            .into_iter()
+            .flat_map(|loss| [No::TransactionLost(loss), No::InDoubt(Doubt::Lost(loss))])
+            .chain(refusals.map(|refusal| No::Refused(refusal, Duration::from_secs(10))))
+            .chain([No::InDoubt(Doubt::Unconfirmed), No::ReadBroken, No::TooMuchHeld]);
+        for no in all {
+            let report = no.report();
+            assert!(report.detail.is_some() && report.hint.is_some(), "{report:?}");
+            assert_eq!(report.severity, crate::wire::message::Severity::Error, "{report:?}");
+        }
+    }
+}
