@@ -48,7 +48,7 @@ pub(super) async fn open(
     if let Some(path) = target.socket_file() {
         *stage = Stage::Connecting;
         let opened = UnixStream::connect(&path).await;
-        return opened.map(Stream::Unix).map_err(|e| unopened(path.display().to_string(), e));
+        return opened.map(Stream::from).map_err(|e| unopened(path.display().to_string(), e));
     }
     *stage = Stage::Resolving;
     let addresses = resolve(target).await?;
@@ -56,7 +56,7 @@ pub(super) async fn open(
     let tcp = first_that_answers(&addresses, within).await?;
     SocketPolicy::TO_SERVERS.apply(&tcp).map_err(|source| broken(Stage::Connecting, source))?;
     match (attempt, &target.tls) {
-        (Attempt::Plain, _) | (_, None) => Ok(Stream::Tcp(tcp)),
+        (Attempt::Plain, _) | (_, None) => Ok(Stream::from(tcp)),
         (Attempt::IfOffered | Attempt::Secured, Some(tls)) => {
             *stage = Stage::Securing;
             secure(target, tls, tcp, attempt).await
@@ -117,7 +117,7 @@ async fn secure(
             let secured = tls.connect(&target.host, tcp).await;
             secured.map_err(|source| ConnectError::Tls { source })
         }
-        b'N' if attempt == Attempt::IfOffered => Ok(Stream::Tcp(tcp)),
+        b'N' if attempt == Attempt::IfOffered => Ok(Stream::from(tcp)),
         b'N' => Err(ConnectError::NoTls),
         // A server that could not even start a process for us; its text is not authenticated.
         b'E' => Err(broken(Stage::Securing, io::Error::other("it answered with an error"))),

@@ -95,7 +95,7 @@ impl Serving {
             }
             let thread = self.session.seat.thread();
             let Some(attached) = self.attached.as_deref_mut() else { continue };
-            let reported = &mut attached.exchange.reported;
+            let reported = &mut self.client.reported;
             let saying = own::run(&mut attached.checkout, &sql, reported);
             match thread.unless_cut(saying).await {
                 Ok(Ok(own::Answer { error: None, for_client, .. })) => {
@@ -125,7 +125,7 @@ impl Serving {
     /// The client does not hear of it: what its settings seem to be is what they will be again.
     async fn roll_back(&mut self) -> Result<(), Stop> {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
-        let mut unheard = attached.exchange.reported.clone();
+        let mut unheard = self.client.reported.clone();
         let answer = own::run(&mut attached.checkout, "ROLLBACK", &mut unheard).await;
         if !answer.is_ok_and(|answer| answer.error.is_none()) {
             self.drop_backend();

@@ -108,13 +108,12 @@ impl Serving {
         let Obtained { mut checkout, standing, proven, epoch, taken, at, waited: _ } = obtained;
         self.session.cancel.attach(Arc::clone(&checkout.running));
         let cancelled = self.session.cancel.heed(self.client.inbox());
-        let reported = std::mem::take(&mut self.session.reported);
         let server = checkout.server();
         let (backend, client) = (checkout.running.pid, self.session.cancel.pid);
         let processes = Processes { server, backend, client, since: at };
         checkout.unnamed_there = UnnamedThere::No;
         let room = (self.client.shard.take_buffer(), self.client.shard.take_room());
-        let mut exchange = Exchange::new(reported, room, processes);
+        let mut exchange = Exchange::new(room, processes);
         // What it listens to itself is looked for when it is done.
         let listens = self.session.listening.as_ref().is_some_and(|here| here.is_on_backend());
         exchange.epoch = (standing == Standing::Primary).then_some(epoch);

@@ -14,6 +14,7 @@
 
 use crate::clock;
 use crate::frontend::attached::{Attached, Standing};
+use crate::frontend::client::Client;
 use crate::frontend::own;
 use crate::frontend::params::Reported;
 use crate::frontend::probe;
@@ -48,17 +49,17 @@ const UNLISTED: [&str; 3] =
     ["transaction_isolation", "transaction_read_only", "transaction_deferrable"];
 
 /// Takes a backend away from a session that is done with it, and has it audited.
-pub(super) fn begin(shard: &Rc<Shard>, session: &Session, attached: Attached) {
+pub(super) fn begin(client: &Client, session: &Session, attached: Attached) {
     let suspect = Suspect {
-        application: session.reported.get("application_name").unwrap_or("").into(),
+        application: client.reported.get("application_name").unwrap_or("").into(),
         user: Arc::clone(&session.user),
         database: Arc::clone(&session.database),
-        letters: letters(&session.reported),
+        letters: letters(&client.reported),
         epoch: (attached.standing == Standing::Primary).then_some(attached.epoch),
         checkout: attached.checkout,
     };
     // It ends with the answer, or with the time that any statement of ours has.
-    drop(tasks::spawn_local("audit", suspect.audit(Rc::clone(shard))));
+    drop(tasks::spawn_local("audit", suspect.audit(Rc::clone(&client.shard))));
 }
 
 impl Suspect {

@@ -5,6 +5,7 @@
 //! client owns no buffer at all.
 
 use crate::frontend::Shard;
+use crate::frontend::params::Reported;
 use crate::metrics::ErrorOrigin;
 use crate::net::Stream;
 use crate::timer;
@@ -15,13 +16,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 /// One end of the conversation.
 #[derive(Debug)]
 pub struct Client {
     /// Whose buffers it borrows.
     pub shard: Rc<Shard>,
+    /// What it believes of the servers' parameters.
+    pub reported: Reported,
     stream: Stream,
     inbox: Vec<u8>,
     /// How much of the inbox was dealt with.
@@ -78,6 +81,7 @@ impl Client {
     pub fn new(shard: Rc<Shard>, stream: Stream) -> Self {
         Self {
             shard,
+            reported: Reported::default(),
             stream,
             inbox: Vec::new(),
             taken: 0,
@@ -162,8 +166,7 @@ impl Client {
         if bytes.len() >= DIRECT_WRITE_MIN && self.backlog() == 0 {
             match Pin::new(&mut self.stream).poll_write(context, bytes) {
                 Poll::Ready(Ok(written)) => {
-                    self.held_back = HeldBack::Maybe;
-                    self.count_sent(written);
+                    self.note_sent(written);
                     rest = bytes.get(written..).unwrap_or(&[]);
                 }
                 Poll::Ready(Err(_)) => return Err(Gone),
@@ -190,15 +193,17 @@ impl Client {
                 }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Gone)),
                 Poll::Ready(Ok(written)) => {
-                    self.held_back = HeldBack::Maybe;
                     self.written += written;
-                    self.count_sent(written);
+                    self.note_sent(written);
                 }
             }
         }
         self.written = 0;
         if self.out.capacity() > 0 {
             self.shard.give_buffer(std::mem::take(&mut self.out));
+        }
+        if self.held_back == HeldBack::No {
+            return Poll::Ready(Ok(()));
         }
         // TLS holds records back until it is told.
         match Pin::new(&mut self.stream).poll_flush(context) {
@@ -229,12 +234,10 @@ impl Client {
         let shard = Rc::clone(&self.shard);
         let mut lent = shard.read_buffer.borrow_mut();
         let most = most.min(lent.len());
-        let mut buffer = ReadBuf::new(lent.get_mut(..most).unwrap_or_default());
-        match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
-            Ok(()) => {}
-            Err(_) => return Poll::Ready(Err(Gone)),
-        }
-        let mut arrived = buffer.filled();
+        let place = lent.get_mut(..most).unwrap_or_default();
+        let read = ready!(self.stream.poll_receive(context, place));
+        let Ok(bytes) = read else { return Poll::Ready(Err(Gone)) };
+        let mut arrived = place.get(..bytes).unwrap_or_default();
         if arrived.is_empty() {
             self.ended = Ended::Yes;
             return Poll::Ready(Ok(()));
@@ -252,7 +255,10 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    fn count_sent(&self, bytes: usize) {
+    fn note_sent(&mut self, bytes: usize) {
+        if self.stream.is_tls() {
+            self.held_back = HeldBack::Maybe;
+        }
         let bytes = u64::try_from(bytes).unwrap_or(0);
         self.shard.shared.metrics.clients.sent.inc_by(bytes);
     }

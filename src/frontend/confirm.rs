@@ -28,7 +28,7 @@ impl Serving {
         let running = Arc::clone(&attached.checkout.running);
         // What is asked now must not be cancelled in the place of what was.
         self.session.cancel.detach();
-        let mut unheard = attached.exchange.reported.clone();
+        let mut unheard = self.client.reported.clone();
         let conn = &mut attached.checkout;
         let asking = async {
             self.session.cancel.settled().await;

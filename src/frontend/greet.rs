@@ -104,7 +104,6 @@ pub(super) async fn greet(
         wishes_after: None,
         own: HasOwn::No,
         own_portals: OwnPortals::default(),
-        reported: Reported::default(),
         patience: Patience::None,
         cancel,
         seat: shard.seats.sit(own_waker().await),
@@ -145,14 +144,13 @@ pub(super) fn arrive(shard: &Shard) -> Presence {
 impl Serving {
     /// Tells the client all that it is told at its login.
     fn tell(&mut self) {
-        let Self { client, session, attached, .. } = self;
-        // A session that keeps its backend has lent it what it knows.
-        let reported = attached.as_ref().map_or(&session.reported, |held| &held.exchange.reported);
+        let Self { client, session, .. } = self;
         // Where there is no standby a client that has other hosts to try goes on to those.
         let standby = match session.wishes.role {
             RoleWish::Standby if has_standby(&client.shard.topology()) => "on",
             RoleWish::Standby | RoleWish::Auto | RoleWish::Primary => "off",
         };
+        let reported = client.reported.clone();
         for (name, value) in reported.visible(standby) {
             message::write_parameter_status(client.out(), name.as_bytes(), value.as_bytes());
         }
@@ -210,7 +208,7 @@ impl Serving {
             && (known.is_fresh(clock::now()) && known.at > shard.shared.pools.renewed()
                 || !shard.topology().any_answers())
         {
-            self.session.reported = Reported::new(known.told);
+            self.client.reported = Reported::new(known.told);
             return Ok(());
         }
         // A server may be slow: meanwhile the client knows that it is let in.
@@ -221,7 +219,7 @@ impl Serving {
         let base = Rc::new(reported_by(&mut attached).await?);
         // What came of bringing the settings is told below, with everything else.
         self.client.out().clear();
-        self.session.reported = Reported::new(Rc::clone(&base));
+        self.client.reported = Reported::new(Rc::clone(&base));
         self.session.cancel.detach();
         attached.into_inner().checkout.release(clock::now());
         let mut greetings = shard.greetings.borrow_mut();

@@ -135,11 +135,12 @@ pub(super) fn note_sender(client: &Client, attached: &mut Attached, plan: &Plan)
 /// Whoever listens is to know that what the backend notifies from here on is another's.
 pub(super) async fn mark_end(
     session: &Session,
+    client: &Client,
     attached: &mut Attached,
 ) -> Result<(), own::Unanswered> {
     let Some(noted) = attached.noted.take() else { return Ok(()) };
     let Some(sql) = noted.mark(&session.database) else { return Ok(()) };
-    let reported = &mut attached.exchange.reported.clone();
+    let reported = &mut client.reported.clone();
     let answer = own::run(&mut attached.checkout, &sql, reported).await?;
     if answer.error.is_some() { Err(own::Unanswered) } else { Ok(()) }
 }
@@ -152,7 +153,7 @@ pub(super) async fn bring(
 ) -> Result<(), NotBrought> {
     let Some(mut listening) = session.listening.take() else { return Ok(()) };
     let mark = listening.next_mark();
-    let listens = listen(session, &mut obtained.checkout, &listening, mark).await;
+    let listens = listen(client, &mut obtained.checkout, &listening, mark).await;
     if listens.is_ok() {
         // What was heard before that is told before what the backend tells.
         let heard = timer::timeout(MARK_MAX, hear_up_to_mark(client, &mut listening)).await;
@@ -174,7 +175,7 @@ pub(super) async fn bring(
 
 /// Listens, and notifies the mark.
 async fn listen(
-    session: &mut Session,
+    client: &mut Client,
     conn: &mut Conn,
     listening: &Listening,
     mark: u64,
@@ -186,10 +187,10 @@ async fn listen(
         sql.push(';');
     }
     push_mark(&mut sql, &listening.own, mark);
-    run(conn, &sql, session).await?;
+    run(conn, &sql, client).await?;
     // No client is to see it among its channels.
     let quiet = format!("UNLISTEN {}", quote_identifier(&listening.own));
-    run(conn, &quiet, session).await
+    run(conn, &quiet, client).await
 }
 
 /// Tells the client what was heard, up to the last mark; `None` if the ear was lost.
@@ -223,7 +224,7 @@ impl Serving {
             self.session.listening = None;
             return Ok(());
         }
-        let encoding = attached.exchange.reported.get("client_encoding").unwrap_or("UTF8");
+        let encoding = self.client.reported.get("client_encoding").unwrap_or("UTF8");
         let place =
             Place { database: Arc::clone(&self.session.database), encoding: encoding.into() };
         if channels.len() > CHANNELS_MAX || !channels.iter().all(|name| is_plain(name, encoding)) {
@@ -235,7 +236,7 @@ impl Serving {
         let mut sql = format!("LISTEN {own};");
         push_mark(&mut sql, &listening.own, mark);
         for sql in [sql.as_str(), "UNLISTEN *"] {
-            let reported = &mut attached.exchange.reported;
+            let reported = &mut self.client.reported;
             let answer = own::run_unhurried(&mut attached.checkout, sql, reported).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
@@ -359,8 +360,8 @@ fn push_mark(sql: &mut String, own: &str, mark: u64) {
     sql.push('\'');
 }
 
-async fn run(conn: &mut Conn, sql: &str, session: &mut Session) -> Result<(), NotBrought> {
-    let answer = own::run_unhurried(conn, sql, &mut session.reported).await;
+async fn run(conn: &mut Conn, sql: &str, client: &mut Client) -> Result<(), NotBrought> {
+    let answer = own::run_unhurried(conn, sql, &mut client.reported).await;
     let answer = answer.map_err(|own::Unanswered| NotBrought::Broken)?;
     if answer.error.is_some() { Err(NotBrought::Broken) } else { Ok(()) }
 }

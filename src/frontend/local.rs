@@ -130,7 +130,7 @@ fn answer_batch(
     attached: Option<&mut Attached>,
 ) -> Answer {
     let shard = Rc::clone(&client.shard);
-    let dialect = attached.as_ref().map_or(&session.reported, |at| &at.exchange.reported).dialect();
+    let dialect = client.reported.dialect();
     let mut examine = |sql: &[u8]| shard.facts.borrow_mut().examine(sql, dialect);
     let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
     let mut known = Known {

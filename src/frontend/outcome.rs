@@ -223,7 +223,6 @@ impl Serving {
             self.session.undo(undo, &mut attached.checkout.held);
         }
         self.session.cancel.detach();
-        self.session.reported = attached.exchange.reported;
         self.client.shard.give_buffer(attached.exchange.to_server);
     }
 

@@ -91,7 +91,7 @@ impl Serving {
         match group.end {
             End::Query | End::Sync => fail_transaction(attached, "SELECT 1/0"),
             End::Flush if attached.exchange.replies.is_settled() => {
-                let reported = &mut attached.exchange.reported;
+                let reported = &mut self.client.reported;
                 let failing = own::run(&mut attached.checkout, "SELECT 1/0", reported);
                 let failed = thread.unless_cut(failing).await;
                 self.session.skipping = Skipping::UntilSync;

@@ -49,8 +49,7 @@ impl Serving {
         };
         attached.exchange.on_error = if again { OnError::Withdraw } else { OnError::Show };
         let tried_again = !last && (again || repeats != Repeats::No);
-        attached.exchange.shown =
-            if tried_again { Shown::NotYet(client.shard.take_buffer()) } else { Shown::Yes };
+        attached.exchange.shown = if tried_again { Shown::NotYet(Vec::new()) } else { Shown::Yes };
         attached.note_facts(&session.mentioned);
         attached.note(plan);
         sense::note_reshaping(&mut attached.exchange.reshapes, session);
@@ -118,7 +117,7 @@ fn build(
     (group, sharing): (&Group, Sharing),
 ) -> Result<Tally, Stop> {
     let shard = Rc::clone(&client.shard);
-    let dialect = attached.exchange.reported.dialect();
+    let dialect = client.reported.dialect();
     let place = Place::of(attached);
     let (shape, database) = (&session.shape, &session.database);
     let shape = || sense::shape_to_share(&shard, place, (shape, database), sharing);

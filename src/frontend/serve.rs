@@ -18,7 +18,6 @@ use crate::frontend::memory;
 use crate::frontend::obtain::Waited;
 use crate::frontend::overdue::Overdue;
 use crate::frontend::own;
-use crate::frontend::params::Reported;
 use crate::frontend::plan::{Material, Plan, plan};
 use crate::frontend::report::No;
 use crate::frontend::seat::{SentAway, Work};
@@ -146,7 +145,7 @@ impl Serving {
             }
             return Ok(Next::Nothing);
         }
-        let dialect = self.reported().dialect();
+        let dialect = self.client.reported.dialect();
         let facts = &self.client.shard.facts;
         let unnamed = self.session.unnamed.as_ref().map(|unnamed| &unnamed.facts);
         let mut mentioned = std::mem::take(&mut self.session.mentioned);
@@ -210,14 +209,6 @@ impl Serving {
             // Nothing runs that could be cancelled.
             Err(SentAway::Overdue(Overdue::Statement(_))) => Ok(()),
             Err(why) => Err(why.into()),
-        }
-    }
-
-    /// What the client believes of the servers' parameters.
-    fn reported(&self) -> &Reported {
-        match &self.attached {
-            Some(attached) => &attached.exchange.reported,
-            None => &self.session.reported,
         }
     }
 
@@ -406,7 +397,7 @@ impl Serving {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         attached.segment = Segment::Closed;
         attached.sent = None;
-        let reported = &mut attached.exchange.reported;
+        let reported = &mut self.client.reported;
         let Ok(answer) = own::run(&mut attached.checkout, ";", reported).await else {
             self.drop_backend();
             return Ok(());
@@ -430,7 +421,8 @@ impl Serving {
     async fn goodbye(&mut self) -> Goodbye {
         if let Some(attached) = self.attached.take_if(|attached| attached.is_free()) {
             let reset = self.client.shard.pools.policy().reset;
-            let released = settle::release_at_end(&self.session, reset, attached.into_inner());
+            let released =
+                settle::release_at_end((&self.session, &self.client), reset, attached.into_inner());
             Box::pin(released).await;
         }
         self.abandon_read();

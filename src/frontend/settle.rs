@@ -81,12 +81,12 @@ pub(super) async fn bring_settings(
     }
     let conn = &mut *obtained.checkout;
     if must_forget(plan, conn.drawn) {
-        let forgetting = forget_draws(conn, TxStatus::Idle, &mut session.reported);
+        let forgetting = forget_draws(conn, TxStatus::Idle, &mut client.reported);
         forgetting.await.map_err(|_| NotBrought::Broken)?;
     }
     let Some(sql) = session.settings.difference_from(&conn.carried) else { return Ok(obtained) };
-    let sql = if sql.is_ascii() { sql } else { in_utf8(conn, session).await? };
-    let answer = own::run_unhurried(conn, &sql, &mut session.reported).await;
+    let sql = if sql.is_ascii() { sql } else { in_utf8(conn, client, session).await? };
+    let answer = own::run_unhurried(conn, &sql, &mut client.reported).await;
     let answer = answer.map_err(|_| NotBrought::Broken)?;
     client.out().extend_from_slice(&answer.for_client);
     match answer.error {
@@ -146,9 +146,13 @@ async fn forget_draws(
 
 /// What brings the session's settings to a backend, which is to read it as UTF-8 first: a server
 /// reads a text by the encoding of the moment.
-async fn in_utf8(conn: &mut Conn, session: &mut Session) -> Result<String, NotBrought> {
+async fn in_utf8(
+    conn: &mut Conn,
+    client: &mut Client,
+    session: &Session,
+) -> Result<String, NotBrought> {
     const UTF8: &str = "SELECT pg_catalog.set_config('client_encoding','UTF8',false)";
-    let told = own::run_unhurried(conn, UTF8, &mut session.reported).await;
+    let told = own::run_unhurried(conn, UTF8, &mut client.reported).await;
     if told.map_err(|_| NotBrought::Broken)?.error.is_some() {
         return Err(NotBrought::Broken);
     }
@@ -188,7 +192,7 @@ impl Serving {
 
     async fn have_forgotten(&mut self) -> Result<Usable, Stop> {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
-        let reported = &mut attached.exchange.reported;
+        let reported = &mut self.client.reported;
         let thread = self.session.seat.thread();
         let forgetting = forget_draws(&mut attached.checkout, attached.status, reported);
         let loss = match thread.unless_cut(forgetting).await {
@@ -239,7 +243,7 @@ impl Serving {
         if tainted {
             self.note_unknown_state();
         }
-        self.session.reported = attached.into_inner().exchange.reported;
+        drop(attached.into_inner());
     }
 
     /// What the session left on its backend is known.
@@ -261,7 +265,6 @@ impl Serving {
             self.attached = Some(attached);
             return;
         }
-        self.session.reported = std::mem::take(&mut attached.exchange.reported);
         self.client.shard.give_buffer(std::mem::take(&mut attached.exchange.to_server));
         let clean = attached.pins.is_empty()
             && attached.checkout.partial.is_empty()
@@ -275,7 +278,7 @@ impl Serving {
         attached.checkout.running.forget_cancels();
         let every = if policy.reset == Reset::Off { 0 } else { policy.audit_every };
         match attached.checkout.draw_audit(every) {
-            Audit::Due => audit::begin(&self.client.shard, &self.session, attached.into_inner()),
+            Audit::Due => audit::begin(&self.client, &self.session, attached.into_inner()),
             Audit::NotNow => self.client.shard.give_hold(attached.release(now)),
         }
     }
@@ -285,7 +288,7 @@ impl Serving {
         if let Some(pinned) = &mut attached.pinned {
             return pinned.turn(attached.pins);
         }
-        let application = attached.exchange.reported.get("application_name");
+        let application = self.client.reported.get("application_name");
         attached.pinned = Some(self.client.shard.shared.metrics.pinned.add(PinnedSession {
             application: application.unwrap_or("").into(),
             user: Arc::clone(&self.session.user),
@@ -306,13 +309,13 @@ impl Serving {
     ) -> Result<(), own::Unanswered> {
         if under_way == UnderWay::Yes {
             self.session.cancel.settled().await;
-            let mut reported = attached.exchange.reported.clone();
+            let mut reported = self.client.reported.clone();
             own::run(&mut attached.checkout, ";", &mut reported).await?;
         }
         if std::mem::replace(&mut attached.exchange.stale, Stale::No) == Stale::Yes
             && let Some(sql) = attached.checkout.held.deallocation()
         {
-            let reported = &mut attached.exchange.reported;
+            let reported = &mut self.client.reported;
             let answer = own::run_unhurried(&mut attached.checkout, &sql, reported).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
@@ -324,7 +327,7 @@ impl Serving {
             Reset::Off => {}
         }
         if policy.mode == Mode::Transaction && attached.pins.is_empty() {
-            listening::mark_end(&self.session, attached).await?;
+            listening::mark_end(&self.session, &self.client, attached).await?;
         }
         Ok(())
     }
@@ -338,7 +341,7 @@ impl Serving {
         let taint = std::mem::take(&mut attached.taint);
         let strays = std::mem::take(&mut attached.strays);
         let conn = &mut *attached.checkout;
-        let reported = &mut attached.exchange.reported;
+        let reported = &mut self.client.reported;
         for name in strays {
             let name = quote_identifier(&String::from_utf8_lossy(&name));
             own::run_unhurried(conn, &format!("DEALLOCATE {name}"), reported).await?;
@@ -371,12 +374,11 @@ impl Serving {
             self.hand_over_channels(attached).await?;
         }
         let conn = &mut *attached.checkout;
-        let reported = &mut attached.exchange.reported;
         let leaves = mode == Mode::Transaction && attached.pins.is_empty();
         if !leaves && let Some(sql) = self.session.settings.difference_from(&conn.carried) {
             // A RESET goes back to what the client gave at its login, which the server was told
             // behind it.
-            let answer = own::run_unhurried(conn, &sql, reported).await?;
+            let answer = own::run_unhurried(conn, &sql, &mut self.client.reported).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
@@ -390,7 +392,7 @@ impl Serving {
                 Drawn::Nobody => "RESET ALL",
                 Drawn::ByHolder | Drawn::ByOthers => "RESET ALL; DISCARD SEQUENCES",
             };
-            let answer = own::run_unhurried(conn, sql, &mut reported.clone()).await?;
+            let answer = own::run_unhurried(conn, sql, &mut self.client.reported.clone()).await?;
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
@@ -444,17 +446,21 @@ pub(super) fn letters(reported: &Reported) -> Letters {
 
 /// A client that leaves gives back what it holds, if it can be left clean: in session mode, and
 /// when something pinned it. Dropped, it is closed.
-pub(super) async fn release_at_end(session: &Session, reset: Reset, mut attached: Attached) {
+pub(super) async fn release_at_end(
+    (session, client): (&Session, &Client),
+    reset: Reset,
+    mut attached: Attached,
+) {
     if let UnderWay::Yes = session.cancel.detach() {
         session.cancel.settled().await;
     }
     if attached.checkout.running.has_stray() || reset == Reset::Close {
         return;
     }
-    if listening::mark_end(session, &mut attached).await.is_err() {
+    if listening::mark_end(session, client, &mut attached).await.is_err() {
         return;
     }
-    let mut reported = session.reported.clone();
+    let mut reported = client.reported.clone();
     let answer = own::run(&mut attached.checkout, "DISCARD ALL", &mut reported).await;
     if answer.is_ok_and(|answer| answer.error.is_none()) {
         attached.checkout.held.clear();

@@ -8,7 +8,6 @@ use crate::frontend::hold::Held;
 use crate::frontend::listening::Listening;
 use crate::frontend::lost::{LostState, LostTransaction};
 use crate::frontend::obtain::Waited;
-use crate::frontend::params::Reported;
 use crate::frontend::plan::Wishes;
 use crate::frontend::seat::Seat;
 use crate::metrics::Presence;
@@ -68,8 +67,6 @@ pub struct Session {
     pub own: HasOwn,
     /// The portals of what is for pgsteer.
     pub own_portals: OwnPortals,
-    /// What its client believes of the servers' parameters.
-    pub reported: Reported,
     /// Whether its next read waits for a standby.
     pub patience: Patience,
     /// How it is cancelled.

@@ -13,11 +13,13 @@
 //! Deliberately absent: the protocol spoken over the stream.
 
 mod listener;
+mod plain;
 mod socket;
 mod stream;
 mod tls;
 
 pub use listener::{BindError, Listener, UNIX_MODE};
+pub use plain::Plain;
 pub use socket::SocketPolicy;
 pub use stream::{Detached, Peer, Stream, TlsStays, is_ours, user_name};
 pub use tls::{

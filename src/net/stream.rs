@@ -1,5 +1,6 @@
 //! One connection, whatever carries it.
 
+use super::plain::Plain;
 use super::tls::{client_stream, end_point, server_stream};
 use socket2::SockRef;
 use std::io;
@@ -14,9 +15,9 @@ use tokio::net::{TcpStream, UnixStream};
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(Plain<TcpStream>),
     /// A unix socket.
-    Unix(UnixStream),
+    Unix(Plain<UnixStream>),
     /// TLS over TCP, from a client.
     TlsServer(Box<server_stream::TlsStream<TcpStream>>),
     /// TLS over TCP, to a server.
@@ -59,8 +60,12 @@ impl Stream {
     /// [`TlsStays::Tls`] gives it back: rustls's state can't be moved out of its socket.
     pub fn detach(self) -> Result<Detached, TlsStays> {
         match self {
-            Self::Tcp(tcp) => tcp.into_std().map(Detached::Tcp).map_err(TlsStays::Closed),
-            Self::Unix(unix) => unix.into_std().map(Detached::Unix).map_err(TlsStays::Closed),
+            Self::Tcp(tcp) => {
+                tcp.into_socket().into_std().map(Detached::Tcp).map_err(TlsStays::Closed)
+            }
+            Self::Unix(unix) => {
+                unix.into_socket().into_std().map(Detached::Unix).map_err(TlsStays::Closed)
+            }
             Self::TlsServer(_) | Self::TlsClient(_) => Err(TlsStays::Tls(self)),
         }
     }
@@ -77,7 +82,7 @@ impl Stream {
     /// not in `/etc/passwd` (LDAP and the like) have none.
     pub fn peer_user(&self) -> Option<String> {
         match self {
-            Self::Unix(unix) => user_name(unix.peer_cred().ok()?.uid()),
+            Self::Unix(unix) => user_name(unix.socket().peer_cred().ok()?.uid()),
             Self::Tcp(_) | Self::TlsServer(_) | Self::TlsClient(_) => None,
         }
     }
@@ -85,9 +90,9 @@ impl Stream {
     /// Looks at the first bytes that have not been read, without taking them off, and returns how
     /// many there are: none at the end, and where they can't be seen. Waits for the first.
     /// Cancel-safe.
-    pub async fn glimpse(&self, into: &mut [u8]) -> io::Result<usize> {
+    pub async fn glimpse(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.peek(into).await,
+            Self::Tcp(tcp) => tcp.socket_to_read().peek(into).await,
             Self::Unix(_) | Self::TlsServer(_) | Self::TlsClient(_) => Ok(0),
         }
     }
@@ -102,11 +107,12 @@ impl Stream {
     }
 
     /// Waits until there is something to read, or the other side is gone; takes nothing off.
-    /// What a TLS connection has decrypted already is not seen. Cancel-safe.
+    /// What a TLS connection has decrypted already is not seen; who waits in
+    /// [`Self::poll_receive`] might not be woken, and must not be asked for meanwhile. Cancel-safe.
     pub async fn stirs(&self) {
         let tcp = match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Unix(unix) => return unix_stirs(unix).await,
+            Self::Tcp(tcp) => tcp.socket(),
+            Self::Unix(unix) => return unix_stirs(unix.socket()).await,
             Self::TlsServer(tls) => tls.get_ref().0,
             Self::TlsClient(tls) => tls.get_ref().0,
         };
@@ -119,8 +125,8 @@ impl Stream {
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0_u8; 1];
         let read = match self {
-            Self::Tcp(tcp) => tcp.try_read(&mut byte),
-            Self::Unix(unix) => unix.try_read(&mut byte),
+            Self::Tcp(tcp) => tcp.socket_to_read().try_read(&mut byte),
+            Self::Unix(unix) => unix.socket_to_read().try_read(&mut byte),
             Self::TlsServer(_) | Self::TlsClient(_) => {
                 let mut buffer = ReadBuf::new(&mut byte);
                 let mut context = Context::from_waker(Waker::noop());
@@ -130,10 +136,27 @@ impl Stream {
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Reads what has arrived, and tells how many bytes; none: the end.
+    pub fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_receive(context, into),
+            Self::Unix(unix) => unix.poll_receive(context, into),
+            Self::TlsServer(_) | Self::TlsClient(_) => {
+                let mut buffer = ReadBuf::new(into);
+                let read = Pin::new(self).poll_read(context, &mut buffer);
+                read.map_ok(|()| buffer.filled().len())
+            }
+        }
+    }
+
     /// Who is on the other side.
     pub fn peer(&self) -> Peer {
         let tcp = match self {
-            Self::Tcp(tcp) => tcp,
+            Self::Tcp(tcp) => tcp.socket(),
             Self::Unix(_) => return Peer::Unix,
             Self::TlsServer(tls) => tls.get_ref().0,
             Self::TlsClient(tls) => tls.get_ref().0,
@@ -185,8 +208,8 @@ impl Detached {
     /// Puts the connection on the current runtime.
     pub fn attach(self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(tcp) => TcpStream::from_std(tcp).map(Stream::Tcp),
-            Self::Unix(unix) => UnixStream::from_std(unix).map(Stream::Unix),
+            Self::Tcp(tcp) => TcpStream::from_std(tcp).map(Stream::from),
+            Self::Unix(unix) => UnixStream::from_std(unix).map(Stream::from),
         }
     }
 }
@@ -212,6 +235,18 @@ impl std::fmt::Display for Peer {
     }
 }
 
+impl From<TcpStream> for Stream {
+    fn from(tcp: TcpStream) -> Self {
+        Self::Tcp(tcp.into())
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(unix: UnixStream) -> Self {
+        Self::Unix(unix.into())
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -233,20 +268,9 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // Where there is room, as nearly always, nobody needs to be told when there is.
         match self.get_mut() {
-            Self::Tcp(tcp) => match tcp.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Pin::new(tcp).poll_write(context, bytes)
-                }
-                written => Poll::Ready(written),
-            },
-            Self::Unix(unix) => match unix.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Pin::new(unix).poll_write(context, bytes)
-                }
-                written => Poll::Ready(written),
-            },
+            Self::Tcp(tcp) => tcp.poll_send(context, bytes),
+            Self::Unix(unix) => unix.poll_send(context, bytes),
             Self::TlsServer(tls) => Pin::new(tls).poll_write(context, bytes),
             Self::TlsClient(tls) => Pin::new(tls).poll_write(context, bytes),
         }
@@ -258,8 +282,10 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(context, slices),
-            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(context, slices),
+            Self::Tcp(tcp) => Pin::new(tcp.socket_to_write()).poll_write_vectored(context, slices),
+            Self::Unix(unix) => {
+                Pin::new(unix.socket_to_write()).poll_write_vectored(context, slices)
+            }
             Self::TlsServer(tls) => Pin::new(tls).poll_write_vectored(context, slices),
             Self::TlsClient(tls) => Pin::new(tls).poll_write_vectored(context, slices),
         }
@@ -267,8 +293,8 @@ impl AsyncWrite for Stream {
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Tcp(tcp) => tcp.is_write_vectored(),
-            Self::Unix(unix) => unix.is_write_vectored(),
+            Self::Tcp(tcp) => tcp.socket().is_write_vectored(),
+            Self::Unix(unix) => unix.socket().is_write_vectored(),
             Self::TlsServer(tls) => tls.is_write_vectored(),
             Self::TlsClient(tls) => tls.is_write_vectored(),
         }
@@ -276,8 +302,8 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(context),
-            Self::Unix(unix) => Pin::new(unix).poll_flush(context),
+            Self::Tcp(tcp) => Pin::new(tcp.socket_to_write()).poll_flush(context),
+            Self::Unix(unix) => Pin::new(unix.socket_to_write()).poll_flush(context),
             Self::TlsServer(tls) => Pin::new(tls).poll_flush(context),
             Self::TlsClient(tls) => Pin::new(tls).poll_flush(context),
         }
@@ -285,8 +311,8 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(context),
-            Self::Unix(unix) => Pin::new(unix).poll_shutdown(context),
+            Self::Tcp(tcp) => Pin::new(tcp.socket_to_write()).poll_shutdown(context),
+            Self::Unix(unix) => Pin::new(unix.socket_to_write()).poll_shutdown(context),
             Self::TlsServer(tls) => Pin::new(tls).poll_shutdown(context),
             Self::TlsClient(tls) => Pin::new(tls).poll_shutdown(context),
         }
@@ -302,7 +328,7 @@ mod tests {
     #[tokio::test]
     async fn a_plain_connection_moves_between_runtimes() {
         let (here, mut there) = UnixStream::pair().unwrap();
-        let moved = Stream::Unix(here).detach().unwrap();
+        let moved = Stream::from(here).detach().unwrap();
 
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
@@ -323,7 +349,7 @@ mod tests {
     #[tokio::test]
     async fn a_detached_connection_is_quiet_until_something_arrives() {
         let (here, there) = UnixStream::pair().unwrap();
-        let closed = Stream::Unix(here).detach().unwrap();
+        let closed = Stream::from(here).detach().unwrap();
         assert!(closed.is_quiet());
         drop(there);
         assert!(!closed.is_quiet());
@@ -331,7 +357,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut there, _) = listener.accept().await.unwrap();
-        let told = Stream::Tcp(here).detach().unwrap();
+        let told = Stream::from(here).detach().unwrap();
         assert!(told.is_quiet());
         there.write_all(b"E").await.unwrap();
         assert!(!told.is_quiet());
@@ -345,7 +371,7 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         let (unix, other) = UnixStream::pair().unwrap();
         for (mut here, mut there) in
-            [(Stream::Tcp(tcp), Stream::Tcp(server)), (Stream::Unix(unix), Stream::Unix(other))]
+            [(Stream::from(tcp), Stream::from(server)), (Stream::from(unix), Stream::from(other))]
         {
             let soon = std::time::Duration::from_millis(20);
             crate::timer::timeout(soon, here.stirs()).await.expect_err("nothing came");

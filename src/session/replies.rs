@@ -239,12 +239,19 @@ pub enum Success {
 impl Replies {
     /// Nothing is due, and there is room for what will be.
     pub fn within(room: Room) -> Self {
-        Self { due: Due { queue: room.0, ..Due::default() }, ..Self::default() }
+        Self {
+            due: Due { queue: room.0, readies: 0, known: 0 },
+            skipping: false,
+            voided: 0,
+            account: Account::default(),
+        }
     }
 
     /// Takes the room; nothing is due any more.
     pub fn take_room(&mut self) -> Room {
-        self.take_all();
+        if !self.due.is_empty() {
+            self.take_all();
+        }
         Room(std::mem::take(&mut self.due.queue))
     }
 

@@ -134,7 +134,7 @@ impl Raw {
     ) -> Result<Self, Message> {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self::log_in(Stream::Tcp(stream), (address, minor), login).await
+        Self::log_in(Stream::from(stream), (address, minor), login).await
     }
 
     /// A user, through the house's proxy, by a connection that takes little at a time, as one from
@@ -150,7 +150,7 @@ impl Raw {
         let mut tcp = socket.connect(address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
         let stream = match tls {
-            None => Stream::Tcp(tcp),
+            None => Stream::from(tcp),
             Some(connector) => {
                 tcp.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
                 assert_eq!(tcp.read_u8().await.unwrap(), b'S');
@@ -293,7 +293,7 @@ impl Raw {
     /// Breaks the connection off, as if its machine had crashed and come back.
     pub(crate) fn reset(self) {
         let Stream::Tcp(tcp) = self.stream else { panic!("only TCP can be reset") };
-        tcp.set_zero_linger().unwrap();
+        tcp.into_socket().set_zero_linger().unwrap();
     }
 
     /// The end of the connection, and what came before it.

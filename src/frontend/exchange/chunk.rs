@@ -5,6 +5,7 @@
 
 use super::{
     Completed, Erred, Event, Exchange, LOOKED_AT_MAX, Leftover, OnError, Reopened, Shown, Word,
+    hold_back,
 };
 use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
@@ -158,7 +159,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
         let ours = exchange.replies.is_ours_next();
         if header.tag == b'S' {
             let cause = if ours { Cause::Ours } else { Cause::Client };
-            return Ok((exchange.reported.take(message, cause), None));
+            return Ok((self.client.reported.take(message, cause), None));
         }
         if header.tag == b'A' {
             let senders = self.client.shard.shared.listeners.senders();
@@ -330,7 +331,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
             Shown::NotYet(held) | Shown::Unsure(held)
                 if held.len() + run.len() <= LOOKED_AT_MAX =>
             {
-                held.extend_from_slice(run);
+                hold_back(held, &self.client.shard, run);
                 Ok(())
             }
             Shown::NotYet(_) => {

@@ -22,10 +22,10 @@ use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::lost::Loss;
 use crate::frontend::overdue::Allowed;
-use crate::frontend::params::Reported;
 use crate::frontend::processes::Processes;
 use crate::frontend::seat::Seat;
 use crate::frontend::sense::Reshapes;
+use crate::frontend::shard::Shard;
 use crate::pg::SqlState;
 use crate::pool::Conn;
 use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Room, Undo};
@@ -36,8 +36,8 @@ use chunk::{Chunk, Stop};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
 
 /// The state of one exchange, from the check-out of a backend to its release.
 #[derive(Debug)]
@@ -80,8 +80,6 @@ pub struct Exchange {
     pub appetite: Appetite,
     /// Notes to be undone, for messages that the server never ran.
     pub undone: Vec<Undo>,
-    /// What the servers told of their parameters, as far as the client knows it.
-    pub reported: Reported,
     /// Tags of the statements that were completed, if somebody wants to know.
     pub completed: Completed,
     /// Whether an error was among the answers.
@@ -225,6 +223,14 @@ pub enum Reopened {
     Yes,
 }
 
+/// Adds to what is held back. Most answers are whole when they arrive, and need no room here.
+fn hold_back(held: &mut Vec<u8>, shard: &Shard, bytes: &[u8]) {
+    if held.capacity() == 0 {
+        *held = shard.take_buffer();
+    }
+    held.extend_from_slice(bytes);
+}
+
 /// So many bytes of a client's next groups are enough while one is under way: one that asks on and
 /// on takes no more memory than others.
 const AHEAD_MAX: usize = 16 * 1024;
@@ -233,11 +239,7 @@ const LOOKED_AT_MAX: usize = 64 * 1024;
 
 impl Exchange {
     /// An exchange in which nothing was asked yet.
-    pub fn new(
-        reported: Reported,
-        (to_server, room): (Vec<u8>, Room),
-        processes: Processes,
-    ) -> Self {
+    pub fn new((to_server, room): (Vec<u8>, Room), processes: Processes) -> Self {
         Self {
             replies: Replies::within(room),
             epoch: None,
@@ -259,7 +261,6 @@ impl Exchange {
             processes,
             appetite: Appetite::OneGroup,
             undone: Vec::new(),
-            reported,
             completed: Completed::Nothing,
             erred: Erred::No,
             overdue: None,
@@ -286,7 +287,9 @@ impl Exchange {
         }
         let answers = self.replies.put_in();
         match &mut self.shown {
-            Shown::NotYet(held) | Shown::Unsure(held) => held.extend_from_slice(&answers),
+            Shown::NotYet(held) | Shown::Unsure(held) => {
+                hold_back(held, &client.shard, &answers);
+            }
             Shown::Yes => client.out().extend_from_slice(&answers),
             Shown::Withdrawn(_) => {}
         }
@@ -435,6 +438,9 @@ impl Exchange {
         }
         self.to_server.clear();
         self.written = 0;
+        if !conn.backend.stream.is_tls() {
+            return Ok(());
+        }
         match Pin::new(&mut conn.backend.stream).poll_flush(context) {
             Poll::Ready(Err(_)) => Err(()),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
@@ -462,13 +468,9 @@ impl Exchange {
         let place = lent.get_mut(if fits { before } else { 0 }..).unwrap_or_default();
         // No more than the client has room for, if it has not taken what came before.
         let most = place.len().min(client.room());
-        let mut buffer = ReadBuf::new(place.get_mut(..most).unwrap_or_default());
-        let read = Pin::new(&mut conn.backend.stream).poll_read(context, &mut buffer);
-        let arrived = match read {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(_)) => 0,
-            Poll::Ready(Ok(())) => buffer.filled().len(),
-        };
+        let place = place.get_mut(..most).unwrap_or_default();
+        let read = conn.backend.stream.poll_receive(context, place);
+        let arrived = ready!(read).unwrap_or(0);
         if self.word == Word::Taken && conn.running.was_cancelled() {
             self.word = Word::Checked;
         }

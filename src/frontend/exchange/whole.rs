@@ -57,11 +57,7 @@ impl Chunk<'_, '_> {
                 held.extend_from_slice(bytes);
                 self.show_held(held)?;
             }
-            Shown::NotYet(held) => {
-                self.client.shard.give_buffer(held);
-                self.client.forward(self.context, bytes)?;
-            }
-            Shown::Yes | Shown::Unsure(_) | Shown::Withdrawn(_) => {
+            Shown::NotYet(_) | Shown::Yes | Shown::Unsure(_) | Shown::Withdrawn(_) => {
                 self.client.forward(self.context, bytes)?;
             }
         }

@@ -336,7 +336,7 @@ impl Serving {
             }
             let thread = self.session.seat.thread();
             let Some(attached) = self.attached.as_deref_mut() else { continue };
-            let reported = &mut attached.exchange.reported;
+            let reported = &mut self.client.reported;
             let failing = own::run(&mut attached.checkout, "BEGIN; SELECT 1/0", reported);
             // Its time may be up before the transaction is open.
             if let Ok(Ok(own::Answer { status: Some(TxStatus::Failed), .. })) =

@@ -119,7 +119,7 @@ impl Serving {
             }
             let thread = self.session.seat.thread();
             let Some(attached) = self.attached.as_deref_mut() else { continue };
-            let reported = &mut attached.exchange.reported;
+            let reported = &mut self.client.reported;
             let listening = own::run_unhurried(&mut attached.checkout, &sql, reported);
             match thread.unless_cut(listening).await {
                 Ok(Ok(answer)) if answer.error.is_none() => {
