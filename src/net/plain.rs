@@ -196,12 +196,13 @@ fn receive(socket: &impl Ready, into: &mut [u8]) -> Received {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks;
     use std::cell::Cell;
     use std::future::poll_fn;
     use std::rc::Rc;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::task::{LocalSet, spawn_local, yield_now};
+    use tokio::task::{LocalSet, yield_now};
 
     /// Longest for what is done at once, or never.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -253,7 +254,7 @@ mod tests {
             let (mut here, mut there) = pair();
             let read = Rc::new(Cell::new(0));
             let reads = Rc::clone(&read);
-            let reader = spawn_local(async move {
+            let reader = tasks::spawn_local("a reader", async move {
                 loop {
                     wait(&mut here).await;
                     wait(&mut here).await;
@@ -282,7 +283,7 @@ mod tests {
             let (mut here, mut there) = pair();
             let read = Rc::new(Cell::new(0));
             let reads = Rc::clone(&read);
-            let reader = spawn_local(async move {
+            let reader = tasks::spawn_local("a reader", async move {
                 wait(&mut here).await;
                 // With more room than there is to read: so the runtime knows that this was all.
                 assert_eq!(here.read(&mut [0; 16]).await.unwrap(), 4);
@@ -303,12 +304,12 @@ mod tests {
     fn who_takes_over_is_woken_and_not_who_waited_before() {
         on_a_shard(async {
             let (mut here, mut there) = pair();
-            let first = spawn_local(async move {
+            let first = tasks::spawn_local("a reader", async move {
                 wait(&mut here).await;
                 here
             });
             let mut here = first.await.unwrap();
-            let second = spawn_local(async move { receive(&mut here).await });
+            let second = tasks::spawn_local("a reader", async move { receive(&mut here).await });
             let_others_wait().await;
             there.write_all(b"hello").await.unwrap();
             assert_eq!(second.await.unwrap(), b"hello");
@@ -322,7 +323,7 @@ mod tests {
             let (mut here, mut there) = pair();
             let read = Rc::new(Cell::new(0));
             let taken = Rc::clone(&read);
-            let reader = spawn_local(async move {
+            let reader = tasks::spawn_local("a reader", async move {
                 wait(&mut here).await;
                 poll_fn(|context| here.socket().poll_read_ready(context)).await.unwrap();
                 let took = rustix::net::recv(here.socket(), &mut [0; 16], RecvFlags::empty());
@@ -343,7 +344,7 @@ mod tests {
     fn who_has_used_up_its_turn_is_woken_nevertheless() {
         on_a_shard(async {
             let (mut here, mut there) = pair();
-            let reader = spawn_local(async move {
+            let reader = tasks::spawn_local("a reader", async move {
                 let mut used_up = false;
                 let mut room = [0; 16];
                 poll_fn(|context| {
@@ -372,13 +373,13 @@ mod tests {
             there.write_all(&[0; READS]).await.unwrap();
             let turns = Rc::new(Cell::new(0));
             let counted = Rc::clone(&turns);
-            let other = spawn_local(async move {
+            let other = tasks::spawn_local("a reader", async move {
                 loop {
                     counted.set(counted.get() + 1);
                     yield_now().await;
                 }
             });
-            let reader = spawn_local(async move {
+            let reader = tasks::spawn_local("a reader", async move {
                 for _ in 0..READS {
                     let one = poll_fn(|context| here.poll_receive(context, &mut [0; 1])).await;
                     assert_eq!(one.unwrap(), 1);
