@@ -214,11 +214,14 @@ fn revoking(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -
     let pending = !acts.is_empty();
     acts.extend(behind.map(|(server, from)| Act::Repoint { server: server.id, to: from.id }));
     acts.extend(former_primaries(situation));
-    let patient = situation.now.since(situation.phase_since) < policy.freeze_patience;
+    let elapsed = situation.now.since(situation.phase_since);
+    let patient = elapsed < policy.freeze_patience;
     if let Err(why) = revocation(situation)
         && !is_overridden(operation)
     {
-        return if patient { Decision::act(why, acts) } else { waits(situation, why, acts) };
+        // One that answers will most likely be frozen in a moment.
+        let soon = patient || pending && elapsed < policy.answer_patience;
+        return if soon { Decision::act(why, acts) } else { waits(situation, why, acts) };
     }
     if pending && patient {
         // One that answers may hold more than those that are frozen.

@@ -23,6 +23,9 @@ pub struct Policy {
     pub gap: Duration,
     /// How long a standby that answers is waited for before one of the others is chosen.
     pub freeze_patience: Duration,
+    /// As long as servers are worked on, whoever ordered a failover waits so long before he is told
+    /// what it waits for.
+    pub answer_patience: Duration,
     /// Longest wait for the new primary's standbys to confirm a commit.
     pub prove_patience: Duration,
     /// In a switchover, transactions get so long to end; then it is called off.
@@ -87,6 +90,7 @@ impl Policy {
             isolated_after: Duration::from_secs(5),
             gap: Duration::from_secs(30),
             freeze_patience: Duration::from_millis(500),
+            answer_patience: Duration::from_secs(3),
             prove_patience: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(5),
             demotion: Demotion::Fence,

@@ -154,6 +154,19 @@ fn whoever_orders_it_is_told_what_it_waits_for() {
 }
 
 #[test]
+fn whoever_orders_it_is_told_late_that_a_server_which_answers_is_not_frozen() {
+    let operation = Operation { by: By::Operator, ..failover() };
+    let at = |elapsed| {
+        let scene = revoking().phase(Phase::Revoking(operation.clone())).freeze(B, END);
+        let scene = scene.order(failover_order(None, MaxLoss::Bytes(0)));
+        scene.with(|scene| scene.phase_since = ms(NOW - elapsed))
+    };
+    assert!(at(600).acts().contains(&Act::Freeze(C)), "{:?}", at(600).acts());
+    assert_eq!(at(600).answer(), None);
+    assert!(matches!(at(3_000).answer(), Some(Err(Refusal::Waits(_)))), "{:?}", at(3_000).answer());
+}
+
+#[test]
 fn an_order_that_is_not_this_is_refused_at_once() {
     let refused = |order| revoking().order(order).answer();
     assert_eq!(refused(switchover_order(None)), Some(Err(Refusal::Busy)));
