@@ -42,7 +42,7 @@ fn a_success_that_pgsteer_slept_through_is_not_passed_on() {
     let (house, new) = (&scene.house, scene.house.server("standby1"));
     let under_way = UnderWay::begin(house);
 
-    house.proxy.signal(Signal::STOP);
+    stop(house);
     scene.freeze();
     assert_eq!(new.value("SELECT pg_promote()").unwrap(), "t");
     let answered = under_way.answered();
@@ -67,7 +67,7 @@ fn a_pause_ends_nothing_that_it_did_not_outlast() {
     pinned.run("SELECT pg_advisory_lock(4711)");
     let under_way = UnderWay::begin(house);
 
-    house.proxy.signal(Signal::STOP);
+    stop(house);
     let answered = under_way.answered();
     house.proxy.signal(Signal::CONT);
     for (reply, _) in answered.map(|waits| waits.end(clock::now())) {
@@ -76,7 +76,7 @@ fn a_pause_ends_nothing_that_it_did_not_outlast() {
 
     open.run("BEGIN");
     open.run("INSERT INTO ledger VALUES (3)");
-    house.proxy.signal(Signal::STOP);
+    stop(house);
     // It finds them when it wakes up, and lets them wait until it has looked at the primary.
     let insert = query("INSERT INTO ledger VALUES (4)");
     let late = [pinned, free].map(|wire| ask(wire, insert.clone()));
@@ -87,6 +87,18 @@ fn a_pause_ends_nothing_that_it_did_not_outlast() {
     }
     open.run("INSERT INTO ledger VALUES (3)");
     assert_eq!(open.run("COMMIT").tags, ["COMMIT"]);
+}
+
+/// pgsteer stands still from here on: a thread that is under way may take a moment to.
+fn stop(house: &House) {
+    house.proxy.signal(Signal::STOP);
+    let threads = format!("/proc/{}/task", house.proxy.pid().unwrap());
+    await_that("pgsteer stands still", || {
+        std::fs::read_dir(&threads).unwrap().all(|thread| {
+            let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            status.contains("\nState:\tT")
+        })
+    });
 }
 
 /// Longer than writes may go by what the control plane said last.
