@@ -34,7 +34,7 @@ demo:
 
 release: target/tuned/pgsteer
 
-target/tuned/pgsteer: Cargo.toml Cargo.lock scripts/release.sh $(shell find src -type f)
+target/tuned/pgsteer: Cargo.toml Cargo.lock build.rs scripts/release.sh $(shell find src -type f)
 	@scripts/setup.sh release
 	@scripts/release.sh
 

@@ -346,7 +346,8 @@ impl fmt::Display for Why {
             Self::Admitting(server) => write!(out, "{server} takes writes from now on"),
             Self::Checkpointing => out.write_str(CHECKPOINTING),
             Self::Draining { busy } => {
-                write!(out, "new transactions wait; {busy} sessions still work on the primary")
+                let (s, work) = if *busy == 1 { ("", "works") } else { ("s", "work") };
+                write!(out, "new transactions wait; {busy} session{s} still {work} on the primary")
             }
             Self::Handing => out.write_str("the old primary hands over"),
             Self::Tail(server) => write!(out, "{server} receives the last of the log"),
