@@ -12,6 +12,9 @@
 #![expect(clippy::unwrap_used, reason = "a tool that may stop")]
 #![expect(clippy::indexing_slicing, reason = "of JSON, where what is missing is null")]
 
+#[path = "../place/mod.rs"]
+mod place;
+
 use clap::Parser as _;
 use pgsteer::clock;
 use pgsteer::clock::Moment;
@@ -72,6 +75,7 @@ fn main() {
     let args = Args::parse();
     let postgres = Postgres::find(None).unwrap();
     let template = Template::new(postgres.clone()).unwrap();
+    let place = format!("- machine: {}\n- commit: {}\n", place::machine(), place::commit());
     let mut rounds = Vec::new();
     for number in 0..args.rounds {
         let round = round(&template, args.writers);
@@ -81,7 +85,7 @@ fn main() {
         );
         rounds.push(round);
     }
-    let text = told(&args, &postgres, &rounds);
+    let text = told(&args, (&place, &postgres), &rounds);
     println!("{text}");
     if let Some(out) = &args.out {
         std::fs::write(out.with_extension("md"), &text).unwrap();
@@ -193,7 +197,7 @@ fn quantile(sorted: &[f64], hundredths: usize) -> f64 {
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }
 
-fn told(args: &Args, postgres: &Postgres, rounds: &[Round]) -> String {
+fn told(args: &Args, (place, postgres): (&str, &Postgres), rounds: &[Round]) -> String {
     let row = |name: &str, all: &[f64]| {
         format!(
             "| {name} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |\n",
@@ -204,10 +208,9 @@ fn told(args: &Args, postgres: &Postgres, rounds: &[Round]) -> String {
             quantile(all, 100),
         )
     };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let lost: usize = rounds.iter().map(|round| round.lost).sum();
     let mut text = format!(
-        "# How long a failover takes\n\n- PostgreSQL {}, {cores} cores, {} writers, {} rounds, \
+        "# How long a failover takes\n\n{place}- PostgreSQL {}, {} writers, {} rounds, \
          file store\n- command: make bench-failover ARGS=\"--rounds {} --writers {}\"\n\
          - acknowledged writes that were lost: {lost}\n\n\
          | milliseconds | min | p50 | p90 | p99 | max |\n|---|---|---|---|---|---|\n",

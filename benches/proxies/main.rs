@@ -34,6 +34,8 @@ mod wire;
 #[expect(unreachable_pub, reason = "the tests share it")]
 #[path = "../../tests/support/syscalls.rs"]
 mod syscalls;
+#[path = "../place/mod.rs"]
+mod place;
 #[path = "../traced/mod.rs"]
 mod traced;
 

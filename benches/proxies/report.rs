@@ -2,6 +2,7 @@
 //! runs of the very same thing differ.
 
 use crate::measure::quantile;
+use crate::place::{commit, machine};
 use serde_json::{Value, json};
 
 /// One figure of a table.
@@ -154,7 +155,7 @@ impl Report {
     pub(crate) fn new(command: &str, versions: Vec<String>) -> Self {
         let mut about = vec![
             format!("machine: {}", machine()),
-            format!("commit: {}", said("git", &["describe", "--always", "--dirty", "--abbrev=12"])),
+            format!("commit: {}", commit()),
             format!("command: {command}"),
         ];
         about.extend(versions);
@@ -220,22 +221,4 @@ fn spread(values: &[f64], figure: &Figure) -> String {
 
 fn shown(value: f64, figure: &Figure) -> String {
     if value.is_finite() { format!("{value:.*}", figure.digits) } else { "-".to_owned() }
-}
-
-/// The machine in a few words.
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.and_then(|rest| rest.split_once(':')).map_or("unknown", |(_, name)| name);
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("?").to_owned();
-    format!("{} x {cores}, Linux {}, load {load} at the start", model.trim(), kernel.trim())
-}
-
-fn said(program: &str, arguments: &[&str]) -> String {
-    let done = std::process::Command::new(program).args(arguments).output();
-    let text = done.map(|done| String::from_utf8_lossy(&done.stdout).trim().to_owned());
-    text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
