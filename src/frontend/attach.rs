@@ -60,12 +60,12 @@ impl Serving {
                 Ok(Ok(obtained)) if self.has_ended(&obtained) => {}
                 Ok(Ok(obtained)) => return self.hold_wanted(obtained).await,
                 Ok(Err(settle::NotBrought::Refused(message))) => {
-                    return Ok(Found::Nothing(No::Settings(message)));
+                    return Ok(No::Settings(message).into());
                 }
                 // That backend is gone; the next one may be well.
                 Ok(Err(settle::NotBrought::Broken)) if self.has_held_long(plan) => {
                     let held = clock::now().since(plan.since);
-                    return Ok(Found::Nothing(No::Refused(Refusal::NoServer, held)));
+                    return Ok(No::Refused(Refusal::NoServer, held).into());
                 }
                 Ok(Err(settle::NotBrought::Broken)) | Err(CutOff) => {}
             }
@@ -81,7 +81,7 @@ impl Serving {
     pub(super) async fn attach_or_no(&mut self, plan: &Plan) -> Result<Result<(), No>, Stop> {
         Ok(match self.attach(plan).await? {
             Found::Backend => Ok(()),
-            Found::Nothing(no) => Err(no),
+            Found::Nothing(no) => Err(*no),
         })
     }
 
@@ -101,7 +101,7 @@ impl Serving {
     async fn put_back_cancelled(&mut self) -> Result<Found, Stop> {
         self.settle(clock::now()).await?;
         // In session mode it stays, for the next statement.
-        Ok(Found::Nothing(No::Cancelled))
+        Ok(No::Cancelled.into())
     }
 
     fn hold(&mut self, obtained: Obtained) -> Cancelled {
@@ -181,5 +181,11 @@ impl Unobtained {
 /// Whether a backend was found.
 pub(super) enum Found {
     Backend,
-    Nothing(No),
+    Nothing(Box<No>),
+}
+
+impl From<No> for Found {
+    fn from(no: No) -> Self {
+        Self::Nothing(Box::new(no))
+    }
 }

@@ -13,7 +13,7 @@ use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
 use crate::session::{End, Executes, Pins, Renamed};
 use crate::sql::{Defaults, Effects, Facts};
-use crate::topology::{Epoch, ServerId, Signals};
+use crate::topology::{Epoch, ServerId, Signals, Topology};
 use crate::wire::frame::TxStatus;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -285,6 +285,11 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// What a server is by this topology.
+    pub fn of(server: ServerId, topology: &Topology) -> Self {
+        if topology.writable() == Some(server) { Self::Primary } else { Self::Standby }
+    }
+
     /// The label for it.
     pub const fn served_by(self) -> ServedBy {
         match self {

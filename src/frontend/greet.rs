@@ -233,7 +233,8 @@ impl Serving {
     async fn attach_to_learn(&mut self, plan: &Plan) -> Result<(), No> {
         match self.attach_or_no(plan).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(no)) | Err(Stop::Refuse(no)) => Err(no),
+            Ok(Err(no)) => Err(no),
+            Err(Stop::Refuse(no)) => Err(*no),
             Err(Stop::Gone) => Err(No::ShuttingDown),
         }
     }

@@ -36,7 +36,7 @@ pub(super) enum Answer {
     /// A server is to answer it, or some of it.
     Elsewhere,
     /// It asks for what there is not.
-    No(No),
+    No(Box<No>),
 }
 
 /// Answers the group if it is for pgsteer alone, and hears what it wishes for.
@@ -107,7 +107,7 @@ fn answer_query(
     let [Some(facts)] = session.mentioned.as_slice() else { return Answer::Elsewhere };
     let facts = Arc::clone(facts);
     if let Err(no) = hear_all(client, session, std::slice::from_ref(&facts), status) {
-        return Answer::No(no);
+        return Answer::No(Box::new(no));
     }
     let Some(OwnAnswer { tag, row }) = say(session.wishes, &facts) else {
         return Answer::Elsewhere;
@@ -148,7 +148,7 @@ fn answer_batch(
         status @ (TxStatus::Idle | TxStatus::Open | TxStatus::Failed) => status,
     };
     if let Err(no) = hear_all(client, session, &found.executed, status) {
-        return Answer::No(no);
+        return Answer::No(Box::new(no));
     }
     // A server that has seen the beginning of the batch must see its end.
     let begun = attached.as_ref().is_some_and(|attached| attached.segment == Segment::Open);
@@ -194,7 +194,7 @@ fn compose(
     let concluded = replies.conclude();
     debug_assert!(concluded.is_some(), "a server was needed after all: {to_server:?}");
     let (Ok(()), Some(concluded)) = (built, concluded) else {
-        return Answer::No(No::Protocol("a batch could not be answered".to_owned()));
+        return Answer::No(Box::new(No::Protocol("a batch could not be answered".to_owned())));
     };
     client.out().extend_from_slice(&answers);
     match concluded {

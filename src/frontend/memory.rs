@@ -32,7 +32,7 @@ pub(super) fn too_much_kept(session: &Session, group: &Group) -> Result<Option<N
             "the session's settings take {settings} bytes, more than max_memory of {memory} bytes \
              (limits.rules)"
         );
-        return Err(Stop::Refuse(No::OverLimit(what)));
+        return Err(Stop::from(No::OverLimit(what)));
     }
     let no = if named == 0 {
         None

@@ -12,7 +12,7 @@ use crate::frontend::memory::{Room, Share};
 use crate::frontend::plan::Plan;
 use crate::frontend::report::No;
 use crate::frontend::seat::{News, Taken, Ticket};
-use crate::frontend::state::{NeedsPrimary, Retry, Session};
+use crate::frontend::state::{NeedsPrimary, Retry, Session, bit};
 use crate::latest::Lent;
 use crate::metrics::{ClientState, GuardOutcome, HoldOutcome, WaitOutcome};
 use crate::pg::SqlState;
@@ -63,9 +63,15 @@ pub(super) enum Waited {
 #[derive(Debug)]
 pub(super) enum Unobtained {
     /// The client is to be told.
-    No(No),
+    No(Box<No>),
     /// The client is gone.
     Gone,
+}
+
+impl From<No> for Unobtained {
+    fn from(no: No) -> Self {
+        Self::No(Box::new(no))
+    }
 }
 
 impl From<Gone> for Unobtained {
@@ -251,7 +257,7 @@ impl Attempt<'_> {
     /// Whether the backend that came is one that was decided for.
     fn weigh(&mut self, choice: Choice, checkout: Checkout) -> Next {
         let Choice { server, why, proof, topology, now } = choice;
-        let standing = standing(server, &topology);
+        let standing = Standing::of(server, &topology);
         let taken = self.take(standing, topology.epoch);
         if !self.still_holds(&topology) {
             // The primary has changed while the backend was waited for.
@@ -329,7 +335,8 @@ impl Attempt<'_> {
         let Some(since) = self.held else { return };
         let outcome = match obtained {
             Ok(_) => HoldOutcome::Went,
-            Err(Unobtained::No(No::Cancelled) | Unobtained::Gone) => HoldOutcome::GivenUp,
+            Err(Unobtained::Gone) => HoldOutcome::GivenUp,
+            Err(Unobtained::No(no)) if matches!(**no, No::Cancelled) => HoldOutcome::GivenUp,
             Err(Unobtained::No(_)) => HoldOutcome::Refused,
         };
         self.client.shard.shared.metrics.clients.held(outcome, clock::now().since(since));
@@ -446,7 +453,7 @@ impl Attempt<'_> {
                 Ok(None)
             }
             Err(CheckoutError::Connect { server, error }) if error.is_final() => {
-                Err(Unobtained::No(No::Checkout(CheckoutError::Connect { server, error })))
+                Err(No::Checkout(CheckoutError::Connect { server, error }).into())
             }
             Err(error @ CheckoutError::Connect { .. }) => {
                 tracing::debug!(%error, server = %server, "no backend could be opened");
@@ -456,7 +463,7 @@ impl Attempt<'_> {
                 Ok(None)
             }
             Err(error @ (CheckoutError::Exhausted { .. } | CheckoutError::NoSuchServer)) => {
-                Err(Unobtained::No(No::Checkout(error)))
+                Err(No::Checkout(error).into())
             }
         }
     }
@@ -528,9 +535,9 @@ impl Attempt<'_> {
         if let Some(error) = self.last_error.take()
             && matches!(refusal, Refusal::NoServer)
         {
-            return Unobtained::No(No::Checkout(error));
+            return No::Checkout(error).into();
         }
-        Unobtained::No(No::Refused(refusal, now.since(self.plan.since)))
+        No::Refused(refusal, now.since(self.plan.since)).into()
     }
 
     /// Waits for `future`, as long as the client is there and has not cancelled.
@@ -540,7 +547,7 @@ impl Attempt<'_> {
     ) -> Result<T, Unobtained> {
         if self.share.is_none() {
             let share = Share::take(&self.client.shard.shared, self.client.inbox().len());
-            self.share = Some(share.ok_or(Unobtained::No(No::TooMuchHeld))?);
+            self.share = Some(share.ok_or(No::TooMuchHeld)?);
         }
         let before = self.session.presence.turn(ClientState::Waiting);
         let came = self.listening(future).await;
@@ -559,7 +566,7 @@ impl Attempt<'_> {
                 biased;
                 () = self.session.cancel.until_cancelled() => {
                     if self.session.cancel.heed(self.client.inbox()) == Cancelled::Yes {
-                        return Err(Unobtained::No(No::Cancelled));
+                        return Err(No::Cancelled.into());
                     }
                 }
                 more = self.client.more(), if listens => {
@@ -588,13 +595,4 @@ fn is_demoted(checkout: &Checkout, standing: Standing, decided: Moment) -> bool 
     standing == Standing::Primary
         && checkout.backend.opened_at > decided
         && checkout.backend.param("in_hot_standby") == Some(b"on")
-}
-
-fn standing(server: ServerId, topology: &Topology) -> Standing {
-    if topology.writable() == Some(server) { Standing::Primary } else { Standing::Standby }
-}
-
-/// The bit that stands for a server.
-pub(super) fn bit(server: ServerId) -> u64 {
-    1_u64.checked_shl(u32::from(server.0)).unwrap_or(0)
 }

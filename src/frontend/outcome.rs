@@ -9,12 +9,11 @@ use crate::frontend::abandon;
 use crate::frontend::attached::{Attached, Proven, Relies, Segment, Sent, ShownData, Standing};
 use crate::frontend::exchange::{Completed, Erred, Event, Reopened, Shown};
 use crate::frontend::local;
-use crate::frontend::obtain::bit;
 use crate::frontend::overdue::rest_in;
 use crate::frontend::plan::PureRead;
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
-use crate::frontend::state::{Afresh, NeedsPrimary, Retry, Serving};
+use crate::frontend::state::{Afresh, NeedsPrimary, Retry, Serving, bit};
 use crate::metrics::{ClientState, TransactionOutcome};
 use crate::pg::SqlState;
 use crate::route::Consistency;
@@ -39,7 +38,7 @@ impl Serving {
             Event::ServerGone(loss) => Box::pin(self.on_server_gone(loss)).await,
             Event::OutOfStep => {
                 self.attached = None;
-                Err(Stop::Refuse(No::OutOfStep))
+                Err(Stop::from(No::OutOfStep))
             }
             Event::ClientEnded => self.on_client_ended(),
             Event::ClientGone => {

@@ -17,7 +17,7 @@ use crate::wire::message;
 impl From<Violation> for Stop {
     fn from(violation: Violation) -> Self {
         let why = violation.to_string();
-        Self::Refuse(match violation {
+        Self::from(match violation {
             Violation::OverLimit { .. } => No::OverLimit(why),
             Violation::Frame(_) | Violation::Unexpected { .. } | Violation::TooLong { .. } => {
                 No::Protocol(why)
@@ -105,7 +105,7 @@ impl Serving {
                 attached.segment = Segment::Closed;
             }
             End::Flush | End::Cut { .. } => {
-                return Err(Stop::Refuse(No::Protocol(
+                return Err(Stop::from(No::Protocol(
                     "a statement that was sent in pieces can't be refused in a transaction".into(),
                 )));
             }

@@ -151,7 +151,7 @@ fn build(
     };
     let mut examine = |sql: &[u8]| -> Arc<Facts> { shard.facts.borrow_mut().examine(sql, dialect) };
     let built = builder.build(bytes, &mut examine, &mut exchange.to_server);
-    built.map_err(|error| Stop::Refuse(No::Protocol(error.to_string())))?;
+    built.map_err(|error| Stop::from(No::Protocol(error.to_string())))?;
     Ok(builder.tally)
 }
 

@@ -71,7 +71,7 @@ pub async fn serve(serving: &mut Serving) -> Goodbye {
         }
     };
     if let Stop::Refuse(no) = why {
-        return Box::pin(serving.turn_out(no)).await;
+        return Box::pin(serving.turn_out(*no)).await;
     }
     Goodbye::Client
 }
@@ -82,7 +82,13 @@ pub(super) enum Stop {
     /// The client is gone.
     Gone,
     /// The client is told this and closed.
-    Refuse(No),
+    Refuse(Box<No>),
+}
+
+impl From<No> for Stop {
+    fn from(no: No) -> Self {
+        Self::Refuse(Box::new(no))
+    }
 }
 
 impl From<Gone> for Stop {
@@ -93,7 +99,7 @@ impl From<Gone> for Stop {
 
 impl From<SentAway> for Stop {
     fn from(why: SentAway) -> Self {
-        Self::Refuse(match why {
+        Self::from(match why {
             SentAway::Closing => No::ShuttingDown,
             SentAway::Overdue(overdue) => No::Overdue(overdue),
         })
@@ -282,7 +288,7 @@ impl Serving {
         let no = match self.answer(group)? {
             Answer::Here => return Ok(()),
             Answer::Elsewhere => None,
-            Answer::No(no) => Some(Box::new(no)),
+            Answer::No(no) => Some(no),
         };
         if let Some(no) = no {
             return self.refuse(group, no).await;
@@ -352,7 +358,7 @@ impl Serving {
     fn answer(&mut self, group: &Group) -> Result<Answer, Stop> {
         let attached = self.attached.as_deref_mut();
         Ok(match memory::too_much_kept(&self.session, group)? {
-            Some(no) => Answer::No(no),
+            Some(no) => Answer::No(Box::new(no)),
             None => local::answer(&mut self.client, &mut self.session, group, attached),
         })
     }

@@ -116,6 +116,11 @@ pub enum Skipping {
     UntilSync,
 }
 
+/// The bit that stands for a server.
+pub(super) fn bit(server: ServerId) -> u64 {
+    1_u64.checked_shl(u32::from(server.0)).unwrap_or(0)
+}
+
 /// A group that is tried again.
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {

@@ -91,7 +91,7 @@ impl Serving {
         if loss == Loss::Broken(Some(SqlState::ADMIN_SHUTDOWN)) && self.ends_backends(&attached) {
             // Its own, as it seems: it is told what its server would tell it.
             self.let_go_of(attached.into_inner());
-            return Err(Stop::Refuse(No::Terminated));
+            return Err(Stop::from(No::Terminated));
         }
         self.note_lost_state(&attached);
         let (around, flight, owed) = (attached.around(), attached.flight(), attached.owed());
@@ -332,7 +332,7 @@ impl Serving {
         loop {
             match self.attach(&plan).await? {
                 Found::Backend => {}
-                Found::Nothing(no) => return Ok(Err(no)),
+                Found::Nothing(no) => return Ok(Err(*no)),
             }
             let thread = self.session.seat.thread();
             let Some(attached) = self.attached.as_deref_mut() else { continue };

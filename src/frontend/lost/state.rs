@@ -110,7 +110,7 @@ impl Serving {
         for _ in 0..TRIES_MAX {
             match self.attach(&plan).await? {
                 Found::Backend => {}
-                Found::Nothing(No::Cancelled) => {
+                Found::Nothing(no) if matches!(*no, No::Cancelled) => {
                     // What the client asks next finds it as it was.
                     self.session.lost_state = LostState { pins: Pins::of(Pin::Listen), channels };
                     return Ok(());
