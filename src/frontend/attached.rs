@@ -11,7 +11,7 @@ use crate::metrics::{Pinned, QueryKind, ServedBy, TransactionOutcome};
 use crate::notifications::Noted;
 use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
-use crate::session::{End, Executes, Pins, Renamed};
+use crate::session::{End, Executes, Pins, Renamed, Stray};
 use crate::sql::{Defaults, Effects, Facts};
 use crate::topology::{Epoch, ServerId, Signals, Topology};
 use crate::wire::frame::TxStatus;
@@ -53,7 +53,7 @@ pub struct Attached {
     /// Settings that went back to the session's start.
     pub resets: Resets,
     /// Client names that must be taken off the backend again.
-    pub strays: Vec<Box<[u8]>>,
+    pub strays: Vec<Stray>,
     /// Names of statements that the group gave another meaning.
     pub renamed: Vec<Renamed>,
     /// Why the session stays on this backend.

@@ -249,8 +249,10 @@ async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<s
         base.insert(text(name), text(value));
     }
     let names: Vec<_> = base.keys().map(|name| quote_literal(name)).collect();
+    // That view leaves out what follows from the role.
     let sql = format!(
-        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({})",
+        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({}) \
+         UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser')",
         names.join(",")
     );
     let answer = own::run_unhurried(conn, &sql, &mut Reported::default()).await;

@@ -18,8 +18,8 @@ use crate::frontend::state::{HasOwn, Session};
 use crate::pg::SqlState;
 use crate::route::{Consistency, RoleWish};
 use crate::session::{
-    Builder, Concluded, End, Executes, Extent, Group, Held, Known, Own, OwnAnswer, OwnRow, Reading,
-    Replies, Tally, UnnamedThere, survey,
+    Builder, Concluded, End, Executes, Extent, Group, Held, Known, Own, OwnAnswer, OwnRow,
+    PreparedBySql, Reading, Replies, Tally, UnnamedThere, survey,
 };
 use crate::sql::{Effects, Facts, Scope, Transaction, Wish};
 use crate::wire::frame::TxStatus;
@@ -185,6 +185,7 @@ fn compose(
         recall: None,
         replies: &mut replies,
         strays: &mut Vec::new(),
+        by_sql: PreparedBySql::Nothing,
         renamed: &mut Vec::new(),
         own: Some(Own { answer: &|facts| say(wishes, facts), portals: &mut session.own_portals }),
         tally: Tally::default(),

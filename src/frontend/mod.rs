@@ -25,6 +25,7 @@ mod exchange;
 mod glance;
 mod greet;
 mod hold;
+mod lend;
 mod listening;
 mod local;
 pub mod login;

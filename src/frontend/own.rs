@@ -6,7 +6,7 @@
 use crate::frontend::params::{Cause, Reported};
 use crate::pg::SqlState;
 use crate::pool::Conn;
-use crate::session::{Disposition, UnnamedThere, status_of};
+use crate::session::{Disposition, Prepared, UnnamedThere, status_of};
 use crate::timer;
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
@@ -53,7 +53,31 @@ pub(super) async fn run(
     sql: &str,
     reported: &mut Reported,
 ) -> Result<Answer, Unanswered> {
-    let answered = timer::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, sql, reported));
+    let mut bytes = Vec::with_capacity(sql.len() + 16);
+    message::write_query(&mut bytes, sql);
+    let answered = timer::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, bytes, reported));
+    answered.await.map_err(|_| Unanswered)?
+}
+
+/// Prepares a statement under this name, in the place of what may be there.
+///
+/// Not cancel-safe: dropped in the middle, the backend must be closed.
+///
+/// # Errors
+/// [`Unanswered`] as with [`run`].
+pub(super) async fn lend(
+    conn: &mut Conn,
+    (name, statement): (&[u8], &Prepared),
+    reported: &mut Reported,
+) -> Result<Answer, Unanswered> {
+    let mut bytes = Vec::new();
+    frame::write(&mut bytes, b'C', |out| {
+        out.push(b'S');
+        frame::write_text(out, name);
+    });
+    statement.write_parse_as(name, &mut bytes);
+    message::write_sync(&mut bytes);
+    let answered = timer::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, bytes, reported));
     answered.await.map_err(|_| Unanswered)?
 }
 
@@ -96,13 +120,11 @@ pub(super) fn unhurried(sql: &str) -> String {
 
 async fn exchange(
     conn: &mut Conn,
-    sql: &str,
+    mut bytes: Vec<u8>,
     reported: &mut Reported,
 ) -> Result<Answer, Unanswered> {
     // Each `Query` destroys the unnamed statement.
     conn.unnamed_there = UnnamedThere::No;
-    let mut bytes = Vec::with_capacity(sql.len() + 16);
-    message::write_query(&mut bytes, sql);
     conn.backend.stream.write_all(&bytes).await.map_err(|_| Unanswered)?;
     conn.backend.stream.flush().await.map_err(|_| Unanswered)?;
     let mut answer = Answer::default();
@@ -136,7 +158,7 @@ async fn exchange(
                     answer.error.get_or_insert(text);
                     answer.code.get_or_insert(fields.code);
                 }
-                b'T' | b'C' | b'I' | b'N' => {}
+                b'T' | b'C' | b'I' | b'N' | b'1' | b'3' => {}
                 _ => return Err(Unanswered),
             }
         }

@@ -10,7 +10,7 @@ use crate::frontend::exchange::{Commits, Exchange, OnError, Shown};
 use crate::frontend::local;
 use crate::frontend::outcome::TRIES_SHOWN;
 use crate::frontend::overdue::Doing;
-use crate::frontend::plan::{Again, MayCommit, Plan, PureRead};
+use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::report::No;
 use crate::frontend::sense;
 use crate::frontend::sense::{Place, Sharing};
@@ -18,7 +18,7 @@ use crate::frontend::serve::Stop;
 use crate::frontend::state::{Afresh, HasOwn, Retry, Serving, Session};
 use crate::metrics::{CacheResult, ClientState, QueryKind, Statements, TransactionOutcome};
 use crate::route::Need;
-use crate::session::{Builder, Cut, End, Executes, Group, Own, Reading, Tally};
+use crate::session::{Builder, Cut, End, Executes, Group, Own, Pin, PreparedBySql, Reading, Tally};
 use crate::sql::{Facts, Transaction};
 use crate::wire::frame::TxStatus;
 use std::rc::Rc;
@@ -127,6 +127,12 @@ fn build(
     let exchange = &mut attached.exchange;
     attached.renamed.clear();
     let reading = attached.reads;
+    let open = attached.status != TxStatus::Idle && attached.taint != Taint::None;
+    let by_sql = if open || attached.pins.has(Pin::Prepared) {
+        PreparedBySql::Perhaps
+    } else {
+        PreparedBySql::Nothing
+    };
     let conn = &mut *attached.checkout;
     let (wishes, failed) = (session.wishes, attached.status == TxStatus::Failed);
     let own = |facts: &Facts| if failed { None } else { local::say(wishes, facts) };
@@ -144,6 +150,7 @@ fn build(
         recall: recall.as_deref_mut(),
         replies: &mut exchange.replies,
         strays: &mut attached.strays,
+        by_sql,
         renamed: &mut attached.renamed,
         own: (session.own == HasOwn::Yes)
             .then_some(Own { answer: &own, portals: &mut session.own_portals }),

@@ -328,14 +328,13 @@ impl Serving {
             }
         } else if let Some(no) = self.unfit_for_present(&plan) {
             return self.refuse(group, no).await;
-        } else {
-            match self.forget_others_draws(&plan).await? {
-                Usable::Yes => {}
-                // What comes in parts can't be refused, and nobody waits for it yet.
-                Usable::Cancelled if matches!(group.end, End::Cut { .. }) => {}
-                Usable::Gone => return Ok(()),
-                Usable::Cancelled => return self.refuse(group, Box::new(No::Cancelled)).await,
-            }
+        }
+        match self.make_usable(&plan).await? {
+            Usable::Yes => {}
+            // What comes in parts can't be refused, and nobody waits for it yet.
+            Usable::Cancelled if matches!(group.end, End::Cut { .. }) => {}
+            Usable::Gone => return Ok(()),
+            Usable::Cancelled => return self.refuse(group, Box::new(No::Cancelled)).await,
         }
         if let Some(attached) = self.attached.as_deref_mut() {
             listening::tell_what_backend_heard(&mut self.client, attached);

@@ -28,6 +28,7 @@ use crate::sql::{Defaults, Effects};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Why a backend could not be given the session's settings.
@@ -178,16 +179,20 @@ pub(super) enum Usable {
 }
 
 impl Serving {
-    /// The backend in hand is to run this: what others drew there from sequences is forgotten.
-    pub(super) async fn forget_others_draws(&mut self, plan: &Plan) -> Result<Usable, Stop> {
-        let tracked = reset_of(&self.client) != Reset::Off;
+    /// The backend in hand is to run this: what others drew there from sequences is forgotten,
+    /// and it knows what the client calls by names.
+    pub(super) async fn make_usable(&mut self, plan: &Plan) -> Result<Usable, Stop> {
         let Some(attached) = self.attached.as_deref() else { return Ok(Usable::Yes) };
         // A transaction that has failed runs nothing; before `Sync` nothing of ours can be run.
         let can = attached.status != TxStatus::Failed && attached.segment == Segment::Closed;
-        if tracked && can && must_forget(plan, attached.checkout.drawn) {
-            return Box::pin(self.have_forgotten()).await;
+        let forgets = can && must_forget(plan, attached.checkout.drawn);
+        if forgets && reset_of(&self.client) != Reset::Off {
+            let usable = Box::pin(self.have_forgotten()).await?;
+            if usable != Usable::Yes {
+                return Ok(usable);
+            }
         }
-        Ok(Usable::Yes)
+        if self.must_lend() { Box::pin(self.lend()).await } else { Ok(Usable::Yes) }
     }
 
     async fn have_forgotten(&mut self) -> Result<Usable, Stop> {
@@ -205,6 +210,11 @@ impl Serving {
             Ok(Err(own::Unanswered)) => Loss::Broken(None),
             Err(CutOff) => Loss::Replaced,
         };
+        self.lost_before_sending(loss).await
+    }
+
+    /// The backend is lost over something of ours, before the group was sent there.
+    pub(super) async fn lost_before_sending(&mut self, loss: Loss) -> Result<Usable, Stop> {
         self.on_server_gone(loss).await?;
         self.session.waited = Waited::Yes;
         Ok(Usable::Gone)
@@ -332,6 +342,32 @@ impl Serving {
         Ok(())
     }
 
+    /// Takes the client's names off the backend that it was given for a while. One that the client
+    /// has given by SQL meanwhile is its own; one that it was to take away and did not, for that
+    /// failed, means what it meant.
+    async fn take_back(&mut self, attached: &mut Attached) -> Result<(), own::Unanswered> {
+        const THERE: &str = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        let strays = std::mem::take(&mut attached.strays);
+        let conn = &mut *attached.checkout;
+        let reported = &mut self.client.reported;
+        let there = own::run_unhurried(conn, THERE, reported).await?;
+        let there: HashSet<_> = there.rows.into_iter().flatten().flatten().collect();
+        for (name, before) in strays {
+            let told = String::from_utf8_lossy(&name);
+            if !there.contains(&*told) {
+                continue;
+            }
+            let sql = format!("DEALLOCATE {}", quote_identifier(&told));
+            own::run_unhurried(conn, &sql, reported).await?;
+            if let Some(before) = before
+                && self.session.names.get(&name).is_none()
+            {
+                self.session.names.insert(&name, before);
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the server what the session has left on its backend.
     async fn examine(
         &mut self,
@@ -339,13 +375,11 @@ impl Serving {
         mode: Mode,
     ) -> Result<(), own::Unanswered> {
         let taint = std::mem::take(&mut attached.taint);
-        let strays = std::mem::take(&mut attached.strays);
+        if !attached.strays.is_empty() {
+            self.take_back(attached).await?;
+        }
         let conn = &mut *attached.checkout;
         let reported = &mut self.client.reported;
-        for name in strays {
-            let name = quote_identifier(&String::from_utf8_lossy(&name));
-            own::run_unhurried(conn, &format!("DEALLOCATE {name}"), reported).await?;
-        }
         let leaves = mode == Mode::Transaction && attached.pins.is_empty();
         if taint == Taint::None && !(leaves && attached.left == Taint::Hidden) {
             return Ok(());

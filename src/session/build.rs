@@ -8,7 +8,7 @@ use crate::session::replies::{Expect, Replies, Undo};
 use crate::session::statements::{
     Held, Library, Names, Prepared, Reading, Recall, is_ours, write_foreign_name,
 };
-use crate::sql::Facts;
+use crate::sql::{Facts, Touches};
 use crate::wire::frame;
 use crate::wire::frame::Cursor;
 use crate::wire::frame::FrameError;
@@ -65,7 +65,9 @@ pub struct Builder<'a> {
     /// What the backend will answer.
     pub replies: &'a mut Replies,
     /// Client names that were sent as they are and must be taken off the backend again.
-    pub strays: &'a mut Vec<Box<[u8]>>,
+    pub strays: &'a mut Vec<Stray>,
+    /// Whether the backend may hold what the client has prepared by SQL, under its own names.
+    pub by_sql: PreparedBySql,
     /// Names that got another meaning, and the one that they had, in order.
     pub renamed: &'a mut Vec<Renamed>,
     /// The statements that are for pgsteer and for no server, if the batch has any.
@@ -89,6 +91,19 @@ pub struct Tally {
     pub misses: u32,
     /// Another one had to give way.
     pub evicted: u32,
+}
+
+/// A client's name that a backend was given for a while, and what is to have it again if it is
+/// there still.
+pub type Stray = (Box<[u8]>, Option<Arc<Prepared>>);
+
+/// Whether a session may have prepared something by SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PreparedBySql {
+    /// It has not.
+    Nothing,
+    /// It has, or it may have.
+    Perhaps,
 }
 
 /// A client's name, and what it stood for before.
@@ -195,8 +210,15 @@ impl Builder<'_> {
                     out.extend_from_slice(body);
                 });
             }
-            self.strays.push(stray.into());
+            self.strays.push((stray.into(), None));
             return Ok(());
+        }
+        if self.by_sql == PreparedBySql::Perhaps {
+            // If it is taken there, the server says so, and passes over the rest.
+            let mut foreign = Vec::new();
+            write_foreign_name(&mut foreign, name);
+            self.parse_nothing(&foreign, Undo::Nothing, out);
+            self.close_foreign(&foreign, out);
         }
         let statement = self.library.intern(body, &facts, (self.reading, (self.shape)()));
         let before = self.rename(name, Some(Arc::clone(&statement)));
@@ -366,22 +388,49 @@ impl Builder<'_> {
     }
 
     /// `DEALLOCATE name` as SQL means the client's own statement, of which the backend does not
-    /// know by that name: it is given an empty one to take away.
+    /// know by that name: it is given an empty one to take away. So it is for `PREPARE name`, which
+    /// is to fail.
+    ///
+    /// What fails ahead of a `Query` would have the server pass over that, and nobody would be
+    /// answered. This can't: the name is free.
     fn lend_names(&mut self, facts: &Facts, out: &mut Vec<u8>) {
-        for name in facts.deallocated() {
+        for (touches, name) in facts.prepared() {
             let name = name.as_bytes();
             if is_ours(name) || self.names.get(name).is_none() {
                 continue;
             }
-            let before = self.rename(name, None);
-            let undo = Undo::Name { name: name.into(), before, held: None };
-            self.replies.expect(Expect::OwnParse(undo));
-            frame::write(out, b'P', |out| {
-                frame::write_text(out, name);
-                out.extend_from_slice(EMPTY_BODY);
-            });
-            self.strays.push(name.into());
+            let (undo, before) = match touches {
+                // It was lent before all this.
+                Touches::Runs => continue,
+                Touches::Gives => (Undo::Nothing, None),
+                Touches::Takes => {
+                    let before = self.rename(name, None);
+                    let undo = Undo::Name { name: name.into(), before: before.clone(), held: None };
+                    (undo, before)
+                }
+            };
+            self.close_foreign(name, out);
+            self.parse_nothing(name, undo, out);
+            self.strays.push((name.into(), before));
         }
+    }
+
+    /// Has the backend hold nothing under this name.
+    fn parse_nothing(&mut self, name: &[u8], undo: Undo, out: &mut Vec<u8>) {
+        self.replies.expect(Expect::OwnParse(undo));
+        frame::write(out, b'P', |out| {
+            frame::write_text(out, name);
+            out.extend_from_slice(EMPTY_BODY);
+        });
+    }
+
+    /// Takes this name off the backend, if it is there.
+    fn close_foreign(&mut self, name: &[u8], out: &mut Vec<u8>) {
+        self.replies.expect(Expect::OwnClose(Undo::Nothing));
+        frame::write(out, b'C', |out| {
+            out.push(b'S');
+            frame::write_text(out, name);
+        });
     }
 
     /// Gives the client's name another meaning, or none; what it stood for.

@@ -15,7 +15,7 @@ mod settings;
 mod shape;
 mod statements;
 
-pub use build::{Builder, Renamed, Tally, Unnamed, UnnamedThere};
+pub use build::{Builder, PreparedBySql, Renamed, Stray, Tally, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{
     Cut, End, Executes, GROUP_MAX, Group, MessageLimits, Parses, Reader, Scan, Violation, scan,

@@ -7,7 +7,8 @@
 //! remembers which of our names it holds; what it lacks is parsed ahead of the message that
 //! needs it. The client's own names never reach a pooled backend, so two sessions can't meet.
 //!
-//! Deliberately absent: `PREPARE` in SQL. It pins the session instead.
+//! Deliberately absent: `PREPARE` in SQL. It pins the session instead. As to a server the names of
+//! both are the same, a backend is given the client's own for a while where SQL speaks of it.
 
 use crate::session::Settings;
 use crate::sql::Facts;
@@ -86,6 +87,14 @@ impl Prepared {
         frame::write(out, b'P', |out| {
             self.write_name(out);
             out.push(0);
+            out.extend_from_slice(&self.body);
+        });
+    }
+
+    /// Appends a `Parse` that makes a backend hold it under this name.
+    pub fn write_parse_as(&self, name: &[u8], out: &mut Vec<u8>) {
+        frame::write(out, b'P', |out| {
+            frame::write_text(out, name);
             out.extend_from_slice(&self.body);
         });
     }

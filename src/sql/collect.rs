@@ -14,6 +14,7 @@ use super::facts::Hints;
 use super::facts::Name;
 use super::facts::Scope;
 use super::facts::Setting;
+use super::facts::Touches;
 use super::facts::Transaction;
 use super::facts::Wish;
 use super::functions;
@@ -92,7 +93,7 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
         wishes: Box::default(),
         hints,
         shown: None,
-        deallocated: Box::default(),
+        prepared: Box::default(),
         defaults: Box::default(),
         constants: Constants::Strings,
         memo: Memo::default(),
@@ -126,7 +127,7 @@ pub(super) struct Collector {
     settings: Vec<Setting>,
     wishes: Vec<Wish>,
     shown: Option<Box<str>>,
-    deallocated: Vec<Box<str>>,
+    prepared: Vec<(Touches, Box<str>)>,
     defaults: Vec<Defaults>,
 }
 
@@ -150,7 +151,7 @@ impl Default for Collector {
             settings: Vec::new(),
             wishes: Vec::new(),
             shown: None,
-            deallocated: Vec::new(),
+            prepared: Vec::new(),
             defaults: Vec::new(),
         }
     }
@@ -295,9 +296,9 @@ impl Collector {
         self.shown = Some(name.to_ascii_lowercase().into());
     }
 
-    /// `DEALLOCATE name`.
-    pub(super) fn deallocate(&mut self, name: &str) {
-        self.deallocated.push(name.into());
+    /// The name of a prepared statement.
+    pub(super) fn prepared(&mut self, touches: Touches, name: Option<&str>) {
+        self.prepared.extend(name.map(|name| (touches, name.into())));
     }
 
     /// Whether it asks for nothing but whether this is a standby, as drivers do that look for a
@@ -343,7 +344,7 @@ impl Collector {
             wishes: self.wishes.into(),
             hints,
             shown: self.shown.filter(|_| !several),
-            deallocated: self.deallocated.into(),
+            prepared: self.prepared.into(),
             defaults: self.defaults.into(),
             constants: Constants::Strings,
             memo: Memo::default(),

@@ -31,11 +31,22 @@ pub struct Facts {
     pub(super) wishes: Box<[Wish]>,
     pub(super) hints: Option<Box<Hints>>,
     pub(super) shown: Option<Box<str>>,
-    /// Names in `DEALLOCATE name`.
-    pub(super) deallocated: Box<[Box<str>]>,
+    /// The names of prepared statements in it.
+    pub(super) prepared: Box<[(Touches, Box<str>)]>,
     pub(super) defaults: Box<[Defaults]>,
     pub(super) constants: Constants,
     pub(super) memo: Memo,
+}
+
+/// What a text does to the prepared statement that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Touches {
+    /// `PREPARE name`: it gives the name.
+    Gives,
+    /// `EXECUTE name`: it runs it.
+    Runs,
+    /// `DEALLOCATE name`: it takes the name away.
+    Takes,
 }
 
 /// What of a text a server reads when it prepares it.
@@ -328,9 +339,9 @@ impl Facts {
         self.shown.as_deref()
     }
 
-    /// The names of prepared statements in `DEALLOCATE name`.
-    pub fn deallocated(&self) -> &[Box<str>] {
-        &self.deallocated
+    /// The names of prepared statements in it, and what becomes of them.
+    pub fn prepared(&self) -> &[(Touches, Box<str>)] {
+        &self.prepared
     }
 
     /// Whether it is one query that means the same whenever it is prepared, as long as nobody

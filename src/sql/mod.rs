@@ -44,7 +44,7 @@ pub use effects::{Defaults, Effects};
 pub use explain::explain;
 pub use facts::{
     Access, Chain, Change, Class, Commits, Count, Facts, Hints, Isolation, Name, Scope, Setting,
-    Snapshot, Transaction, Wish, examine,
+    Snapshot, Touches, Transaction, Wish, examine,
 };
 pub use judge::{Judgement, NeedsPrimary};
 pub use lists::FunctionLists;

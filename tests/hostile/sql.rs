@@ -103,7 +103,7 @@ fn told(facts: &Facts) -> String {
         f.wishes(),
         f.hints(),
         f.shown(),
-        f.deallocated(),
+        f.prepared(),
     )
     .unwrap();
     out

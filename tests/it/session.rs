@@ -3,7 +3,8 @@
 
 use pgsteer::session::{
     Builder, Cut, Disposition, End, Executes, GROUP_MAX, Held, Library, MessageLimits, Names,
-    Reader, Reading, Recall, Renamed, Replies, Scan, Settings, Tally, Undo, UnnamedThere, scan,
+    PreparedBySql, Reader, Reading, Recall, Renamed, Replies, Scan, Settings, Stray, Tally, Undo,
+    UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
 use pgsteer::wire::frame;
@@ -207,7 +208,8 @@ pub(crate) struct Desk {
     /// `None`: not known.
     settings: Option<Settings>,
     pub(crate) replies: Replies,
-    strays: Vec<Box<[u8]>>,
+    strays: Vec<Stray>,
+    by_sql: PreparedBySql,
     renamed: Vec<Renamed>,
     /// `None`: not to be shared.
     shape: Option<u64>,
@@ -226,6 +228,7 @@ impl Default for Desk {
             settings: Some(Settings::default()),
             replies: Replies::default(),
             strays: Vec::new(),
+            by_sql: PreparedBySql::Nothing,
             renamed: Vec::new(),
             shape: Some(1),
             recall: None,
@@ -247,6 +250,7 @@ impl Desk {
             recall: self.recall.as_mut(),
             replies: &mut self.replies,
             strays: &mut self.strays,
+            by_sql: self.by_sql,
             renamed: &mut self.renamed,
             own: None,
             tally: Tally::default(),
@@ -460,7 +464,29 @@ fn a_name_that_is_taken_gets_the_servers_own_error() {
     let again = desk.build(&[parse("s", "SELECT 2"), sync()].concat());
     assert_eq!(tags(&again), "PPS");
     assert_eq!(desk.answer("1EZ").0, "-EZ");
-    assert_eq!(desk.strays, [Box::from(&b"s"[..])]);
+    assert_eq!(desk.strays.len(), 1);
+    assert_eq!(*desk.strays[0].0, *b"s");
+}
+
+/// What fails ahead of a `Query` has the server pass over it: nobody would be answered.
+#[test]
+fn names_that_sql_speaks_of_are_lent_in_a_way_that_can_not_fail() {
+    let mut desk = Desk::default();
+    desk.build(&[parse("s", "SELECT 1"), sync()].concat());
+    desk.answer("1Z");
+    for sql in ["PREPARE s AS SELECT 2", "DEALLOCATE s"] {
+        assert_eq!(tags(&desk.build(&query(sql))), "CPQ", "{sql}");
+        assert_eq!(desk.answer("31CZ").0, "--CZ", "{sql}");
+    }
+    assert_eq!(tags(&desk.build(&query("DEALLOCATE s"))), "Q", "it is nobody's name any more");
+    desk.answer("EZ");
+
+    // A name that SQL may have taken is tried first, ahead of what can fail.
+    desk.by_sql = PreparedBySql::Perhaps;
+    assert_eq!(tags(&desk.build(&[parse("t", "SELECT 4"), sync()].concat())), "PCPS");
+    assert_eq!(desk.answer("131Z").0, "--1Z");
+    assert_eq!(tags(&desk.build(&[parse("u", "SELECT 3"), sync()].concat())), "PCPS");
+    assert_eq!(desk.answer("EZ").0, "EZ");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::sql::facts::Class;
 use crate::sql::facts::Isolation;
 use crate::sql::facts::Scope;
 use crate::sql::facts::Snapshot;
+use crate::sql::facts::Touches;
 use crate::sql::facts::Transaction;
 use crate::sql::functions;
 use pg_raw_parse::Node;
@@ -62,11 +63,12 @@ fn session(node: Node<'_>, into: &mut Collector) {
     let (effect, why) = match node {
         Node::FetchStmt(_) => (Effects::FETCH, Why::Cursor),
         Node::ClosePortalStmt(_) => (Effects::CLOSE, Why::Cursor),
-        Node::PrepareStmt(_) => (Effects::PREPARE, Why::PreparedSql),
+        Node::PrepareStmt(prepare) => {
+            into.prepared(Touches::Gives, prepare.name());
+            (Effects::PREPARE, Why::PreparedSql)
+        }
         Node::DeallocateStmt(deallocate) => {
-            if let Some(name) = deallocate.name() {
-                into.deallocate(name);
-            }
+            into.prepared(Touches::Takes, deallocate.name());
             (Effects::DEALLOCATE, Why::PreparedSql)
         }
         Node::ListenStmt(_) => (Effects::LISTEN, Why::SessionState),
@@ -103,6 +105,7 @@ fn procedural(node: Node<'_>, into: &mut Collector) {
         Node::ExecuteStmt(execute) => {
             into.needs_primary(Class::Utility, NeedsPrimary::PreparedSql);
             into.effect(Effects::EXECUTE);
+            into.prepared(Touches::Runs, execute.name());
             into.may_commit();
             for value in execute.params() {
                 tree::read(value, into);
@@ -153,8 +156,9 @@ fn other(node: Node<'_>, into: &mut Collector) {
     if relation.is_some_and(is_temporary) {
         into.effect(Effects::TEMP);
     }
-    if let Node::ExecuteStmt(_) = query {
+    if let Node::ExecuteStmt(execute) = query {
         into.effect(Effects::EXECUTE);
+        into.prepared(Touches::Runs, execute.name());
     } else if !matches!(query, Node::None) {
         tree::read(query, into);
     }

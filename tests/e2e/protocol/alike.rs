@@ -12,10 +12,10 @@ use pgsteer::wire::frame;
 use std::net::SocketAddr;
 
 /// What is sent in one write, and what its answer ends with.
-type Step = (Vec<Vec<u8>>, char);
+pub(super) type Step = (Vec<Vec<u8>>, char);
 
 /// A conversation, from its login to its end.
-type Script = (&'static str, Vec<Step>);
+pub(super) type Script = (&'static str, Vec<Step>);
 
 fn close_portal(name: &str) -> Vec<u8> {
     message_of(b'C', |out| {
@@ -31,7 +31,7 @@ fn describe_portal(name: &str) -> Vec<u8> {
     })
 }
 
-fn ready(messages: &[Vec<u8>]) -> Step {
+pub(super) fn ready(messages: &[Vec<u8>]) -> Step {
     (messages.to_vec(), 'Z')
 }
 
@@ -222,7 +222,7 @@ fn turns() -> Vec<Script> {
 }
 
 /// What a client can tell of a message: a server's own numbers and places in its source aside.
-fn told(message: &Message) -> String {
+pub(super) fn told(message: &Message) -> String {
     match message.tag() {
         'E' | 'N' => {
             let field = |field| message.field(field).unwrap_or_default();

@@ -5,6 +5,7 @@ mod calls;
 mod encodings;
 mod hosts;
 mod replication;
+mod states;
 
 use crate::raw::Raw;
 
