@@ -275,8 +275,8 @@ impl Collector {
     }
 
     /// `set_config` changes a setting; `None`: which, or for how long, isn't in the text.
-    pub(super) fn set_config(&mut self, setting: Option<(&str, Scope)>) {
-        let Some((name, scope)) = setting else {
+    pub(super) fn set_config(&mut self, setting: Option<(&str, Scope, Change)>) {
+        let Some((name, scope, change)) = setting else {
             self.effects |= Effects::SET_CONFIG_DYNAMIC;
             return;
         };
@@ -288,7 +288,7 @@ impl Collector {
         if matches!(name.as_str(), "role" | "session_authorization") {
             self.effects |= Effects::ROLE;
         }
-        self.settings.push(Setting { name: name.into(), scope, change: Change::Set });
+        self.settings.push(Setting { name: name.into(), scope, change });
     }
 
     /// `SHOW name`.

@@ -178,7 +178,9 @@ async fn a_reset_goes_back_to_the_login() {
         ];
         let mut client = Raw::connect(house.proxy.address(), &login).await.unwrap();
         client.query(pin).await;
-        for reset in ["RESET datestyle; RESET work_mem", "RESET ALL", "DISCARD ALL"] {
+        let null =
+            "SELECT set_config('datestyle', NULL, false), set_config('work_mem', NULL, false)";
+        for reset in ["RESET datestyle; RESET work_mem", "RESET ALL", "DISCARD ALL", null] {
             client.query("SET datestyle = 'SQL, MDY'").await;
             client.query("SET work_mem = '9MB'").await;
             client.query(reset).await;

@@ -7,6 +7,7 @@ use super::is_temporary_schema;
 use super::name_of;
 use super::relation_of;
 use crate::sql::Effects;
+use crate::sql::facts::Change;
 use crate::sql::facts::Class;
 use crate::sql::facts::Name;
 use crate::sql::facts::Scope;
@@ -207,16 +208,19 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-/// The name and the scope in `set_config('name', ..., false)`, if the text holds both.
-fn constant_setting(args: &NodeList) -> Option<(&str, Scope)> {
+/// The name and the scope in `set_config('name', ..., false)`, if the text holds both, and whether
+/// the value is `NULL`, which is a `RESET`.
+fn constant_setting(args: &NodeList) -> Option<(&str, Scope, Change)> {
     let (Node::A_Const(name), Node::A_Const(local)) = (args.get(0)?, args.get(2)?) else {
         return None;
     };
     let (ConstValue::String(name), ConstValue::Boolean(local)) = (name.val()?, local.val()?) else {
         return None;
     };
+    let null = matches!(args.get(1)?, Node::A_Const(value) if value.val().is_none());
+    let change = if null { Change::Reset } else { Change::Set };
     // Named arguments (`is_local => true`) are nodes of their own, so these are in their places.
-    Some((name, if local { Scope::Transaction } else { Scope::Session }))
+    Some((name, if local { Scope::Transaction } else { Scope::Session }, change))
 }
 
 /// The `WITH` of a statement.

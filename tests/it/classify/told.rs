@@ -220,6 +220,10 @@ fn settings_are_told_by_name() {
     );
     assert_eq!(settings("SELECT set_config('Search_Path', '', false)"), [set("search_path")]);
     assert_eq!(
+        settings("SELECT set_config('work_mem', NULL, false)"),
+        [("work_mem".to_owned(), Scope::Session, Change::Reset)]
+    );
+    assert_eq!(
         settings("SET LOCAL a.b TO DEFAULT"),
         [("a.b".to_owned(), Scope::Transaction, Change::Reset)]
     );
