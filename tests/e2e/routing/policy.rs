@@ -92,6 +92,9 @@ fn when_none_qualifies(house: &House) {
     await_that("the primary answers reads", || only(house, &["primary"]));
 
     house.reload(&format!("{limits}on_all_stale = \"error\"\n"));
+    await_that("no standby is fit by the new rules", || {
+        house.wire().query(WHERE).code() == "57P03"
+    });
     let refused = house.wire().query(WHERE);
     assert_eq!(refused.codes(), ["57P03"], "{refused:?}");
     assert_eq!(refused.error().message, "no standby qualifies for this read");
