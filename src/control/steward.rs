@@ -556,7 +556,7 @@ mod tests {
         shows("pgsteer_failover_called_off_total{kind=\"switchover\"} 1");
         shows("pgsteer_failover_phase_seconds_count{phase=\"draining\"} 1");
 
-        up(&bulletin, draining(), Why::NoCandidate);
+        up(&bulletin, draining(), Why::NoCandidate(Vec::new()));
         shows("pgsteer_failover_blocked{reason=\"no_candidate\"} 1");
         up(&bulletin, record(Phase::Stable, vec![change()]), Why::AllWell);
         shows("pgsteer_failover_blocked{reason=\"no_candidate\"} 0");

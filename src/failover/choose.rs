@@ -1,7 +1,7 @@
 //! Who is promoted: the one that holds most of the log, among those that may.
 
 use crate::failover::{
-    Frozen, Loss, MaxLoss, Promise, Receiver, ServerView, Sight, Situation, Why,
+    Frozen, Loose, Loss, MaxLoss, Promise, Receiver, ServerView, Sight, Situation, Why,
 };
 use crate::pg::Lsn;
 use std::cmp::Reverse;
@@ -26,14 +26,15 @@ pub(super) enum Chosen {
 /// Chooses among the frozen standbys. Call it only when enough of them are.
 pub(super) fn choose(situation: &Situation<'_>, to: Option<&str>, accepted: MaxLoss) -> Chosen {
     let frozen: Vec<_> = frozen(situation).collect();
+    let nobody = || Chosen::Nobody(Why::NoCandidate(unfrozen(situation, to)));
     let Some((source, farthest)) = frozen.iter().max_by_key(|(_, held)| held.at) else {
-        return Chosen::Nobody(Why::NoCandidate);
+        return nobody();
     };
     let best = frozen
         .iter()
         .filter(|(server, _)| may_be_chosen(server, to))
         .max_by_key(|(server, held)| (held.at, server.tags.priority, Reverse(server.id)));
-    let Some((server, held)) = best else { return Chosen::Nobody(Why::NoCandidate) };
+    let Some((server, held)) = best else { return nobody() };
     if held.at < farthest.at {
         // It takes over first what one that may not be promoted holds more.
         return Chosen::Nobody(Why::CatchingUp {
@@ -54,9 +55,21 @@ pub(super) fn may_be_chosen(server: &ServerView, to: Option<&str>) -> bool {
     server.tags.may_lead() && to.is_none_or(|wanted| *server.name == *wanted)
 }
 
+/// Who could be chosen if it was frozen: those that are known not to let themselves be, and the one
+/// that is wanted.
+pub(super) fn unfrozen(situation: &Situation<'_>, to: Option<&str>) -> Vec<Loose> {
+    let loose = |server: &&ServerView| {
+        server.frozen.is_none() && (server.stuck.is_some() || Some(&*server.name) == to)
+    };
+    let others = situation.servers.iter().filter(|server| may_be_chosen(server, to));
+    others.filter(loose).map(|server| Loose::of(situation, &server.name)).collect()
+}
+
 /// The one that would be chosen, and the frozen one from which it must take over more before.
 ///
-/// It is told by what is seen alone: while it catches up it is not frozen, and must not be.
+/// It is told by what is seen alone: while it catches up it is not frozen, and must not be. One
+/// that could not be frozen may seem to hold most, and is not waited for: whether enough are frozen
+/// without it, `revocation` tells.
 pub(super) fn behind<'a>(
     situation: &'a Situation<'_>,
     to: Option<&str>,
@@ -68,6 +81,7 @@ pub(super) fn behind<'a>(
     };
     let (best, at) = standbys(situation)
         .filter(|server| may_be_chosen(server, to) && is_on_branch(situation, server))
+        .filter(|server| server.frozen.is_some() || server.stuck.is_none())
         .filter_map(|server| held(server).map(|at| (server, at)))
         .max_by_key(|(server, at)| (*at, server.tags.priority, Reverse(server.id)))?;
     (at < farthest.at && best.id != source.id).then_some((best, source))
@@ -116,9 +130,10 @@ pub(super) fn revocation(situation: &Situation<'_>) -> Result<(), Why> {
     if reached >= needed {
         return Ok(());
     }
+    let loose = |name: &Arc<str>| Loose::of(situation, name);
     let missing = match counting {
-        Some(cohort) => cohort.iter().filter(|name| !closed.contains(name)).cloned().collect(),
-        None => situation.others().map(|server| Arc::clone(&server.name)).collect(),
+        Some(cohort) => cohort.iter().filter(|name| !closed.contains(name)).map(loose).collect(),
+        None => situation.others().map(|server| loose(&server.name)).collect(),
     };
     Err(Why::NotRevoked { frozen: reached, needed, missing })
 }

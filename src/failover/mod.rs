@@ -65,4 +65,4 @@ pub use survey::{
 };
 pub use sync_names::{InvalidSyncNames, SyncMethod, SyncNames};
 pub use verdict::{Verdict, verdict};
-pub use why::{Refusal, Why};
+pub use why::{Loose, Refusal, Why};

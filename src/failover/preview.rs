@@ -1,6 +1,6 @@
 //! What an order would do, told before it is given.
 
-use crate::failover::choose::{may_be_chosen, standbys};
+use crate::failover::choose::{may_be_chosen, standbys, unfrozen};
 use crate::failover::decide::{lost, wanted};
 use crate::failover::promote::{Under, is_lost, too_late};
 use crate::failover::replace::{Instead, instead};
@@ -96,14 +96,19 @@ fn failover(situation: &Situation<'_>, to: Option<&str>, base: Preview) -> Previ
         let (received, replayed, _) = server.as_standby()?;
         Some(received.max(replayed))
     };
-    let seen = || standbys(situation).filter_map(|server| held(server).map(|at| (server, at)));
+    let free = || standbys(situation).filter(|server| server.stuck.is_none());
+    let seen = || free().filter_map(|server| held(server).map(|at| (server, at)));
     let best = seen()
         .filter(|(server, _)| may_be_chosen(server, to))
         .max_by_key(|(server, at)| (*at, server.tags.priority, Reverse(server.id)));
     // Whoever is promoted takes over first what another one holds more.
     let farthest = seen().map(|(_, at)| at).max();
     let (Some((server, _)), Some(at)) = (best, farthest) else {
+        let loose = unfrozen(situation, to);
         let refusal = match to {
+            _ if loose.iter().any(|loose| loose.stuck.is_some()) => {
+                Refusal::Waits(Box::new(Why::NoCandidate(loose)))
+            }
             Some(name) => Refusal::NotAStandby(Arc::from(name)),
             None => Refusal::NoCandidate,
         };
@@ -154,10 +159,12 @@ fn told(
     Ok((name, loss))
 }
 
-/// What would be lost, if every standby that answers now can be frozen.
+/// What would be lost, if every standby that answers now, and is not known not to let itself be
+/// frozen, can be.
 fn expected_loss(situation: &Situation<'_>, at: Lsn) -> Loss {
     let promise = &situation.record.promise;
-    let reached = standbys(situation).filter(|server| promise.counts(&server.name)).count();
+    let free = standbys(situation).filter(|server| server.stuck.is_none());
+    let reached = free.filter(|server| promise.counts(&server.name)).count();
     match promise.revocation() {
         Some(needed) if reached >= needed => Loss::None,
         Some(_) | None => Loss::of(situation.acknowledged, at),

@@ -12,7 +12,7 @@ use crate::failover::choose::{may_be_chosen, standbys};
 use crate::failover::decide::{freeze, is_overridden, waits, with_order};
 use crate::failover::promote::{New, Under, settled, too_late};
 use crate::failover::{
-    Act, Choice, Decision, Frozen, Loss, Mode, Operation, Order, Phase, Policy, Refusal,
+    Act, Choice, Decision, Frozen, Loose, Loss, Mode, Operation, Order, Phase, Policy, Refusal,
     ServerView, Situation, Why,
 };
 use crate::pg::{Lsn, Timeline};
@@ -175,7 +175,11 @@ fn next_best(
         .ok_or_else(|| Why::ChosenLost(Arc::clone(&choice.server)))?;
     let recorded = situation.record.primary.timeline;
     let held = held(situation, choice);
-    let newest = held.iter().map(|(_, frozen)| frozen.timeline).max().ok_or(Why::NoCandidate)?;
+    let newest = held
+        .iter()
+        .map(|(_, frozen)| frozen.timeline)
+        .max()
+        .ok_or_else(|| Why::NoCandidate(Vec::new()))?;
     let unseen = unseen(situation, choice);
     if newest == recorded && !unseen.is_empty() {
         // One that is not seen may follow the chosen one on the very timeline that would begin.
@@ -191,7 +195,7 @@ fn next_best(
             may_be_chosen(server, wished.to.as_deref()) && Some(frozen.at) == farthest
         })
         .max_by_key(|(server, _)| (server.tags.priority, Reverse(server.id)))
-        .ok_or(Why::NoCandidate)?;
+        .ok_or_else(|| Why::NoCandidate(Vec::new()))?;
     let loss = if newest > recorded {
         choice.loss
     } else {
@@ -267,6 +271,6 @@ fn not_revoked(situation: &Situation<'_>, choice: &Choice, held: &[(&ServerView,
     let is_held = |server: &ServerView| held.iter().any(|(other, _)| other.id == server.id);
     let missing = situation.servers.iter().filter(counts);
     let missing = missing.filter(|server| server.name != choice.server && !is_held(server));
-    let missing = missing.map(|server| Arc::clone(&server.name)).collect();
+    let missing = missing.map(|server| Loose::of(situation, &server.name)).collect();
     Why::NotRevoked { frozen, needed, missing }
 }

@@ -104,6 +104,9 @@ pub struct ServerView {
     /// one did it, and it was found so. Not any more from the moment on at which an act is begun
     /// that would undo it, whatever comes of that.
     pub frozen: Option<Frozen>,
+    /// Why it could not be cut off from its upstream when that was tried last; `None` once it was,
+    /// and where it did not answer since.
+    pub stuck: Option<Arc<str>>,
     /// It is a primary that takes no writes now, by our doing, or a standby that would take none
     /// if it were promoted; also where a process before this one did it, and it was found so.
     pub fenced: Option<Fenced>,

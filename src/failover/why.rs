@@ -1,6 +1,6 @@
 //! The named reasons of a decision, in words with a remedy.
 
-use crate::failover::{Loss, Promise, Verdict, WeakPromise};
+use crate::failover::{Loss, Promise, Situation, Verdict, WeakPromise};
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,10 +42,10 @@ pub enum Why {
         /// How many must be.
         needed: usize,
         /// Who could still be.
-        missing: Vec<Arc<str>>,
+        missing: Vec<Loose>,
     },
-    /// None of the frozen standbys may become the primary.
-    NoCandidate,
+    /// None of the frozen standbys may become the primary: these could, if they were frozen.
+    NoCandidate(Vec<Loose>),
     /// It would lose more than may be lost: an operator must say so.
     TooMuchLoss {
         /// Who would be promoted.
@@ -99,6 +99,15 @@ pub enum Why {
     Tail(Arc<str>),
     /// It is undone.
     Aborting(Refusal),
+}
+
+/// A standby that is to be frozen, and is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loose {
+    /// Which.
+    pub server: Arc<str>,
+    /// Why not, where it answers; `None`: it does not, or was not asked yet.
+    pub stuck: Option<Arc<str>>,
 }
 
 /// Why an order is not carried out, or was called off.
@@ -189,7 +198,7 @@ impl Why {
             Self::Claiming(_) => "claiming",
             Self::Freezing => "freezing",
             Self::NotRevoked { .. } => "not_revoked",
-            Self::NoCandidate => "no_candidate",
+            Self::NoCandidate(_) => "no_candidate",
             Self::TooMuchLoss { .. } => "too_much_loss",
             Self::CatchingUp { .. } => "catching_up",
             Self::Chosen(_) => "chosen",
@@ -314,14 +323,9 @@ impl fmt::Display for Why {
             Self::Claiming(verdict) => write!(out, "the primary {verdict}: taking over"),
             Self::Freezing => out.write_str("standbys are being cut off from the old primary"),
             Self::NotRevoked { frozen, needed, missing } => {
-                write!(
-                    out,
-                    "{frozen} of the {needed} standbys that could hold an acknowledged write are \
-                     frozen; waiting for "
-                )?;
-                list(out, missing)
+                not_revoked(out, (*frozen, *needed), missing)
             }
-            Self::NoCandidate => out.write_str("no standby that answers can become the primary"),
+            Self::NoCandidate(loose) => no_candidate(out, loose),
             Self::TooMuchLoss { candidate, loss } => write!(
                 out,
                 "{candidate} would be promoted at a loss ({loss}) that failover.max_data_loss \
@@ -354,6 +358,29 @@ impl fmt::Display for Why {
             Self::Aborting(refusal) => write!(out, "called off: {refusal}"),
         }
     }
+}
+
+fn not_revoked(
+    out: &mut fmt::Formatter<'_>,
+    (frozen, needed): (usize, usize),
+    missing: &[Loose],
+) -> fmt::Result {
+    write!(
+        out,
+        "{frozen} of the {needed} standbys that could hold an acknowledged write are frozen; \
+         waiting for "
+    )?;
+    list(out, missing)?;
+    out.write_str("; `pgsteer failover --accept-loss any` goes on without what only they hold")
+}
+
+fn no_candidate(out: &mut fmt::Formatter<'_>, loose: &[Loose]) -> fmt::Result {
+    if loose.is_empty() {
+        return out.write_str("no standby that answers can become the primary");
+    }
+    out.write_str("no standby that is frozen can become the primary; waiting for ")?;
+    list(out, loose)?;
+    out.write_str("; `pgsteer failover --to SERVER` names another")
 }
 
 fn may_follow(out: &mut fmt::Formatter<'_>, chosen: &str, unseen: &[Arc<str>]) -> fmt::Result {
@@ -432,7 +459,25 @@ impl fmt::Display for WeakPromise {
     }
 }
 
-fn list(out: &mut fmt::Formatter<'_>, names: &[Arc<str>]) -> fmt::Result {
+impl Loose {
+    /// The server of that name, as it is seen now.
+    pub(super) fn of(situation: &Situation<'_>, server: &Arc<str>) -> Self {
+        let stuck = situation.named(server).and_then(|server| server.stuck.clone());
+        Self { server: Arc::clone(server), stuck }
+    }
+}
+
+impl fmt::Display for Loose {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.server)?;
+        match &self.stuck {
+            Some(why) => write!(out, " (it answers, and can't be frozen: {why})"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn list(out: &mut fmt::Formatter<'_>, names: &[impl fmt::Display]) -> fmt::Result {
     for (at, name) in names.iter().enumerate() {
         let gap = if at == 0 { "" } else { ", " };
         write!(out, "{gap}{name}")?;

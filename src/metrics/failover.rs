@@ -176,7 +176,7 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         Why::TooSoon => Blocked::TooSoon,
         Why::PromotedElsewhere(_) => Blocked::PromotedElsewhere,
         Why::NotRevoked { .. } => Blocked::NotRevoked,
-        Why::NoCandidate => Blocked::NoCandidate,
+        Why::NoCandidate(_) => Blocked::NoCandidate,
         Why::TooMuchLoss { .. } => Blocked::TooMuchLoss,
         Why::ChosenLost(_)
         | Why::MayFollow { .. }

@@ -7,6 +7,7 @@ use crate::clock::Moment;
 use crate::control::hands::HandError;
 use crate::failover::{Act, Demotable, Fenced, Frozen, Receiver, ServerView, Sight};
 use crate::topology::ServerId;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,8 @@ pub(super) struct Memory {
 #[derive(Debug, Default)]
 struct Remembered {
     frozen: Option<(Frozen, Moment)>,
+    /// Why it could not be frozen when that was tried last.
+    stuck: Option<Arc<str>>,
     fenced: Option<(Fenced, Moment)>,
     /// What is under way there, and how it is told that something else is to be done.
     flying: Option<(Act, CancellationToken)>,
@@ -70,6 +73,7 @@ impl Memory {
             server.frozen = None;
             // And may be set up otherwise.
             server.resisted = 0;
+            server.stuck = None;
         }
         if let Some((frozen, since)) = server.frozen {
             let follows = matches!(view.as_standby(), Some((_, _, Receiver::Streams { .. })));
@@ -79,6 +83,7 @@ impl Memory {
                 view.frozen = Some(frozen);
             }
         }
+        view.stuck.clone_from(&server.stuck);
         if let Some((fenced, _)) = server.fenced {
             view.fenced = Some(fenced);
         }
@@ -139,6 +144,7 @@ impl Memory {
         server.flying = Some((act.clone(), elsewhere.clone()));
         if matches!(act, Act::Unfreeze(_) | Act::Repoint { .. } | Act::Promote(_)) {
             server.frozen = None;
+            server.stuck = None;
         }
         elsewhere
     }
@@ -155,6 +161,9 @@ impl Memory {
         server.flying = None;
         if matches!(outcome, Err(HandError::GaveWay)) {
             return;
+        }
+        if let Act::Freeze(_) = act {
+            server.stuck = outcome.as_ref().err().map(|why| why.to_string().into());
         }
         let Ok(done) = *outcome else {
             let times = server.failed.as_ref().map_or(0, |(times, ..)| *times).saturating_add(1);
@@ -180,6 +189,7 @@ impl Memory {
     pub(super) fn appointed(&mut self, server: ServerId) {
         if let Some(server) = self.servers.get_mut(server.index()) {
             server.frozen = None;
+            server.stuck = None;
             server.fenced = None;
         }
     }
@@ -190,7 +200,6 @@ mod tests {
     use super::*;
     use crate::failover::{Missing, Standing, Tags, Testimony};
     use crate::pg::{Lsn, SystemId, Timeline};
-    use std::sync::Arc;
 
     const B: ServerId = ServerId(1);
     const FREEZE: Act = Act::Freeze(B);
@@ -221,10 +230,10 @@ mod tests {
     }
 
     fn view(sight: Sight) -> ServerView {
-        let (history, frozen, fenced, tags) = (None, None, None, Tags::default());
+        let (history, frozen, stuck, fenced, tags) = (None, None, None, None, Tags::default());
         let name = Arc::from("b");
         let keepalive = true;
-        ServerView { id: B, name, sight, history, frozen, fenced, tags, keepalive }
+        ServerView { id: B, name, sight, history, frozen, stuck, fenced, tags, keepalive }
     }
 
     fn is_frozen(memory: &mut Memory, sight: Sight) -> bool {
@@ -258,6 +267,38 @@ mod tests {
         let gone = Missing { since: at(150), gone: 1, restarting: false, silent: None };
         assert!(!is_frozen(&mut memory, Sight::Missing(gone)));
         assert!(!is_frozen(&mut memory, standby(300, Receiver::Idle)));
+    }
+
+    /// Until it is, is away, or something else is done to it.
+    #[test]
+    fn one_that_could_not_be_frozen_is_known_with_its_reason() {
+        let stuck = |memory: &mut Memory, sight| {
+            let mut view = view(sight);
+            memory.complete(&mut view);
+            view.stuck.is_some()
+        };
+        let seen = standby(200, Receiver::Idle);
+        let gone = Missing { since: at(300), gone: 1, restarting: false, silent: None };
+        let failed = || {
+            let mut memory = Memory::new(2);
+            memory.begin(&FREEZE);
+            memory.end(&FREEZE, &LATE, at(100));
+            memory
+        };
+        assert!(stuck(&mut failed(), seen));
+        let mut memory = failed();
+        memory.end(&FREEZE, &Err(HandError::GaveWay), at(110));
+        assert!(stuck(&mut memory, seen), "it was not tried again");
+
+        let frozen = Frozen { at: Lsn(10), timeline: Timeline(1) };
+        memory.end(&FREEZE, &Ok(Done::Frozen(frozen)), at(120));
+        assert!(!stuck(&mut memory, seen));
+        let mut memory = failed();
+        memory.begin(&REPOINT);
+        assert!(!stuck(&mut memory, seen));
+        let mut memory = failed();
+        assert!(!stuck(&mut memory, Sight::Missing(gone)));
+        assert!(!stuck(&mut memory, seen), "it may be set up otherwise");
     }
 
     #[test]

@@ -19,6 +19,7 @@ impl Fold {
             sight: server.sight(),
             history: server.history(),
             frozen: None,
+            stuck: None,
             fenced: None,
             tags: Tags::default(),
             keepalive: false,

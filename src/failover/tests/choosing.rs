@@ -83,13 +83,99 @@ fn while_it_catches_up_it_is_not_frozen_again() {
     assert_eq!(catching(950, streams(C, 1)), [Act::Freeze(B)]);
 }
 
+/// One that answers and can't be frozen: it would be chosen, or sent to catch up, if it could. `b`
+/// takes over what `c` holds more instead, which may not lead; in both promises, as long as those
+/// that are frozen are enough.
+#[test]
+fn one_that_can_not_be_frozen_keeps_nobody_from_catching_up() {
+    let scene = |held, stuck: Option<&str>| {
+        frozen(900, 950).with(|scene| {
+            scene.acknowledged = Acknowledged::UpTo(lsn(950));
+            scene.at(C).tags.priority = 0;
+            let d = server(D, "d", standby(held, streams(A, 1)));
+            scene.servers.push(ServerView { stuck: stuck.map(Arc::from), ..d });
+        })
+    };
+    let repoint = Act::Repoint { server: B, to: C };
+    let promises = [quorum(2, &["b", "c", "d"]), quorum(1, &["b", "c"]), asynchronous()];
+    for (promise, held) in promises.iter().flat_map(|promise| [(promise, 920), (promise, 980)]) {
+        let awaited = scene(held, None).promise(promise.clone());
+        assert!(!awaited.acts().contains(&repoint), "{held}: it may be frozen any moment");
+        let stuck = scene(held, Some("it refuses")).promise(promise.clone());
+        assert_eq!(stuck.acts(), [Act::Freeze(D), repoint.clone()], "{promise:?}, {held}");
+        let caught_up = stuck.freeze(B, 950);
+        assert_eq!(chosen(&caught_up).as_deref(), Some("b"), "{promise:?}, {held}");
+    }
+}
+
+/// What it seems to hold more is a loss like any other, and in a quorum none.
+#[test]
+fn what_one_that_can_not_be_frozen_holds_more_is_weighed() {
+    let scene = |promise: &Promise, accepted| {
+        let operation = Operation { accepted, ..failover() };
+        let scene = revoking().freeze(B, 900).see(C, standby(980, streams(A, 1)));
+        scene.promise(promise.clone()).phase(Phase::Revoking(operation)).with(|scene| {
+            scene.at(C).stuck = Some("it refuses".into());
+            scene.acknowledged = Acknowledged::UpTo(lsn(980));
+        })
+    };
+    let (refused, bytes) = (None, MaxLoss::Bytes);
+    let lost = Some((Arc::from("b"), Loss::AtMost(80)));
+    let cases = [
+        (asynchronous(), bytes(79), refused.clone()),
+        (asynchronous(), bytes(80), lost.clone()),
+        (asynchronous(), MaxLoss::Any, lost),
+        (quorum(1, &["b", "c"]), MaxLoss::Any, refused),
+        (quorum(2, &["b", "c"]), bytes(0), Some((Arc::from("b"), Loss::None))),
+    ];
+    for (promise, accepted, expected) in cases {
+        assert_eq!(scene(&promise, accepted).chosen(), expected, "{promise:?}, {accepted:?}");
+    }
+}
+
+/// Who is waited for is told, why, and what helps.
+#[test]
+fn one_that_can_not_be_frozen_is_named_with_what_helps() {
+    let stuck = || {
+        let scene = revoking().freeze(B, 900).see(C, standby(980, streams(A, 1)));
+        scene.with(|scene| scene.at(C).stuck = Some("it refuses".into()))
+    };
+    let told = stuck().why().to_string();
+    for said in ["waiting for c (it answers, and can't be frozen: it refuses)", "--accept-loss any"]
+    {
+        assert!(told.contains(said), "{told}");
+    }
+
+    let named = Operation { to: Some("c".into()), by: By::Operator, ..failover() };
+    let named = stuck().promise(asynchronous()).phase(Phase::Revoking(named));
+    let told = named.why().to_string();
+    for said in ["waiting for c (it answers, and can't be frozen: it refuses)", "--to SERVER"] {
+        assert!(told.contains(said), "{told}");
+    }
+    let away = named.with(|scene| scene.at(C).stuck = None).see(C, gone(5));
+    let told = away.why().to_string();
+    assert!(told.contains("waiting for c; `pgsteer failover --to SERVER`"), "{told}");
+}
+
+/// What is told helps: an order that takes any loss goes on without it.
+#[test]
+fn an_order_goes_on_without_one_that_can_not_be_frozen() {
+    for to in [None, Some("b")] {
+        let scene = revoking().freeze(B, 900).see(C, standby(980, streams(A, 1)));
+        let scene = scene.with(|scene| scene.at(C).stuck = Some("it refuses".into()));
+        let recorded = scene.clone().order(failover_order(to, MaxLoss::Any)).written().unwrap();
+        let ordered = scene.phase(recorded.phase);
+        assert_eq!(chosen(&ordered).as_deref(), Some("b"), "{to:?}");
+    }
+}
+
 #[test]
 fn nobody_is_chosen_if_none_may_lead() {
     let scene = frozen(900, 900).with(|scene| {
         scene.at(B).tags.priority = 0;
         scene.at(C).tags.priority = 0;
     });
-    assert_eq!(scene.why(), Why::NoCandidate);
+    assert_eq!(scene.why(), Why::NoCandidate(Vec::new()));
 }
 
 #[test]

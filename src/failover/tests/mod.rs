@@ -15,9 +15,9 @@ mod verdicts;
 use crate::clock::Moment;
 use crate::failover::{
     Acknowledged, Act, Appointed, Arming, By, Change, Checkpoint, Choice, Decision, Fenced, Frozen,
-    Gate, Kind, Loss, MaxLoss, Missing, Mode, Operation, Order, Phase, Policy, Preview, Profile,
-    Promise, Receiver, Record, Refusal, ServerView, Sight, Situation, Standing, Tags, Testimony,
-    Verdict, Why, decide, preview, verdict,
+    Gate, Kind, Loose, Loss, MaxLoss, Missing, Mode, Operation, Order, Phase, Policy, Preview,
+    Profile, Promise, Receiver, Record, Refusal, ServerView, Sight, Situation, Standing, Tags,
+    Testimony, Verdict, Why, decide, preview, verdict,
 };
 use crate::pg::{Lsn, SystemId, Timeline};
 use crate::topology::{Epoch, Fork, History, ServerId};
@@ -27,6 +27,7 @@ use std::time::Duration;
 const A: ServerId = ServerId(0);
 const B: ServerId = ServerId(1);
 const C: ServerId = ServerId(2);
+const D: ServerId = ServerId(3);
 const OURS: SystemId = SystemId(7);
 const THEIRS: SystemId = SystemId(8);
 /// The moment at which everything is decided, in milliseconds.
@@ -106,8 +107,8 @@ fn asynchronous() -> Promise {
 
 fn server(id: ServerId, name: &str, sight: Sight) -> ServerView {
     let name = Arc::from(name);
-    let (frozen, fenced, tags) = (None, None, Tags::default());
-    ServerView { id, name, sight, history: None, frozen, fenced, tags, keepalive: true }
+    let (frozen, stuck, fenced, tags) = (None, None, None, Tags::default());
+    ServerView { id, name, sight, history: None, frozen, stuck, fenced, tags, keepalive: true }
 }
 
 fn answers(timeline: u32, role: Standing) -> Sight {
@@ -345,6 +346,11 @@ fn handing() -> Scene {
     let mut scene = scene().phase(Phase::Revoking(switchover()));
     scene.phase_since = ms(NOW - 100);
     scene
+}
+
+/// One that is to be frozen, and of which no more is known.
+fn loose(server: &str) -> Loose {
+    Loose { server: Arc::from(server), stuck: None }
 }
 
 fn lsn(at: u64) -> Lsn {

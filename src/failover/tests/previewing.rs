@@ -35,6 +35,22 @@ fn without_enough_standbys_the_loss_is_what_is_known() {
     assert_eq!(loss(unknown), Loss::Unknown { at_least: 0 });
 }
 
+/// It is tried again, but nobody should count on it.
+#[test]
+fn one_that_can_not_be_frozen_promises_nothing() {
+    let stuck = || {
+        let scene = dead().phase(Phase::Revoking(failover()));
+        scene.with(|scene| scene.at(C).stuck = Some("it refuses".into()))
+    };
+    let told = stuck().preview(&any(None));
+    assert_eq!((told.to.as_deref(), told.loss), (Some("b"), Loss::AtMost(100)));
+    let enough = stuck().promise(quorum(2, &["b", "c"])).preview(&any(None));
+    assert_eq!((enough.to.as_deref(), enough.loss), (Some("b"), Loss::None));
+    let named = stuck().preview(&any(Some("c")));
+    let c = Loose { server: Arc::from("c"), stuck: Some("it refuses".into()) };
+    assert_eq!(named.refusal, Some(Refusal::Waits(Box::new(Why::NoCandidate(vec![c])))));
+}
+
 /// What another one holds more is taken over before.
 #[test]
 fn whoever_is_named_loses_no_more_than_the_most_advanced() {
@@ -113,7 +129,7 @@ fn who_takes_the_place_of_a_lost_chosen_one_is_told() {
         scene.at(C).tags.priority = 0;
     });
     let (_, _, refusal) = told(&nobody, None, MaxLoss::Any);
-    assert_eq!(refusal, Some(Refusal::Waits(Box::new(Why::NoCandidate))));
+    assert_eq!(refusal, Some(Refusal::Waits(Box::new(Why::NoCandidate(Vec::new())))));
 }
 
 fn at_end(server: &str) -> Choice {

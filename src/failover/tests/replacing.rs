@@ -242,7 +242,7 @@ fn a_primary_that_was_promoted_anew_goes_on_by_itself_only_if_it_lacks_nothing()
             scene.at(A).history = Some(History::new(Timeline(3), vec![fork]));
         }),
     ] {
-        waits(scene.clone(), Why::NoCandidate);
+        waits(scene.clone(), Why::NoCandidate(Vec::new()));
         assert_eq!(scene.order(any_loss(None)).written(), None);
     }
 }
@@ -311,7 +311,7 @@ fn who_is_waited_for_is_named() {
 
     let few = lost().promise(quorum(1, &["b", "c", "d"])).freeze_on_2(C, END);
     let few = few.with(|scene| scene.servers.push(server(ServerId(3), "d", gone(5))));
-    let missing = vec![Arc::from("d")];
+    let missing = vec![loose("d")];
     assert_eq!(few.why(), Why::NotRevoked { frozen: 2, needed: 3, missing });
     let less = lost().freeze(C, END - 10);
     let too_much = Why::TooMuchLoss { candidate: Arc::from("c"), loss: Loss::AtMost(10) };

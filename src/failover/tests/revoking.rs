@@ -48,7 +48,7 @@ fn nobody_is_chosen_before_enough_are_frozen() {
 #[test]
 fn only_those_count_who_can_acknowledge() {
     let scene = revoking().promise(quorum(1, &["b"])).freeze(C, END).see(B, gone(5));
-    let missing = vec![Arc::from("b")];
+    let missing = vec![loose("b")];
     assert_eq!(scene.why(), Why::NotRevoked { frozen: 0, needed: 1, missing });
 }
 

@@ -10,6 +10,7 @@ mod pauses;
 mod rejoining;
 mod records;
 mod restarts;
+mod stuck;
 mod switchovers;
 mod vetoes;
 

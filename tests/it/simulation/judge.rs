@@ -445,7 +445,7 @@ impl World {
                 Why::Manual(_)
                 | Why::TooMuchLoss { .. }
                 | Why::NotRevoked { .. }
-                | Why::NoCandidate
+                | Why::NoCandidate(_)
                 | Why::ChosenLost(_)
                 | Why::MayFollow { .. }
                 | Why::NotTaken { .. }

@@ -36,6 +36,7 @@ const RETRY: u64 = 100;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Remembered {
     frozen: Option<(Frozen, u64)>,
+    stuck: Option<Arc<str>>,
     fenced: Option<Fenced>,
     pub flying: Option<usize>,
     done: Option<(Act, u64)>,
@@ -249,7 +250,10 @@ impl World {
         let remembered = &mut self.proxy.remembered[server];
         match &self.proxy.seen[server].sight {
             // It may restart, and then holds less for certain.
-            Sight::Missing(_) => remembered.frozen = None,
+            Sight::Missing(_) => {
+                remembered.frozen = None;
+                remembered.stuck = None;
+            }
             Sight::Awaited => {}
             Sight::Answers(answer) => {
                 let loose = match answer.role {
@@ -280,6 +284,7 @@ impl World {
                     sight: seen.sight,
                     history: answer.and_then(|answer| answer.history.clone()),
                     frozen: remembered.frozen.map(|(frozen, _)| frozen),
+                    stuck: remembered.stuck.clone(),
                     fenced: remembered.fenced.or(found),
                     tags: self.plan.tags[id.index()],
                     keepalive: self.plan.keepalive[id.index()],
@@ -388,6 +393,9 @@ impl World {
         if frees && self.arm != Arm::FreeingCounts {
             remembered.frozen = None;
         }
+        if frees {
+            remembered.stuck = None;
+        }
         self.launch(act);
     }
 
@@ -408,6 +416,9 @@ impl World {
         }
         let remembered = &mut self.proxy.remembered[server];
         remembered.flying = None;
+        if let Act::Freeze(_) = act {
+            remembered.stuck = (outcome == Outcome::Failed).then(|| Arc::from("it refuses"));
+        }
         if outcome == Outcome::Failed {
             remembered.failed = Some(now);
         } else {
