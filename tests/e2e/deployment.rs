@@ -161,6 +161,80 @@ fn the_image_and_the_sidecar_fit_each_other() {
     }
 }
 
+/// What the image is built by and from is there: a file that was moved would be noticed by nobody
+/// who does not build it.
+#[test]
+fn what_the_image_is_built_from_is_there() {
+    let image = file("deploy/Dockerfile");
+    let command = behind(&image, "make ");
+    let (target, rest) = command.split_once(" && cp ").unwrap();
+    let built = rest.split_whitespace().next().unwrap();
+    let makefile = file("Makefile");
+    assert!(makefile.contains(&format!("\n{target}: {built}\n")), "make {target}: no {built}");
+    assert!(makefile.contains(&format!("\n{built}: ")), "nothing makes {built}");
+    // What `COPY . .` leaves out is nothing that the build reads.
+    let ignored = file(".dockerignore");
+    for needed in ["Cargo.toml", "Cargo.lock", "Makefile", "build.rs", "src", "scripts"] {
+        let there = Path::new(env!("CARGO_MANIFEST_DIR")).join(needed).exists();
+        assert!(there && !ignored.lines().any(|line| line.ends_with(needed)), "{needed}");
+    }
+}
+
+/// The values behind a key of the manifest, wherever it stands.
+fn values<'a>(manifest: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = manifest.lines().map(|line| line.trim_start().trim_start_matches("- "));
+    lines.filter_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).collect()
+}
+
+/// The part of the manifest behind a line, up to one that is indented less.
+fn part<'a>(manifest: &'a str, head: &str) -> String {
+    let indent = |line: &'a str| line.len() - line.trim_start().len();
+    let mut lines = manifest.lines().skip_while(|line| line.trim() != head);
+    let own = indent(lines.next().unwrap_or_else(|| panic!("no {head}")));
+    lines.take_while(|line| indent(line) > own).collect::<Vec<_>>().join("\n")
+}
+
+/// Kubernetes takes names that lead nowhere, and the pod never starts.
+#[test]
+fn every_name_in_the_sidecars_manifest_leads_somewhere() {
+    let manifest = file("deploy/kubernetes/sidecar.yaml");
+    let volumes = part(&manifest, "volumes:");
+    let named = volumes.lines().filter_map(|line| line.trim().strip_prefix("- name: "));
+    let named: Vec<_> = named.collect();
+    let mounts = values(&part(&manifest, "volumeMounts:"), "name").len();
+    assert_eq!(mounts, named.len(), "each volume is mounted");
+    for name in values(&part(&manifest, "volumeMounts:"), "name") {
+        assert!(named.contains(&name), "no volume {name}");
+    }
+    // Its own configuration and secret: both are called as the first two documents say.
+    let mut documents = manifest.split("\n---\n");
+    for (kind, reference) in [("ConfigMap", "configMap:"), ("Secret", "secretName: pgsteer")] {
+        let document = documents.next().unwrap();
+        assert_eq!(values(document, "kind"), [kind]);
+        assert!(
+            part(document, "metadata:").contains("name: pgsteer") && volumes.contains(reference)
+        );
+    }
+    let deployment = documents.next().unwrap();
+    assert_eq!(values(deployment, "kind"), ["Deployment"]);
+    let (selector, template) = (part(deployment, "matchLabels:"), part(deployment, "template:"));
+    assert!(template.contains(selector.trim()), "it selects its own pods");
+    let ports = part(deployment, "ports:");
+    for probe in ["startupProbe:", "readinessProbe:", "livenessProbe:"] {
+        let probe = part(deployment, probe);
+        let (path, port) = (values(&probe, "path")[0], values(&probe, "port")[0]);
+        assert!(["/readyz", "/livez"].contains(&path), "{path}");
+        assert!(values(&ports, "name").contains(&port), "no port {port}");
+    }
+    let scraped = values(deployment, "prometheus.io/port")[0].trim_matches('"');
+    assert_eq!(values(&ports, "containerPort"), [scraped]);
+    assert!(manifest.contains(&format!("http = \"0.0.0.0:{scraped}\"")));
+    // Where the command looks for its configuration is where that is put.
+    let mounts = part(deployment, "volumeMounts:");
+    let mounted = values(&mounts, "mountPath");
+    assert!(mounted.iter().any(|path| values(deployment, "args")[0].contains(path)));
+}
+
 #[test]
 fn the_sidecars_configuration_is_valid() {
     let sidecar = file("deploy/kubernetes/sidecar.yaml");

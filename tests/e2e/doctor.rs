@@ -84,6 +84,8 @@ fn what_setup_prints_makes_psql_mend_what_doctor_finds() {
     for round in 0..2 {
         let script = String::from_utf8(run(&cluster, &["setup"]).stdout).unwrap();
         assert!(!script.contains(SUPERUSER_PASSWORD), "{script}");
+        let dry = run(&cluster, &["setup", "--dry-run"]);
+        assert_eq!(String::from_utf8(dry.stdout).unwrap(), script, "printed, and nothing is done");
         for server in cluster.servers() {
             let mut parts = script.split("-- on ").skip(1);
             let own = parts.find(|part| part.starts_with(&format!("{},", server.address())));

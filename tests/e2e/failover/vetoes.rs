@@ -8,6 +8,7 @@ use crate::support::Blueprint;
 use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
+use pgsteer::sandbox::Plan;
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ fn eager() -> Blueprint {
 /// The primary is still the one of before, and nothing but that was ever decided.
 fn nothing_changed(house: &House, before: u64) {
     assert_eq!(new_primary(house).name(), "primary", "{}", house.proxy.log());
+    nothing_was_begun(house, before);
+}
+
+fn nothing_was_begun(house: &House, before: u64) {
     assert_eq!(epoch(house), before, "{}", house.proxy.log());
     assert!(!house.proxy.log().contains("revoking"), "{}", house.proxy.log());
 }
@@ -145,4 +150,28 @@ fn without_a_quorum_nothing_but_its_death_replaces_a_primary_even_in_haste() {
     let house = narrow(eager());
     replaced_by_none_of_it(&house, "asynchronous", |_, _| ());
     replaced_once_it_is_dead(&house, "asynchronous");
+}
+
+/// What `auto` needs is missing on one standby: until it is there, nobody is promoted by itself.
+#[test]
+fn without_what_it_needs_auto_replaces_nobody_and_says_what_that_is() {
+    let lame = |plan: Plan| plan.server_setting("standby1", "wal_retrieve_retry_interval", "5s");
+    let house = quorum().servers(lame).build();
+    let lacks = format!("{}: wal_retrieve_retry_interval", house.server("standby1").address());
+    await_that("it says what is missing", || {
+        let failover = &house.status()["failover"];
+        failover["armed"] == false && failover["lacking"].to_string().contains(&lacks)
+    });
+    let before = epoch(&house);
+    house.server("primary").kill9().unwrap();
+    await_that("it says why it waits", || {
+        let why = house.status()["failover"]["why"].to_string();
+        why.contains("auto is not armed") && why.contains(&lacks)
+    });
+    std::thread::sleep(LONG);
+    nothing_was_begun(&house, before);
+
+    house.server("standby1").set("wal_retrieve_retry_interval", "100ms").unwrap();
+    await_that("another takes over", || epoch(&house) > before);
+    assert_ne!(new_primary(&house).name(), "primary");
 }
