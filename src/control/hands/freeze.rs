@@ -166,13 +166,16 @@ pub(super) async fn repoint(
     before: &Upstream,
     lead: &Lead<'_>,
 ) -> Result<(), HandError> {
-    let conninfo = before.conninfo.as_ref();
-    let conninfo = conninfo.ok_or(HandError::NothingNoted("primary_conninfo"))?;
-    let wanted = Conninfo::parse(conninfo.reveal())?.to_server(lead.host, lead.port);
     let (role, now) = upstream(line).await?;
     if role == Role::Primary {
         return Err(HandError::IsA(Role::Primary));
     }
+    let conninfo = before.conninfo.as_ref();
+    let conninfo = conninfo.ok_or(HandError::NothingNoted("primary_conninfo"));
+    let noted = |text: &Secret| Conninfo::parse(text.reveal()).map_err(HandError::Conninfo);
+    // What it is set to now may be newer than what was noted: a changed password, say.
+    let own = now.read().map_or_else(|| conninfo.and_then(noted), Ok)?;
+    let wanted = own.to_server(lead.host, lead.port);
     if now.read().as_ref() != Some(&wanted) {
         let text = wanted.text();
         setting::set(line, &[("primary_conninfo", Some(&text))]).await?;

@@ -39,6 +39,24 @@ fn a_standby_follows_another_with_everything_else_as_it_was() {
     assert!(Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap() == expected);
 }
 
+/// What was noted of it before is older than that: a password that was changed a moment ago would
+/// be lost with it.
+#[test]
+fn what_an_operator_changed_a_moment_ago_is_kept() {
+    let grip = Grip::on(&Plan::new());
+    grip.server(PRIMARY).rows("CREATE ROLE third REPLICATION LOGIN").unwrap();
+    grip.cluster.await_replay().unwrap();
+    let before = Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap();
+    let changed = before.with("user", "third");
+    grip.server(SECOND).set("primary_conninfo", &changed.text()).unwrap();
+
+    follows_soon(&grip, SECOND, FIRST);
+
+    let after = Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap();
+    let expected = changed.to_server("127.0.0.1", grip.server(FIRST).port());
+    assert!(after == expected, "{after:?} {expected:?}");
+}
+
 /// Whoever is to confirm a commit may be the one that does not follow yet.
 #[test]
 fn a_commit_that_waits_for_a_standby_does_not_keep_it_from_following() {
