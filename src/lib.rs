@@ -18,6 +18,7 @@ pub mod failover;
 pub mod board;
 pub mod latest;
 pub mod metrics;
+pub mod reactor;
 pub mod tasks;
 pub mod timer;
 pub mod net;

@@ -3,6 +3,7 @@
 //! A panic is a defect and ends only its own task: its client is disconnected, its backend is
 //! closed by its guard, and nobody else notices.
 
+use crate::reactor;
 use std::future::Future;
 use tokio::task::JoinHandle;
 use tracing::error;
@@ -20,19 +21,12 @@ where
     })
 }
 
-/// Starts a task on this shard's own thread.
-pub fn spawn_local<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
+/// Starts a task on this shard's own thread. It ends with the shard at the latest.
+pub fn spawn_local<F>(name: &'static str, future: F)
 where
-    F: Future + 'static,
-    F::Output: 'static,
+    F: Future<Output = ()> + 'static,
 {
-    // A block that takes a future and awaits it has room for it twice: ten thousand clients pay it.
-    let future = Box::pin(future);
-    #[expect(clippy::disallowed_methods, reason = "this is the place that the lint points to")]
-    tokio::task::spawn_local(async move {
-        let _witness = Witness(name);
-        future.await
-    })
+    reactor::spawn(name, future);
 }
 
 /// Names the task whose panic drops it.

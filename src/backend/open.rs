@@ -3,14 +3,13 @@
 use super::error::{ConnectError, Stage};
 use super::policy::{SslMode, SslNegotiation};
 use super::target::Target;
-use crate::net::{ClientTls, SocketPolicy, Stream};
+use crate::net::{ClientTls, Plain, SocketPolicy, Stream};
 use crate::timer;
 use crate::wire::message::SSL_REQUEST;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 
 /// What is tried in one go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,14 +46,14 @@ pub(super) async fn open(
 ) -> Result<Stream, ConnectError> {
     if let Some(path) = target.socket_file() {
         *stage = Stage::Connecting;
-        let opened = UnixStream::connect(&path).await;
+        let opened = Plain::connect_unix(&path).await;
         return opened.map(Stream::from).map_err(|e| unopened(path.display().to_string(), e));
     }
     *stage = Stage::Resolving;
     let addresses = resolve(target).await?;
     *stage = Stage::Connecting;
     let tcp = first_that_answers(&addresses, within).await?;
-    SocketPolicy::TO_SERVERS.apply(&tcp).map_err(|source| broken(Stage::Connecting, source))?;
+    SocketPolicy::TO_SERVERS.apply(&tcp.socket()).map_err(|source| broken(Stage::Connecting, source))?;
     match (attempt, &target.tls) {
         (Attempt::Plain, _) | (_, None) => Ok(Stream::from(tcp)),
         (Attempt::IfOffered | Attempt::Secured, Some(tls)) => {
@@ -79,11 +78,11 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
 async fn first_that_answers(
     addresses: &[SocketAddr],
     within: Duration,
-) -> Result<TcpStream, ConnectError> {
+) -> Result<Plain<TcpStream>, ConnectError> {
     let share = within / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut last = ConnectError::Timeout { stage: Stage::Connecting, within };
     for address in addresses {
-        match timer::timeout(share, TcpStream::connect(address)).await {
+        match timer::timeout(share, Plain::connect_tcp(*address)).await {
             Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(error)) => last = unopened(address.to_string(), error),
             Err(_) => last = ConnectError::Timeout { stage: Stage::Connecting, within: share },
@@ -100,7 +99,7 @@ async fn first_that_answers(
 async fn secure(
     target: &Target,
     tls: &ClientTls,
-    mut tcp: TcpStream,
+    mut tcp: Plain<TcpStream>,
     attempt: Attempt,
 ) -> Result<Stream, ConnectError> {
     let lost = |source| broken(Stage::Securing, source);

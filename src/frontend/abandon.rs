@@ -26,13 +26,13 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ends what this backend runs, and the backend.
 pub(super) fn end(checkout: Checkout) {
-    drop(tasks::spawn_local("abandoned read", async move {
+    tasks::spawn_local("abandoned read", async move {
         let server = checkout.server();
         let ended = timer::timeout(PATIENCE, cancel_until_closed(checkout)).await;
         if ended.is_err() {
             tracing::warn!(%server, "a read that nobody waits for could not be cancelled");
         }
-    }));
+    });
 }
 
 async fn cancel_until_closed(mut checkout: Checkout) {

@@ -59,7 +59,7 @@ pub(super) fn begin(client: &Client, session: &Session, attached: Attached) {
         checkout: attached.checkout,
     };
     // It ends with the answer, or with the time that any statement of ours has.
-    drop(tasks::spawn_local("audit", suspect.audit(Rc::clone(&client.shard))));
+    tasks::spawn_local("audit", suspect.audit(Rc::clone(&client.shard)));
 }
 
 impl Suspect {

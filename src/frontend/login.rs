@@ -298,7 +298,7 @@ impl Visitor {
     async fn secure_unasked(&mut self, gate: &Gate) -> Result<(), Failure> {
         match (self.take()?, &gate.tls) {
             (Stream::Tcp(tcp), Some(tls)) => {
-                self.secured(tls.accept_unasked(tcp.into_socket()).await.map_err(Failure::Tls)?);
+                self.secured(tls.accept_unasked(tcp).await.map_err(Failure::Tls)?);
             }
             // Its first packet will turn out to be none.
             (stream, _) => self.stream = Some(stream),
@@ -316,8 +316,7 @@ impl Visitor {
     /// Answers an `SSLRequest`. On a unix socket there is no TLS, as with PostgreSQL.
     async fn secure(&mut self, gate: &Gate) -> Result<(), Failure> {
         match (self.take()?, &gate.tls) {
-            (Stream::Tcp(tcp), Some(tls)) => {
-                let mut tcp = tcp.into_socket();
+            (Stream::Tcp(mut tcp), Some(tls)) => {
                 tcp.write_all(b"S").await.map_err(Failure::Broken)?;
                 self.secured(tls.accept(tcp).await.map_err(Failure::Tls)?);
                 Ok(())

@@ -269,9 +269,9 @@ impl Serving {
         info!(event = "overdue", %user, %database, ?limit, "a statement is cancelled");
         let (cancels, pid) = (Arc::clone(&self.client.shard.shared.cancels), cancel.pid);
         let secret = cancel.secret.clone();
-        drop(tasks::spawn_local("overdue statement", async move {
+        tasks::spawn_local("overdue statement", async move {
             cancels.cancel(pid, &secret).await;
-        }));
+        });
     }
 
     /// Sends a group, to the backend in hand or to one that is found for it.

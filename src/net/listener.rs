@@ -1,19 +1,18 @@
 //! Where clients knock.
 //!
-//! Who is let in belongs to no runtime yet: it goes to a shard, and is registered there only. What
+//! Who is let in is on no shard yet: it goes to one, and is registered there only. What
 //! its socket is set to it has from the one that is listened at, where the system does so.
 
 use super::SocketPolicy;
 use super::stream::Detached;
+use crate::reactor::Registered;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// The port of PgBouncer, in whose place we can stand.
 const PGBOUNCER_PORT: u16 = 6432;
@@ -27,9 +26,18 @@ pub const UNIX_MODE: u32 = 0o777;
 #[derive(Debug)]
 pub enum Listener {
     /// A TCP port.
-    Tcp(AsyncFd<TcpListener>),
+    Tcp(TcpListener),
     /// A socket file; removed when this is dropped.
-    Unix(AsyncFd<UnixListener>, SocketFile),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The same, on the shard that accepts.
+#[derive(Debug)]
+pub enum Doorway {
+    /// A TCP port.
+    Tcp(Registered<TcpListener>),
+    /// A socket file; removed when this is dropped.
+    Unix(Registered<UnixListener>, SocketFile),
 }
 
 /// A socket file of ours.
@@ -71,7 +79,7 @@ fn pgbouncer(port: u16) -> &'static str {
 
 impl Listener {
     /// Listens on a TCP address; on `[::]` for IPv4, too, and where this machine has no IPv6,
-    /// for IPv4 alone. Must be called on the runtime that will accept.
+    /// for IPv4 alone.
     pub fn tcp(address: SocketAddr) -> Result<Self, BindError> {
         let bound = match bind(address) {
             Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !has_ipv6() => {
@@ -94,47 +102,44 @@ impl Listener {
         listener.set_nonblocking(true).map_err(failed)?;
         let file = SocketFile { identity: identity(&path), path: path.clone() };
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-        let listener = listen_on(listener).map_err(failed)?;
         Ok(Self::Unix(listener, file))
     }
 
-    /// The same place, registered on the current runtime and no other.
+    /// Has the shard that this is called on accept here.
     ///
     /// # Errors
-    /// What the runtime says; the place is closed then.
-    pub fn moved(self) -> io::Result<Self> {
+    /// What the system says; the place is closed then.
+    pub fn open(self) -> io::Result<Doorway> {
         match self {
-            Self::Tcp(listener) => listen_on(listener.into_inner()).map(Self::Tcp),
-            Self::Unix(listener, file) => Ok(Self::Unix(listen_on(listener.into_inner())?, file)),
-        }
-    }
-
-    /// The next client. Cancel-safe. An error (out of file descriptors, say) says nothing about
-    /// the next one: pause and try again.
-    pub async fn accept(&self) -> io::Result<Detached> {
-        match self {
-            Self::Tcp(listener) => {
-                let accept = |listener: &TcpListener| listener.accept();
-                let (tcp, _) = listener.async_io(Interest::READABLE, accept).await?;
-                tcp.set_nonblocking(true)?;
-                #[cfg(not(target_os = "linux"))]
-                SocketPolicy::TO_CLIENTS.apply(&tcp)?;
-                Ok(Detached::Tcp(tcp))
-            }
-            Self::Unix(listener, _) => {
-                let accept = |listener: &UnixListener| listener.accept();
-                let (unix, _) = listener.async_io(Interest::READABLE, accept).await?;
-                unix.set_nonblocking(true)?;
-                Ok(Detached::Unix(unix))
-            }
+            Self::Tcp(listener) => Registered::new(listener).map(Doorway::Tcp),
+            Self::Unix(listener, file) => Ok(Doorway::Unix(Registered::new(listener)?, file)),
         }
     }
 
     /// The TCP address that is listened at: with port 0, the one that the system chose.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.get_ref().local_addr().ok(),
+            Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(..) => None,
+        }
+    }
+}
+
+impl Doorway {
+    /// The next client. Cancel-safe. An error (out of file descriptors, say) says nothing about
+    /// the next one: pause and try again.
+    pub async fn accept(&self) -> io::Result<Detached> {
+        match self {
+            Self::Tcp(listener) => {
+                let tcp = poll_fn(|context| listener.poll_accept(context)).await?;
+                #[cfg(not(target_os = "linux"))]
+                SocketPolicy::TO_CLIENTS.apply(&tcp)?;
+                Ok(Detached::Tcp(tcp.into()))
+            }
+            Self::Unix(listener, _) => {
+                let unix = poll_fn(|context| listener.poll_accept(context)).await?;
+                Ok(Detached::Unix(unix.into()))
+            }
         }
     }
 }
@@ -142,7 +147,7 @@ impl Listener {
 impl std::fmt::Display for Listener {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tcp(listener) => match listener.get_ref().local_addr() {
+            Self::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => address.fmt(out),
                 Err(_) => out.write_str("tcp"),
             },
@@ -161,7 +166,7 @@ impl Drop for SocketFile {
 
 /// On Linux the sockets of who connects have these settings from the beginning: the kernel clones
 /// what is listened at (`tcp_create_openreq_child`), keepalive timer included.
-fn bind(address: SocketAddr) -> io::Result<AsyncFd<TcpListener>> {
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -171,16 +176,7 @@ fn bind(address: SocketAddr) -> io::Result<AsyncFd<TcpListener>> {
     SocketPolicy::TO_CLIENTS.apply(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    listen_on(socket.into())
-}
-
-/// Puts what is listened at on the current runtime.
-fn listen_on<L: AsFd + AsRawFd>(listener: L) -> io::Result<AsyncFd<L>> {
-    #[expect(unsafe_code, reason = "tokio has no safe form of it, and registers what it accepts")]
-    // SAFETY: it is called with the two listeners of the standard library only, whose descriptor is
-    // theirs, open and the same for as long as they live; nothing else is done to them.
-    let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
-    registered.map_err(|refused| refused.into_parts().1)
+    Ok(socket.into())
 }
 
 fn has_ipv6() -> bool {
@@ -208,6 +204,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reactor;
 
     fn scratch(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("pgsteer-{name}-{}", std::process::id()));
@@ -215,8 +212,8 @@ mod tests {
         path
     }
 
-    #[tokio::test]
-    async fn a_port_that_is_taken_is_named() {
+    #[test]
+    fn a_port_that_is_taken_is_named() {
         let first = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = first.local_addr().unwrap();
 
@@ -229,22 +226,27 @@ mod tests {
         assert!(pgbouncer(6432).contains("PgBouncer"));
     }
 
-    #[tokio::test]
-    async fn every_address_means_ipv4_too() {
+    fn accepted(listener: Listener) -> Detached {
+        let accept = async { listener.open().unwrap().accept().await };
+        reactor::run(accept).unwrap().unwrap()
+    }
+
+    #[test]
+    fn every_address_means_ipv4_too() {
         let listener = Listener::tcp("[::]:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let client = tokio::net::TcpStream::connect(("127.0.0.1", port));
-        let (client, accepted) = tokio::join!(client, listener.accept());
-        assert!(client.is_ok() && accepted.unwrap().attach().unwrap().peer().is_local());
+        let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let Detached::Tcp(tcp) = accepted(listener) else { panic!("no TCP") };
+        assert!(tcp.peer_addr().unwrap().ip().to_canonical().is_loopback());
     }
 
     /// A client that vanishes is to be noticed, and none is to wait for Nagle's algorithm.
-    #[tokio::test]
-    async fn who_is_let_in_is_set_as_clients_are() {
+    #[test]
+    fn who_is_let_in_is_set_as_clients_are() {
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
-        let (_client, accepted) = tokio::join!(client, listener.accept());
-        let Detached::Tcp(tcp) = accepted.unwrap() else { panic!("no TCP") };
+        let address = listener.local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let Detached::Tcp(tcp) = accepted(listener) else { panic!("no TCP") };
         let socket = socket2::SockRef::from(&tcp);
         let policy = SocketPolicy::TO_CLIENTS;
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
@@ -255,8 +257,8 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), policy.user_timeout);
     }
 
-    #[tokio::test]
-    async fn a_socket_file_is_replaced_only_if_it_is_stale() {
+    #[test]
+    fn a_socket_file_is_replaced_only_if_it_is_stale() {
         let directory = scratch("socket-file");
         let path = directory.join(".s.PGSQL.7");
         drop(UnixListener::bind(&path).unwrap());

@@ -2,14 +2,15 @@
 
 use super::plain::Plain;
 use super::tls::{client_stream, end_point, server_stream};
+use rustix::net::sockopt::socket_peercred;
 use socket2::SockRef;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection to a client or to a server.
 #[derive(Debug)]
@@ -19,9 +20,9 @@ pub enum Stream {
     /// A unix socket.
     Unix(Plain<UnixStream>),
     /// TLS over TCP, from a client.
-    TlsServer(Box<server_stream::TlsStream<TcpStream>>),
+    TlsServer(Box<server_stream::TlsStream<Plain<TcpStream>>>),
     /// TLS over TCP, to a server.
-    TlsClient(Box<client_stream::TlsStream<TcpStream>>),
+    TlsClient(Box<client_stream::TlsStream<Plain<TcpStream>>>),
 }
 
 /// Who is on the other side.
@@ -39,9 +40,9 @@ pub enum Peer {
 #[derive(Debug)]
 pub enum Detached {
     /// TCP.
-    Tcp(std::net::TcpStream),
+    Tcp(TcpStream),
     /// A unix socket.
-    Unix(std::os::unix::net::UnixStream),
+    Unix(UnixStream),
 }
 
 /// Why a connection was not detached.
@@ -60,12 +61,8 @@ impl Stream {
     /// [`TlsStays::Tls`] gives it back: rustls's state can't be moved out of its socket.
     pub fn detach(self) -> Result<Detached, TlsStays> {
         match self {
-            Self::Tcp(tcp) => {
-                tcp.into_socket().into_std().map(Detached::Tcp).map_err(TlsStays::Closed)
-            }
-            Self::Unix(unix) => {
-                unix.into_socket().into_std().map(Detached::Unix).map_err(TlsStays::Closed)
-            }
+            Self::Tcp(tcp) => tcp.detach().map_err(TlsStays::Closed),
+            Self::Unix(unix) => unix.detach().map_err(TlsStays::Closed),
             Self::TlsServer(_) | Self::TlsClient(_) => Err(TlsStays::Tls(self)),
         }
     }
@@ -82,7 +79,7 @@ impl Stream {
     /// not in `/etc/passwd` (LDAP and the like) have none.
     pub fn peer_user(&self) -> Option<String> {
         match self {
-            Self::Unix(unix) => user_name(unix.socket().peer_cred().ok()?.uid()),
+            Self::Unix(unix) => user_name(socket_peercred(unix.socket()).ok()?.uid.as_raw()),
             Self::Tcp(_) | Self::TlsServer(_) | Self::TlsClient(_) => None,
         }
     }
@@ -92,7 +89,7 @@ impl Stream {
     /// Cancel-safe.
     pub async fn glimpse(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.socket_to_read().peek(into).await,
+            Self::Tcp(tcp) => tcp.peek(into).await,
             Self::Unix(_) | Self::TlsServer(_) | Self::TlsClient(_) => Ok(0),
         }
     }
@@ -110,30 +107,28 @@ impl Stream {
     /// What a TLS connection has decrypted already is not seen; who waits in
     /// [`Self::poll_receive`] might not be woken, and must not be asked for meanwhile. Cancel-safe.
     pub async fn stirs(&self) {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp.socket(),
-            Self::Unix(unix) => return unix_stirs(unix.socket()).await,
-            Self::TlsServer(tls) => tls.get_ref().0,
-            Self::TlsClient(tls) => tls.get_ref().0,
-        };
         // An error is news, too.
-        drop(tcp.peek(&mut [0]).await);
+        drop(match self {
+            Self::Tcp(tcp) => tcp.peek(&mut [0]).await,
+            Self::Unix(unix) => unix.peek(&mut [0]).await,
+            Self::TlsServer(tls) => tls.get_ref().0.peek(&mut [0]).await,
+            Self::TlsClient(tls) => tls.get_ref().0.peek(&mut [0]).await,
+        });
     }
 
     /// Whether nothing has arrived: no byte, and no end. Otherwise a byte may be lost, so that the
     /// connection is of no more use. Costs no system call unless something did arrive.
     pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0_u8; 1];
-        let read = match self {
-            Self::Tcp(tcp) => tcp.socket_to_read().try_read(&mut byte),
-            Self::Unix(unix) => unix.socket_to_read().try_read(&mut byte),
+        match self {
+            Self::Tcp(tcp) => tcp.is_quiet(),
+            Self::Unix(unix) => unix.is_quiet(),
             Self::TlsServer(_) | Self::TlsClient(_) => {
+                let mut byte = [0_u8; 1];
                 let mut buffer = ReadBuf::new(&mut byte);
                 let mut context = Context::from_waker(Waker::noop());
-                return Pin::new(self).poll_read(&mut context, &mut buffer).is_pending();
+                Pin::new(self).poll_read(&mut context, &mut buffer).is_pending()
             }
-        };
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        }
     }
 
     /// Reads what has arrived, and tells how many bytes; none: the end.
@@ -156,12 +151,13 @@ impl Stream {
     /// Who is on the other side.
     pub fn peer(&self) -> Peer {
         let tcp = match self {
-            Self::Tcp(tcp) => tcp.socket(),
+            Self::Tcp(tcp) => tcp,
             Self::Unix(_) => return Peer::Unix,
             Self::TlsServer(tls) => tls.get_ref().0,
             Self::TlsClient(tls) => tls.get_ref().0,
         };
-        tcp.peer_addr().map_or(Peer::Unknown, Peer::Ip)
+        let address = SockRef::from(&tcp.socket()).peer_addr().ok().and_then(|address| address.as_socket());
+        address.map_or(Peer::Unknown, Peer::Ip)
     }
 }
 
@@ -182,17 +178,6 @@ pub fn is_ours(address: IpAddr) -> bool {
     std::net::UdpSocket::bind((address.to_canonical(), 0)).is_ok()
 }
 
-async fn unix_stirs(unix: &UnixStream) {
-    while unix.readable().await.is_ok() {
-        let peeked = unix
-            .try_io(Interest::READABLE, || SockRef::from(unix).peek(&mut [MaybeUninit::uninit()]));
-        let nothing = matches!(&peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        if !nothing {
-            return;
-        }
-    }
-}
-
 impl Detached {
     /// Whether nothing has arrived: no byte, and no end.
     pub fn is_quiet(&self) -> bool {
@@ -205,11 +190,11 @@ impl Detached {
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Puts the connection on the current runtime.
+    /// Puts the connection on the shard that this is called on, or else on the runtime.
     pub fn attach(self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(tcp) => TcpStream::from_std(tcp).map(Stream::from),
-            Self::Unix(unix) => UnixStream::from_std(unix).map(Stream::from),
+            Self::Tcp(tcp) => Plain::new(tcp).map(Stream::Tcp),
+            Self::Unix(unix) => Plain::new(unix).map(Stream::Unix),
         }
     }
 }
@@ -235,15 +220,27 @@ impl std::fmt::Display for Peer {
     }
 }
 
-impl From<TcpStream> for Stream {
+impl From<TcpStream> for Detached {
     fn from(tcp: TcpStream) -> Self {
-        Self::Tcp(tcp.into())
+        Self::Tcp(tcp)
     }
 }
 
-impl From<UnixStream> for Stream {
+impl From<UnixStream> for Detached {
     fn from(unix: UnixStream) -> Self {
-        Self::Unix(unix.into())
+        Self::Unix(unix)
+    }
+}
+
+impl From<Plain<TcpStream>> for Stream {
+    fn from(tcp: Plain<TcpStream>) -> Self {
+        Self::Tcp(tcp)
+    }
+}
+
+impl From<Plain<UnixStream>> for Stream {
+    fn from(unix: Plain<UnixStream>) -> Self {
+        Self::Unix(unix)
     }
 }
 
@@ -282,10 +279,8 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp.socket_to_write()).poll_write_vectored(context, slices),
-            Self::Unix(unix) => {
-                Pin::new(unix.socket_to_write()).poll_write_vectored(context, slices)
-            }
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(context, slices),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(context, slices),
             Self::TlsServer(tls) => Pin::new(tls).poll_write_vectored(context, slices),
             Self::TlsClient(tls) => Pin::new(tls).poll_write_vectored(context, slices),
         }
@@ -293,8 +288,8 @@ impl AsyncWrite for Stream {
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Tcp(tcp) => tcp.socket().is_write_vectored(),
-            Self::Unix(unix) => unix.socket().is_write_vectored(),
+            Self::Tcp(tcp) => tcp.is_write_vectored(),
+            Self::Unix(unix) => unix.is_write_vectored(),
             Self::TlsServer(tls) => tls.is_write_vectored(),
             Self::TlsClient(tls) => tls.is_write_vectored(),
         }
@@ -302,8 +297,8 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp.socket_to_write()).poll_flush(context),
-            Self::Unix(unix) => Pin::new(unix.socket_to_write()).poll_flush(context),
+            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(context),
+            Self::Unix(unix) => Pin::new(unix).poll_flush(context),
             Self::TlsServer(tls) => Pin::new(tls).poll_flush(context),
             Self::TlsClient(tls) => Pin::new(tls).poll_flush(context),
         }
@@ -311,8 +306,8 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp.socket_to_write()).poll_shutdown(context),
-            Self::Unix(unix) => Pin::new(unix.socket_to_write()).poll_shutdown(context),
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(context),
             Self::TlsServer(tls) => Pin::new(tls).poll_shutdown(context),
             Self::TlsClient(tls) => Pin::new(tls).poll_shutdown(context),
         }
@@ -322,67 +317,132 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reactor;
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use std::path::Path;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    fn unix() -> (Detached, Detached) {
+        let (here, there) = UnixStream::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        there.set_nonblocking(true).unwrap();
+        (here.into(), there.into())
+    }
+
+    fn tcp() -> (Detached, Detached) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (there, _) = listener.accept().unwrap();
+        here.set_nonblocking(true).unwrap();
+        there.set_nonblocking(true).unwrap();
+        (here.into(), there.into())
+    }
+
+    fn on_the_runtime<T>(happens: impl Future<Output = T>) -> T {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(happens)
+    }
+
+    /// With the timers of a runtime, as a shard has them.
+    fn on_a_shard<T>(happens: impl Future<Output = T>) -> T {
+        let mut timers = tokio::runtime::Builder::new_multi_thread();
+        let timers = timers.worker_threads(1).enable_all().build().unwrap();
+        let _there = timers.enter();
+        reactor::run(happens).unwrap()
+    }
+
     /// A rested backend must be able to follow a client to another shard.
-    #[tokio::test]
-    async fn a_plain_connection_moves_between_runtimes() {
-        let (here, mut there) = UnixStream::pair().unwrap();
-        let moved = Stream::from(here).detach().unwrap();
-
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-            runtime.unwrap().block_on(async {
-                let mut stream = moved.attach().unwrap();
-                assert!(!stream.is_tls() && stream.peer().is_local());
-                stream.write_all(b"hello").await.unwrap();
+    #[test]
+    fn a_plain_connection_moves_between_shards_and_the_runtime() {
+        for (here, there) in [unix(), tcp()] {
+            let moved = on_a_shard(async { here.attach().unwrap().detach().unwrap() });
+            let moved = on_the_runtime(async { moved.attach().unwrap().detach().unwrap() });
+            let said = std::thread::spawn(move || {
+                on_a_shard(async {
+                    let mut stream = moved.attach().unwrap();
+                    assert!(!stream.is_tls() && stream.peer().is_local());
+                    stream.write_all(b"hello").await.unwrap();
+                });
             });
-        });
-        let mut bytes = [0; 5];
-        there.read_exact(&mut bytes).await.unwrap();
-        thread.join().unwrap();
-
-        assert_eq!(&bytes, b"hello");
+            let mut bytes = [0; 5];
+            on_the_runtime(async {
+                there.attach().unwrap().read_exact(&mut bytes).await.unwrap();
+            });
+            said.join().unwrap();
+            assert_eq!(&bytes, b"hello");
+        }
     }
 
     /// One that was closed on its way must not be lent.
-    #[tokio::test]
-    async fn a_detached_connection_is_quiet_until_something_arrives() {
-        let (here, there) = UnixStream::pair().unwrap();
-        let closed = Stream::from(here).detach().unwrap();
-        assert!(closed.is_quiet());
-        drop(there);
-        assert!(!closed.is_quiet());
-
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut there, _) = listener.accept().await.unwrap();
-        let told = Stream::from(here).detach().unwrap();
-        assert!(told.is_quiet());
-        there.write_all(b"E").await.unwrap();
-        assert!(!told.is_quiet());
+    #[test]
+    fn a_detached_connection_is_quiet_until_something_arrives() {
+        for (closed, there) in [unix(), tcp()] {
+            assert!(closed.is_quiet());
+            drop(there);
+            assert!(!closed.is_quiet());
+        }
+        for (told, there) in [unix(), tcp()] {
+            assert!(told.is_quiet());
+            on_a_shard(async { there.attach().unwrap().write_all(b"E").await.unwrap() });
+            assert!(!told.is_quiet());
+        }
     }
 
     /// A standing connection that is not read must be known to be gone at once.
-    #[tokio::test]
     async fn what_comes_and_an_end_stir_and_silence_does_not() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
-        let (unix, other) = UnixStream::pair().unwrap();
-        for (mut here, mut there) in
-            [(Stream::from(tcp), Stream::from(server)), (Stream::from(unix), Stream::from(other))]
-        {
-            let soon = std::time::Duration::from_millis(20);
+        for (here, there) in [unix(), tcp()] {
+            let (mut here, mut there) = (here.attach().unwrap(), there.attach().unwrap());
+            let soon = Duration::from_millis(20);
             crate::timer::timeout(soon, here.stirs()).await.expect_err("nothing came");
+            assert!(here.is_quiet());
             there.write_all(b"hello").await.unwrap();
             here.stirs().await;
             here.stirs().await;
+            assert!(!here.is_quiet());
             here.read_exact(&mut [0; 5]).await.unwrap();
             crate::timer::timeout(soon, here.stirs()).await.expect_err("all was read");
-            drop(there);
+            there.shutdown().await.unwrap();
             here.stirs().await;
+            assert!(!here.is_quiet());
         }
+    }
+
+    #[test]
+    fn what_stirs_is_known_on_a_shard() {
+        on_a_shard(what_comes_and_an_end_stir_and_silence_does_not());
+    }
+
+    #[test]
+    fn what_stirs_is_known_on_the_runtime() {
+        on_the_runtime(what_comes_and_an_end_stir_and_silence_does_not());
+    }
+
+    async fn who_connects_is_heard_and_a_closed_door_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut here = Stream::from(Plain::connect_tcp(address).await.unwrap());
+        let (mut there, _) = listener.accept().unwrap();
+        there.write_all(b"hello").unwrap();
+        let mut bytes = [0; 5];
+        here.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"hello");
+        drop((listener, there, here));
+        let refused = Plain::connect_tcp(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let missing = Plain::connect_unix(Path::new("/nowhere/.s.PGSQL.1")).await.unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_shard_connects() {
+        on_a_shard(who_connects_is_heard_and_a_closed_door_is_told());
+    }
+
+    #[test]
+    fn the_runtime_connects() {
+        on_the_runtime(who_connects_is_heard_and_a_closed_door_is_told());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! It is on a shard itself: one that keeps a client need not wake another thread for it.
 
 use crate::frontend::Inlet;
-use crate::net::{Detached, Listener};
+use crate::net::{Detached, Doorway, Listener};
 use crate::tasks;
 use crate::timer;
 use std::io;
@@ -70,7 +70,7 @@ impl Doors {
     /// it does.
     ///
     /// # Errors
-    /// What its runtime said to it.
+    /// What the system said to it.
     pub(super) async fn open(
         &self,
         number: usize,
@@ -99,12 +99,12 @@ impl Doors {
 }
 
 impl Post {
-    /// Accepts on the runtime of the shard that this is called on.
+    /// Accepts on the shard that this is called on.
     pub(super) fn begin(self) {
         let Self { listener, inlet, doors, stop, begun } = self;
-        match listener.moved() {
-            Ok(listener) => {
-                drop(tasks::spawn_local("accept", accept((listener, inlet), doors, stop)));
+        match listener.open() {
+            Ok(doorway) => {
+                tasks::spawn_local("accept", accept((doorway, inlet), doors, stop));
                 drop(begun.send(Ok(())));
             }
             Err(error) => drop(begun.send(Err(error))),
@@ -113,10 +113,10 @@ impl Post {
 }
 
 /// Accepts until `stop` is set.
-async fn accept((listener, inlet): (Listener, Inlet), doors: Doors, stop: CancellationToken) {
+async fn accept((doorway, inlet): (Doorway, Inlet), doors: Doors, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = doorway.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {

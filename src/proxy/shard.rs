@@ -1,4 +1,4 @@
-//! A shard: one thread, one runtime, its clients and its idle backends.
+//! A shard: one thread, its clients and its idle backends.
 
 use crate::admin::Health;
 use crate::clock;
@@ -9,6 +9,7 @@ use crate::metrics::claim_row;
 use crate::pool;
 use crate::proxy::accept::{Arrival, Post};
 use crate::proxy::scheduling::be_a_batch_thread;
+use crate::reactor;
 use crate::tasks;
 use crate::timer;
 use std::io;
@@ -16,10 +17,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::runtime::{Handle, LocalOptions};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 /// Pause between two looks at the idle backends.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
@@ -46,25 +47,27 @@ pub(super) fn start(
     (inlets, scheduling): (Inlets, Scheduling),
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
-    // It must be built where it runs, and a failure be told to who starts it.
-    let (built, outcome) = std::sync::mpsc::sync_channel(1);
+    // It begins where it runs, and a failure is told to who starts it.
+    let (begun, outcome) = std::sync::mpsc::sync_channel(1);
     let keeper = Handle::current();
     let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = match builder.enable_io().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(built.send(Err(error))),
-        };
-        drop(built.send(Ok(())));
+        // Its timers, and whatever else a shard has no use for often, are the runtime's.
+        let _runtime = keeper.enter();
         if scheduling == Scheduling::Batch
             && let Err(error) = be_a_batch_thread()
         {
             info!(event = "scheduling", %error, "shard {index} is woken before whoever runs");
         }
         claim_row();
-        timer::kept_by(keeper);
         let shard = Rc::new(Shard::new(index, common));
-        runtime.block_on(run(shard, &health, inlets, stop));
+        let ran = reactor::run(async {
+            drop(begun.send(Ok(())));
+            run(shard, &health, inlets, stop).await;
+        });
+        if let Err(error) = ran {
+            error!(event = "shard", %error, "shard {index} ended");
+            drop(begun.send(Err(error)));
+        }
     })?;
     outcome.recv().map_err(io::Error::other)??;
     Ok(thread)

@@ -7,7 +7,7 @@
 //! Source: PostgreSQL manual, 34.19.1 "Client Verification of Server Certificates".
 
 use super::{ALPN, TlsError, certificates, private_key, provider};
-use crate::net::Stream;
+use crate::net::{Plain, Stream};
 use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,9 +16,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use std::io;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// What of a server's certificate is checked. The handshake's signatures always are: the server
@@ -92,7 +92,7 @@ impl ClientTls {
 
     /// Shakes hands with the server at `host`. Not cancel-safe: dropped, the connection is
     /// closed.
-    pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+    pub async fn connect(&self, host: &str, tcp: Plain<TcpStream>) -> io::Result<Stream> {
         // A name that can't be one of a certificate is not verified to begin with, or it will
         // match none; an address, unlike a name, is not sent to the server.
         let name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_| no_name());
@@ -104,7 +104,7 @@ impl ClientTls {
     /// be something else that speaks TLS. Not cancel-safe, either.
     ///
     /// Source: `open_client_SSL` in `interfaces/libpq/fe-secure-openssl.c`, PostgreSQL 17.
-    pub async fn connect_unasked(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+    pub async fn connect_unasked(&self, host: &str, tcp: Plain<TcpStream>) -> io::Result<Stream> {
         let stream = self.connect(host, tcp).await?;
         match &stream {
             Stream::TlsClient(tls) if tls.get_ref().1.alpn_protocol() == Some(ALPN) => Ok(stream),

@@ -2,16 +2,16 @@
 
 use super::end_point::end_point;
 use super::{ALPN, TlsError, certificates, private_key, provider};
-use crate::net::Stream;
+use crate::net::{Plain, Stream};
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::io;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use x509_certificate::X509Certificate;
 
@@ -86,7 +86,7 @@ impl ServerTls {
     }
 
     /// Shakes hands with a client. Not cancel-safe: dropped, the connection is closed.
-    pub async fn accept(&self, tcp: TcpStream) -> io::Result<Secured> {
+    pub async fn accept(&self, tcp: Plain<TcpStream>) -> io::Result<Secured> {
         // What is shown and what is bound to stay together, also if it is read again meanwhile.
         let served = self.current.load_full();
         let acceptor = TlsAcceptor::from(Arc::clone(&served.config));
@@ -99,7 +99,7 @@ impl ServerTls {
 
     /// The same with a client that did not ask first. It must name the protocol, for it could not
     /// be told that it is wrong here. Not cancel-safe, either.
-    pub async fn accept_unasked(&self, tcp: TcpStream) -> io::Result<Secured> {
+    pub async fn accept_unasked(&self, tcp: Plain<TcpStream>) -> io::Result<Secured> {
         let secured = self.accept(tcp).await?;
         match &secured.stream {
             Stream::TlsServer(tls) if tls.get_ref().1.alpn_protocol() == Some(ALPN) => Ok(secured),

@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 5] = [
         "board",
         "latest",
         "metrics",
+        "reactor",
         "tasks",
         "timer",
         "net",

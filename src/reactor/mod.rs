@@ -1,0 +1,99 @@
+//! What a shard's thread runs on: its tasks, and the sockets that wake them.
+//!
+//! A pooler does little else than being woken, reading, writing and waiting again, so what that
+//! costs is a good part of what it costs at all. This is the least that it takes: one event queue of
+//! the kernel's, a table of the sockets in it, and a table of tasks. A socket knows the task that
+//! waits for it by its number; between an event and its task lies nothing that another thread may
+//! touch, and so no locked instruction (decision 0030).
+//!
+//! Timers, names of hosts and everything that is not a shard's stay with the runtime of the control
+//! plane: its timers and channels wake tasks of a shard like any other's.
+//!
+//! Invariants:
+//! - Who was told to wait is woken by what it waits for, also if that came before it waited.
+//! - A task runs on the thread that it was spawned on, and nowhere else; so does a socket.
+//! - A task that panics ends, and no other.
+//! - Who always finds something to read gives way, and whoever is ready has its turn before anybody
+//!   has a second one.
+//! - The thread sleeps in the kernel when nobody is ready.
+
+mod executor;
+mod mailbox;
+mod poller;
+mod registered;
+
+pub use registered::Registered;
+
+use executor::Executor;
+use mailbox::Mailbox;
+use poller::{Heard, Poller};
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+thread_local! {
+    static HERE: Reactor = const { Reactor { executor: Executor::new(), poller: Poller::new() } };
+}
+
+/// One thread's.
+struct Reactor {
+    executor: Executor,
+    poller: Poller,
+}
+
+/// Runs this, and every task that is spawned meanwhile, until this is over; the tasks are dropped
+/// then.
+///
+/// # Errors
+/// What the system says when it has no event queue for us; or this thread is in here already.
+pub fn run<F: Future>(root: F) -> io::Result<F::Output> {
+    HERE.with(|here| here.run(root))
+}
+
+/// Starts a task on this thread, which must be in [`run`]: anywhere else, and when that is over, the
+/// task is dropped. One that panics says so by its name.
+pub fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
+    HERE.with(|here| here.executor.spawn(name, Box::pin(future)));
+}
+
+/// Whether this thread is in [`run`].
+pub fn is_here() -> bool {
+    HERE.try_with(|here| here.poller.is_open()).unwrap_or(false)
+}
+
+impl Reactor {
+    fn run<F: Future>(&self, root: F) -> io::Result<F::Output> {
+        let bell = self.poller.open()?;
+        let mailbox = Arc::new(Mailbox::new(bell));
+        // Declared before the root, which is dropped while its sockets still have their places.
+        let _closing = Closing(self);
+        self.executor.open(Arc::clone(&mailbox));
+        let mut root = pin!(root);
+        let waker = self.executor.waker_of_root();
+        loop {
+            if let Some(output) = self.executor.turn(root.as_mut(), &waker) {
+                return Ok(output);
+            }
+            let patience = self.executor.has_ready().then_some(Duration::ZERO);
+            match self.poller.wait(patience, &self.executor)? {
+                Heard::Sockets => (),
+                Heard::Bell => mailbox.empty(&self.executor),
+            }
+        }
+    }
+}
+
+/// Ends what was begun, however it came to its end.
+struct Closing<'r>(&'r Reactor);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.executor.close();
+        self.0.poller.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! The kernel's event queue, and what it has said of each socket.
+
+use super::executor::{Executor, TaskId};
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+/// Events that are taken from the kernel at once.
+const EVENTS: usize = 512;
+/// The event that is no socket's.
+const BELL: Token = Token(usize::MAX);
+
+/// A socket's place in the table. The number is never given again.
+#[derive(Debug)]
+pub(super) struct Place {
+    index: u32,
+    number: u32,
+    reactor: u32,
+}
+
+/// What is known of a socket.
+struct Seat {
+    number: u32,
+    arrival: Arrival,
+    outlet: Outlet,
+    reader: Waiter,
+    writer: Waiter,
+}
+
+/// What is there to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// Nothing, as far as the kernel has said.
+    Nothing,
+    /// Something, most likely.
+    Something,
+    /// The end, at the latest behind something: no event will follow.
+    End,
+}
+
+/// Whether there is room to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlet {
+    Full,
+    Room,
+}
+
+/// Who waits.
+enum Waiter {
+    Nobody,
+    /// A task of this thread.
+    Task(TaskId),
+    /// A future that has a waker of its own.
+    Other(Box<Waker>),
+}
+
+/// Which of the two directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    In,
+    Out,
+}
+
+/// What a wait came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Sockets only, or nothing.
+    Sockets,
+    /// Somebody else has woken a task.
+    Bell,
+}
+
+/// The kernel's event queue and the sockets in it.
+pub(super) struct Poller {
+    queue: RefCell<Option<(Poll, Events)>>,
+    seats: RefCell<Slab<Seat>>,
+    numbers: Cell<u32>,
+    /// Tells this one from those of other threads, and from earlier ones; zero: it is closed.
+    reactor: Cell<u32>,
+}
+
+impl Poller {
+    pub(super) const fn new() -> Self {
+        Self {
+            queue: RefCell::new(None),
+            seats: RefCell::new(Slab::new()),
+            numbers: Cell::new(0),
+            reactor: Cell::new(0),
+        }
+    }
+
+    pub(super) fn open(&self) -> io::Result<mio::Waker> {
+        static REACTORS: AtomicU32 = AtomicU32::new(1);
+        if self.is_open() {
+            return Err(io::Error::other("this thread runs a reactor already"));
+        }
+        let poll = Poll::new()?;
+        let bell = mio::Waker::new(poll.registry(), BELL)?;
+        self.queue.replace(Some((poll, Events::with_capacity(EVENTS))));
+        self.reactor.set(REACTORS.fetch_add(1, Ordering::Relaxed));
+        Ok(bell)
+    }
+
+    pub(super) fn close(&self) {
+        self.reactor.set(0);
+        self.queue.replace(None);
+        self.seats.take();
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        self.reactor.get() != 0
+    }
+
+    /// Registers a socket, for both ways and as long as it is open.
+    pub(super) fn register(&self, socket: BorrowedFd<'_>) -> io::Result<Place> {
+        let queue = self.queue.borrow();
+        let (poll, _) = queue.as_ref().ok_or_else(elsewhere)?;
+        let mut seats = self.seats.borrow_mut();
+        let entry = seats.vacant_entry();
+        let index = u32::try_from(entry.key()).map_err(io::Error::other)?;
+        let number = self.numbers.get().wrapping_add(1);
+        self.numbers.set(number);
+        let place = Place { index, number, reactor: self.reactor.get() };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token(&place), both)?;
+        let (reader, writer) = (Waiter::Nobody, Waiter::Nobody);
+        let (arrival, outlet) = (Arrival::Nothing, Outlet::Full);
+        entry.insert(Seat { number, arrival, outlet, reader, writer });
+        Ok(place)
+    }
+
+    /// Takes a socket that stays open out of the kernel's queue.
+    pub(super) fn release(&self, place: &Place, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let queue = self.queue.borrow();
+        match queue.as_ref() {
+            Some((poll, _)) if place.reactor == self.reactor.get() => {
+                poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
+            }
+            // With its reactor it has left the queue.
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Nobody will ask for it again.
+    pub(super) fn forget(&self, place: &Place) {
+        if place.reactor == self.reactor.get() {
+            drop(self.seats.borrow_mut().try_remove(place.index as usize));
+        }
+    }
+
+    /// Whether there may be something to read, or room to write.
+    pub(super) fn is_ready(&self, place: &Place, way: Way) -> io::Result<bool> {
+        self.look(place, |seat| match way {
+            Way::In => seat.arrival != Arrival::Nothing,
+            Way::Out => seat.outlet == Outlet::Room,
+        })
+    }
+
+    /// Nothing was there to be read, or no room: the next event will tell of it.
+    pub(super) fn note_exhausted(&self, place: &Place, way: Way) -> io::Result<()> {
+        self.look(place, |seat| match way {
+            Way::In => {
+                if seat.arrival == Arrival::Something {
+                    seat.arrival = Arrival::Nothing;
+                }
+            }
+            Way::Out => seat.outlet = Outlet::Full,
+        })
+    }
+
+    /// The task that runs, or this waker if it is another's, is woken by the next event.
+    pub(super) fn await_event(
+        &self,
+        (place, way): (&Place, Way),
+        (executor, waker): (&Executor, &Waker),
+    ) -> io::Result<()> {
+        let waiter = match executor.whose(waker) {
+            Some(task) => Waiter::Task(task),
+            None => Waiter::Other(Box::new(waker.clone())),
+        };
+        self.look(place, |seat| match way {
+            Way::In => seat.reader = waiter,
+            Way::Out => seat.writer = waiter,
+        })
+    }
+
+    fn look<T>(&self, place: &Place, at: impl FnOnce(&mut Seat) -> T) -> io::Result<T> {
+        if place.reactor != self.reactor.get() {
+            return Err(elsewhere());
+        }
+        let mut seats = self.seats.borrow_mut();
+        seats.get_mut(place.index as usize).map(at).ok_or_else(elsewhere)
+    }
+
+    /// Waits for events, at most so long, and makes ready who waits for them.
+    pub(super) fn wait(&self, most: Option<Duration>, executor: &Executor) -> io::Result<Heard> {
+        let mut queue = self.queue.borrow_mut();
+        let (poll, events) = queue.as_mut().ok_or_else(elsewhere)?;
+        match poll.poll(events, most) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Heard::Sockets),
+            waited => waited?,
+        }
+        let mut heard = Heard::Sockets;
+        let mut seats = self.seats.borrow_mut();
+        for event in &*events {
+            if event.token() == BELL {
+                heard = Heard::Bell;
+                continue;
+            }
+            let (index, number) = seat(event.token());
+            // It may be another's by now: an event can be older than its place.
+            if let Some(seat) = seats.get_mut(index).filter(|seat| seat.number == number) {
+                seat.take(event, executor);
+            }
+        }
+        Ok(heard)
+    }
+}
+
+impl Seat {
+    fn take(&mut self, event: &Event, executor: &Executor) {
+        let failed = event.is_error();
+        if failed || event.is_read_closed() {
+            self.arrival = Arrival::End;
+        } else if event.is_readable() && self.arrival == Arrival::Nothing {
+            self.arrival = Arrival::Something;
+        }
+        if self.arrival != Arrival::Nothing {
+            self.reader.wake(executor);
+        }
+        if failed || event.is_writable() || event.is_write_closed() {
+            self.outlet = Outlet::Room;
+            self.writer.wake(executor);
+        }
+    }
+}
+
+impl Waiter {
+    fn wake(&mut self, executor: &Executor) {
+        match std::mem::replace(self, Self::Nobody) {
+            Self::Nobody => (),
+            Self::Task(task) => executor.make_ready(task),
+            Self::Other(waker) => waker.wake(),
+        }
+    }
+}
+
+const _: () = assert!(usize::BITS == 64, "an event has room for two numbers of 32 bits");
+
+/// Both numbers of a place. There is no place of the highest index, which is the bell's.
+const fn token(place: &Place) -> Token {
+    Token((place.number as usize) << 32 | place.index as usize)
+}
+
+const fn seat(token: Token) -> (usize, u32) {
+    (token.0 & 0xffff_ffff, (token.0 >> 32) as u32)
+}
+
+fn elsewhere() -> io::Error {
+    io::Error::other("the socket belongs to another thread; this is a defect")
+}
