@@ -53,7 +53,9 @@ pub(super) async fn open(
     let addresses = resolve(target).await?;
     *stage = Stage::Connecting;
     let tcp = first_that_answers(&addresses, within).await?;
-    SocketPolicy::TO_SERVERS.apply(&tcp.socket()).map_err(|source| broken(Stage::Connecting, source))?;
+    SocketPolicy::TO_SERVERS
+        .apply(&tcp.socket())
+        .map_err(|source| broken(Stage::Connecting, source))?;
     match (attempt, &target.tls) {
         (Attempt::Plain, _) | (_, None) => Ok(Stream::from(tcp)),
         (Attempt::IfOffered | Attempt::Secured, Some(tls)) => {

@@ -18,7 +18,7 @@ mod socket;
 mod stream;
 mod tls;
 
-pub use listener::{BindError, Doorway, Listener, UNIX_MODE};
+pub use listener::{BindError, Doorway, Listener, SocketFile, UNIX_MODE};
 pub use plain::Plain;
 pub use socket::SocketPolicy;
 pub use stream::{Detached, Peer, Stream, TlsStays, is_ours, user_name};

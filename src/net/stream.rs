@@ -156,7 +156,8 @@ impl Stream {
             Self::TlsServer(tls) => tls.get_ref().0,
             Self::TlsClient(tls) => tls.get_ref().0,
         };
-        let address = SockRef::from(&tcp.socket()).peer_addr().ok().and_then(|address| address.as_socket());
+        let address =
+            SockRef::from(&tcp.socket()).peer_addr().ok().and_then(|address| address.as_socket());
         address.map_or(Peer::Unknown, Peer::Ip)
     }
 }
@@ -229,6 +230,18 @@ impl From<TcpStream> for Detached {
 impl From<UnixStream> for Detached {
     fn from(unix: UnixStream) -> Self {
         Self::Unix(unix)
+    }
+}
+
+impl From<tokio::net::UnixStream> for Stream {
+    fn from(unix: tokio::net::UnixStream) -> Self {
+        Self::Unix(Plain::Runtime(unix))
+    }
+}
+
+impl From<tokio::net::TcpStream> for Stream {
+    fn from(tcp: tokio::net::TcpStream) -> Self {
+        Self::Tcp(Plain::Runtime(tcp))
     }
 }
 

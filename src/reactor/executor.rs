@@ -1,6 +1,7 @@
 //! The tasks of one thread, and whose turn it is.
 
 use super::mailbox::Mailbox;
+use super::wide;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,6 +17,12 @@ use std::task::{Context, Poll, Waker};
 pub(super) struct TaskId {
     index: u32,
     number: u32,
+}
+
+impl TaskId {
+    fn at(self) -> usize {
+        wide(self.index)
+    }
 }
 
 /// What is run as long as the reactor is.
@@ -136,7 +143,7 @@ impl Executor {
             return;
         }
         let mut tasks = self.tasks.borrow_mut();
-        if let Some(task) = tasks.get_mut(id.index as usize)
+        if let Some(task) = tasks.get_mut(id.at())
             && task.number == id.number
             && task.turn == Turn::Waits
         {
@@ -199,13 +206,13 @@ impl Executor {
         self.running.set(None);
         match polled {
             Ok(Poll::Pending) => {
-                if let Some(task) = self.tasks.borrow_mut().get_mut(id.index as usize) {
+                if let Some(task) = self.tasks.borrow_mut().get_mut(id.at()) {
                     task.body = Some((waker, work));
                 }
             }
             Ok(Poll::Ready(())) => self.end(id, work),
             Err(_) => {
-                let name = self.tasks.borrow().get(id.index as usize).map(|task| task.name);
+                let name = self.tasks.borrow().get(id.at()).map(|task| task.name);
                 tracing::error!(task = name, "task ended by a panic; this is a defect");
                 self.end(id, work);
             }
@@ -213,13 +220,13 @@ impl Executor {
     }
 
     fn end(&self, id: TaskId, work: Work) {
-        drop(self.tasks.borrow_mut().try_remove(id.index as usize));
+        self.tasks.borrow_mut().try_remove(id.at());
         quietly(|| drop(work));
     }
 
     fn take(&self, id: TaskId) -> Option<(Waker, Work)> {
         let mut tasks = self.tasks.borrow_mut();
-        let task = tasks.get_mut(id.index as usize).filter(|task| task.number == id.number)?;
+        let task = tasks.get_mut(id.at()).filter(|task| task.number == id.number)?;
         task.turn = Turn::Waits;
         task.body.take()
     }

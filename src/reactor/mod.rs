@@ -1,10 +1,10 @@
 //! What a shard's thread runs on: its tasks, and the sockets that wake them.
 //!
 //! A pooler does little else than being woken, reading, writing and waiting again, so what that
-//! costs is a good part of what it costs at all. This is the least that it takes: one event queue of
-//! the kernel's, a table of the sockets in it, and a table of tasks. A socket knows the task that
-//! waits for it by its number; between an event and its task lies nothing that another thread may
-//! touch, and so no locked instruction (decision 0030).
+//! costs is a good part of what it costs at all. This is the least that it takes: one event queue
+//! of the kernel's, a table of the sockets in it, and a table of tasks. A socket knows the task
+//! that waits for it by its number; between an event and its task lies nothing that another thread
+//! may touch, and so no locked instruction (decision 0030).
 //!
 //! Timers, names of hosts and everything that is not a shard's stay with the runtime of the control
 //! plane: its timers and channels wake tasks of a shard like any other's.
@@ -52,8 +52,8 @@ pub fn run<F: Future>(root: F) -> io::Result<F::Output> {
     HERE.with(|here| here.run(root))
 }
 
-/// Starts a task on this thread, which must be in [`run`]: anywhere else, and when that is over, the
-/// task is dropped. One that panics says so by its name.
+/// Starts a task on this thread, which must be in [`run`]: anywhere else, and when that is over,
+/// the task is dropped. One that panics says so by its name.
 pub fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
     HERE.with(|here| here.executor.spawn(name, Box::pin(future)));
 }
@@ -83,6 +83,13 @@ impl Reactor {
             }
         }
     }
+}
+
+const _: () = assert!(usize::BITS == 64, "an event has room for two numbers of 32 bits");
+
+/// A number as an index; there is always room.
+fn wide(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Ends what was begun, however it came to its end.

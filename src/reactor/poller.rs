@@ -1,6 +1,7 @@
 //! The kernel's event queue, and what it has said of each socket.
 
 use super::executor::{Executor, TaskId};
+use super::wide;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -151,43 +152,51 @@ impl Poller {
     /// Nobody will ask for it again.
     pub(super) fn forget(&self, place: &Place) {
         if place.reactor == self.reactor.get() {
-            drop(self.seats.borrow_mut().try_remove(place.index as usize));
+            let left = self.seats.borrow_mut().try_remove(wide(place.index));
+            // What it may take with it may ask for the table.
+            drop(left);
         }
     }
 
     /// Whether there may be something to read, or room to write.
     pub(super) fn is_ready(&self, place: &Place, way: Way) -> io::Result<bool> {
-        self.look(place, |seat| match way {
-            Way::In => seat.arrival != Arrival::Nothing,
-            Way::Out => seat.outlet == Outlet::Room,
-        })
+        self.look(place, |seat| seat.is_ready(way))
     }
 
-    /// Nothing was there to be read, or no room: the next event will tell of it.
+    /// The same; if not, the task that runs, or this waker if it is another's, is woken by the next
+    /// event.
+    pub(super) fn is_ready_or_awaited(
+        &self,
+        (place, way): (&Place, Way),
+        (executor, waker): (&Executor, &Waker),
+    ) -> io::Result<bool> {
+        let asked = self.look(place, |seat| {
+            if seat.is_ready(way) {
+                return None;
+            }
+            let waiter = match executor.whose(waker) {
+                Some(task) => Waiter::Task(task),
+                None => Waiter::Other(Box::new(waker.clone())),
+            };
+            Some(std::mem::replace(seat.waiter(way), waiter))
+        });
+        // Who waited before is dropped here, when nobody has the table.
+        asked.map(|before| before.is_none())
+    }
+
+    /// The system said that nothing is there to be read, or no room: the next event will tell.
     pub(super) fn note_exhausted(&self, place: &Place, way: Way) -> io::Result<()> {
         self.look(place, |seat| match way {
-            Way::In => {
-                if seat.arrival == Arrival::Something {
-                    seat.arrival = Arrival::Nothing;
-                }
-            }
+            Way::In => seat.arrival = Arrival::Nothing,
             Way::Out => seat.outlet = Outlet::Full,
         })
     }
 
-    /// The task that runs, or this waker if it is another's, is woken by the next event.
-    pub(super) fn await_event(
-        &self,
-        (place, way): (&Place, Way),
-        (executor, waker): (&Executor, &Waker),
-    ) -> io::Result<()> {
-        let waiter = match executor.whose(waker) {
-            Some(task) => Waiter::Task(task),
-            None => Waiter::Other(Box::new(waker.clone())),
-        };
-        self.look(place, |seat| match way {
-            Way::In => seat.reader = waiter,
-            Way::Out => seat.writer = waiter,
+    /// Less was read than there was room for: that was all, but for an end that was told of.
+    pub(super) fn note_emptied(&self, place: &Place) -> io::Result<()> {
+        self.look(place, |seat| match seat.arrival {
+            Arrival::Something => seat.arrival = Arrival::Nothing,
+            Arrival::Nothing | Arrival::End => (),
         })
     }
 
@@ -196,7 +205,7 @@ impl Poller {
             return Err(elsewhere());
         }
         let mut seats = self.seats.borrow_mut();
-        seats.get_mut(place.index as usize).map(at).ok_or_else(elsewhere)
+        seats.get_mut(wide(place.index)).map(at).ok_or_else(elsewhere)
     }
 
     /// Waits for events, at most so long, and makes ready who waits for them.
@@ -208,16 +217,20 @@ impl Poller {
             waited => waited?,
         }
         let mut heard = Heard::Sockets;
-        let mut seats = self.seats.borrow_mut();
         for event in &*events {
             if event.token() == BELL {
                 heard = Heard::Bell;
                 continue;
             }
             let (index, number) = seat(event.token());
+            let mut seats = self.seats.borrow_mut();
             // It may be another's by now: an event can be older than its place.
             if let Some(seat) = seats.get_mut(index).filter(|seat| seat.number == number) {
-                seat.take(event, executor);
+                let woken = seat.take(event);
+                drop(seats);
+                for waiter in woken {
+                    waiter.wake(executor);
+                }
             }
         }
         Ok(heard)
@@ -225,26 +238,44 @@ impl Poller {
 }
 
 impl Seat {
-    fn take(&mut self, event: &Event, executor: &Executor) {
+    fn is_ready(&self, way: Way) -> bool {
+        match way {
+            Way::In => self.arrival != Arrival::Nothing,
+            Way::Out => self.outlet == Outlet::Room,
+        }
+    }
+
+    fn waiter(&mut self, way: Way) -> &mut Waiter {
+        match way {
+            Way::In => &mut self.reader,
+            Way::Out => &mut self.writer,
+        }
+    }
+
+    /// Takes note of an event, and returns who waited for it.
+    fn take(&mut self, event: &Event) -> [Waiter; 2] {
         let failed = event.is_error();
         if failed || event.is_read_closed() {
             self.arrival = Arrival::End;
         } else if event.is_readable() && self.arrival == Arrival::Nothing {
             self.arrival = Arrival::Something;
         }
-        if self.arrival != Arrival::Nothing {
-            self.reader.wake(executor);
-        }
         if failed || event.is_writable() || event.is_write_closed() {
             self.outlet = Outlet::Room;
-            self.writer.wake(executor);
         }
+        [Way::In, Way::Out].map(|way| {
+            if self.is_ready(way) {
+                std::mem::replace(self.waiter(way), Waiter::Nobody)
+            } else {
+                Waiter::Nobody
+            }
+        })
     }
 }
 
 impl Waiter {
-    fn wake(&mut self, executor: &Executor) {
-        match std::mem::replace(self, Self::Nobody) {
+    fn wake(self, executor: &Executor) {
+        match self {
             Self::Nobody => (),
             Self::Task(task) => executor.make_ready(task),
             Self::Other(waker) => waker.wake(),
@@ -252,15 +283,14 @@ impl Waiter {
     }
 }
 
-const _: () = assert!(usize::BITS == 64, "an event has room for two numbers of 32 bits");
-
 /// Both numbers of a place. There is no place of the highest index, which is the bell's.
-const fn token(place: &Place) -> Token {
-    Token((place.number as usize) << 32 | place.index as usize)
+fn token(place: &Place) -> Token {
+    Token(wide(place.number) << 32 | wide(place.index))
 }
 
-const fn seat(token: Token) -> (usize, u32) {
-    (token.0 & 0xffff_ffff, (token.0 >> 32) as u32)
+/// A place's index and its number.
+fn seat(token: Token) -> (usize, u32) {
+    (token.0 & wide(u32::MAX), u32::try_from(token.0 >> 32).unwrap_or(u32::MAX))
 }
 
 fn elsewhere() -> io::Error {

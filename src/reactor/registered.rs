@@ -1,8 +1,8 @@
 //! A socket that wakes tasks of this thread.
 
 use super::HERE;
-use super::poller::{Place, Way};
 use super::Reactor;
+use super::poller::{Place, Way};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
 use std::future::poll_fn;
@@ -67,7 +67,7 @@ impl<S: AsFd> Registered<S> {
             // Fewer than there was room for: that was all. It saves the call that would find
             // nothing.
             if 0 < bytes && bytes < into.len() {
-                here.poller.note_exhausted(&self.held.0, Way::In)?;
+                here.poller.note_emptied(&self.held.0)?;
             }
             Poll::Ready(Ok(bytes))
         })
@@ -115,7 +115,8 @@ impl<S: AsFd> Registered<S> {
             return Poll::Pending;
         }
         let place = &self.held.0;
-        if here.poller.is_ready(place, Way::In)? {
+        let waker = context.waker();
+        while here.poller.is_ready_or_awaited((place, Way::In), (&here.executor, waker))? {
             match retry_on_intr(|| call(&self.socket)) {
                 Err(Errno::WOULDBLOCK) => here.poller.note_exhausted(place, Way::In)?,
                 done => {
@@ -124,15 +125,12 @@ impl<S: AsFd> Registered<S> {
                 }
             }
         }
-        here.poller.await_event((place, Way::In), (&here.executor, context.waker()))?;
         Poll::Pending
     }
 
     /// Writes as much as there is room for.
     pub fn poll_send(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_outgoing(context, |socket| {
-            rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)
-        })
+        self.poll_outgoing(context, |socket| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL))
     }
 
     /// The same with several pieces.
@@ -152,29 +150,31 @@ impl<S: AsFd> Registered<S> {
         context: &Context<'_>,
         mut call: impl FnMut(&S) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        match retry_on_intr(|| call(&self.socket)) {
-            Err(Errno::WOULDBLOCK) => HERE.with(|here| {
-                let place = &self.held.0;
-                here.poller.note_exhausted(place, Way::Out)?;
-                here.poller.await_event((place, Way::Out), (&here.executor, context.waker()))?;
-                Poll::Pending
-            }),
-            sent => Poll::Ready(sent.map_err(io::Error::from)),
+        // There is nearly always room, so nobody asks before it is tried.
+        loop {
+            match retry_on_intr(|| call(&self.socket)) {
+                Err(Errno::WOULDBLOCK) => {
+                    HERE.with(|here| here.poller.note_exhausted(&self.held.0, Way::Out))?;
+                    ready!(self.poll_room(context))?;
+                }
+                sent => return Poll::Ready(sent.map_err(io::Error::from)),
+            }
         }
     }
 
     /// Waits until there is room to write, or will never be. Cancel-safe.
     pub async fn has_room(&self) -> io::Result<()> {
-        poll_fn(|context| {
-            HERE.with(|here| {
-                let place = &self.held.0;
-                if here.poller.is_ready(place, Way::Out)? {
-                    return Poll::Ready(Ok(()));
-                }
-                here.poller.await_event((place, Way::Out), (&here.executor, context.waker()))?;
-                Poll::Pending
-            })
+        poll_fn(|context| self.poll_room(context)).await
+    }
+
+    fn poll_room(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        HERE.with(|here| {
+            let waits = (&here.executor, context.waker());
+            match here.poller.is_ready_or_awaited((&self.held.0, Way::Out), waits) {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            }
         })
-        .await
     }
 }

@@ -1,3 +1,6 @@
+//! Every promise of a reactor, each with a shard of its own: who waits is woken, nobody is kept
+//! from his turn, and what ends leaves nothing behind.
+
 use super::*;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -6,8 +9,8 @@ use std::future::{pending, poll_fn};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::mpsc;
-use std::task::{Poll, Waker};
+use std::sync::{Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use tokio::sync::{Notify, oneshot};
 
@@ -331,6 +334,37 @@ fn a_future_with_a_waker_of_its_own_is_woken() {
         let mut read = reader.await;
         read.sort();
         assert_eq!(read, [b"one", b"two"]);
+    });
+}
+
+/// What wakes may take other sockets with it, when it wakes and when it is let go.
+#[test]
+fn a_waker_may_let_go_of_sockets() {
+    struct Holder(Mutex<Option<Here>>);
+    impl Wake for Holder {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().unwrap().take());
+        }
+    }
+    fn poll_by(here: &Here, holder: Arc<Holder>) {
+        let waker = Waker::from(holder);
+        let polled = here.poll_receive(&mut Context::from_waker(&waker), &mut [0; 16]);
+        assert!(polled.is_pending());
+    }
+    on_a_shard(|| async {
+        let (here, mut there) = pair();
+        let (held, mut from_held) = pair();
+        poll_by(&here, Arc::new(Holder(Mutex::new(Some(held)))));
+        wait(&here).await;
+        assert_eq!(from_held.read(&mut [0; 1]).unwrap(), 0, "let go with its waker");
+
+        let (held, mut from_held) = pair();
+        let holder = Arc::new(Holder(Mutex::new(Some(held))));
+        poll_by(&here, Arc::clone(&holder));
+        there.write_all(b"hello").unwrap();
+        until(|| holder.0.lock().unwrap().is_none()).await;
+        assert_eq!(from_held.read(&mut [0; 1]).unwrap(), 0, "let go when it woke");
+        assert_eq!(receive(&here).await, b"hello");
     });
 }
 

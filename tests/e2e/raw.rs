@@ -4,7 +4,7 @@
 //! arrives that nobody asked for.
 
 use crate::support::House;
-use pgsteer::net::Stream;
+use pgsteer::net::{Plain, Stream};
 use pgsteer::sandbox::SUPERUSER;
 use pgsteer::wire::frame;
 use pgsteer::wire::message;
@@ -147,8 +147,9 @@ impl Raw {
         let address = house.proxy.address();
         let socket = TcpSocket::new_v4().unwrap();
         SockRef::from(&socket).set_tcp_mss(NARROW).unwrap();
-        let mut tcp = socket.connect(address).await.unwrap();
+        let tcp = socket.connect(address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
+        let mut tcp = Plain::Runtime(tcp);
         let stream = match tls {
             None => Stream::from(tcp),
             Some(connector) => {
@@ -293,7 +294,8 @@ impl Raw {
     /// Breaks the connection off, as if its machine had crashed and come back.
     pub(crate) fn reset(self) {
         let Stream::Tcp(tcp) = self.stream else { panic!("only TCP can be reset") };
-        tcp.into_socket().set_zero_linger().unwrap();
+        let linger = SockRef::from(&tcp.socket()).set_linger(Some(Duration::ZERO));
+        linger.unwrap();
     }
 
     /// The end of the connection, and what came before it.

@@ -7,7 +7,7 @@ use pgsteer::backend::{
     ChannelBinding, ConnectError, Login, LoginSecret, SslMode, Target, TlsPolicy, connect,
 };
 use pgsteer::frontend::login::Gate;
-use pgsteer::net::{ClientTls, Roots, ServerTls, Stream, Verification};
+use pgsteer::net::{ClientTls, Plain, Roots, ServerTls, Stream, Verification};
 use pgsteer::sandbox::Scratch;
 use pgsteer::tasks;
 use pgsteer::topology::ServerId;
@@ -123,11 +123,11 @@ async fn listen_in(
 ) -> std::io::Result<()> {
     client.read_exact(&mut [0; 8]).await?;
     client.write_all(b"S").await?;
-    let mut client = shown.accept(client).await?.stream;
+    let mut client = shown.accept(Plain::Runtime(client)).await?.stream;
     let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
     server.write_all(&SSL_REQUEST).await?;
     assert_eq!(server.read_u8().await?, b'S');
-    let mut server = other_side.connect("localhost", server).await?;
+    let mut server = other_side.connect("localhost", Plain::Runtime(server)).await?;
     if trick == Trick::Downgrade {
         pass_one(&mut client, &mut server).await?;
         let mut offer = [0; 1024];

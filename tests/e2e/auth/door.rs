@@ -5,7 +5,7 @@ use pgsteer::auth::rules::Rules;
 use pgsteer::auth::{Access, Keyring, Method, Userlist};
 use pgsteer::backend::{Backend, Login, SslMode, Target, TlsPolicy, connect};
 use pgsteer::frontend::login::{Entered, Gate, LoggedIn, Plaintext, enter};
-use pgsteer::net::{Listener, ServerFiles, ServerTls};
+use pgsteer::net::{Listener, ServerFiles, ServerTls, SocketFile, Stream};
 use pgsteer::tasks;
 use pgsteer::topology::ServerId;
 use pgsteer::wire::frame::TxStatus;
@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, UnixListener};
 
 /// Far more than anything takes.
 pub const WITHIN: Duration = Duration::from_secs(10);
@@ -24,6 +25,28 @@ pub const WITHIN: Duration = Duration::from_secs(10);
 pub struct Door {
     pub port: u16,
     pub keyring: Arc<Keyring>,
+}
+
+/// A place to accept at without a shard.
+pub enum Ear {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+impl Ear {
+    pub fn new(listener: Listener) -> Self {
+        match listener {
+            Listener::Tcp(tcp) => Self::Tcp(TcpListener::from_std(tcp).unwrap()),
+            Listener::Unix(unix, file) => Self::Unix(UnixListener::from_std(unix).unwrap(), file),
+        }
+    }
+
+    pub async fn accept(&self) -> Stream {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.unwrap().0.into(),
+            Self::Unix(listener, _) => listener.accept().await.unwrap().0.into(),
+        }
+    }
 }
 
 impl Door {
@@ -36,9 +59,10 @@ impl Door {
         let port = listener.local_addr().map_or(0, |address| address.port());
         let keyring = Arc::clone(&gate.keyring);
         let gate = Arc::new(gate);
+        let ear = Ear::new(listener);
         tasks::spawn("door", async move {
             loop {
-                let stream = listener.accept().await.unwrap().attach().unwrap();
+                let stream = ear.accept().await;
                 let (gate, target) = (Arc::clone(&gate), target.clone());
                 tasks::spawn("client", async move {
                     match enter(stream, &gate).await {

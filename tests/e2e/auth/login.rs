@@ -1,6 +1,6 @@
 //! `frontend::login` with real clients, and with everything else that may knock.
 
-use super::door::{Door, WITHIN, files, gate, server, target, tls};
+use super::door::{Door, Ear, WITHIN, files, gate, server, target, tls};
 use super::postgres::{certificates, path, psql};
 use pgsteer::auth::Method;
 use pgsteer::backend::{Login, LoginSecret, Lookup, Target};
@@ -439,7 +439,7 @@ async fn trust_lets_this_machine_in() {
     let gate = gate(Method::Trust, "");
     let mut client = TcpStream::connect(at).await.unwrap();
     client.write_all(&first([0, 3, 0, 0], b"user\0a\0\0")).await.unwrap();
-    let stream = listener.accept().await.unwrap().attach().unwrap();
+    let stream = Ear::new(listener).accept().await;
     let entered = enter(stream, &gate).await;
     assert!(matches!(entered, Entered::Nobody(Admission::AuthFailed)), "{entered:?}");
     let mut answer = Vec::new();

@@ -3,7 +3,7 @@
 use super::postgres::certificates;
 use super::tls::client;
 use crate::support::{Blueprint, await_that, end_backends};
-use pgsteer::net::{ClientTls, Roots, ServerFiles, ServerTls, Stream, Verification};
+use pgsteer::net::{ClientTls, Plain, Roots, ServerFiles, ServerTls, Stream, Verification};
 use pgsteer::sandbox::{Auth, SUPERUSER, Scratch};
 use pgsteer::tasks;
 use std::path::Path;
@@ -25,7 +25,7 @@ async fn server(dir: &Path, name: &str) -> (u16, oneshot::Sender<()>) {
     drop(tasks::spawn("server", async move {
         let (tcp, _) = listener.accept().await.unwrap();
         may.await.unwrap();
-        drop(tls.accept(tcp).await);
+        drop(tls.accept(Plain::Runtime(tcp)).await);
     }));
     (port, go_on)
 }
@@ -43,14 +43,14 @@ async fn a_reload_harms_no_handshake_with_a_server_in_flight() {
     let shake = async |(port, go_on): (u16, oneshot::Sender<()>)| -> std::io::Result<Stream> {
         let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         go_on.send(()).unwrap();
-        tls.connect("localhost", tcp).await
+        tls.connect("localhost", Plain::Runtime(tcp)).await
     };
     assert!(shake(server(dir, "server").await).await.is_ok());
     assert!(shake(server(dir, "self").await).await.is_err(), "not trusted yet");
 
     let (port, go_on) = server(dir, "server").await;
     let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let mut in_flight = Box::pin(tls.connect("localhost", tcp));
+    let mut in_flight = Box::pin(tls.connect("localhost", Plain::Runtime(tcp)));
     let begun = std::time::Duration::from_millis(200);
     assert!(pgsteer::timer::timeout(begun, &mut in_flight).await.is_err(), "it waits");
     copy(dir, "self.crt", "trusted.crt");

@@ -1,12 +1,14 @@
 //! TLS without a request for it, and certificates of clients.
 
-use super::door::{Door, WITHIN, files, gate, server, target, tls};
+use super::door::{Door, Ear, WITHIN, files, gate, server, target, tls};
 use super::postgres::{Postgres, certificates, psql};
 use pgsteer::auth::Method;
 use pgsteer::backend::{ConnectError, Login, LoginSecret, SslMode, Target, TlsPolicy, connect};
 use pgsteer::frontend::login::{Entered, Gate, enter};
 use pgsteer::metrics::Admission;
-use pgsteer::net::{ClientTls, Identity, Listener, Roots, ServerFiles, ServerTls, Verification};
+use pgsteer::net::{
+    ClientTls, Identity, Listener, Plain, Roots, ServerFiles, ServerTls, Verification,
+};
 use pgsteer::sandbox::Scratch;
 use pgsteer::topology::ServerId;
 use pgsteer::wire::message::{SSL_REQUEST, write_startup};
@@ -219,8 +221,8 @@ async fn a_handshake_where_there_is_no_tls_is_refused() {
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     client.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3]).await.unwrap();
-    let entered =
-        enter(listener.accept().await.unwrap().attach().unwrap(), &gate(Method::Trust, "")).await;
+    let stream = Ear::new(listener).accept().await;
+    let entered = enter(stream, &gate(Method::Trust, "")).await;
     assert!(matches!(entered, Entered::Nobody(Admission::ProtocolError)), "{entered:?}");
 }
 
@@ -238,7 +240,7 @@ async fn a_reload_harms_no_handshake_in_flight() {
         let mut tcp = TcpStream::connect(("127.0.0.1", door.port)).await.unwrap();
         tcp.write_all(&SSL_REQUEST).await.unwrap();
         assert_eq!(tcp.read_u8().await.unwrap(), b'S');
-        tcp
+        Plain::Runtime(tcp)
     };
     let trusting = |root: &str| {
         let roots = Roots::File(dir.join(root));

@@ -36,7 +36,10 @@ const THINKING: &[&str] = &[
 /// Words that touch the world, and what to do instead.
 const WORLDLY: &[(&str, &[&str])] = &[
     ("take a `Moment` as an argument", &["Instant", "SystemTime", "UNIX_EPOCH", "unix_seconds"]),
-    ("let the caller wait", &["tokio", "hyper", "sqlx", "async", "await", "thread"]),
+    (
+        "let the caller wait",
+        &["tokio", "hyper", "sqlx", "async", "await", "thread", "reactor", "mio"],
+    ),
     ("let the caller read and write", &["fs", "File", "OpenOptions", "env", "rustix", "socket2"]),
     (
         "let the caller connect",
