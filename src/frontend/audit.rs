@@ -25,7 +25,7 @@ use crate::frontend::state::Session;
 use crate::metrics::{AuditResult, DisconnectReason};
 use crate::pg::quote_literal;
 use crate::pool::{Checkout, Next, Trust};
-use crate::session::Settings;
+use crate::session::{FirstRole, Settings};
 use crate::tasks;
 use crate::topology::Epoch;
 use std::collections::BTreeSet;
@@ -38,6 +38,7 @@ struct Suspect {
     checkout: Checkout,
     application: Box<str>,
     user: Arc<str>,
+    first_role: FirstRole,
     database: Arc<str>,
     letters: Letters,
     /// Under which primary it was taken, if from that.
@@ -53,6 +54,7 @@ pub(super) fn begin(client: &Client, session: &Session, attached: Attached) {
     let suspect = Suspect {
         application: client.reported.get("application_name").unwrap_or("").into(),
         user: Arc::clone(&session.user),
+        first_role: session.first_role.clone(),
         database: Arc::clone(&session.database),
         letters: letters(&client.reported),
         epoch: (attached.standing == Standing::Primary).then_some(attached.epoch),
@@ -107,9 +109,9 @@ impl Suspect {
             .filter(|name| name.contains('.'))
             .map(Into::into)
             .collect();
-        let sql = probe::sql(&self.user, &custom);
+        let sql = probe::sql((&self.user, &self.first_role), &custom);
         let found = self.probe(&sql).await?;
-        let mut strange = differing(&carried, &found.settings);
+        let mut strange = differing(&carried, &found.settings, &self.first_role);
         // What a client gave at its start is carried as it was written: is it only that?
         let spelt = spelling(&carried, &strange);
         if !spelt.is_empty() {
@@ -138,9 +140,9 @@ impl Suspect {
 }
 
 /// The settings that are not as they are known to be.
-fn differing(carried: &Settings, found: &Settings) -> BTreeSet<Box<str>> {
+fn differing(carried: &Settings, found: &Settings, first: &FirstRole) -> BTreeSet<Box<str>> {
     let none = |name: &str, value: &str| match name {
-        "role" => value == "none",
+        "role" => value == first.shown(),
         name => value.is_empty() && name.contains('.'),
     };
     let there = found.iter().filter(|(name, value)| carried.get(name) != Some(value));
@@ -187,12 +189,15 @@ mod tests {
             ("transaction_isolation", "serializable"),
         ]);
         let found = settings(&[("work_mem", "4096"), ("timezone", "UTC"), ("search_path", "a")]);
-        let names: Vec<_> = differing(&carried, &found).into_iter().collect();
+        let names: Vec<_> =
+            differing(&carried, &found, &FirstRole::default()).into_iter().collect();
         assert_eq!(
             names.iter().map(|name| &**name).collect::<Vec<_>>(),
             ["app.gone", "search_path", "work_mem"]
         );
-        assert!(differing(&found, &found).is_empty());
+        assert!(differing(&found, &found, &FirstRole::default()).is_empty());
+        let other = differing(&carried, &found, &FirstRole::new("a"));
+        assert!(other.contains("role"), "{other:?}");
     }
 
     #[test]

@@ -25,7 +25,8 @@ use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
 use crate::session::{
-    Floor, KeepLimits, MessageLimits, Names, OwnPortals, Settings, SharedSettings,
+    FirstRole, Floor, KeepLimits, MessageLimits, Names, OwnPortals, Settings, SharedSettings,
+    role_at_startup,
 };
 use crate::sql::Effects;
 use crate::topology::Topology;
@@ -45,6 +46,7 @@ pub(super) type Greetings = HashMap<Greeted, Greeting>;
 #[derive(Debug, Clone)]
 pub(super) struct Greeting {
     told: Rc<BTreeMap<Box<str>, Box<str>>>,
+    first_role: FirstRole,
     at: Moment,
 }
 
@@ -63,6 +65,7 @@ impl Greeting {
 pub(super) struct Greeted {
     user: Arc<str>,
     database: Arc<str>,
+    role: Option<Arc<str>>,
     settings: SharedSettings,
 }
 
@@ -84,11 +87,14 @@ pub(super) async fn greet(
     let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
     let cancel = shard.shared.cancels.enter(None, keys, &mut random);
     let startup = Arc::new(Settings::from_startup(&settings));
+    let role_given = role_at_startup(&settings);
     let wishes = Wishes { role, consistency: shard.live().routing.consistency };
     let mut session = Session {
         shape: shard.shared.shapes.of(&database, clock::now()),
         user,
         database,
+        first_role: role_given.map(FirstRole::new).unwrap_or_default(),
+        role: role_given.map(Arc::from),
         names: Names::default(),
         unnamed: None,
         floor: Floor::default(),
@@ -192,6 +198,7 @@ impl Serving {
         let greeted = Greeted {
             user: Arc::clone(&self.session.user),
             database: Arc::clone(&self.session.database),
+            role: self.session.role.clone(),
             settings: Arc::clone(&self.session.startup),
         };
         let shard = Rc::clone(&self.client.shard);
@@ -200,6 +207,7 @@ impl Serving {
             // them is known at a glance to be as another wants it. Names, too, are kept once.
             self.session.user = Arc::clone(&greeted.user);
             self.session.database = Arc::clone(&greeted.database);
+            self.session.role.clone_from(&greeted.role);
             self.session.startup = Arc::clone(&greeted.settings);
             self.session.settings = Arc::clone(&greeted.settings);
             greeting.clone()
@@ -209,6 +217,7 @@ impl Serving {
                 || !shard.topology().any_answers())
         {
             self.client.reported = Reported::new(known.told);
+            self.session.first_role = known.first_role;
             return Ok(());
         }
         // A server may be slow: meanwhile the client knows that it is let in.
@@ -216,7 +225,9 @@ impl Serving {
         let plan = own_plan(Need::Anywhere);
         self.attach_to_learn(&plan).await?;
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
-        let base = Rc::new(reported_by(&mut attached).await?);
+        let (base, first_role) = reported_by(&mut attached).await?;
+        let base = Rc::new(base);
+        self.session.first_role = first_role.clone();
         // What came of bringing the settings is told below, with everything else.
         self.client.out().clear();
         self.client.reported = Reported::new(Rc::clone(&base));
@@ -226,7 +237,7 @@ impl Serving {
         if greetings.len() >= GREETINGS_MAX {
             greetings.clear();
         }
-        greetings.insert(greeted, Greeting { told: base, at: clock::now() });
+        greetings.insert(greeted, Greeting { told: base, first_role, at: clock::now() });
         Ok(())
     }
 
@@ -240,8 +251,11 @@ impl Serving {
     }
 }
 
-/// What a backend reports now: what it said at its login, and what its settings are since.
-async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<str>>, No> {
+/// What a backend reports now: what it said at its login, and what its settings are since. With it
+/// the role that it has.
+async fn reported_by(
+    attached: &mut Attached,
+) -> Result<(BTreeMap<Box<str>, Box<str>>, FirstRole), No> {
     let conn = &mut *attached.checkout;
     let mut base: BTreeMap<Box<str>, Box<str>> = BTreeMap::new();
     for (name, value) in &conn.backend.params {
@@ -252,16 +266,22 @@ async fn reported_by(attached: &mut Attached) -> Result<BTreeMap<Box<str>, Box<s
     // That view leaves out what follows from the role.
     let sql = format!(
         "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({}) \
-         UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser')",
+         UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser') \
+         UNION ALL SELECT NULL, pg_catalog.current_setting('role')",
         names.join(",")
     );
     let answer = own::run_unhurried(conn, &sql, &mut Reported::default()).await;
+    let mut first_role = FirstRole::default();
     for row in answer.map_err(|_| No::LoginBroken)?.rows {
-        if let [Some(name), Some(value)] = row.as_slice() {
-            base.insert(name.as_str().into(), value.as_str().into());
+        match row.as_slice() {
+            [Some(name), Some(value)] => {
+                base.insert(name.as_str().into(), value.as_str().into());
+            }
+            [None, Some(role)] => first_role = FirstRole::new(role),
+            _ => {}
         }
     }
-    Ok(base)
+    Ok((base, first_role))
 }
 
 /// Whether any standby takes reads.

@@ -8,7 +8,7 @@
 //! `pg_prepared_statements`) and 9.27 "System Information Functions".
 
 use crate::pg::quote_literal;
-use crate::session::{Pin, Pins, Settings};
+use crate::session::{FirstRole, Pin, Pins, Settings};
 use std::collections::BTreeSet;
 
 /// What a probe found.
@@ -22,14 +22,16 @@ pub(super) struct Found {
     pub channels: Vec<String>,
 }
 
-/// The probe's text. `custom` are the names of custom settings that the session is known to have
-/// touched: `pg_settings` does not list those that no library has defined.
-pub(super) fn sql(user: &str, custom: &BTreeSet<Box<str>>) -> String {
-    let mut sql = String::from(
+/// The probe's text, for a session that began as this user and with this role. `custom` are the
+/// names of custom settings that the session is known to have touched: `pg_settings` does not list
+/// those that no library has defined.
+pub(super) fn sql((user, first): (&str, &FirstRole), custom: &BTreeSet<Box<str>>) -> String {
+    let first = quote_literal(first.shown());
+    let mut sql = format!(
         "SELECT 'set', name, setting FROM pg_catalog.pg_settings WHERE source = 'session' \
          AND name NOT IN ('transaction_isolation','transaction_read_only','transaction_deferrable') \
          UNION ALL SELECT 'set', 'role', pg_catalog.current_setting('role') \
-         WHERE pg_catalog.current_setting('role') <> 'none' \
+         WHERE pg_catalog.current_setting('role') <> {first} \
          UNION ALL SELECT 'pin', 'advisory', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
          WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
          UNION ALL SELECT 'pin', 'temporary', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_depend \

@@ -23,7 +23,7 @@ use crate::frontend::state::{Serving, Session};
 use crate::metrics::PinnedSession;
 use crate::pg::{SqlState, quote_identifier};
 use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
-use crate::session::{Account, Pin, Settings, same};
+use crate::session::{Account, Pin, Pins, Settings, same};
 use crate::sql::{Defaults, Effects};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
@@ -85,7 +85,9 @@ pub(super) async fn bring_settings(
         let forgetting = forget_draws(conn, TxStatus::Idle, &mut client.reported);
         forgetting.await.map_err(|_| NotBrought::Broken)?;
     }
-    let Some(sql) = session.settings.difference_from(&conn.carried) else { return Ok(obtained) };
+    let Some(sql) = session.settings.difference_from(&conn.carried, &session.first_role) else {
+        return Ok(obtained);
+    };
     let sql = if sql.is_ascii() { sql } else { in_utf8(conn, client, session).await? };
     let answer = own::run_unhurried(conn, &sql, &mut client.reported).await;
     let answer = answer.map_err(|_| NotBrought::Broken)?;
@@ -159,7 +161,7 @@ async fn in_utf8(
     }
     let mut carried = Settings::clone(&conn.carried);
     carried.set("client_encoding", "UTF8");
-    session.settings.difference_from(&carried).ok_or(NotBrought::Broken)
+    session.settings.difference_from(&carried, &session.first_role).ok_or(NotBrought::Broken)
 }
 
 fn reset_of(client: &Client) -> Reset {
@@ -384,7 +386,7 @@ impl Serving {
         if taint == Taint::None && !(leaves && attached.left == Taint::Hidden) {
             return Ok(());
         }
-        let sql = probe::sql(&self.session.user, &self.session.custom);
+        let sql = probe::sql((&self.session.user, &self.session.first_role), &self.session.custom);
         let letters = letters(reported);
         let (answer, found) = probed(conn, &sql, reported, letters).await?;
         conn.trust.holders = 0;
@@ -409,15 +411,8 @@ impl Serving {
         }
         let conn = &mut *attached.checkout;
         let leaves = mode == Mode::Transaction && attached.pins.is_empty();
-        if !leaves && let Some(sql) = self.session.settings.difference_from(&conn.carried) {
-            // A RESET goes back to what the client gave at its login, which the server was told
-            // behind it.
-            let answer = own::run_unhurried(conn, &sql, &mut self.client.reported).await?;
-            if answer.error.is_some() {
-                return Err(own::Unanswered);
-            }
-            self.client.out().extend_from_slice(&answer.for_client);
-            conn.carried = Arc::clone(&self.session.settings);
+        if !leaves {
+            self.bring_back(conn, attached.pins).await?;
         }
         if leaves && attached.left == Taint::Hidden {
             // Code that is not in the text may have set what no probe lists.
@@ -438,6 +433,25 @@ impl Serving {
             conn.carried = Arc::new(left);
             attached.left = Taint::None;
         }
+        Ok(())
+    }
+
+    /// A RESET goes back to what the client gave at its login, which the server of a session that
+    /// stays is told behind it.
+    async fn bring_back(&mut self, conn: &mut Conn, pins: Pins) -> Result<(), own::Unanswered> {
+        let session = &self.session;
+        let difference = session.settings.difference_from(&conn.carried, &session.first_role);
+        let Some(mut sql) = difference else { return Ok(()) };
+        if pins.has(Pin::SessionUser) {
+            // The user of the moment may lack the right to what the login's has given.
+            sql.insert_str(0, "SET LOCAL SESSION AUTHORIZATION DEFAULT;");
+        }
+        let answer = own::run_unhurried(conn, &sql, &mut self.client.reported).await?;
+        if answer.error.is_some() {
+            return Err(own::Unanswered);
+        }
+        self.client.out().extend_from_slice(&answer.for_client);
+        conn.carried = Arc::clone(&self.session.settings);
         Ok(())
     }
 }
@@ -496,7 +510,13 @@ pub(super) async fn release_at_end(
     }
     let mut reported = client.reported.clone();
     let answer = own::run(&mut attached.checkout, "DISCARD ALL", &mut reported).await;
-    if answer.is_ok_and(|answer| answer.error.is_none()) {
+    let mut clean = answer.is_ok_and(|answer| answer.error.is_none());
+    if clean && !session.first_role.is_none() {
+        // Minor releases of before November 2024 leave a session without a role.
+        let answer = own::run(&mut attached.checkout, "RESET ROLE", &mut reported).await;
+        clean = answer.is_ok_and(|answer| answer.error.is_none());
+    }
+    if clean {
         attached.checkout.held.clear();
         attached.checkout.carried = Arc::default();
         attached.checkout.drawn = Drawn::Nobody;

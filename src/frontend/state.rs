@@ -14,8 +14,8 @@ use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
 use crate::session::{
-    Floor, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings, Shape, SharedSettings,
-    Undo, Unnamed,
+    FirstRole, Floor, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings, Shape,
+    SharedSettings, Undo, Unnamed,
 };
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
@@ -43,6 +43,10 @@ pub struct Session {
     pub user: Arc<str>,
     /// In which database.
     pub database: Arc<str>,
+    /// The role that it gave at its start, if it did.
+    pub role: Option<Arc<str>>,
+    /// The role that it began with, whoever gave it.
+    pub first_role: FirstRole,
     /// What that is like.
     pub shape: Arc<Shape>,
     /// Its prepared statements.
@@ -163,8 +167,12 @@ impl Session {
         if let Some(Some(pool)) = self.pools.get(server.index()) {
             return Rc::clone(pool);
         }
-        let key =
-            PoolKey { server, database: Arc::clone(&self.database), user: Arc::clone(&self.user) };
+        let key = PoolKey {
+            server,
+            database: Arc::clone(&self.database),
+            user: Arc::clone(&self.user),
+            role: self.role.clone(),
+        };
         let pool = client.shard.pools.pool(&key);
         if let Some(place) = self.pools.get_mut(server.index()) {
             *place = Some(Rc::clone(&pool));

@@ -205,7 +205,8 @@ impl Pools {
     ) -> Result<(Backend, Target), CheckoutError> {
         let target = self.target(key.server).ok_or(CheckoutError::NoSuchServer)?;
         let login = Login::new(&key.user, &key.database, self.keyring.secret_for(&key.user));
-        let Purpose { replication, params } = purpose;
+        let Purpose { replication, mut params } = purpose;
+        params.extend(key.role.iter().map(|role| ("role".to_owned(), role.to_string())));
         let login = Login { replication, params, ..login };
         let started = clock::now();
         let _opening = self.metrics.backends.opening(key.server);

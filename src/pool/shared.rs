@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::topology::ServerId;
 
-/// Which backends are alike: those of one user in one database of one server.
+/// Which backends are alike: those of one user in one database of one server, which began alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolKey {
     /// Where.
@@ -23,6 +23,8 @@ pub struct PoolKey {
     pub database: Arc<str>,
     /// As whom.
     pub user: Arc<str>,
+    /// With which role, if the login gave one: what `RESET ROLE` leads to.
+    pub role: Option<Arc<str>>,
 }
 
 /// One pool, as far as all shards share it.

@@ -20,14 +20,50 @@ pub struct Settings(BTreeMap<Box<str>, Box<str>>);
 /// is taken, for a role may lack the right to the others.
 const ROLE: &str = "role";
 
-/// Parameters of the startup message that are no settings.
-const NO_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
+/// Parameters of the startup message that are no settings that could be brought to a backend.
+const NO_SETTINGS: [&str; 5] = ["user", "database", "replication", "options", ROLE];
+
+/// The role that a session has before it sets one, and to which `RESET ROLE` leads: of its login,
+/// or of its user or database (`ALTER ROLE ... SET role`).
+///
+/// No statement can give a backend another one, so who gives a role at login is served by
+/// backends that were opened with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FirstRole(Option<Arc<str>>);
+
+impl FirstRole {
+    /// By what `SHOW role` tells.
+    pub fn new(shown: &str) -> Self {
+        Self((shown != NO_ROLE).then(|| shown.into()))
+    }
+
+    /// What `SHOW role` tells.
+    pub fn shown(&self) -> &str {
+        self.0.as_deref().unwrap_or(NO_ROLE)
+    }
+
+    /// Whether there is none: the session acts as its user.
+    pub const fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// What the pseudo-setting shows while there is no role.
+const NO_ROLE: &str = "none";
+
+/// The role that a client gave in its startup message.
+pub fn role_at_startup(params: &[(String, String)]) -> Option<&str> {
+    let mut roles = params.iter().filter(|(name, _)| name.eq_ignore_ascii_case(ROLE));
+    roles.next_back().map(|(_, role)| &**role)
+}
 
 impl Settings {
     /// The settings that a client gave in its startup message.
     pub fn from_startup(params: &[(String, String)]) -> Self {
         let settings = params.iter().filter(|(name, _)| {
-            !NO_SETTINGS.contains(&name.as_str()) && !name.starts_with("_pq_.") && !is_ours(name)
+            !NO_SETTINGS.contains(&&*canonical(name))
+                && !name.starts_with("_pq_.")
+                && !is_ours(name)
         });
         Self(
             settings.map(|(name, value)| (canonical(name).into(), value.as_str().into())).collect(),
@@ -65,17 +101,19 @@ impl Settings {
     }
 
     /// The statements that turn a backend with `carried` settings into one with these; `None` if
-    /// nothing differs.
+    /// nothing differs. It began with the role `first`.
     ///
     /// `set_config` takes the value as it is shown, also where `SET` would take a list.
     ///
     /// Source: PostgreSQL manual, 9.28.1 "Configuration Settings Functions".
-    pub fn difference_from(&self, carried: &Self) -> Option<String> {
+    pub fn difference_from(&self, carried: &Self, first: &FirstRole) -> Option<String> {
         if self == carried {
             return None;
         }
         let mut sql = String::new();
-        if carried.0.contains_key(ROLE) {
+        if !first.is_none() {
+            sql.push_str("SET ROLE NONE;");
+        } else if carried.0.contains_key(ROLE) {
             sql.push_str("RESET ROLE;");
         }
         for name in carried.0.keys().filter(|name| &***name != ROLE) {
@@ -95,6 +133,9 @@ impl Settings {
             sql.push(',');
             sql.push_str(&quote_literal(value));
             sql.push_str(",false);");
+        }
+        if !first.is_none() && !self.0.contains_key(ROLE) {
+            sql.push_str("RESET ROLE;");
         }
         Some(sql)
     }
@@ -182,23 +223,35 @@ mod tests {
         let carried = settings(&[("work_mem", "4096"), ("app.tenant", "7"), ("datestyle", "ISO")]);
         let wanted = settings(&[("DateStyle", "ISO"), ("search_path", "a, b"), ("work_mem", "64")]);
         assert_eq!(
-            wanted.difference_from(&carried).as_deref(),
+            wanted.difference_from(&carried, &FirstRole::default()).as_deref(),
             Some(
                 "RESET \"app\".\"tenant\";\
                  SELECT pg_catalog.set_config('search_path','a, b',false);\
                  SELECT pg_catalog.set_config('work_mem','64',false);"
             )
         );
-        assert_eq!(wanted.difference_from(&wanted), None);
+        assert_eq!(wanted.difference_from(&wanted, &FirstRole::default()), None);
     }
 
     #[test]
     fn a_role_is_left_first_and_taken_last() {
         let carried = settings(&[("role", "a"), ("zone", "1")]);
         let wanted = settings(&[("role", "b"), ("zone", "2")]);
-        let sql = wanted.difference_from(&carried).unwrap();
+        let sql = wanted.difference_from(&carried, &FirstRole::default()).unwrap();
         assert!(sql.starts_with("RESET ROLE;"), "{sql}");
         assert!(sql.ends_with("set_config('role','b',false);"), "{sql}");
+    }
+
+    #[test]
+    fn a_first_role_is_left_for_what_is_brought_and_is_there_behind_it() {
+        let first = FirstRole::new("a");
+        let (carried, wanted) = (settings(&[("role", "none")]), settings(&[("zone", "2")]));
+        let sql = wanted.difference_from(&carried, &first).unwrap();
+        assert_eq!(sql, "SET ROLE NONE;SELECT pg_catalog.set_config('zone','2',false);RESET ROLE;");
+        let sql = carried.difference_from(&wanted, &first).unwrap();
+        assert!(sql.starts_with("SET ROLE NONE;RESET \"zone\";"), "{sql}");
+        assert!(sql.ends_with("set_config('role','none',false);"), "{sql}");
+        assert_eq!(FirstRole::new("none"), FirstRole::default());
     }
 
     #[test]
@@ -208,11 +261,14 @@ mod tests {
             ("database", "d"),
             ("pgsteer.role", "primary"),
             ("_pq_.x", "1"),
+            ("role", "a"),
+            ("ROLE", "b"),
             ("TimeZone", "UTC"),
         ];
         let params: Vec<_> =
             params.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         let expected = settings(&[("timezone", "UTC")]);
         assert_eq!(Settings::from_startup(&params), expected);
+        assert_eq!(role_at_startup(&params), Some("b"));
     }
 }

@@ -4,6 +4,7 @@ mod alike;
 mod calls;
 mod encodings;
 mod hosts;
+mod identities;
 mod replication;
 mod states;
 

@@ -12,10 +12,11 @@ use std::net::SocketAddr;
 const LOOK: &str = "SELECT current_user, session_user, current_setting('role'), \
     current_setting('work_mem'), current_setting('DateStyle'), coalesce(current_setting('app.x', true), ''), \
     current_setting('statement_timeout'), current_setting('search_path'), \
+    current_setting('is_superuser'), \
     current_setting('default_transaction_isolation'), current_setting('transaction_isolation')";
 
 /// One statement a step, and a look behind each.
-fn steps(statements: &[&str]) -> Vec<super::alike::Step> {
+pub(super) fn looked_at(statements: &[&str]) -> Vec<super::alike::Step> {
     let mut steps = vec![ready(&[query(LOOK)])];
     for sql in statements {
         steps.push(ready(&[query(sql)]));
@@ -25,7 +26,7 @@ fn steps(statements: &[&str]) -> Vec<super::alike::Step> {
 }
 
 fn settings() -> Vec<Script> {
-    let of = |what, statements: &[&str]| (what, steps(statements));
+    let of = |what, statements: &[&str]| (what, looked_at(statements));
     vec![
         of(
             "set, reset, and set for one transaction",
@@ -72,7 +73,7 @@ fn settings() -> Vec<Script> {
 }
 
 fn settings_by_other_ways() -> Vec<Script> {
-    let of = |what, statements: &[&str]| (what, steps(statements));
+    let of = |what, statements: &[&str]| (what, looked_at(statements));
     vec![
         of(
             "by a function's name",
@@ -109,7 +110,7 @@ fn settings_by_other_ways() -> Vec<Script> {
 }
 
 fn users() -> Vec<Script> {
-    let of = |what, statements: &[&str]| (what, steps(statements));
+    let of = |what, statements: &[&str]| (what, looked_at(statements));
     vec![
         of(
             "a role",
@@ -288,7 +289,7 @@ async fn converse(
     heard
 }
 
-fn house(mode: &str) -> House {
+pub(super) fn house(mode: &str) -> House {
     let house = Blueprint::new()
         .servers(|plan| plan.standbys(0).log(StatementLog::Off))
         .set("pool.mode", mode)
@@ -309,6 +310,36 @@ fn house(mode: &str) -> House {
     house
 }
 
+/// What a session hears of these scripts and would not hear of a server, or the other way round.
+pub(super) fn differences(
+    house: &House,
+    login: &[(&str, &str)],
+    scripts: &[Script],
+) -> Vec<String> {
+    let direct: SocketAddr = house.server("primary").address().parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut found = Vec::new();
+    for script in scripts {
+        let (alone, heard) = runtime.block_on(async {
+            let alone = converse((direct, login), script, None).await;
+            let proxy = (house.proxy.address(), login);
+            let mut other = Raw::connect(proxy.0, login).await.unwrap();
+            (alone, converse(proxy, script, Some(&mut other)).await)
+        });
+        for ((heard, alone), (messages, _)) in heard.iter().zip(&alone).zip(&script.1) {
+            let sent = String::from_utf8_lossy(&messages.concat()).into_owned();
+            for (heard, alone) in heard.iter().zip(alone).filter(|(h, a)| h != a) {
+                let what = script.0;
+                found.push(format!("{login:?}, {what}: {sent:?}\n  {heard}\n  {alone}"));
+            }
+            if heard.len() != alone.len() {
+                found.push(format!("{login:?}, {sent:?}: {heard:?}\n {alone:?}"));
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn a_sessions_state_is_what_a_server_would_make_of_it() {
     let plain = [("user", "postgres"), ("database", "postgres")];
@@ -321,27 +352,9 @@ fn a_sessions_state_is_what_a_server_would_make_of_it() {
     let mut found = Vec::new();
     for mode in ["transaction", "session"] {
         let house = house(mode);
-        let direct: SocketAddr = house.server("primary").address().parse().unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
         for login in [&plain[..], &given] {
-            for script in all() {
-                runtime.block_on(async {
-                    let alone = converse((direct, login), &script, None).await;
-                    let mut other = Raw::enter(&house).await;
-                    let proxy = (house.proxy.address(), login);
-                    let heard = converse(proxy, &script, Some(&mut other)).await;
-                    for ((heard, alone), (messages, _)) in heard.iter().zip(&alone).zip(&script.1) {
-                        let sent = String::from_utf8_lossy(&messages.concat()).into_owned();
-                        for (heard, alone) in heard.iter().zip(alone).filter(|(h, a)| h != a) {
-                            let what = format!("{mode}, {}: {}", login.len(), script.0);
-                            found.push(format!("{what}: {sent:?}\n  {heard}\n  {alone}"));
-                        }
-                        if heard.len() != alone.len() {
-                            found.push(format!("{sent:?}: {heard:?}\n {alone:?}"));
-                        }
-                    }
-                });
-            }
+            let differences = differences(&house, login, &all());
+            found.extend(differences.into_iter().map(|one| format!("{mode}, {one}")));
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
