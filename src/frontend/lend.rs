@@ -22,20 +22,18 @@ impl Serving {
     }
 
     /// The statements of the protocol that the present group executes by SQL, by their names.
-    fn executed(&self) -> impl Iterator<Item = (&str, &Arc<Prepared>)> {
+    fn executed(&self) -> impl Iterator<Item = (&[u8], &Arc<Prepared>)> {
         let names = self.session.mentioned.iter().flatten().flat_map(|facts| facts.prepared());
         names.filter(|(touches, _)| *touches == Touches::Runs).filter_map(|(_, name)| {
-            self.session.names.get(name.as_bytes()).map(|statement| (&**name, statement))
+            self.session.names.get(name).map(|statement| (&**name, statement))
         })
     }
 
     /// Lends them to the backend in hand. What can't be prepared any more is not there, and the
     /// client is told so.
     pub(super) async fn lend(&mut self) -> Result<Usable, Stop> {
-        let wanted: Vec<(Box<[u8]>, Arc<Prepared>)> = self
-            .executed()
-            .map(|(name, statement)| (name.as_bytes().into(), Arc::clone(statement)))
-            .collect();
+        let wanted: Vec<(Box<[u8]>, Arc<Prepared>)> =
+            self.executed().map(|(name, statement)| (name.into(), Arc::clone(statement))).collect();
         for (name, statement) in wanted {
             let thread = self.session.seat.thread();
             let Some(attached) = self.attached.as_deref_mut() else { break };

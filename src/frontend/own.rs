@@ -71,14 +71,36 @@ pub(super) async fn lend(
     reported: &mut Reported,
 ) -> Result<Answer, Unanswered> {
     let mut bytes = Vec::new();
-    frame::write(&mut bytes, b'C', |out| {
-        out.push(b'S');
-        frame::write_text(out, name);
-    });
+    write_close(name, &mut bytes);
     statement.write_parse_as(name, &mut bytes);
     message::write_sync(&mut bytes);
     let answered = timer::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, bytes, reported));
     answered.await.map_err(|_| Unanswered)?
+}
+
+/// Takes a statement away, whether or not it is there.
+///
+/// Not cancel-safe: dropped in the middle, the backend must be closed.
+///
+/// # Errors
+/// [`Unanswered`] as with [`run`].
+pub(super) async fn close(
+    conn: &mut Conn,
+    name: &[u8],
+    reported: &mut Reported,
+) -> Result<Answer, Unanswered> {
+    let mut bytes = Vec::new();
+    write_close(name, &mut bytes);
+    message::write_sync(&mut bytes);
+    let answered = timer::timeout(OWN_STATEMENT_TIMEOUT, exchange(conn, bytes, reported));
+    answered.await.map_err(|_| Unanswered)?
+}
+
+fn write_close(name: &[u8], out: &mut Vec<u8>) {
+    frame::write(out, b'C', |out| {
+        out.push(b'S');
+        frame::write_text(out, name);
+    });
 }
 
 /// Runs `sql`, to which no `statement_timeout` of the session's, or of a role's, applies: it may be

@@ -21,7 +21,7 @@ use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session};
 use crate::metrics::PinnedSession;
-use crate::pg::{SqlState, quote_identifier};
+use crate::pg::SqlState;
 use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
 use crate::session::{Account, Pin, Pins, Settings, same};
 use crate::sql::{Defaults, Effects};
@@ -347,20 +347,26 @@ impl Serving {
     /// Takes the client's names off the backend that it was given for a while. One that the client
     /// has given by SQL meanwhile is its own; one that it was to take away and did not, for that
     /// failed, means what it meant.
+    ///
+    /// Names are told by their bytes: we know no letters but those of UTF-8.
     async fn take_back(&mut self, attached: &mut Attached) -> Result<(), own::Unanswered> {
-        const THERE: &str = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        const THERE: &str = "SELECT pg_catalog.encode(pg_catalog.convert_to(name, \
+             pg_catalog.pg_client_encoding()), 'hex') \
+             FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
         let strays = std::mem::take(&mut attached.strays);
         let conn = &mut *attached.checkout;
-        let reported = &mut self.client.reported;
-        let there = own::run_unhurried(conn, THERE, reported).await?;
+        let there = own::run_unhurried(conn, THERE, &mut self.client.reported).await?;
+        if there.error.is_some() {
+            return Err(own::Unanswered);
+        }
+        self.client.out().extend_from_slice(&there.for_client);
         let there: HashSet<_> = there.rows.into_iter().flatten().flatten().collect();
         for (name, before) in strays {
-            let told = String::from_utf8_lossy(&name);
-            if !there.contains(&*told) {
+            if !there.contains(&hex(&name)) {
                 continue;
             }
-            let sql = format!("DEALLOCATE {}", quote_identifier(&told));
-            own::run_unhurried(conn, &sql, reported).await?;
+            let closed = own::close(conn, &name, &mut self.client.reported).await?;
+            self.client.out().extend_from_slice(&closed.for_client);
             if let Some(before) = before
                 && self.session.names.get(&name).is_none()
             {
@@ -454,6 +460,12 @@ impl Serving {
         conn.carried = Arc::clone(&self.session.settings);
         Ok(())
     }
+}
+
+/// As the server writes it.
+fn hex(bytes: &[u8]) -> String {
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    halves.filter_map(|half| char::from_digit(half.into(), 16)).collect()
 }
 
 /// Runs the probe. The session's own `statement_timeout` may be too short for it: then it is

@@ -395,7 +395,6 @@ impl Builder<'_> {
     /// answered. This can't: the name is free.
     fn lend_names(&mut self, facts: &Facts, out: &mut Vec<u8>) {
         for (touches, name) in facts.prepared() {
-            let name = name.as_bytes();
             if is_ours(name) || self.names.get(name).is_none() {
                 continue;
             }
@@ -405,13 +404,14 @@ impl Builder<'_> {
                 Touches::Gives => (Undo::Nothing, None),
                 Touches::Takes => {
                     let before = self.rename(name, None);
-                    let undo = Undo::Name { name: name.into(), before: before.clone(), held: None };
+                    let undo =
+                        Undo::Name { name: name.clone(), before: before.clone(), held: None };
                     (undo, before)
                 }
             };
             self.close_foreign(name, out);
             self.parse_nothing(name, undo, out);
-            self.strays.push((name.into(), before));
+            self.strays.push((name.clone(), before));
         }
     }
 

@@ -33,7 +33,12 @@ pub(super) fn examine(sql: &[u8], dialect: Dialect) -> Facts {
     let mut collector = Collector::default();
     let outcome = readable(sql, dialect).and_then(|text| grammar::read(&text, &mut collector));
     match outcome {
-        Ok(()) => Facts { constants: Constants::of(sql), ..collector.into_facts(hints) },
+        Ok(()) => {
+            let facts = collector.into_facts(hints);
+            let prepared =
+                facts.prepared.iter().map(|(how, name)| (*how, in_letters(name, dialect)));
+            Facts { constants: Constants::of(sql), prepared: prepared.collect(), ..facts }
+        }
         Err(why) => unknown(why, hints),
     }
 }
@@ -52,24 +57,40 @@ fn readable(sql: &[u8], dialect: Dialect) -> Result<Cow<'_, str>, NeedsPrimary> 
     }
 }
 
+/// Characters that no name in a catalog has, for private use: one for each byte.
+const STAND_INS: u32 = 0xF700;
+
+/// A name as its client wrote it, of a text for the parser.
+fn in_letters(name: &[u8], dialect: Dialect) -> Box<[u8]> {
+    match (dialect.encoding, std::str::from_utf8(name)) {
+        (Encoding::AsciiSafe | Encoding::Unsafe, Ok(text)) => {
+            let byte = |letter: char| {
+                let byte = u32::from(letter).checked_sub(STAND_INS).unwrap_or(letter.into());
+                u8::try_from(byte).unwrap_or(b'?')
+            };
+            text.chars().map(byte).collect()
+        }
+        (Encoding::Utf8, _) | (_, Err(_)) => name.into(),
+    }
+}
+
 /// The text with every byte from 0x80 up replaced by a character that no name in a catalog
 /// has: a literal may hold it, a name that holds it is unknown, and so goes to the primary.
 fn blanked(sql: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(sql) {
         Ok(text) if text.is_ascii() => Cow::Borrowed(text),
-        Ok(_) | Err(_) => {
-            Cow::Owned(
-                sql.iter()
-                    .map(|byte| {
-                        if byte.is_ascii() {
-                            char::from(*byte)
-                        } else {
-                            char::REPLACEMENT_CHARACTER
-                        }
-                    })
-                    .collect(),
-            )
-        }
+        Ok(_) | Err(_) => Cow::Owned(
+            sql.iter()
+                .map(|byte| {
+                    if byte.is_ascii() {
+                        char::from(*byte)
+                    } else {
+                        let stand_in = char::from_u32(STAND_INS + u32::from(*byte));
+                        stand_in.unwrap_or(char::REPLACEMENT_CHARACTER)
+                    }
+                })
+                .collect(),
+        ),
     }
 }
 
@@ -127,7 +148,7 @@ pub(super) struct Collector {
     settings: Vec<Setting>,
     wishes: Vec<Wish>,
     shown: Option<Box<str>>,
-    prepared: Vec<(Touches, Box<str>)>,
+    prepared: Vec<(Touches, Box<[u8]>)>,
     defaults: Vec<Defaults>,
 }
 
@@ -298,7 +319,7 @@ impl Collector {
 
     /// The name of a prepared statement.
     pub(super) fn prepared(&mut self, touches: Touches, name: Option<&str>) {
-        self.prepared.extend(name.map(|name| (touches, name.into())));
+        self.prepared.extend(name.map(|name| (touches, name.as_bytes().into())));
     }
 
     /// Whether it asks for nothing but whether this is a standby, as drivers do that look for a

@@ -32,7 +32,7 @@ pub struct Facts {
     pub(super) hints: Option<Box<Hints>>,
     pub(super) shown: Option<Box<str>>,
     /// The names of prepared statements in it.
-    pub(super) prepared: Box<[(Touches, Box<str>)]>,
+    pub(super) prepared: Box<[(Touches, Box<[u8]>)]>,
     pub(super) defaults: Box<[Defaults]>,
     pub(super) constants: Constants,
     pub(super) memo: Memo,
@@ -339,8 +339,8 @@ impl Facts {
         self.shown.as_deref()
     }
 
-    /// The names of prepared statements in it, and what becomes of them.
-    pub fn prepared(&self) -> &[(Touches, Box<str>)] {
+    /// The names of prepared statements in it, in its client's letters, and what becomes of them.
+    pub fn prepared(&self) -> &[(Touches, Box<[u8]>)] {
         &self.prepared
     }
 

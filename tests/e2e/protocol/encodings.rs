@@ -181,3 +181,49 @@ async fn settings_keep_their_letters() {
         "0"
     );
 }
+
+/// A name of SQL and one of the protocol are the same if their bytes are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_statements_are_the_same_to_the_byte() {
+    let house = house(0, "1");
+    let direct: SocketAddr = house.server("primary").address().parse().unwrap();
+    // Two names that are one to who knows only the letters of ASCII.
+    let names: [&[u8]; 2] = [b"caf\xe9", b"caf\xe8"];
+    let given = |name: &[u8]| {
+        let sql = [b"SELECT '".as_slice(), name, b"'::text\0\0\0"].concat();
+        [message_of(b'P', |out| out.extend([name, b"\0", &sql].concat())), sync()].concat()
+    };
+    let sql = |verb: &str, name: &[u8]| bytes(&[verb.as_bytes(), name].concat());
+    let mut script = vec![given(names[0]), given(names[1]), given(names[0])];
+    script.extend(names.map(|name| sql("EXECUTE ", name)));
+    script.push(query("BEGIN"));
+    script.extend(names.map(|name| sql("EXECUTE ", name)));
+    script.push(sql("PREPARE x AS SELECT 1; PREPARE ", &[names[1], b" AS SELECT 1"].concat()));
+    script.extend([query("ROLLBACK"), query("DEALLOCATE x")]);
+    script.push(sql("BEGIN; SELECT 1/0; DEALLOCATE ", names[0]));
+    script.extend([query("ROLLBACK"), sql("EXECUTE ", names[0])]);
+    script.push(sql("DEALLOCATE ", names[0]));
+    script.extend(names.map(|name| sql("EXECUTE ", name)));
+    script.extend([given(names[0]), sql("EXECUTE ", names[0])]);
+
+    let mut heard = Vec::new();
+    for address in [direct, house.proxy.address()] {
+        let mut raw = enter(address, "postgres", "LATIN1").await;
+        let mut answers = Vec::new();
+        for messages in &script {
+            raw.send(messages).await;
+            answers.push(told(&raw.ready().await));
+        }
+        raw.leave().await;
+        heard.push(answers);
+    }
+
+    for ((alone, heard), sent) in heard[0].iter().zip(&heard[1]).zip(&script) {
+        assert_eq!(heard, alone, "{}", sent.escape_ascii());
+    }
+    // The only backend knows nothing any more by the client's names.
+    let mut other = Raw::enter(&house).await;
+    let there = "SELECT string_agg(name, ' ') FROM pg_prepared_statements \
+                 WHERE name NOT LIKE 'pgsteer%'";
+    assert_eq!(other.value(there).await, "");
+}
