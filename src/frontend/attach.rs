@@ -2,7 +2,9 @@
 
 use crate::clock;
 use crate::clock::Moment;
-use crate::frontend::attached::{Attached, Computed, Doomed, Reads, Segment, ShownData, Standing};
+use crate::frontend::attached::{
+    Attached, Computed, Deallocated, Doomed, Reads, Segment, ShownData, Standing,
+};
 use crate::frontend::block::Block;
 use crate::frontend::cancel::Cancelled;
 use crate::frontend::exchange::Exchange;
@@ -134,6 +136,7 @@ impl Serving {
             reads: Reads::AsCarried,
             resets: Resets::default(),
             strays: Vec::new(),
+            deallocated: Deallocated::AsTold,
             renamed: Vec::new(),
             pins: Pins::default(),
             pinned: None,

@@ -54,6 +54,8 @@ pub struct Attached {
     pub resets: Resets,
     /// Client names that must be taken off the backend again.
     pub strays: Vec<Stray>,
+    /// Whether those of them that it was to take away are.
+    pub(super) deallocated: Deallocated,
     /// Names of statements that the group gave another meaning.
     pub renamed: Vec<Renamed>,
     /// Why the session stays on this backend.
@@ -77,6 +79,16 @@ pub struct Attached {
     /// Whose settings it has changed for sessions that begin behind it; and how many of these by
     /// what has been answered well.
     pub defaults: (Vec<Defaults>, usize),
+}
+
+/// Whether `DEALLOCATE` has done what it was sent for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Deallocated {
+    /// As far as is known.
+    #[default]
+    AsTold,
+    /// Perhaps not: something has failed in its transaction, which may have been ahead of it.
+    Perhaps,
 }
 
 /// An [`Attached`] in its box. Sessions take one and give it back twice in a hundred microseconds,
@@ -372,6 +384,14 @@ impl Attached {
             && self.pins.is_empty()
             && !self.exchange.replies.is_skipping()
             && self.sent.is_some_and(|sent| sent.end == End::Flush)
+    }
+
+    /// In a transaction that has failed `DEALLOCATE` may not have come to its turn.
+    pub(super) fn note_failure(&mut self) {
+        let takes = |(_, before): &Stray| before.is_some();
+        if self.status == TxStatus::Failed && self.strays.iter().any(takes) {
+            self.deallocated = Deallocated::Perhaps;
+        }
     }
 
     /// Whether it is certain, without asking the server, that the session left nothing on the

@@ -2,7 +2,7 @@
 //! same names. A pooled backend knows the client's by none of its own, so for as long as its
 //! transaction lasts it is lent the statement under the client's.
 
-use crate::frontend::attached::Segment;
+use crate::frontend::attached::{Attached, Deallocated, Segment};
 use crate::frontend::cancel::Cancelled;
 use crate::frontend::lost::Loss;
 use crate::frontend::own;
@@ -13,6 +13,7 @@ use crate::frontend::state::Serving;
 use crate::session::Prepared;
 use crate::sql::Touches;
 use crate::wire::frame::TxStatus;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 impl Serving {
@@ -59,4 +60,71 @@ impl Serving {
             Cancelled::Yes => Usable::Cancelled,
         })
     }
+
+    /// Finds out which names an open transaction has taken away in which something has failed: they
+    /// count as taken away, and perhaps they were not.
+    pub(super) async fn regain_names(&mut self) -> Result<Usable, Stop> {
+        let Some(mut attached) = self.attached.take() else { return Ok(Usable::Yes) };
+        let thread = self.session.seat.thread();
+        let regaining = self.take_back(&mut attached);
+        let regained = thread.unless_cut(regaining).await;
+        self.attached = Some(attached);
+        let loss = match regained {
+            Ok(Ok(())) => {
+                return Ok(match self.session.cancel.cancelled() {
+                    Cancelled::No => Usable::Yes,
+                    Cancelled::Yes => Usable::Cancelled,
+                });
+            }
+            Ok(Err(own::Unanswered)) => Loss::Broken(None),
+            Err(CutOff) => Loss::Replaced,
+        };
+        self.lost_before_sending(loss).await
+    }
+
+    /// Takes the client's names off the backend that it was given for a while. One that the client
+    /// has given by SQL meanwhile is its own; one that it was to take away and did not, for that
+    /// failed, means what it meant.
+    ///
+    /// Names are told by their bytes: we know no letters but those of UTF-8.
+    pub(super) async fn take_back(
+        &mut self,
+        attached: &mut Attached,
+    ) -> Result<(), own::Unanswered> {
+        const THERE: &str = "SELECT pg_catalog.encode(pg_catalog.convert_to(name, \
+             pg_catalog.pg_client_encoding()), 'hex') \
+             FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        let strays = std::mem::take(&mut attached.strays);
+        attached.deallocated = Deallocated::AsTold;
+        let conn = &mut *attached.checkout;
+        let reported = &mut self.client.reported;
+        let there = match attached.status {
+            TxStatus::Idle => own::run_unhurried(conn, THERE, reported).await?,
+            TxStatus::Open | TxStatus::Failed => own::run(conn, THERE, reported).await?,
+        };
+        if there.error.is_some() {
+            return Err(own::Unanswered);
+        }
+        self.client.out().extend_from_slice(&there.for_client);
+        let there: HashSet<_> = there.rows.into_iter().flatten().flatten().collect();
+        for (name, before) in strays {
+            if !there.contains(&hex(&name)) {
+                continue;
+            }
+            let closed = own::close(conn, &name, &mut self.client.reported).await?;
+            self.client.out().extend_from_slice(&closed.for_client);
+            if let Some(before) = before
+                && self.session.names.get(&name).is_none()
+            {
+                self.session.names.insert(&name, before);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As the server writes it.
+fn hex(bytes: &[u8]) -> String {
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    halves.filter_map(|half| char::from_digit(half.into(), 16)).collect()
 }

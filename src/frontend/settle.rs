@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{
-    Attached, Computed, Hold, Reads, Resting, Segment, Stale, Standing,
+    Attached, Computed, Deallocated, Hold, Reads, Resting, Segment, Stale, Standing,
 };
 use crate::frontend::audit;
 use crate::frontend::cancel::{Cancelled, UnderWay};
@@ -28,7 +28,6 @@ use crate::sql::{Defaults, Effects};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Why a backend could not be given the session's settings.
@@ -184,9 +183,17 @@ impl Serving {
     /// The backend in hand is to run this: what others drew there from sequences is forgotten,
     /// and it knows what the client calls by names.
     pub(super) async fn make_usable(&mut self, plan: &Plan) -> Result<Usable, Stop> {
-        let Some(attached) = self.attached.as_deref() else { return Ok(Usable::Yes) };
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
+        attached.note_failure();
         // A transaction that has failed runs nothing; before `Sync` nothing of ours can be run.
         let can = attached.status != TxStatus::Failed && attached.segment == Segment::Closed;
+        if can && attached.deallocated == Deallocated::Perhaps {
+            let usable = Box::pin(self.regain_names()).await?;
+            if usable != Usable::Yes {
+                return Ok(usable);
+            }
+        }
+        let Some(attached) = self.attached.as_deref() else { return Ok(Usable::Yes) };
         let forgets = can && must_forget(plan, attached.checkout.drawn);
         if forgets && reset_of(&self.client) != Reset::Off {
             let usable = Box::pin(self.have_forgotten()).await?;
@@ -344,38 +351,6 @@ impl Serving {
         Ok(())
     }
 
-    /// Takes the client's names off the backend that it was given for a while. One that the client
-    /// has given by SQL meanwhile is its own; one that it was to take away and did not, for that
-    /// failed, means what it meant.
-    ///
-    /// Names are told by their bytes: we know no letters but those of UTF-8.
-    async fn take_back(&mut self, attached: &mut Attached) -> Result<(), own::Unanswered> {
-        const THERE: &str = "SELECT pg_catalog.encode(pg_catalog.convert_to(name, \
-             pg_catalog.pg_client_encoding()), 'hex') \
-             FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
-        let strays = std::mem::take(&mut attached.strays);
-        let conn = &mut *attached.checkout;
-        let there = own::run_unhurried(conn, THERE, &mut self.client.reported).await?;
-        if there.error.is_some() {
-            return Err(own::Unanswered);
-        }
-        self.client.out().extend_from_slice(&there.for_client);
-        let there: HashSet<_> = there.rows.into_iter().flatten().flatten().collect();
-        for (name, before) in strays {
-            if !there.contains(&hex(&name)) {
-                continue;
-            }
-            let closed = own::close(conn, &name, &mut self.client.reported).await?;
-            self.client.out().extend_from_slice(&closed.for_client);
-            if let Some(before) = before
-                && self.session.names.get(&name).is_none()
-            {
-                self.session.names.insert(&name, before);
-            }
-        }
-        Ok(())
-    }
-
     /// Asks the server what the session has left on its backend.
     async fn examine(
         &mut self,
@@ -460,12 +435,6 @@ impl Serving {
         conn.carried = Arc::clone(&self.session.settings);
         Ok(())
     }
-}
-
-/// As the server writes it.
-fn hex(bytes: &[u8]) -> String {
-    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-    halves.filter_map(|half| char::from_digit(half.into(), 16)).collect()
 }
 
 /// Runs the probe. The session's own `statement_timeout` may be too short for it: then it is

@@ -147,16 +147,13 @@ impl Builder<'_> {
                     self.replies.expect(Expect::Ready);
                     out.extend_from_slice(message);
                 }
-                b'P' => {
-                    if message.len() == header.total && runs && !self.names.is_empty() {
-                        let mut cursor = Cursor::new(message);
-                        cursor.text()?;
-                        let facts = examine(cursor.text()?);
-                        self.lend_names(&facts, out);
+                b'P' => self.parse(message, examine, out)?,
+                b'B' => {
+                    if runs && !self.names.is_empty() {
+                        self.lend_to_bound(message, out)?;
                     }
-                    self.parse(message, examine, out)?;
+                    self.bind(message, header.total, out)?;
                 }
-                b'B' => self.bind(message, header.total, out)?,
                 b'D' => self.describe(message, out)?,
                 b'C' => self.close(message, out)?,
                 b'E' => {
@@ -387,9 +384,26 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// What is bound may have been prepared long ago.
+    fn lend_to_bound(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let mut cursor = Cursor::new(message);
+        cursor.text()?;
+        let name = cursor.text()?;
+        let touches = |facts: &Arc<Facts>| !facts.prepared().is_empty();
+        let facts = if name.is_empty() {
+            self.unnamed.as_ref().map(|unnamed| &unnamed.facts)
+        } else {
+            self.names.get(name).map(|statement| &statement.facts)
+        };
+        if let Some(facts) = facts.filter(|facts| touches(facts)).map(Arc::clone) {
+            self.lend_names(&facts, out);
+        }
+        Ok(())
+    }
+
     /// `DEALLOCATE name` as SQL means the client's own statement, of which the backend does not
     /// know by that name: it is given an empty one to take away. So it is for `PREPARE name`, which
-    /// is to fail.
+    /// is to fail. Where the same text runs it, it was lent already.
     ///
     /// What fails ahead of a `Query` would have the server pass over that, and nobody would be
     /// answered. This can't: the name is free.
@@ -409,8 +423,12 @@ impl Builder<'_> {
                     (undo, before)
                 }
             };
-            self.close_foreign(name, out);
-            self.parse_nothing(name, undo, out);
+            let runs = facts.prepared().iter().any(|other| *other == (Touches::Runs, name.clone()));
+            // What was lent and is not taken away is found when the backend comes free.
+            if !runs || self.strays.iter().all(|(lent, _)| lent != name) {
+                self.close_foreign(name, out);
+                self.parse_nothing(name, undo, out);
+            }
             self.strays.push((name.clone(), before));
         }
     }

@@ -5,6 +5,7 @@ mod calls;
 mod encodings;
 mod hosts;
 mod identities;
+mod names;
 mod replication;
 mod states;
 
