@@ -101,7 +101,7 @@ impl Executor {
         for (_, task) in self.tasks.take() {
             quietly(|| drop(task));
         }
-        self.ready.borrow_mut().clear();
+        self.ready.take();
         // Who wakes a task holds its mailbox, and so must not stay in there.
         if let Some(mailbox) = mailbox {
             mailbox.close();

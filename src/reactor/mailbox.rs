@@ -77,15 +77,12 @@ impl Wake for Alarm {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let at_home = HERE.try_with(|here| {
-            let at_home = here.executor.reads(&self.mailbox);
-            if at_home {
+        HERE.with(|here| {
+            if here.executor.reads(&self.mailbox) {
                 here.executor.make_ready(self.task);
+            } else {
+                self.mailbox.post(self);
             }
-            at_home
         });
-        if at_home != Ok(true) {
-            self.mailbox.post(self);
-        }
     }
 }

@@ -29,12 +29,17 @@ use mailbox::Mailbox;
 use poller::{Heard, Poller};
 use std::future::Future;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 thread_local! {
-    static HERE: Reactor = const { Reactor { executor: Executor::new(), poller: Poller::new() } };
+    /// Nothing is left in it when [`run`] is over, so that it needs no end: a value that has one
+    /// is asked each time whether it had it.
+    static HERE: ManuallyDrop<Reactor> = const {
+        ManuallyDrop::new(Reactor { executor: Executor::new(), poller: Poller::new() })
+    };
 }
 
 /// One thread's.
@@ -60,7 +65,7 @@ pub fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
 
 /// Whether this thread is in [`run`].
 pub fn is_here() -> bool {
-    HERE.try_with(|here| here.poller.is_open()).unwrap_or(false)
+    HERE.with(|here| here.poller.is_open())
 }
 
 impl Reactor {

@@ -170,18 +170,19 @@ impl Poller {
         (place, way): (&Place, Way),
         (executor, waker): (&Executor, &Waker),
     ) -> io::Result<bool> {
-        let asked = self.look(place, |seat| {
-            if seat.is_ready(way) {
-                return None;
+        // Dropped when nobody has the table.
+        let mut _before = Waiter::Nobody;
+        self.look(place, |seat| {
+            let ready = seat.is_ready(way);
+            if !ready {
+                let waiter = match executor.whose(waker) {
+                    Some(task) => Waiter::Task(task),
+                    None => Waiter::Other(Box::new(waker.clone())),
+                };
+                _before = std::mem::replace(seat.waiter(way), waiter);
             }
-            let waiter = match executor.whose(waker) {
-                Some(task) => Waiter::Task(task),
-                None => Waiter::Other(Box::new(waker.clone())),
-            };
-            Some(std::mem::replace(seat.waiter(way), waiter))
-        });
-        // Who waited before is dropped here, when nobody has the table.
-        asked.map(|before| before.is_none())
+            ready
+        })
     }
 
     /// The system said that nothing is there to be read, or no room: the next event will tell.
@@ -226,11 +227,11 @@ impl Poller {
             let mut seats = self.seats.borrow_mut();
             // It may be another's by now: an event can be older than its place.
             if let Some(seat) = seats.get_mut(index).filter(|seat| seat.number == number) {
-                let woken = seat.take(event);
+                seat.note(event);
+                let (reader, writer) = (seat.leaves(Way::In), seat.leaves(Way::Out));
                 drop(seats);
-                for waiter in woken {
-                    waiter.wake(executor);
-                }
+                reader.wake(executor);
+                writer.wake(executor);
             }
         }
         Ok(heard)
@@ -252,8 +253,17 @@ impl Seat {
         }
     }
 
-    /// Takes note of an event, and returns who waited for it.
-    fn take(&mut self, event: &Event) -> [Waiter; 2] {
+    /// Who waited for what is there now.
+    fn leaves(&mut self, way: Way) -> Waiter {
+        if self.is_ready(way) {
+            std::mem::replace(self.waiter(way), Waiter::Nobody)
+        } else {
+            Waiter::Nobody
+        }
+    }
+
+    /// What the kernel says.
+    fn note(&mut self, event: &Event) {
         let failed = event.is_error();
         if failed || event.is_read_closed() {
             self.arrival = Arrival::End;
@@ -263,13 +273,6 @@ impl Seat {
         if failed || event.is_writable() || event.is_write_closed() {
             self.outlet = Outlet::Room;
         }
-        [Way::In, Way::Out].map(|way| {
-            if self.is_ready(way) {
-                std::mem::replace(self.waiter(way), Waiter::Nobody)
-            } else {
-                Waiter::Nobody
-            }
-        })
     }
 }
 

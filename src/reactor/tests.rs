@@ -66,6 +66,11 @@ async fn give_way() {
     .await;
 }
 
+/// Waits until there is something.
+async fn until_heard(stream: &Here) {
+    poll_fn(|context| stream.poll_peek(context, &mut [0; 1])).await.unwrap();
+}
+
 /// Starts a task, and returns what waits for what it comes to.
 fn spawn_for<T: 'static>(
     task: impl Future<Output = T> + 'static,
@@ -221,13 +226,15 @@ fn who_always_finds_something_gives_way() {
             }
         });
         let reader = spawn_for(async move {
+            until_heard(&here).await;
+            let before = turns.get();
             for _ in 0..READS {
                 let one = poll_fn(|context| here.poll_receive(context, &mut [0; 1])).await;
                 assert_eq!(one.unwrap(), 1);
             }
+            turns.get() - before
         });
-        reader.await;
-        turns.get()
+        reader.await
     });
     assert!(turns > 10, "4,096 reads, and nobody had a turn between");
 }
@@ -297,23 +304,27 @@ fn who_is_over_is_not_woken_and_neither_is_who_came_after() {
             Poll::Ready(())
         }))
         .await;
+        let old = kept.take().unwrap();
         let polls = Rc::new(Cell::new(0));
         let counted = Rc::clone(&polls);
+        let new = Rc::clone(&kept);
         spawn(
             "in its place",
-            poll_fn(move |_| {
+            poll_fn(move |context| {
                 counted.set(counted.get() + 1);
+                new.replace(Some(context.waker().clone()));
                 Poll::Pending
             }),
         );
         until(|| polls.get() == 1).await;
-        let old = kept.take().unwrap();
         old.wake_by_ref();
         thread::spawn(move || old.wake()).join().unwrap();
         for _ in 0..10 {
             give_way().await;
         }
         assert_eq!(polls.get(), 1);
+        kept.take().unwrap().wake();
+        until(|| polls.get() == 2).await;
     });
 }
 
