@@ -107,8 +107,22 @@ fn guards(page: &str) -> Vec<(usize, &str)> {
 fn is_a_test(name: &str, read: impl Fn(&str) -> String) -> bool {
     let Some((path, test)) = name.split_once("::") else { return false };
     let file = read(path);
+    let lines: Vec<_> = file.lines().map(str::trim_start).collect();
+    let defines = |line: &str| {
+        let line = line.strip_prefix("async ").unwrap_or(line);
+        line.strip_prefix("fn ")
+            .and_then(|line| line.strip_prefix(test))
+            .is_some_and(|rest| rest.starts_with('('))
+    };
+    let is_marked = |at: usize| {
+        let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+        attributes
+            .into_iter()
+            .any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    };
     // A case of a table of tests is written `name: ...`, a test of its own `fn name()`.
-    file.contains(&format!("fn {test}(")) || file.contains(&format!("    {test}: "))
+    file.contains(&format!("    {test}: "))
+        || (0..lines.len()).any(|at| defines(lines[at]) && is_marked(at))
 }
 
 #[test]
@@ -317,9 +331,15 @@ fn the_rules_of_documents_bite() {
     assert_eq!(names, ["tests/a.rs::one", "tests/a.rs::two"]);
     let tables = format!("| head |\n|---|\n{row}\n| a | b |\n\n| head |\n|---|\n| c | `d` |\n");
     assert_eq!(unguarded(&tables), [4, 8]);
-    let file = |_: &str| "fn one() {}\n    three: \"x\",\n".to_owned();
-    assert!(is_a_test("tests/a.rs::one", file) && is_a_test("tests/a.rs::three", file));
-    assert!(!is_a_test("tests/a.rs::two", file) && !is_a_test("one", file));
+    let text = "#[test]\n#[cfg(unix)]\nfn one() {}\n    three: \"x\",\nasync fn four() {}\n\
+                #[tokio::test(flavor = \"x\")]\nasync fn five() {}\n#[inline]\nfn six() {}\n";
+    let is_there = |name: &str| is_a_test(name, |_| text.to_owned());
+    for test in ["one", "three", "five"] {
+        assert!(is_there(&format!("tests/a.rs::{test}")), "{test}");
+    }
+    for other in ["tests/a.rs::two", "tests/a.rs::four", "tests/a.rs::six", "one"] {
+        assert!(!is_there(other), "{other}");
+    }
 
     let page = "```sh\n$ pgsteer --server a \\\n  --server b # two\nmake\n```\n`pgsteer x`\n";
     let found = commands(page);
