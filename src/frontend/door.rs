@@ -151,7 +151,7 @@ async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) -> Option<(Servi
             let metrics = Arc::clone(&shard.shared.metrics);
             let counts_as = |no: Option<&No>| no.map_or(Admission::Accepted, counts_as);
             let entered = |no: Option<&No>| metrics.clients.admit(counts_as(no));
-            Box::pin(replicate(shard, (login, inlet.role), random, entered)).await;
+            Box::pin(replicate(shard, (login, inlet.role), numbers(), entered)).await;
             None
         }
     }
@@ -159,7 +159,7 @@ async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) -> Option<(Servi
 
 async fn session(shard: Rc<Shard>, (login, inlet): Came<'_>, bounds: &Bounds) -> Option<Serving> {
     let came = (login, inlet.role);
-    let mut serving = match greet(Rc::clone(&shard), came, random).await {
+    let mut serving = match greet(Rc::clone(&shard), came, numbers()).await {
         Ok(serving) => serving,
         Err((mut client, no)) => {
             shard.shared.metrics.clients.admit(counts_as(&no));
@@ -252,14 +252,27 @@ impl Drop for Counted {
     }
 }
 
-/// A number that nobody can guess.
-fn random() -> i32 {
-    let mut bytes = [0; 4];
-    let drawn = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+/// Numbers that nobody can guess, drawn by twos: a short key takes two.
+fn numbers() -> impl FnMut() -> i32 {
+    let mut left = None;
+    move || {
+        i32::from_be_bytes(left.take().unwrap_or_else(|| {
+            let [first, second] = random();
+            left = Some(second);
+            first
+        }))
+    }
+}
+
+/// Bytes that nobody can guess.
+fn random() -> [[u8; 4]; 2] {
+    let mut both = [[0; 4]; 2];
+    let source = ring::rand::SystemRandom::new();
+    let drawn = ring::rand::SecureRandom::fill(&source, both.as_flattened_mut());
     if drawn.is_err() {
         // The kernel's generator does not fail once it is seeded; a key of zeros would be
         // guessable, so the process does not go on without it.
         std::process::abort();
     }
-    i32::from_be_bytes(bytes)
+    both
 }

@@ -2,11 +2,13 @@
 //!
 //! It is on a shard itself: one that keeps a client need not wake another thread for it.
 
-use crate::frontend::Inlet;
+use crate::frontend;
+use crate::frontend::{Inlet, Shard};
 use crate::net::{Detached, Doorway, Listener};
 use crate::tasks;
 use crate::timer;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -85,26 +87,38 @@ impl Doors {
         outcome.await.map_err(|_| gone())?
     }
 
-    /// Through the door behind which the fewest are.
-    fn deal(&self, socket: Detached, inlet: Inlet) {
-        let least = self.0.iter().min_by_key(|door| door.inside.load(Ordering::Relaxed));
-        if let Some(door) = least {
+    /// Through the door behind which the fewest are. Who stays at `here` is let in at once.
+    fn deal(&self, here: &Rc<Shard>, socket: Detached, inlet: Inlet) {
+        let inside = |(_, door): &(usize, &Door)| door.inside.load(Ordering::Relaxed);
+        if let Some((number, door)) = self.0.iter().enumerate().min_by_key(inside) {
             door.inside.fetch_add(1, Ordering::Relaxed);
             let arrival = Arrival { socket, inlet, place: Place(Arc::clone(&door.inside)) };
-            if door.arrivals.try_send(arrival).is_err() {
+            if number == here.pools.shard {
+                arrival.enter(here);
+            } else if door.arrivals.try_send(arrival).is_err() {
                 warn!("a shard has no room for another connection; it was closed");
             }
         }
     }
 }
 
+impl Arrival {
+    /// Lets it in at the shard that this is called on.
+    pub(super) fn enter(self, shard: &Rc<Shard>) {
+        let Self { socket, inlet, place } = self;
+        let client = frontend::admit(Rc::clone(shard), (socket, inlet), place);
+        tasks::spawn_local("client", client);
+    }
+}
+
 impl Post {
-    /// Accepts on the shard that this is called on.
-    pub(super) fn begin(self) {
+    /// Accepts on this shard, which this is called on.
+    pub(super) fn begin(self, shard: &Rc<Shard>) {
         let Self { listener, inlet, doors, stop, begun } = self;
         match listener.open() {
             Ok(doorway) => {
-                tasks::spawn_local("accept", accept((doorway, inlet), doors, stop));
+                let shard = Rc::clone(shard);
+                tasks::spawn_local("accept", accept(shard, (doorway, inlet), doors, stop));
                 drop(begun.send(Ok(())));
             }
             Err(error) => drop(begun.send(Err(error))),
@@ -113,14 +127,19 @@ impl Post {
 }
 
 /// Accepts until `stop` is set.
-async fn accept((doorway, inlet): (Doorway, Inlet), doors: Doors, stop: CancellationToken) {
+async fn accept(
+    shard: Rc<Shard>,
+    (doorway, inlet): (Doorway, Inlet),
+    doors: Doors,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = doorway.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok(arrival) => doors.deal(arrival, inlet.clone()),
+            Ok(arrival) => doors.deal(&shard, arrival, inlet.clone()),
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 timer::sleep(ACCEPT_PAUSE).await;

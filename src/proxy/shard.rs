@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -62,7 +62,7 @@ pub(super) fn start(
         let shard = Rc::new(Shard::new(index, common));
         let ran = reactor::run(async {
             drop(begun.send(Ok(())));
-            run(shard, &health, inlets, stop).await;
+            run(shard, health, inlets, stop).await;
         });
         if let Err(error) = ran {
             error!(event = "shard", %error, "shard {index} ended");
@@ -73,42 +73,59 @@ pub(super) fn start(
     Ok(thread)
 }
 
-async fn run(shard: Rc<Shard>, health: &Health, mut inlets: Inlets, stop: CancellationToken) {
-    let mut sweep = timer::interval(SWEEP_PAUSE);
-    // Before the first look, so that none is missed.
-    let mut news = shard.shared.board.subscribe();
+async fn run(shard: Rc<Shard>, health: Arc<Health>, inlets: Inlets, stop: CancellationToken) {
+    let Inlets { arrivals, posts, calls } = inlets;
+    let news = shard.shared.board.subscribe();
+    // After that, so that none is missed.
     shard.on_news();
-    let drain = shard.shared.drain.clone();
-    let mut closing = false;
+    tasks::spawn_local("news", tell(Rc::clone(&shard), news));
+    for_each("arrivals", arrivals, &shard, |shard, arrival: Arrival| arrival.enter(shard));
+    for_each("posts", posts, &shard, |shard, post: Post| post.begin(shard));
+    for_each("calls", calls, &shard, |shard, pool| shard.pools.donate(&pool));
+    tasks::spawn_local("sweep", sweep(Rc::clone(&shard), health));
+    tokio::select! {
+        () = shard.shared.drain.cancelled() => shard.close(),
+        () = stop.cancelled() => {}
+    }
+    stop.cancelled().await;
+}
+
+/// Has a task of its own see to each thing that comes, so that nobody else is asked for it.
+fn for_each<T: 'static>(
+    name: &'static str,
+    mut things: mpsc::Receiver<T>,
+    shard: &Rc<Shard>,
+    see_to: impl Fn(&Rc<Shard>, T) + 'static,
+) {
+    let shard = Rc::clone(shard);
+    tasks::spawn_local(name, async move {
+        while let Some(thing) = things.recv().await {
+            see_to(&shard, thing);
+        }
+    });
+}
+
+async fn tell(shard: Rc<Shard>, mut news: watch::Receiver<u64>) {
+    while news.changed().await.is_ok() {
+        shard.on_news();
+    }
+}
+
+async fn sweep(shard: Rc<Shard>, health: Arc<Health>) {
+    let mut tick = timer::interval(SWEEP_PAUSE);
     loop {
-        tokio::select! {
-            Ok(()) = news.changed() => shard.on_news(),
-            Some(arrival) = inlets.arrivals.recv() => {
-                let Arrival { socket, inlet, place } = arrival;
-                let client = frontend::admit(Rc::clone(&shard), (socket, inlet), place);
-                tasks::spawn_local("client", client);
-            }
-            Some(post) = inlets.posts.recv() => post.begin(),
-            Some(pool) = inlets.calls.recv() => shard.pools.donate(&pool),
-            _ = sweep.tick() => {
-                let now = clock::now();
-                health.beat(shard.pools.shard, now);
-                shard.pools.sweep(now);
-                shard.look_at_times(now);
-                let topology = shard.topology();
-                for database in &topology.vacated {
-                    shard.pools.leave(database);
-                }
-                for ((database, role), at) in &topology.renewed {
-                    let role = Some(&**role).filter(|role| !role.is_empty());
-                    shard.shared.pools.renew((role, Some(database)), *at);
-                }
-            }
-            () = drain.cancelled(), if !closing => {
-                closing = true;
-                shard.close();
-            }
-            () = stop.cancelled() => return,
+        tick.tick().await;
+        let now = clock::now();
+        health.beat(shard.pools.shard, now);
+        shard.pools.sweep(now);
+        shard.look_at_times(now);
+        let topology = shard.topology();
+        for database in &topology.vacated {
+            shard.pools.leave(database);
+        }
+        for ((database, role), at) in &topology.renewed {
+            let role = Some(&**role).filter(|role| !role.is_empty());
+            shard.shared.pools.renew((role, Some(database)), *at);
         }
     }
 }

@@ -210,6 +210,41 @@ fn who_finds_no_room_is_woken_when_there_is_some() {
     assert_eq!((sent, true), (read.0, read.1));
 }
 
+#[test]
+fn who_reads_and_who_writes_wait_side_by_side() {
+    on_a_shard(|| async {
+        let (here, mut there) = pair();
+        there.set_nonblocking(true).unwrap();
+        let here = Rc::new(here);
+        let to_write = Rc::clone(&here);
+        let filled = Rc::new(Cell::new(0));
+        let sent = Rc::clone(&filled);
+        let writer = spawn_for(async move {
+            loop {
+                let write = |context: &mut Context<'_>| to_write.poll_send(context, &[7; 4096]);
+                match poll_fn(|context| Poll::Ready(write(context))).await {
+                    Poll::Ready(bytes) => sent.set(sent.get() + bytes.unwrap()),
+                    Poll::Pending => return poll_fn(write).await.unwrap(),
+                }
+            }
+        });
+        give_way().await;
+        let to_read = Rc::clone(&here);
+        let reader = spawn_for(async move { receive(&to_read).await });
+        give_way().await;
+        there.write_all(b"hello").unwrap();
+        assert_eq!(reader.await, b"hello");
+        let to_read = Rc::clone(&here);
+        let reader = spawn_for(async move { receive(&to_read).await });
+        give_way().await;
+        let mut taken = vec![0; filled.get()];
+        there.read_exact(&mut taken).unwrap();
+        assert!(writer.await > 0);
+        there.write_all(b"world").unwrap();
+        assert_eq!(reader.await, b"world");
+    });
+}
+
 /// One that is always ready must not keep the others of its shard from their turn.
 #[test]
 fn who_always_finds_something_gives_way() {
@@ -464,6 +499,17 @@ fn a_socket_of_another_shard_is_refused() {
         drop(here);
         there.write_all(b"hello").unwrap();
         assert_eq!(receive(&own).await, b"hello");
+    });
+}
+
+/// The kernel's queue has it once, or not at all.
+#[test]
+fn a_socket_leaves_and_comes_back() {
+    on_a_shard(|| async {
+        let (here, mut there) = pair();
+        let here = Registered::new(here.into_socket().unwrap()).unwrap();
+        there.write_all(b"hello").unwrap();
+        assert_eq!(receive(&here).await, b"hello");
     });
 }
 
