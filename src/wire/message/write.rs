@@ -165,7 +165,7 @@ pub(super) fn put(out: &mut Vec<u8>, message: &impl Message) -> Result<(), TooLo
 
 /// Appends a text and the zero that ends it, without the zeros within it.
 pub(super) fn text(out: &mut Vec<u8>, text: &[u8]) {
-    if memchr::memchr(0, text).is_some() {
+    if text.contains(&0) {
         let clean: Vec<u8> = text.iter().copied().filter(|byte| *byte != 0).collect();
         frame::write_text(out, &clean);
     } else {
