@@ -7,6 +7,7 @@ use super::scram;
 use super::scram::{Chosen, Keys, Nonce, ScramError, ServerFirst, Verifier};
 use crate::pg::SqlState;
 use crate::wire::message::ErrorReport;
+use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
@@ -131,10 +132,14 @@ fn exchange(error: &ScramError, report: ErrorReport) -> ErrorReport {
 }
 
 /// Lets a client in without a question, if it is on this machine.
-pub fn trust(user: &Arc<str>, origin: Origin, peer: &str) -> Result<Authenticated, Refusal> {
+pub fn trust(
+    user: &Arc<str>,
+    origin: Origin,
+    peer: impl fmt::Display,
+) -> Result<Authenticated, Refusal> {
     match origin {
         Origin::SameMachine => Ok(Authenticated { user: Arc::clone(user) }),
-        Origin::Elsewhere => Err(Refusal::TrustElsewhere { peer: peer.to_owned() }),
+        Origin::Elsewhere => Err(Refusal::TrustElsewhere { peer: peer.to_string() }),
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn authenticate(
         Access::Everybody(Method::Trust) => {
             let peer = visitor.peer;
             let origin = if peer.is_local() { Origin::SameMachine } else { Origin::Elsewhere };
-            auth::trust(wish.user, origin, &peer.to_string()).map_err(refused)
+            auth::trust(wish.user, origin, peer).map_err(refused)
         }
         Access::Everybody(Method::ScramSha256) => {
             by_password(visitor, gate, wish, OldHash::Refused).await
