@@ -1,10 +1,12 @@
 //! Who is promoted: the one that holds most of the log, among those that may.
 
 use crate::failover::{
-    Frozen, Loose, Loss, MaxLoss, Promise, Receiver, ServerView, Sight, Situation, Why,
+    Frozen, Loose, Loss, MaxLoss, Policy, Promise, Receiver, ServerView, Sight, Situation, Why,
 };
 use crate::pg::Lsn;
+use crate::topology::ServerId;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What came of choosing.
@@ -23,8 +25,14 @@ pub(super) enum Chosen {
     Nobody(Why),
 }
 
-/// Chooses among the frozen standbys. Call it only when enough of them are.
-pub(super) fn choose(situation: &Situation<'_>, to: Option<&str>, accepted: MaxLoss) -> Chosen {
+/// Chooses among the frozen standbys. Call it only when enough of them are. `given_up` does not
+/// get what another one holds more, and goes without.
+pub(super) fn choose(
+    situation: &Situation<'_>,
+    to: Option<&str>,
+    accepted: MaxLoss,
+    given_up: Option<ServerId>,
+) -> Chosen {
     let frozen: Vec<_> = frozen(situation).collect();
     let nobody = || Chosen::Nobody(Why::NoCandidate(unfrozen(situation, to)));
     let Some((source, farthest)) = frozen.iter().max_by_key(|(_, held)| held.at) else {
@@ -35,14 +43,14 @@ pub(super) fn choose(situation: &Situation<'_>, to: Option<&str>, accepted: MaxL
         .filter(|(server, _)| may_be_chosen(server, to))
         .max_by_key(|(server, held)| (held.at, server.tags.priority, Reverse(server.id)));
     let Some((server, held)) = best else { return nobody() };
-    if held.at < farthest.at {
+    if held.at < farthest.at && given_up != Some(server.id) {
         // It takes over first what one that may not be promoted holds more.
         return Chosen::Nobody(Why::CatchingUp {
             server: Arc::clone(&server.name),
             from: Arc::clone(&source.name),
         });
     }
-    let loss = loss(situation, *held);
+    let loss = loss(situation, server, held.at);
     if !accepted.allows(loss) {
         let candidate = Arc::clone(&server.name);
         return Chosen::Nobody(Why::TooMuchLoss { candidate, loss });
@@ -65,26 +73,78 @@ pub(super) fn unfrozen(situation: &Situation<'_>, to: Option<&str>) -> Vec<Loose
     others.filter(loose).map(|server| Loose::of(situation, &server.name)).collect()
 }
 
+/// One that would be chosen, and must take over more before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Behind<'a> {
+    /// Which.
+    pub server: &'a ServerView,
+    /// The frozen one that holds more.
+    pub source: &'a ServerView,
+    /// Up to where it holds the log, as far as is seen.
+    pub at: Lsn,
+    /// Whether it gets on.
+    pub pace: Pace,
+}
+
+impl Behind<'_> {
+    /// It is waited for.
+    pub(super) fn catching_up(&self) -> Why {
+        let (server, from) = (Arc::clone(&self.server.name), Arc::clone(&self.source.name));
+        Why::CatchingUp { server, from }
+    }
+
+    /// It does not get on, and what it lacks may not be lost.
+    pub(super) fn cannot_catch_up(&self, situation: &Situation<'_>) -> Why {
+        Why::CannotCatchUp {
+            server: Arc::clone(&self.server.name),
+            from: Arc::clone(&self.source.name),
+            // An operator named another one than this.
+            instead: self.source.tags.may_lead(),
+            loss: loss(situation, self.server, self.at),
+            trouble: self.server.catching.as_ref().and_then(|told| told.trouble.clone()),
+        }
+    }
+}
+
+/// Whether a standby gets what another one holds more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Pace {
+    /// It was told to, and has received nothing for too long.
+    Stalled,
+    /// It receives, or has only just been told, or not yet.
+    GetsOn,
+}
+
 /// The one that would be chosen, and the frozen one from which it must take over more before.
 ///
 /// It is told by what is seen alone: while it catches up it is not frozen, and must not be. One
 /// that could not be frozen may seem to hold most, and is not waited for: whether enough are frozen
-/// without it, `revocation` tells.
+/// without it, `revocation` tells. Where one does not get on, the next one may.
 pub(super) fn behind<'a>(
     situation: &'a Situation<'_>,
+    policy: &Policy,
     to: Option<&str>,
-) -> Option<(&'a ServerView, &'a ServerView)> {
+) -> Option<Behind<'a>> {
     let (source, farthest) = frozen(situation).max_by_key(|(_, held)| held.at)?;
     let held = |server: &ServerView| {
         let frozen = server.frozen.map(|frozen| frozen.at);
         frozen.or_else(|| server.as_standby().map(|(received, _, _)| received))
     };
-    let (best, at) = standbys(situation)
+    let pace = |server: &ServerView, at: Lsn| {
+        let told = server.catching.as_ref().filter(|told| told.from == source.id);
+        // What it received while this process stood still was not seen.
+        let since = told.map(|told| told.since.max(situation.awake_since));
+        let idle = since.map(|since| situation.now.since(since));
+        let stalled = at < farthest.at && idle.is_some_and(|idle| idle >= policy.catch_up_patience);
+        if stalled { Pace::Stalled } else { Pace::GetsOn }
+    };
+    let (server, at, pace) = standbys(situation)
         .filter(|server| may_be_chosen(server, to) && is_on_branch(situation, server))
         .filter(|server| server.frozen.is_some() || server.stuck.is_none())
-        .filter_map(|server| held(server).map(|at| (server, at)))
-        .max_by_key(|(server, at)| (*at, server.tags.priority, Reverse(server.id)))?;
-    (at < farthest.at && best.id != source.id).then_some((best, source))
+        .filter_map(|server| held(server).map(|at| (server, at, pace(server, at))))
+        .max_by_key(|(server, at, pace)| (*pace, *at, server.tags.priority, Reverse(server.id)))?;
+    let is_behind = at < farthest.at && server.id != source.id;
+    is_behind.then_some(Behind { server, source, at, pace })
 }
 
 /// Whether it is not known to be on another branch than the recorded one.
@@ -115,9 +175,13 @@ pub(super) fn frozen<'a>(
     })
 }
 
-/// How many of those that must be frozen are, how many must be, and who is missing.
-pub(super) fn revocation(situation: &Situation<'_>) -> Result<(), Why> {
-    let closed: Vec<_> = closed(situation).map(|server| Arc::clone(&server.name)).collect();
+/// How many of those that must be frozen are, how many must be, and who is missing. `catching`
+/// counts: it takes over what a frozen one holds, and nobody is chosen before it is frozen again.
+pub(super) fn revocation(situation: &Situation<'_>, catching: Option<ServerId>) -> Result<(), Why> {
+    let closed: Vec<_> = standbys(situation)
+        .filter(|server| Some(server.id) == catching || is_closed(situation, server))
+        .map(|server| Arc::clone(&server.name))
+        .collect();
     let (needed, counting) = match &situation.record.promise {
         Promise::Quorum { cohort, .. } => {
             (situation.record.promise.revocation().unwrap_or(1), Some(cohort))
@@ -138,28 +202,53 @@ pub(super) fn revocation(situation: &Situation<'_>) -> Result<(), Why> {
     Err(Why::NotRevoked { frozen: reached, needed, missing })
 }
 
-/// The standbys that can acknowledge nothing more for the old primary: frozen ones, and one that
+/// Whether a standby can acknowledge nothing more for the old primary: a frozen one, and one that
 /// takes over what a frozen one holds.
-fn closed<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = &'a ServerView> {
-    let is_frozen = move |id| frozen(situation).any(|(server, _)| server.id == id);
-    standbys(situation).filter(move |server| {
-        is_frozen(server.id)
-            || match server.as_standby() {
-                Some((_, _, Receiver::Streams { from: Some(from), .. })) => is_frozen(from),
-                Some((_, _, _)) | None => false,
-            }
-    })
+fn is_closed(situation: &Situation<'_>, server: &ServerView) -> bool {
+    let is_frozen = |id| frozen(situation).any(|(server, _)| server.id == id);
+    is_frozen(server.id)
+        || match server.as_standby() {
+            Some((_, _, Receiver::Streams { from: Some(from), .. })) => is_frozen(from),
+            Some((_, _, _)) | None => false,
+        }
 }
 
-/// What is lost with a server that holds the log up to there.
-fn loss(situation: &Situation<'_>, held: Frozen) -> Loss {
-    match &situation.record.promise {
-        // Enough are frozen, and none holds more: whatever was acknowledged is among it.
-        Promise::Quorum { .. } if revocation(situation).is_ok() => Loss::None,
-        Promise::Quorum { .. } | Promise::Asynchronous(_) => {
-            Loss::of(situation.acknowledged, held.at)
-        }
+/// What is lost with this server, which holds the log up to there.
+pub(super) fn loss(situation: &Situation<'_>, server: &ServerView, at: Lsn) -> Loss {
+    let confirmed = match &situation.record.promise {
+        Promise::Quorum { w, cohort } => confirmed(situation, (*w, cohort), (server, at)),
+        Promise::Asynchronous(_) => None,
+    };
+    match confirmed.map(|end| end.bytes_since(at)) {
+        Some(bytes) => Loss::None.plus(bytes),
+        None => Loss::of(situation.acknowledged, at),
     }
+}
+
+/// Up to where commits can have been confirmed by as many as must; `None`: that can't be told, for
+/// too many are not frozen. Whatever was acknowledged lies below what that many hold.
+fn confirmed(
+    situation: &Situation<'_>,
+    (w, cohort): (u16, &BTreeSet<Arc<str>>),
+    (own, at): (&ServerView, Lsn),
+) -> Option<Lsn> {
+    let farthest = frozen(situation).map(|(_, held)| held.at).max();
+    let held = |name: &Arc<str>| {
+        let server = situation.named(name)?;
+        if server.id == own.id {
+            return Some(at);
+        }
+        let certain = frozen(situation).find(|(other, _)| other.id == server.id);
+        let certain = certain.map(|(_, held)| held.at);
+        // One that takes over what a frozen one holds has no more than that one.
+        certain.or_else(|| farthest.filter(|_| is_closed(situation, server)))
+    };
+    let (known, unknown): (Vec<_>, Vec<_>) = cohort.iter().map(held).partition(Option::is_some);
+    let mut known: Vec<_> = known.into_iter().flatten().collect();
+    known.sort_unstable_by_key(|at| Reverse(*at));
+    // Whoever is not known may hold whatever there is.
+    let rank = usize::from(w).checked_sub(unknown.len() + 1)?;
+    known.get(rank).copied()
 }
 
 /// Another server that says that it is the primary, on a branch that is newer than the recorded

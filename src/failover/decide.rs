@@ -1,13 +1,15 @@
 //! The decision: from a situation to the next acts.
 
-use crate::failover::choose::{Chosen, behind, choose, outsider, revocation, standbys};
+use crate::failover::choose::{
+    Behind, Chosen, Pace, behind, choose, loss, outsider, revocation, standbys,
+};
 use crate::failover::promote::promoting;
 use crate::failover::repair::former_primaries;
 use crate::failover::verdict::ATTEMPTS;
 use crate::failover::{
-    Act, Arming, By, Checkpoint, Choice, Decision, Kind, MaxLoss, Mode, Operation, Order, Phase,
-    Policy, Receiver, Refusal, ServerView, Sight, Situation, Verdict, Why, planned, repair,
-    verdict,
+    Act, Arming, By, Checkpoint, Choice, Decision, Kind, Loss, MaxLoss, Mode, Operation, Order,
+    Phase, Policy, Promise, Receiver, Refusal, ServerView, Sight, Situation, Verdict, Why, planned,
+    repair, verdict,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,15 +210,20 @@ fn revoking(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -
         return Decision::act(Why::Freezing, vec![Act::Write(Box::new(record))]);
     }
     let to = operation.to.as_deref();
-    let behind = behind(situation, to);
-    let catching = behind.map(|(server, _)| server.id);
+    let behind = behind(situation, policy, to);
+    let given_up = behind.filter(|behind| goes_without(situation, policy, operation, behind));
+    let behind = if given_up.is_none() { behind } else { None };
+    let catching = behind.map(|behind| behind.server.id);
     let mut acts = freeze(standbys(situation).filter(|server| Some(server.id) != catching));
     let pending = !acts.is_empty();
-    acts.extend(behind.map(|(server, from)| Act::Repoint { server: server.id, to: from.id }));
+    acts.extend(behind.map(|it| Act::Repoint { server: it.server.id, to: it.source.id }));
     acts.extend(former_primaries(situation));
+    if given_up.is_some_and(|behind| behind.server.frozen.is_none()) {
+        return Decision::act(Why::Freezing, acts);
+    }
     let elapsed = situation.now.since(situation.phase_since);
     let patient = elapsed < policy.freeze_patience;
-    if let Err(why) = revocation(situation)
+    if let Err(why) = revocation(situation, catching)
         && !is_overridden(operation)
     {
         // One that answers will most likely be frozen in a moment.
@@ -227,11 +234,13 @@ fn revoking(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -
         // One that answers may hold more than those that are frozen.
         return Decision::act(Why::Freezing, acts);
     }
-    if let Some((server, from)) = behind {
-        let (server, from) = (Arc::clone(&server.name), Arc::clone(&from.name));
-        return Decision::act(Why::CatchingUp { server, from }, acts);
+    if let Some(behind) = behind {
+        return match behind.pace {
+            Pace::GetsOn => Decision::act(behind.catching_up(), acts),
+            Pace::Stalled => waits(situation, behind.cannot_catch_up(situation), acts),
+        };
     }
-    match choose(situation, to, operation.accepted) {
+    match choose(situation, to, operation.accepted, given_up.map(|behind| behind.server.id)) {
         Chosen::Server { server, at, loss } => {
             let why = Why::Chosen(Arc::clone(&server));
             let phase = Phase::Promoting(operation.clone(), Choice { server, at, loss });
@@ -240,6 +249,25 @@ fn revoking(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -
         }
         Chosen::Nobody(why) => waits(situation, why, acts),
     }
+}
+
+/// Whether one that does not get what another holds more goes without: where that loses nothing
+/// that may not be lost. With a quorum only an operator's own word allows a loss.
+fn goes_without(
+    situation: &Situation<'_>,
+    policy: &Policy,
+    operation: &Operation,
+    behind: &Behind<'_>,
+) -> bool {
+    let Behind { server, at, pace, .. } = *behind;
+    let loss = loss(situation, server, at);
+    let enough = is_overridden(operation) || revocation(situation, Some(server.id)).is_ok();
+    let told = operation.by == By::Operator && !policy.max_data_loss.allows(loss);
+    let counts = match situation.record.promise {
+        Promise::Quorum { .. } => loss == Loss::None || told || is_overridden(operation),
+        Promise::Asynchronous(_) => true,
+    };
+    pace == Pace::Stalled && enough && counts && operation.accepted.allows(loss)
 }
 
 /// It can't go on by itself: whoever ordered it is told what it waits for, and does not wait too.

@@ -56,8 +56,8 @@ pub use record::{
 pub use rejoin::{Leader, Place, rejoin};
 pub use restart::no_restart;
 pub use situation::{
-    Arming, Checkpoint, Demotable, Fenced, Frozen, Gate, Missing, Order, Receiver, ServerView,
-    Sight, Situation, Standing, Tags, Testimony,
+    Arming, Catching, Checkpoint, Demotable, Fenced, Frozen, Gate, Missing, Order, Receiver,
+    ServerView, Sight, Situation, Standing, Tags, Testimony,
 };
 pub use survey::{
     FENCE, Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole,

@@ -271,26 +271,25 @@ fn next_step(situation: &Situation<'_>, policy: &Policy, operation: &Operation) 
         Some(_) => return Step::Wait(Why::Tail(Arc::clone(&to.name))),
         None => return Step::Abort(Refusal::NotAStandby(Arc::clone(&to.name))),
     }
-    let behind = behind(situation, Some(&to.name));
-    let catching = behind.map(|(server, _)| server.id);
+    let behind = behind(situation, policy, Some(&to.name));
+    let catching = behind.map(|behind| behind.server.id);
     let others = situation.others().filter(|server| server.as_standby().is_some());
     let mut acts = freeze(others.filter(|server| Some(server.id) != catching));
-    if let Some((_, from)) = behind {
-        acts.push(Act::Repoint { server: to.id, to: from.id });
-        let (server, from) = (Arc::clone(&to.name), Arc::clone(&from.name));
-        return Step::Do(Why::CatchingUp { server, from }, acts);
+    if let Some(behind) = behind {
+        acts.push(Act::Repoint { server: to.id, to: behind.source.id });
+        return Step::Do(behind.catching_up(), acts);
     }
     if !acts.is_empty() {
         return Step::Do(Why::Freezing, acts);
     }
     // As a standby it acknowledges nothing; fenced by settings alone, it might be freed again.
-    if let Err(Why::NotRevoked { frozen, needed, .. }) = revocation(situation)
+    if let Err(Why::NotRevoked { frozen, needed, .. }) = revocation(situation, None)
         && old.as_standby().is_none()
     {
         return Step::Abort(Refusal::TooFewStandbys { reached: frozen, needed });
     }
     // Nobody was busy, and it holds the fenced primary's log to its end: nothing is lost.
-    match choose(situation, Some(&to.name), MaxLoss::Any) {
+    match choose(situation, Some(&to.name), MaxLoss::Any, None) {
         Chosen::Server { server, at, .. } if at >= end => {
             Step::Choose(Choice { server, at, loss: Loss::None })
         }

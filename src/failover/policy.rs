@@ -23,6 +23,9 @@ pub struct Policy {
     pub gap: Duration,
     /// How long a standby that answers is waited for before one of the others is chosen.
     pub freeze_patience: Duration,
+    /// One that takes over what another holds more is waited for as long as it gets on; where it
+    /// has received nothing for so long, that has failed.
+    pub catch_up_patience: Duration,
     /// As long as servers are worked on, whoever ordered a failover waits so long before he is told
     /// what it waits for.
     pub answer_patience: Duration,
@@ -77,9 +80,9 @@ pub enum Rejoin {
 impl Policy {
     /// The limits of a profile; the rest as usual.
     pub const fn of(profile: Profile) -> Self {
-        let (silent, fresh) = match profile {
-            Profile::Calm => (3000, 2000),
-            Profile::Aggressive => (1000, 600),
+        let (silent, fresh, idle) = match profile {
+            Profile::Calm => (3000, 2000, 10),
+            Profile::Aggressive => (1000, 600, 5),
         };
         Self {
             mode: Mode::Manual,
@@ -90,6 +93,7 @@ impl Policy {
             isolated_after: Duration::from_secs(5),
             gap: Duration::from_secs(30),
             freeze_patience: Duration::from_millis(500),
+            catch_up_patience: Duration::from_secs(idle),
             answer_patience: Duration::from_secs(3),
             prove_patience: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(5),

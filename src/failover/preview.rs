@@ -1,6 +1,6 @@
 //! What an order would do, told before it is given.
 
-use crate::failover::choose::{may_be_chosen, standbys, unfrozen};
+use crate::failover::choose::{Pace, behind, loss, may_be_chosen, standbys, unfrozen};
 use crate::failover::decide::{lost, wanted};
 use crate::failover::promote::{Under, is_lost, too_late};
 use crate::failover::replace::{Instead, instead};
@@ -78,7 +78,7 @@ pub fn preview(situation: &Situation<'_>, order: &Order, policy: &Policy) -> Pre
             };
             let unfit = to.as_ref().and_then(|to| wanted(situation, to).err());
             let base = base(Kind::Failover).refused(refusal).refused(unfit);
-            failover(situation, to.as_deref(), base)
+            failover(situation, policy, to.as_deref(), base)
         }
         Order::Abort => {
             let refusal = match &situation.record.phase {
@@ -91,7 +91,17 @@ pub fn preview(situation: &Situation<'_>, order: &Order, policy: &Policy) -> Pre
     }
 }
 
-fn failover(situation: &Situation<'_>, to: Option<&str>, base: Preview) -> Preview {
+fn failover(
+    situation: &Situation<'_>,
+    policy: &Policy,
+    to: Option<&str>,
+    base: Preview,
+) -> Preview {
+    let stalled = behind(situation, policy, to).filter(|behind| behind.pace == Pace::Stalled);
+    if let Some(behind) = stalled {
+        let loss = loss(situation, behind.server, behind.at);
+        return Preview { to: Some(Arc::clone(&behind.server.name)), loss, ..base };
+    }
     let held = |server: &ServerView| {
         let (received, replayed, _) = server.as_standby()?;
         Some(received.max(replayed))

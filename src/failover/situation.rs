@@ -107,6 +107,8 @@ pub struct ServerView {
     /// Why it could not be cut off from its upstream when that was tried last; `None` once it was,
     /// and where it did not answer since.
     pub stuck: Option<Arc<str>>,
+    /// It was told to take over what another one holds more, in the failover under way.
+    pub catching: Option<Catching>,
     /// It is a primary that takes no writes now, by our doing, or a standby that would take none
     /// if it were promoted; also where a process before this one did it, and it was found so.
     pub fenced: Option<Fenced>,
@@ -197,6 +199,17 @@ pub struct Frozen {
     pub at: Lsn,
     /// On which branch.
     pub timeline: Timeline,
+}
+
+/// A standby that was told to take over what another one holds more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catching {
+    /// From whom.
+    pub from: ServerId,
+    /// When it was seen to have received more for the last time; at first, when it was told.
+    pub since: Moment,
+    /// Why it does not stream from there, where that was found out.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// A primary that was made to take no writes.

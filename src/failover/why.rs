@@ -60,6 +60,19 @@ pub enum Why {
         /// From whom.
         from: Arc<str>,
     },
+    /// It is to take over what another one holds more, and does not get it.
+    CannotCatchUp {
+        /// Which.
+        server: Arc<str>,
+        /// From whom.
+        from: Arc<str>,
+        /// Whether that one may become the primary itself, if it is named.
+        instead: bool,
+        /// What is lost if it goes without.
+        loss: Loss,
+        /// Why it does not, where that is known.
+        trouble: Option<Arc<str>>,
+    },
     /// This one was chosen.
     Chosen(Arc<str>),
     /// The chosen one is being promoted.
@@ -201,6 +214,7 @@ impl Why {
             Self::NoCandidate(_) => "no_candidate",
             Self::TooMuchLoss { .. } => "too_much_loss",
             Self::CatchingUp { .. } => "catching_up",
+            Self::CannotCatchUp { .. } => "cannot_catch_up",
             Self::Chosen(_) => "chosen",
             Self::Promoting(_) => "promoting",
             Self::ChosenLost(_) => "chosen_lost",
@@ -334,6 +348,7 @@ impl fmt::Display for Why {
             Self::CatchingUp { server, from } => {
                 write!(out, "{server} takes over what {from} holds more")
             }
+            Self::CannotCatchUp { .. } => cannot_catch_up(out, self),
             Self::Chosen(server) => write!(out, "{server} was chosen"),
             Self::Promoting(server) => write!(out, "{server} is being promoted"),
             Self::ChosenLost(server) => write!(
@@ -381,6 +396,20 @@ fn no_candidate(out: &mut fmt::Formatter<'_>, loose: &[Loose]) -> fmt::Result {
     out.write_str("no standby that is frozen can become the primary; waiting for ")?;
     list(out, loose)?;
     out.write_str("; `pgsteer failover --to SERVER` names another")
+}
+
+fn cannot_catch_up(out: &mut fmt::Formatter<'_>, why: &Why) -> fmt::Result {
+    let Why::CannotCatchUp { server, from, instead, loss, trouble } = why else { return Ok(()) };
+    let trouble = trouble.as_deref().unwrap_or("it streams, and receives nothing");
+    write!(
+        out,
+        "{server} can't take over what {from} holds more ({trouble}); what would be lost without: \
+         {loss}; "
+    )?;
+    if *instead {
+        write!(out, "`pgsteer failover --to {from}` promotes that one; ")?;
+    }
+    out.write_str("`pgsteer failover --accept-loss any` goes on without it")
 }
 
 fn may_follow(out: &mut fmt::Formatter<'_>, chosen: &str, unseen: &[Arc<str>]) -> fmt::Result {

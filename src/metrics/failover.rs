@@ -178,6 +178,7 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         Why::NotRevoked { .. } => Blocked::NotRevoked,
         Why::NoCandidate(_) => Blocked::NoCandidate,
         Why::TooMuchLoss { .. } => Blocked::TooMuchLoss,
+        Why::CannotCatchUp { .. } => Blocked::CannotCatchUp,
         Why::ChosenLost(_)
         | Why::MayFollow { .. }
         | Why::NotTaken { .. }

@@ -302,6 +302,8 @@ labels! {
         NoCandidate = "no_candidate",
         /// More would be lost than may be.
         TooMuchLoss = "too_much_loss",
+        /// It does not get what another one holds more.
+        CannotCatchUp = "cannot_catch_up",
         /// The chosen server does not answer.
         ChosenLost = "chosen_lost",
     }

@@ -28,6 +28,7 @@ pub struct Blueprint {
     flags: Vec<String>,
     env: Vec<(String, String)>,
     strangers: Vec<String>,
+    followers: Vec<String>,
 }
 
 /// Servers and a proxy; everything ends with this value, also when the test panics.
@@ -48,6 +49,7 @@ impl Blueprint {
             flags: Vec::new(),
             env: Vec::new(),
             strangers: Vec::new(),
+            followers: Vec::new(),
         }
     }
 
@@ -67,6 +69,12 @@ impl Blueprint {
     /// A key of the proxy's configuration: `.set("pool.size", "10")`.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.flags.extend(["--set".to_owned(), format!("{key}={value}")]);
+        self
+    }
+
+    /// The proxy never promotes this server.
+    pub fn never_leads(mut self, server: &str) -> Self {
+        self.followers.push(server.to_owned());
         self
     }
 
@@ -115,6 +123,11 @@ impl Blueprint {
         }
         for server in cluster.servers() {
             proxy = proxy.args(["--server", &server.address()]);
+        }
+        for name in &self.followers {
+            let address = cluster.server(name).unwrap().address();
+            let overrides = format!("{{ \"{address}\" = {{ priority = 0 }} }}");
+            proxy = proxy.args(["--set", &format!("servers.overrides={overrides}")]);
         }
         for address in &self.strangers {
             proxy = proxy.args(["--server", address]);

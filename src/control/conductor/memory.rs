@@ -5,7 +5,8 @@
 
 use crate::clock::Moment;
 use crate::control::hands::HandError;
-use crate::failover::{Act, Demotable, Fenced, Frozen, Receiver, ServerView, Sight};
+use crate::failover::{Act, Catching, Demotable, Fenced, Frozen, Receiver, ServerView, Sight};
+use crate::pg::Lsn;
 use crate::topology::ServerId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,8 @@ struct Remembered {
     frozen: Option<(Frozen, Moment)>,
     /// Why it could not be frozen when that was tried last.
     stuck: Option<Arc<str>>,
+    /// It was told to receive from another one; up to where it had the log when that moved last.
+    catching: Option<(Catching, Option<Lsn>)>,
     fenced: Option<(Fenced, Moment)>,
     /// What is under way there, and how it is told that something else is to be done.
     flying: Option<(Act, CancellationToken)>,
@@ -65,6 +68,10 @@ impl Memory {
 
     /// Adds to a view what our acts did.
     pub(super) fn complete(&mut self, view: &mut ServerView) {
+        if matches!(view.sight, Sight::Missing(_)) {
+            // Back again, it may let in whom it did not.
+            self.forget_catching(|catching| catching.from == view.id);
+        }
         let Some(server) = self.servers.get_mut(view.id.index()) else { return };
         let asked = view.answer().map(|answer| answer.at);
         let newer = |since: Moment| asked.is_some_and(|at| at > since);
@@ -84,11 +91,29 @@ impl Memory {
             }
         }
         view.stuck.clone_from(&server.stuck);
+        if let (Some((catching, before)), Some(answer)) = (&mut server.catching, view.answer())
+            && let Some((received, _, _)) = view.as_standby()
+            && before.is_none_or(|before| before < received)
+        {
+            // What it had when it was told is nothing that it received since.
+            let told = before.replace(received).is_none();
+            catching.since = if told { catching.since } else { catching.since.max(answer.at) };
+        }
+        view.catching = server.catching.as_ref().map(|(catching, _)| catching.clone());
         if let Some((fenced, _)) = server.fenced {
             view.fenced = Some(fenced);
         }
         if server.resisted >= DEMOTIONS {
             view.tags.demotable = Demotable::No;
+        }
+    }
+
+    /// What standbys were told to take over from such a one, and how far they came, is past.
+    pub(super) fn forget_catching(&mut self, is_past: impl Fn(&Catching) -> bool) {
+        for server in &mut self.servers {
+            if server.catching.as_ref().is_some_and(|(catching, _)| is_past(catching)) {
+                server.catching = None;
+            }
         }
     }
 
@@ -132,7 +157,7 @@ impl Memory {
     /// An act is under way. A standby that is being given its upstream back may confirm a commit
     /// any moment: it does not count as frozen from here on, whatever comes of the act. What is
     /// returned is set once something else is to be done there.
-    pub(super) fn begin(&mut self, act: &Act) -> CancellationToken {
+    pub(super) fn begin(&mut self, act: &Act, now: Moment) -> CancellationToken {
         let elsewhere = CancellationToken::new();
         let Some(server) = act.server().and_then(|id| self.servers.get_mut(id.index())) else {
             return elsewhere;
@@ -142,6 +167,11 @@ impl Memory {
             return elsewhere;
         }
         server.flying = Some((act.clone(), elsewhere.clone()));
+        if let Act::Repoint { to: from, .. } = *act
+            && server.catching.as_ref().is_none_or(|(catching, _)| catching.from != from)
+        {
+            server.catching = Some((Catching { from, since: now, trouble: None }, None));
+        }
         if matches!(act, Act::Unfreeze(_) | Act::Repoint { .. } | Act::Promote(_)) {
             server.frozen = None;
             server.stuck = None;
@@ -161,6 +191,9 @@ impl Memory {
         server.flying = None;
         if matches!(outcome, Err(HandError::GaveWay)) {
             return;
+        }
+        if let (Act::Repoint { .. }, Some((catching, _))) = (act, &mut server.catching) {
+            catching.trouble = outcome.as_ref().err().map(|why| why.to_string().into());
         }
         if let Act::Freeze(_) = act {
             server.stuck = outcome.as_ref().err().map(|why| why.to_string().into());
@@ -223,17 +256,25 @@ mod tests {
     /// `b` was frozen at 100 ms.
     fn frozen() -> Memory {
         let mut memory = Memory::new(2);
-        memory.begin(&FREEZE);
+        memory.begin(&FREEZE, at(90));
         let held = Frozen { at: Lsn(10), timeline: Timeline(1) };
         memory.end(&FREEZE, &Ok(Done::Frozen(held)), at(100));
         memory
     }
 
     fn view(sight: Sight) -> ServerView {
-        let (history, frozen, stuck, fenced, tags) = (None, None, None, None, Tags::default());
-        let name = Arc::from("b");
-        let keepalive = true;
-        ServerView { id: B, name, sight, history, frozen, stuck, fenced, tags, keepalive }
+        ServerView {
+            id: B,
+            name: Arc::from("b"),
+            sight,
+            history: None,
+            frozen: None,
+            stuck: None,
+            catching: None,
+            fenced: None,
+            tags: Tags::default(),
+            keepalive: true,
+        }
     }
 
     fn is_frozen(memory: &mut Memory, sight: Sight) -> bool {
@@ -247,11 +288,51 @@ mod tests {
         assert!(is_frozen(&mut frozen(), standby(200, Receiver::Idle)));
         for act in [Act::Unfreeze(B), REPOINT, Act::Promote(B)] {
             let mut memory = frozen();
-            memory.begin(&act);
+            memory.begin(&act, at(90));
             assert!(!is_frozen(&mut memory, standby(200, Receiver::Idle)), "{act:?}");
             memory.end(&act, &LATE, at(300));
             assert!(!is_frozen(&mut memory, standby(400, Receiver::Idle)), "{act:?} failed");
         }
+    }
+
+    /// What it has received last moves the clock, and neither what it had when it was told, nor
+    /// that it is told again, or frozen in between.
+    #[test]
+    fn how_long_one_that_takes_over_has_received_nothing_is_known() {
+        let mut memory = frozen();
+        let since = |memory: &mut Memory, millis, held| {
+            let role = Standing::Standby {
+                received: Lsn(held),
+                replayed: Lsn(1),
+                receiver: Receiver::Idle,
+            };
+            let Sight::Answers(answer) = standby(millis, Receiver::Idle) else { unreachable!() };
+            let mut view = view(Sight::Answers(Testimony { role, ..answer }));
+            memory.complete(&mut view);
+            view.catching.map(|catching| (catching.since, catching.trouble.is_some()))
+        };
+        assert_eq!(since(&mut memory, 150, 10), None);
+        memory.begin(&REPOINT, at(200));
+        assert_eq!(since(&mut memory, 300, 10), Some((at(200), false)));
+        assert_eq!(since(&mut memory, 400, 11), Some((at(400), false)));
+        memory.end(&REPOINT, &LATE, at(500));
+        memory.begin(&REPOINT, at(600));
+        assert_eq!(since(&mut memory, 700, 11), Some((at(400), true)));
+        memory.end(&REPOINT, &Ok(Done::Plain), at(800));
+        memory.begin(&FREEZE, at(900));
+        assert_eq!(since(&mut memory, 1000, 11), Some((at(400), false)));
+
+        let from = |server| move |catching: &Catching| catching.from == server;
+        memory.forget_catching(from(B));
+        assert_eq!(since(&mut memory, 1100, 11), Some((at(400), false)), "from another one");
+        let mut source = view(standby(1200, Receiver::Idle));
+        source.id = ServerId(0);
+        memory.complete(&mut source);
+        assert_eq!(since(&mut memory, 1300, 11), Some((at(400), false)));
+        let missing = Missing { since: at(1400), gone: 1, restarting: true, silent: None };
+        source.sight = Sight::Missing(missing);
+        memory.complete(&mut source);
+        assert_eq!(since(&mut memory, 1500, 11), None, "it may let it in once it is back");
     }
 
     #[test]
@@ -281,7 +362,7 @@ mod tests {
         let gone = Missing { since: at(300), gone: 1, restarting: false, silent: None };
         let failed = || {
             let mut memory = Memory::new(2);
-            memory.begin(&FREEZE);
+            memory.begin(&FREEZE, at(90));
             memory.end(&FREEZE, &LATE, at(100));
             memory
         };
@@ -294,7 +375,7 @@ mod tests {
         memory.end(&FREEZE, &Ok(Done::Frozen(frozen)), at(120));
         assert!(!stuck(&mut memory, seen));
         let mut memory = failed();
-        memory.begin(&REPOINT);
+        memory.begin(&REPOINT, at(90));
         assert!(!stuck(&mut memory, seen));
         let mut memory = failed();
         assert!(!stuck(&mut memory, Sight::Missing(gone)));
@@ -328,16 +409,16 @@ mod tests {
     fn a_fenced_primary_is_fenced_until_it_was_freed() {
         let mut memory = Memory::new(2);
         let fence = Act::Fence(B);
-        memory.begin(&fence);
+        memory.begin(&fence, at(90));
         let held = Fenced { end: Lsn(10), foreign: 0 };
         memory.end(&fence, &Ok(Done::Fenced(held)), at(100));
         let unfence = Act::Unfence(B);
-        memory.begin(&unfence);
+        memory.begin(&unfence, at(90));
         assert!(memory.servers[1].fenced.is_some());
         memory.end(&unfence, &LATE, at(200));
         assert!(memory.servers[1].fenced.is_none(), "it failed, and may have been done");
         memory.end(&fence, &Ok(Done::Fenced(held)), at(250));
-        memory.begin(&unfence);
+        memory.begin(&unfence, at(90));
         memory.end(&unfence, &Ok(Done::Plain), at(300));
         assert!(memory.servers[1].fenced.is_none());
     }
@@ -346,7 +427,7 @@ mod tests {
     #[test]
     fn what_is_under_way_is_told_of_something_else_and_only_then() {
         let mut memory = Memory::new(2);
-        let elsewhere = memory.begin(&REPOINT);
+        let elsewhere = memory.begin(&REPOINT, at(90));
         assert!(!memory.may_begin(&REPOINT, at(0)), "it is under way");
         assert!(!elsewhere.is_cancelled(), "nothing else is to be done");
         let other = Act::Freeze(ServerId(0));
@@ -357,7 +438,7 @@ mod tests {
         memory.end(&REPOINT, &Err(HandError::GaveWay), at(1));
         assert!(memory.may_begin(&FREEZE, at(1)));
         assert!(memory.may_begin(&REPOINT, at(1)), "it has not failed");
-        let next = memory.begin(&FREEZE);
+        let next = memory.begin(&FREEZE, at(90));
         assert!(!next.is_cancelled(), "what was told is not told to the next");
     }
 
@@ -365,18 +446,18 @@ mod tests {
     fn a_checkpoint_keeps_nothing_waiting_and_is_written_once_at_a_time() {
         let (mut memory, checkpoint) = (Memory::new(2), Act::Checkpoint(B));
         assert!(memory.may_begin(&checkpoint, at(0)));
-        memory.begin(&checkpoint);
+        memory.begin(&checkpoint, at(90));
         assert!(!memory.may_begin(&checkpoint, at(0)));
         let fence = Act::Fence(B);
         assert!(memory.may_begin(&fence, at(0)));
-        let elsewhere = memory.begin(&fence);
+        let elsewhere = memory.begin(&fence, at(90));
         // However it ends: that says nothing of the fence, which is still under way.
         memory.end(&checkpoint, &LATE, at(1));
         assert!(!memory.may_begin(&fence, at(1)));
         assert!(memory.may_begin(&checkpoint, at(1)) && !elsewhere.is_cancelled());
         let held = Fenced { end: Lsn(10), foreign: 0 };
         memory.end(&fence, &Ok(Done::Fenced(held)), at(2));
-        memory.begin(&checkpoint);
+        memory.begin(&checkpoint, at(90));
         memory.end(&checkpoint, &LATE, at(3));
         assert!(memory.may_begin(&Act::Demote { server: B, to: ServerId(0) }, at(3)));
     }
@@ -385,12 +466,12 @@ mod tests {
     fn a_stream_that_does_not_come_delays_nothing_but_the_next_attempt() {
         let mut memory = Memory::new(2);
         for millis in [0, 1000, 2000] {
-            memory.begin(&REPOINT);
+            memory.begin(&REPOINT, at(90));
             memory.end(&REPOINT, &LATE, at(millis));
         }
         assert!(!memory.may_begin(&REPOINT, at(2100)));
         assert!(memory.may_begin(&FREEZE, at(2001)));
-        memory.begin(&FREEZE);
+        memory.begin(&FREEZE, at(90));
         memory.end(&FREEZE, &LATE, at(2100));
         assert!(!memory.may_begin(&REPOINT, at(2200)), "nothing can be done there");
         assert!(memory.may_begin(&REPOINT, at(2500)));

@@ -347,7 +347,7 @@ impl Conductor {
         if !self.memory.may_begin(&act, now) {
             return;
         }
-        let elsewhere = self.memory.begin(&act);
+        let elsewhere = self.memory.begin(&act, now);
         act::carry_out(act, elsewhere, &self.parts.hands, self.outcomes.0.clone());
     }
 
@@ -452,6 +452,10 @@ impl Conductor {
         }
         if before.is_none_or(|before| before.phase != record.phase) {
             self.phase_since = now;
+            let revokes = |record: &Record| matches!(record.phase, Phase::Revoking(_));
+            if !before.is_some_and(revokes) {
+                self.memory.forget_catching(|_| true);
+            }
             let since = now.since(self.change_since);
             info!(event = "phase", epoch = record.epoch.0, "{} after {since:?}", told(&record));
         }

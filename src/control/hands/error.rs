@@ -47,6 +47,9 @@ pub enum HandError {
     /// A precondition on the server is missing.
     #[error("{0}")]
     Unfit(&'static str),
+    /// A standby was told whom to receive from, and does not; what is seen of its walreceiver.
+    #[error("it does not stream from the other server: {0}")]
+    NoStream(&'static str),
     /// Something else is to be done with the server: what was stored stays, and is waited for no
     /// longer.
     #[error("something else is to be done there")]

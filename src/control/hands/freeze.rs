@@ -190,11 +190,25 @@ pub(super) async fn await_stream(
     (to, lead): (&Hand, Lead<'_>),
     elsewhere: &CancellationToken,
 ) -> Result<(), HandError> {
-    match stream(line, (to, lead), elsewhere).await {
-        Err(HandError::Late(_)) => {
-            Err(HandError::Unfit("it does not stream from the other server yet"))
-        }
+    let mut seen = trouble(&[]);
+    match stream(line, (to, lead), elsewhere, &mut seen).await {
+        Err(HandError::Late(_)) => Err(HandError::NoStream(seen)),
         done => done,
+    }
+}
+
+/// What the row of its walreceiver says of one that does not stream from where it should.
+///
+/// There is none while it connects, and where nobody lets it in: it ends then, and the next one is
+/// begun. Source: `pg_stat_get_wal_receiver` in `replication/walreceiver.c` of PostgreSQL.
+fn trouble(rows: &[Row]) -> &'static str {
+    let Some(row) = rows.first() else {
+        return "its walreceiver gets no connection; its log tells whether that is by pg_hba.conf, \
+                max_wal_senders, a password or the network";
+    };
+    match row.first().and_then(Option::as_deref) {
+        Some("streaming") => "it streams something else, or from elsewhere",
+        Some(_) | None => "its walreceiver waits; its log tells for what",
     }
 }
 
@@ -202,6 +216,7 @@ async fn stream(
     line: &mut Line<'_>,
     (to, mut lead): (&Hand, Lead<'_>),
     elsewhere: &CancellationToken,
+    seen: &mut &'static str,
 ) -> Result<(), HandError> {
     let mut nudged = clock::now();
     loop {
@@ -209,7 +224,9 @@ async fn stream(
             return Err(HandError::GaveWay);
         }
         let due = clock::now().since(nudged) >= NUDGE;
-        match receives(&line.ask(RECEIVES).await?, &lead) {
+        let rows = line.ask(RECEIVES).await?;
+        *seen = trouble(&rows);
+        match receives(&rows, &lead) {
             Receives::Something => return Ok(()),
             // It may have been promoted meanwhile.
             Receives::Branch(received) if received == lead.timeline || due => {

@@ -1,6 +1,7 @@
 //! One test a rule of the decider: what each rule forbids is in its own test, so that the rule's
 //! removal turns that test red.
 
+mod catching;
 mod choosing;
 mod claiming;
 mod previewing;
@@ -106,9 +107,18 @@ fn asynchronous() -> Promise {
 }
 
 fn server(id: ServerId, name: &str, sight: Sight) -> ServerView {
-    let name = Arc::from(name);
-    let (frozen, stuck, fenced, tags) = (None, None, None, Tags::default());
-    ServerView { id, name, sight, history: None, frozen, stuck, fenced, tags, keepalive: true }
+    ServerView {
+        id,
+        name: Arc::from(name),
+        sight,
+        history: None,
+        frozen: None,
+        stuck: None,
+        catching: None,
+        fenced: None,
+        tags: Tags::default(),
+        keepalive: true,
+    }
 }
 
 fn answers(timeline: u32, role: Standing) -> Sight {

@@ -1,6 +1,7 @@
 //! The primary is lost, and clients carry on: each promise judged by a ledger that is kept outside
 //! pgsteer, and by what the servers themselves say.
 
+mod catching;
 mod crowd;
 mod crowded;
 mod kills;

@@ -200,7 +200,7 @@ fn one_that_holds_more_than_the_new_primary_does_not_follow_and_says_so() {
 
     let followed = grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end()));
 
-    assert!(matches!(followed, Err(HandError::Unfit(_))), "{followed:?}");
+    assert!(matches!(followed, Err(HandError::NoStream(_))), "{followed:?}");
 }
 
 /// In a switchover a standby is sent to the chosen one before that is promoted.

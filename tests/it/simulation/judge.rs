@@ -444,6 +444,7 @@ impl World {
             Some(
                 Why::Manual(_)
                 | Why::TooMuchLoss { .. }
+                | Why::CannotCatchUp { .. }
                 | Why::NotRevoked { .. }
                 | Why::NoCandidate(_)
                 | Why::ChosenLost(_)

@@ -154,6 +154,9 @@ impl Plan {
             pause: chance.pick(&[20, 60, 120]),
             faults: Vec::new(),
         };
+        // Faults are over sooner than a profile loses its patience.
+        let patience = if seed.is_multiple_of(2) { 150 } else { 1_000 };
+        plan.policy.catch_up_patience = Duration::from_millis(patience);
         if plan.tags.iter().skip(1).all(|tags| !tags.may_lead()) {
             plan.tags[1] = Tags::default();
         }

@@ -15,8 +15,8 @@ use super::plan::name;
 use super::store::Writing;
 use super::world::World;
 use pgsteer::failover::{
-    Acknowledged, Act, Arming, Checkpoint, Fenced, Frozen, Gate, Order, Phase, Promise, Receiver,
-    Record, Refusal, ServerView, Sight, Situation, Standing, Why, decide,
+    Acknowledged, Act, Arming, Catching, Checkpoint, Fenced, Frozen, Gate, Order, Phase, Promise,
+    Receiver, Record, Refusal, ServerView, Sight, Situation, Standing, Why, decide,
 };
 use pgsteer::pg::Lsn;
 use pgsteer::topology::ServerId;
@@ -37,6 +37,8 @@ const RETRY: u64 = 100;
 pub(super) struct Remembered {
     frozen: Option<(Frozen, u64)>,
     stuck: Option<Arc<str>>,
+    /// Whom it was told to receive from; up to where it had the log when that moved last.
+    catching: Option<(Catching, Lsn)>,
     fenced: Option<Fenced>,
     pub flying: Option<usize>,
     done: Option<(Act, u64)>,
@@ -253,9 +255,17 @@ impl World {
             Sight::Missing(_) => {
                 remembered.frozen = None;
                 remembered.stuck = None;
+                self.forget_catching(Some(server));
             }
             Sight::Awaited => {}
             Sight::Answers(answer) => {
+                if let (Standing::Standby { received, .. }, Some((catching, before))) =
+                    (answer.role, &mut remembered.catching)
+                    && *before < received
+                {
+                    catching.since = catching.since.max(answer.at);
+                    *before = received;
+                }
                 let loose = match answer.role {
                     Standing::Primary { .. } => true,
                     Standing::Standby { receiver, .. } => receiver != Receiver::Idle,
@@ -264,6 +274,16 @@ impl World {
                 if loose && remembered.frozen.is_some_and(|(_, since)| newer(since)) {
                     remembered.frozen = None;
                 }
+            }
+        }
+    }
+
+    /// What standbys were told to take over from that one, or from anybody, is past.
+    fn forget_catching(&mut self, from: Option<usize>) {
+        for remembered in &mut self.proxy.remembered {
+            let told = remembered.catching.as_ref().map(|(catching, _)| catching.from.index());
+            if from.is_none() || told == from {
+                remembered.catching = None;
             }
         }
     }
@@ -285,6 +305,7 @@ impl World {
                     history: answer.and_then(|answer| answer.history.clone()),
                     frozen: remembered.frozen.map(|(frozen, _)| frozen),
                     stuck: remembered.stuck.clone(),
+                    catching: remembered.catching.as_ref().map(|(catching, _)| catching.clone()),
                     fenced: remembered.fenced.or(found),
                     tags: self.plan.tags[id.index()],
                     keepalive: self.plan.keepalive[id.index()],
@@ -396,6 +417,19 @@ impl World {
         if frees {
             remembered.stuck = None;
         }
+        if let Act::Repoint { to: from, .. } = act
+            && remembered.catching.as_ref().is_none_or(|(catching, _)| catching.from != from)
+        {
+            let received = match self.proxy.seen[server].sight {
+                Sight::Answers(answer) => match answer.role {
+                    Standing::Standby { received, .. } => received,
+                    Standing::Primary { .. } => Lsn(0),
+                },
+                Sight::Awaited | Sight::Missing(_) => Lsn(0),
+            };
+            let catching = Catching { from, since: moment(self.now), trouble: None };
+            remembered.catching = Some((catching, received));
+        }
         self.launch(act);
     }
 
@@ -463,7 +497,11 @@ impl World {
         let record = &self.proxy.record;
         if before.phase != record.phase {
             self.proxy.phase_since = self.now;
+            if !matches!(before.phase, Phase::Revoking(_)) {
+                self.forget_catching(None);
+            }
         }
+        let record = &self.proxy.record;
         if before.primary != record.primary {
             self.proxy.sample = None;
             self.proxy.promised = None;
