@@ -116,6 +116,10 @@ impl Serving {
         checkout.unnamed_there = UnnamedThere::No;
         let room = (self.client.shard.take_buffer(), self.client.shard.take_room());
         let mut exchange = Exchange::new(room, processes);
+        if !self.client.reported.is_in_step(&checkout.reports) {
+            let reported = &mut self.client.reported;
+            exchange.to_tell = reported.compare(&checkout.reports, &self.session.settings);
+        }
         // What it listens to itself is looked for when it is done.
         let listens = self.session.listening.as_ref().is_some_and(|here| here.is_on_backend());
         exchange.epoch = (standing == Standing::Primary).then_some(epoch);

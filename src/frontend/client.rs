@@ -5,6 +5,7 @@
 //! client owns no buffer at all.
 
 use crate::frontend::Shard;
+use crate::frontend::exchange::Untold;
 use crate::frontend::params::Reported;
 use crate::metrics::ErrorOrigin;
 use crate::net::Stream;
@@ -158,6 +159,15 @@ impl Client {
         let statements = &self.shard.shared.metrics.statements;
         statements.failed(ErrorOrigin::Proxy, report.code);
         message::write_error(self.out(), report);
+    }
+
+    /// Appends what settings are, where it believes something else.
+    pub fn tell(&mut self, untold: Untold) {
+        for (name, value) in untold {
+            let mut told = Vec::new();
+            self.reported.tell((&name, &value), &mut told);
+            self.out().extend_from_slice(&told);
+        }
     }
 
     /// Sends bytes of the server: at once if they are many and nothing is queued, else later.

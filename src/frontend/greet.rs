@@ -45,7 +45,7 @@ pub(super) type Greetings = HashMap<Greeted, Greeting>;
 /// What a login was told, and when a server was asked for it.
 #[derive(Debug, Clone)]
 pub(super) struct Greeting {
-    told: Rc<BTreeMap<Box<str>, Box<str>>>,
+    told: Reported,
     first_role: FirstRole,
     at: Moment,
 }
@@ -189,6 +189,10 @@ impl Serving {
             self.session.cancel = shard.shared.cancels.enter(Some(running.pid), keys, random);
             self.session.cancel.attach(running);
             attached.exchange.processes.client = self.session.cancel.pid;
+            // It is told below, with everything else.
+            if let Some(untold) = attached.exchange.to_tell.take() {
+                self.client.tell(untold);
+            }
         }
         Ok(())
     }
@@ -216,28 +220,34 @@ impl Serving {
             && (known.is_fresh(clock::now()) && known.at > shard.shared.pools.renewed()
                 || !shard.topology().any_answers())
         {
-            self.client.reported = Reported::new(known.told);
+            self.client.reported = known.told;
             self.session.first_role = known.first_role;
             return Ok(());
         }
         // A server may be slow: meanwhile the client knows that it is let in.
         self.client.flush().await.map_err(|_| No::ShuttingDown)?;
         let plan = own_plan(Need::Anywhere);
+        // What a backend says from here on may be newer.
+        let at = clock::now();
         self.attach_to_learn(&plan).await?;
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let (base, first_role) = reported_by(&mut attached).await?;
-        let base = Rc::new(base);
+        let mut told = Reported::new(Rc::new(base));
+        attached.checkout.look_through_reports(&shard.shared.pools);
+        if told.compare(&attached.checkout.reports, &self.session.settings).is_some() {
+            tracing::debug!("a server reports other settings than it shows");
+        }
         self.session.first_role = first_role.clone();
         // What came of bringing the settings is told below, with everything else.
         self.client.out().clear();
-        self.client.reported = Reported::new(Rc::clone(&base));
+        self.client.reported = told.clone();
         self.session.cancel.detach();
         attached.into_inner().checkout.release(clock::now());
         let mut greetings = shard.greetings.borrow_mut();
         if greetings.len() >= GREETINGS_MAX {
             greetings.clear();
         }
-        greetings.insert(greeted, Greeting { told: base, first_role, at: clock::now() });
+        greetings.insert(greeted, Greeting { told, first_role, at });
         Ok(())
     }
 

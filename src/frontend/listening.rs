@@ -360,8 +360,10 @@ fn push_mark(sql: &mut String, own: &str, mark: u64) {
     sql.push('\'');
 }
 
-async fn run(conn: &mut Conn, sql: &str, client: &mut Client) -> Result<(), NotBrought> {
-    let answer = own::run_unhurried(conn, sql, &mut client.reported).await;
+async fn run(conn: &mut Conn, sql: &str, client: &Client) -> Result<(), NotBrought> {
+    // The backend carries another's settings yet.
+    let mut unheard = client.reported.clone();
+    let answer = own::run_unhurried(conn, sql, &mut unheard).await;
     let answer = answer.map_err(|own::Unanswered| NotBrought::Broken)?;
     if answer.error.is_some() { Err(NotBrought::Broken) } else { Ok(()) }
 }

@@ -168,6 +168,7 @@ async fn exchange(
                 }
                 b'D' => answer.rows.push(row(message)?),
                 b'S' => {
+                    conn.reports.hear(message);
                     if reported.take(message, Cause::Ours) == Disposition::Forward {
                         answer.for_client.extend_from_slice(message);
                     }

@@ -3,11 +3,14 @@
 //! A client believes its last `ParameterStatus`. When its session changes backends, the settings
 //! follow, and what those report is the client's only if it differs from what the client knows.
 
-use crate::session::Disposition;
+use crate::frontend::exchange::Untold;
+use crate::pool::{Defaults, Reports};
+use crate::session::{Disposition, Settings};
 use crate::sql::Dialect;
 use crate::wire::message;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The reported settings of one session: those of its login, shared with all who logged in
 /// alike, and what has changed since.
@@ -18,6 +21,9 @@ pub struct Reported {
     changed: Vec<(Box<str>, Box<str>)>,
     /// How the session's SQL is to be read: asked for with each group, told once in a session.
     dialect: Dialect,
+    /// What the session has of settings that it does not set itself, if the client is known to
+    /// believe just that.
+    in_step: Option<Arc<Defaults>>,
 }
 
 /// Nothing yet. It stands in for what is lent to a backend, twice in each transaction.
@@ -27,7 +33,7 @@ impl Default for Reported {
             static NOTHING: Rc<BTreeMap<Box<str>, Box<str>>> = Rc::default();
         }
         let base = NOTHING.with(Rc::clone);
-        Self { base, changed: Vec::new(), dialect: Dialect::default() }
+        Self { base, changed: Vec::new(), dialect: Dialect::default(), in_step: None }
     }
 }
 
@@ -47,7 +53,7 @@ const OF_SERVERS: &str = "in_hot_standby";
 impl Reported {
     /// What a login was told.
     pub fn new(base: Rc<BTreeMap<Box<str>, Box<str>>>) -> Self {
-        let mut reported = Self { base, changed: Vec::new(), dialect: Dialect::default() };
+        let mut reported = Self { base, ..Self::default() };
         reported.note_dialect();
         reported
     }
@@ -77,12 +83,46 @@ impl Reported {
         if cause == Cause::Ours && self.get(name) == Some(value) {
             return Disposition::Swallow;
         }
+        self.believe(name, value);
+        Disposition::Forward
+    }
+
+    fn believe(&mut self, name: &str, value: &str) {
+        self.in_step = None;
         self.changed.retain(|(changed, _)| **changed != *name);
         if self.base.get(name).is_none_or(|base| **base != *value) {
             self.changed.push((name.into(), value.into()));
         }
         self.note_dialect();
-        Disposition::Forward
+    }
+
+    /// Tells the client the value of one, if it believes another.
+    pub fn tell(&mut self, (name, value): (&str, &str), out: &mut Vec<u8>) {
+        if self.get(name) != Some(value) {
+            self.believe(name, value);
+            message::write_parameter_status(out, name.as_bytes(), value.as_bytes());
+        }
+    }
+
+    /// Whether the client is known to believe what a backend has of settings that the session does
+    /// not set itself.
+    pub fn is_in_step(&self, reports: &Reports) -> bool {
+        self.in_step.as_ref().is_some_and(|defaults| reports.are_still(defaults))
+    }
+
+    /// Compares what the client believes with what a backend has that carries `settings`; what
+    /// differs. What the session sets itself is left out: that has been told, or is.
+    pub fn compare(&mut self, reports: &Reports, settings: &Settings) -> Option<Untold> {
+        let defaults = reports.defaults().iter().filter(|(name, _)| settings.get(name).is_none());
+        let differs = |(name, value): &(&str, &str)| self.get(name) != Some(*value);
+        let pairs = defaults.filter(differs).map(|(name, value)| (name.into(), value.into()));
+        let untold: Untold = pairs.collect();
+        if untold.is_empty() {
+            self.in_step = Some(Arc::clone(reports.defaults()));
+            return None;
+        }
+        self.in_step = None;
+        Some(untold)
     }
 
     fn note_dialect(&mut self) {

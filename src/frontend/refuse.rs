@@ -95,9 +95,10 @@ impl Serving {
                 let failing = own::run(&mut attached.checkout, "SELECT 1/0", reported);
                 let failed = thread.unless_cut(failing).await;
                 self.session.skipping = Skipping::UntilSync;
-                if !matches!(failed, Ok(Ok(_))) {
+                let Ok(Ok(answer)) = failed else {
                     return self.on_server_gone(Loss::Broken(None)).await;
-                }
+                };
+                self.client.out().extend_from_slice(&answer.for_client);
                 let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
                 if attached.status == TxStatus::Open {
                     attached.status = TxStatus::Failed;

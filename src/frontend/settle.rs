@@ -9,6 +9,7 @@ use crate::frontend::attached::{
 use crate::frontend::audit;
 use crate::frontend::cancel::{Cancelled, UnderWay};
 use crate::frontend::client::Client;
+use crate::frontend::exchange::Untold;
 use crate::frontend::listening;
 use crate::frontend::lost::Loss;
 use crate::frontend::obtain::{Obtained, Waited};
@@ -81,10 +82,13 @@ pub(super) async fn bring_settings(
     }
     let conn = &mut *obtained.checkout;
     if must_forget(plan, conn.drawn) {
-        let forgetting = forget_draws(conn, TxStatus::Idle, &mut client.reported);
+        // It carries another's settings yet.
+        let mut unheard = client.reported.clone();
+        let forgetting = forget_draws(conn, TxStatus::Idle, &mut unheard);
         forgetting.await.map_err(|_| NotBrought::Broken)?;
     }
     let Some(sql) = session.settings.difference_from(&conn.carried, &session.first_role) else {
+        conn.look_through_reports(&client.shard.shared.pools);
         return Ok(obtained);
     };
     let sql = if sql.is_ascii() { sql } else { in_utf8(conn, client, session).await? };
@@ -94,6 +98,8 @@ pub(super) async fn bring_settings(
     match answer.error {
         None => {
             conn.carried = Arc::clone(&session.settings);
+            conn.reports.note_carried();
+            conn.look_through_reports(&client.shard.shared.pools);
             obtained.at = clock::now();
             Ok(obtained)
         }
@@ -128,12 +134,12 @@ fn give_up_reserved(client: &mut Client, session: &mut Session, message: &str) -
     true
 }
 
-/// Makes a backend forget what was drawn from sequences.
+/// Makes a backend forget what was drawn from sequences. What is the client's of its answer.
 async fn forget_draws(
     conn: &mut Conn,
     status: TxStatus,
     reported: &mut Reported,
-) -> Result<(), own::Unanswered> {
+) -> Result<Vec<u8>, own::Unanswered> {
     const FORGET: &str = "DISCARD SEQUENCES";
     let answer = match status {
         TxStatus::Idle => own::run_unhurried(conn, FORGET, reported).await?,
@@ -143,18 +149,20 @@ async fn forget_draws(
         return Err(own::Unanswered);
     }
     conn.drawn = Drawn::Nobody;
-    Ok(())
+    Ok(answer.for_client)
 }
 
 /// What brings the session's settings to a backend, which is to read it as UTF-8 first: a server
 /// reads a text by the encoding of the moment.
 async fn in_utf8(
     conn: &mut Conn,
-    client: &mut Client,
+    client: &Client,
     session: &Session,
 ) -> Result<String, NotBrought> {
     const UTF8: &str = "SELECT pg_catalog.set_config('client_encoding','UTF8',false)";
-    let told = own::run_unhurried(conn, UTF8, &mut client.reported).await;
+    // That is not for long.
+    let mut unheard = client.reported.clone();
+    let told = own::run_unhurried(conn, UTF8, &mut unheard).await;
     if told.map_err(|_| NotBrought::Broken)?.error.is_some() {
         return Err(NotBrought::Broken);
     }
@@ -210,7 +218,8 @@ impl Serving {
         let thread = self.session.seat.thread();
         let forgetting = forget_draws(&mut attached.checkout, attached.status, reported);
         let loss = match thread.unless_cut(forgetting).await {
-            Ok(Ok(())) => {
+            Ok(Ok(for_client)) => {
+                self.client.out().extend_from_slice(&for_client);
                 return Ok(match self.session.cancel.cancelled() {
                     Cancelled::No => Usable::Yes,
                     Cancelled::Yes => Usable::Cancelled,
@@ -273,6 +282,12 @@ impl Serving {
         attached.checkout.count_statements();
         let stays = policy.mode == Mode::Session
             || !attached.pins.is_empty() && attached.standing == Standing::Primary;
+        if !self.client.reported.is_in_step(&attached.checkout.reports) {
+            let untold = self.keep_in_step(&mut attached);
+            if stays && let Some(untold) = untold {
+                self.client.tell(untold);
+            }
+        }
         if stays {
             self.session.cancel.attach(Arc::clone(&attached.checkout.running));
             if policy.mode == Mode::Transaction {
@@ -302,6 +317,16 @@ impl Serving {
         }
     }
 
+    /// Looks through what the backend has said, and compares with that what the client believes.
+    /// What differs is told now if the session stays, else by the next backend.
+    fn keep_in_step(&mut self, attached: &mut Attached) -> Option<Untold> {
+        let Self { client, session, .. } = self;
+        let conn = &mut *attached.checkout;
+        conn.look_through_reports(&client.shard.shared.pools);
+        attached.exchange.to_tell = None;
+        client.reported.compare(&conn.reports, &session.settings)
+    }
+
     /// Operators see why the session keeps its backend, and whose it is.
     fn show_pins(&self, attached: &mut Attached) {
         if let Some(pinned) = &mut attached.pinned {
@@ -328,8 +353,9 @@ impl Serving {
     ) -> Result<(), own::Unanswered> {
         if under_way == UnderWay::Yes {
             self.session.cancel.settled().await;
-            let mut reported = self.client.reported.clone();
-            own::run(&mut attached.checkout, ";", &mut reported).await?;
+            let reported = &mut self.client.reported;
+            let answer = own::run(&mut attached.checkout, ";", reported).await?;
+            self.client.out().extend_from_slice(&answer.for_client);
         }
         if std::mem::replace(&mut attached.exchange.stale, Stale::No) == Stale::Yes
             && let Some(sql) = attached.checkout.held.deallocation()
@@ -339,6 +365,7 @@ impl Serving {
             if answer.error.is_some() {
                 return Err(own::Unanswered);
             }
+            self.client.out().extend_from_slice(&answer.for_client);
             attached.checkout.held.clear();
         }
         match policy.reset {
@@ -387,6 +414,7 @@ impl Serving {
         } else {
             carried
         };
+        conn.reports.note_carried();
         if mode == Mode::Transaction {
             self.hand_over_channels(attached).await?;
         }
@@ -412,6 +440,7 @@ impl Serving {
                 left.set("role", role);
             }
             conn.carried = Arc::new(left);
+            conn.reports.note_carried();
             attached.left = Taint::None;
         }
         Ok(())
@@ -433,6 +462,7 @@ impl Serving {
         }
         self.client.out().extend_from_slice(&answer.for_client);
         conn.carried = Arc::clone(&self.session.settings);
+        conn.reports.note_carried();
         Ok(())
     }
 }
@@ -500,6 +530,7 @@ pub(super) async fn release_at_end(
     if clean {
         attached.checkout.held.clear();
         attached.checkout.carried = Arc::default();
+        attached.checkout.reports.note_carried();
         attached.checkout.drawn = Drawn::Nobody;
         attached.checkout.release(clock::now());
     }

@@ -1,5 +1,7 @@
 //! One pooled backend and what is known of the state that it carries.
 
+use super::Pools;
+use super::reports::Reports;
 use super::shared::Slot;
 use crate::backend::{Backend, CancelKey, Detached, Target};
 use crate::clock::Moment;
@@ -31,6 +33,8 @@ pub struct Conn {
     pub unnamed_there: UnnamedThere,
     /// Who may have drawn from a sequence there.
     pub drawn: Drawn,
+    /// What it reports of its settings.
+    pub reports: Reports,
     /// Since when it is known to be clean.
     pub trust: Trust,
     /// Counts the statements that it holds.
@@ -105,6 +109,7 @@ pub struct Moved {
     rested_at: Moment,
     drawn: Drawn,
     trust: Trust,
+    reports: Reports,
     holder: Holder,
     slot: Slot,
 }
@@ -149,7 +154,12 @@ impl Running {
 
 impl Conn {
     /// A backend that was just opened.
-    pub fn new(backend: Backend, target: Target, slot: Slot, holder: Holder) -> Box<Self> {
+    pub fn new(
+        (backend, reports): (Backend, Reports),
+        target: Target,
+        slot: Slot,
+        holder: Holder,
+    ) -> Box<Self> {
         let rested_at = backend.opened_at;
         let running = Running::new(target, backend.pid, backend.key.clone());
         Box::new(Self {
@@ -163,9 +173,16 @@ impl Conn {
             unnamed_there: UnnamedThere::No,
             drawn: Drawn::Nobody,
             trust: Trust::default(),
+            reports,
             holder,
             slot,
         })
+    }
+
+    /// What it has said of settings that it does not carry are its defaults by now. To be called
+    /// where it carries nothing that is not known.
+    pub fn look_through_reports(&mut self, pools: &Pools) {
+        self.reports.look_through(&self.carried, pools);
     }
 
     /// Counts the statements that it holds now.
@@ -187,10 +204,22 @@ impl Conn {
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
     pub fn detach(self: Box<Self>) -> Result<Moved, Slot> {
         let Self { backend, carried, held, running, .. } = *self;
-        let Self { rested_at, drawn, trust, holder, slot, .. } = *self;
+        let Self { rested_at, drawn, trust, reports, holder, slot, .. } = *self;
         match backend.detach() {
             Ok(backend) => {
-                Ok(Moved { backend, running, carried, held, rested_at, drawn, trust, holder, slot })
+                let moved = Moved {
+                    backend,
+                    running,
+                    carried,
+                    held,
+                    rested_at,
+                    drawn,
+                    trust,
+                    reports,
+                    holder,
+                    slot,
+                };
+                Ok(moved)
             }
             Err(_) => Err(slot),
         }
@@ -206,7 +235,8 @@ impl Moved {
     /// Puts it on this shard's runtime; only its slot is left if that fails, or if its server has
     /// closed it. A shard that is busy may not know that of a backend that it gives away.
     pub fn attach(self) -> Result<Box<Conn>, Slot> {
-        let Self { backend, running, carried, held, rested_at, drawn, trust, holder, slot } = self;
+        let Self { backend, running, carried, held, rested_at, .. } = self;
+        let Self { drawn, trust, reports, holder, slot, .. } = self;
         if !backend.is_quiet() {
             return Err(slot);
         }
@@ -224,6 +254,7 @@ impl Moved {
                     unnamed_there,
                     drawn,
                     trust,
+                    reports,
                     holder,
                     slot,
                 };

@@ -11,12 +11,14 @@
 mod alone;
 mod conn;
 mod policy;
+mod reports;
 mod shard;
 mod shared;
 
 pub use alone::{Alone, Purpose};
 pub use conn::{Conn, Drawn, Moved, Next, Running, Trust};
 pub use policy::{Mode, Policy, Reset, UnnamedStatements};
+pub use reports::{Defaults, Reports};
 pub use shard::{Audit, Checkout, ShardPool, ShardPools};
 pub use shared::{PoolKey, Shared};
 
@@ -46,6 +48,9 @@ pub struct Pools {
     registry: Mutex<HashMap<PoolKey, Arc<Shared>>>,
     /// When the settings with which backends begin were changed last.
     renewed: AtomicU64,
+    /// Guards what backends report, each once; locked when one is opened, and when one reports
+    /// something else.
+    defaults: Mutex<Vec<Arc<Defaults>>>,
     /// Who has backends out is the control plane's business, too.
     signals: Arc<Signals>,
     /// Where each shard hears that another waits for its idle backends.
@@ -103,6 +108,7 @@ impl Pools {
             metrics,
             registry: Mutex::default(),
             renewed: AtomicU64::new(0),
+            defaults: Mutex::default(),
             signals,
             mailboxes: OnceLock::new(),
         }
@@ -163,6 +169,11 @@ impl Pools {
         for pool in self.all().into_iter().filter(|pool| concerned(&pool.key)) {
             pool.renew(at);
         }
+        self.note_change(at);
+    }
+
+    /// A session that begins now may have other settings than one that began before `at`.
+    fn note_change(&self, at: Moment) {
         self.renewed.fetch_max(at.nanos(), Ordering::AcqRel);
     }
 

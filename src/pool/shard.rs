@@ -5,6 +5,7 @@
 //! are closed.
 
 use super::conn::{Conn, Next};
+use super::reports::{Defaults, Reports};
 use super::shared::{Grant, PoolKey, Shared, Slot, Waiter};
 use super::{CheckoutError, Policy, Pools, UnnamedStatements};
 use crate::clock;
@@ -294,7 +295,9 @@ impl ShardPool {
             (backend, target) = self.pools.open(&self.shared.key).await?;
         }
         let holder = self.pools.metrics.statements.holder(StatementSide::Server);
-        Ok(self.lend(Conn::new(backend, target, slot, holder)))
+        let params = backend.params.iter().map(|(name, value)| (&**name, &**value));
+        let reports = Reports::new(self.pools.same_defaults(Defaults::new(params)));
+        Ok(self.lend(Conn::new((backend, reports), target, slot, holder)))
     }
 
     /// Why a backend that is free goes, however warm it is; `None`: it may stay.
@@ -345,6 +348,7 @@ impl Checkout {
         self.home.pools.signals.given_back(self.home.shard, self.home.server());
         conn.rested_at = now;
         conn.drawn = conn.drawn.left();
+        conn.look_through_reports(&self.home.pools);
         if let Some(why) = self.home.time_is_up(&conn, now) {
             self.home.pools.closed(conn.backend.server, why);
             return;

@@ -53,7 +53,7 @@ pub enum Grant {
     /// A backend that came free on its own shard.
     Here(Box<Conn>),
     /// A backend that came free on another shard.
-    Elsewhere(Moved),
+    Elsewhere(Box<Moved>),
     /// The right to open one.
     Slot(Slot),
 }
@@ -159,7 +159,7 @@ impl Shared {
                 Grant::Here(conn)
             } else {
                 match conn.detach() {
-                    Ok(moved) => Grant::Elsewhere(moved),
+                    Ok(moved) => Grant::Elsewhere(Box::new(moved)),
                     Err(slot) => Grant::Slot(slot),
                 }
             };

@@ -59,6 +59,7 @@ mod raw;
 mod read_only;
 mod operations;
 mod orders;
+mod reloads;
 mod roles;
 mod secrets;
 mod settings;

@@ -18,6 +18,7 @@ use crate::frontend::lost::Loss;
 use crate::frontend::params::Cause;
 use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
+use crate::pool::Reports;
 use crate::session::{CopyIn, Disposition, status_of};
 use crate::topology::{Void, Wish};
 use crate::wire::frame;
@@ -44,6 +45,7 @@ pub(super) struct Chunk<'a, 'c> {
     pub(super) exchange: &'a mut Exchange,
     pub(super) client: &'a mut Client,
     pub(super) context: &'a mut Context<'c>,
+    reports: &'a mut Reports,
     marked: Marked,
     /// What the session wants of the primary, if this chunk ends its transaction.
     wish: Wish,
@@ -65,8 +67,9 @@ impl<'a, 'c> Chunk<'a, 'c> {
         exchange: &'a mut Exchange,
         client: &'a mut Client,
         context: &'a mut Context<'c>,
+        reports: &'a mut Reports,
     ) -> Self {
-        Self { exchange, client, context, marked: Marked::No, wish: Wish::None }
+        Self { exchange, client, context, reports, marked: Marked::No, wish: Wish::None }
     }
 
     /// Goes through the messages in `bytes`; what is left of one that has not arrived whole is
@@ -109,6 +112,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
             let short = header.total <= LOOKED_AT_MAX && !is_bulk(header.tag);
             if !matches!(self.exchange.shown, Shown::Yes)
                 || header.tag == b'A'
+                || header.tag == b'Z' && self.exchange.to_tell.is_some()
                 || self.exchange.word != Word::Taken
             {
                 // What came before is held back in its order, and may yet be withdrawn; and what
@@ -158,8 +162,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
         let exchange = &mut *self.exchange;
         let ours = exchange.replies.is_ours_next();
         if header.tag == b'S' {
-            let cause = if ours { Cause::Ours } else { Cause::Client };
-            return Ok((self.client.reported.take(message, cause), None));
+            return Ok((self.status(message), None));
         }
         if header.tag == b'A' {
             let senders = self.client.shard.shared.listeners.senders();
@@ -205,6 +208,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
                     return Ok((Disposition::Swallow, Some(Event::Withdrawn(code, status))));
                 }
                 self.show()?;
+                self.tell()?;
                 return Ok((disposition, Some(Event::Ready(status))));
             }
             b'D' | b'C' | b'G' | b'H' | b'W' | b'd' | b'I' | b's' | b'V' if !ours => {
@@ -311,6 +315,25 @@ impl<'a, 'c> Chunk<'a, 'c> {
                 self.show_held(held)
             }
         }
+    }
+
+    /// Deals with a `ParameterStatus`.
+    fn status(&mut self, message: &[u8]) -> Disposition {
+        self.reports.hear(message);
+        let ours = self.exchange.replies.is_ours_next();
+        self.client.reported.take(message, if ours { Cause::Ours } else { Cause::Client })
+    }
+
+    /// Tells the client what this backend's settings are, where it knows something else and the
+    /// backend has said nothing of it to this client.
+    fn tell(&mut self) -> Result<(), Gone> {
+        let Some(untold) = self.exchange.to_tell.take() else { return Ok(()) };
+        let mut told = Vec::new();
+        for (name, value) in untold {
+            let value = self.reports.said(&name).unwrap_or(&value);
+            self.client.reported.tell((&name, value), &mut told);
+        }
+        if told.is_empty() { Ok(()) } else { self.client.forward(self.context, &told) }
     }
 
     /// Gives the client what was held back for it.

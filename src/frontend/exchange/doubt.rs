@@ -45,7 +45,12 @@ impl Chunk<'_, '_> {
 
     /// Whether a message reaches the client past what is held back for it.
     pub(super) fn goes_past(&self, tag: u8) -> bool {
-        is_aside(tag) && matches!(self.exchange.shown, Shown::Unsure(_))
+        match self.exchange.shown {
+            Shown::Yes => false,
+            // What is held back may be withdrawn, and what a setting has become stays true.
+            Shown::NotYet(_) | Shown::Withdrawn(_) => tag == b'S',
+            Shown::Unsure(_) => is_aside(tag),
+        }
     }
 
     /// In place of a success, the client is told what it is worth.

@@ -94,7 +94,13 @@ pub struct Exchange {
     pub reshapes: Option<Reshapes>,
     /// What came of a COPY that the server ended before the client did.
     leftover: Leftover,
+    /// Settings of which the client knows something else than the backend had when it was taken.
+    /// It is told with the first answer, if that has not told it.
+    pub(in crate::frontend) to_tell: Option<Untold>,
 }
+
+/// Names and values that a client is to be told.
+pub(in crate::frontend) type Untold = Box<[(Box<str>, Box<str>)]>;
 
 /// Whether the server ended a COPY in the middle of one of the client's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,6 +274,7 @@ impl Exchange {
             relies: Relies::No,
             reshapes: None,
             leftover: Leftover::None,
+            to_tell: None,
         }
     }
 
@@ -457,7 +464,7 @@ impl Exchange {
     ) -> Poll<Option<Event>> {
         if self.unread == Unread::Yes {
             let left = std::mem::take(&mut conn.partial);
-            return Poll::Ready(self.process(context, client, &left, &mut conn.partial));
+            return Poll::Ready(self.process(context, client, &left, conn));
         }
         let shard = Rc::clone(&client.shard);
         let mut lent = shard.read_buffer.borrow_mut();
@@ -483,11 +490,11 @@ impl Exchange {
             }
             conn.partial.clear();
             let bytes = lent.get(..before + arrived).unwrap_or_default();
-            return Poll::Ready(self.process(context, client, bytes, &mut conn.partial));
+            return Poll::Ready(self.process(context, client, bytes, conn));
         }
         let mut whole = std::mem::take(&mut conn.partial);
         whole.extend_from_slice(lent.get(..arrived).unwrap_or_default());
-        Poll::Ready(self.process(context, client, &whole, &mut conn.partial))
+        Poll::Ready(self.process(context, client, &whole, conn))
     }
 
     fn process(
@@ -495,10 +502,11 @@ impl Exchange {
         context: &mut Context<'_>,
         client: &mut Client,
         bytes: &[u8],
-        partial: &mut Vec<u8>,
+        conn: &mut Conn,
     ) -> Option<Event> {
         self.unread = Unread::No;
-        let processed = Chunk::new(self, client, context).process(bytes, partial);
+        let Conn { reports, partial, .. } = conn;
+        let processed = Chunk::new(self, client, context, reports).process(bytes, partial);
         match processed {
             // Something may have waited for the answers up to `Flush`, or be data for a COPY that
             // has just begun.

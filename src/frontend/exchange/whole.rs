@@ -24,6 +24,9 @@ fn whole_answer(exchange: &Exchange, bytes: &[u8]) -> Option<TxStatus> {
     if !plain || exchange.word != Word::Taken || exchange.pass > 0 || exchange.copy_in.is_some() {
         return None;
     }
+    if exchange.to_tell.is_some() {
+        return None;
+    }
     let last = bytes.len().checked_sub(READY)?;
     if bytes.get(last) != Some(&b'Z') {
         return None;

@@ -339,9 +339,10 @@ impl Serving {
             let reported = &mut self.client.reported;
             let failing = own::run(&mut attached.checkout, "BEGIN; SELECT 1/0", reported);
             // Its time may be up before the transaction is open.
-            if let Ok(Ok(own::Answer { status: Some(TxStatus::Failed), .. })) =
+            if let Ok(Ok(own::Answer { status: Some(TxStatus::Failed), for_client, .. })) =
                 thread.unless_cut(failing).await
             {
+                self.client.out().extend_from_slice(&for_client);
                 attached.doomed = Doomed::Yes;
                 attached.status = TxStatus::Failed;
                 // Nothing comes of it, whoever is the primary.

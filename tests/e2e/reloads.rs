@@ -1,0 +1,175 @@
+//! A server that reads its configuration again tells its clients what has changed for them.
+
+use crate::raw::{Answer, Raw};
+use crate::support::{Blueprint, House};
+use pgsteer::sandbox::Server;
+use pgsteer::wire::message;
+
+/// What is changed, and how the servers spell it when they tell it.
+const TOLD: [(&str, &str); 2] = [("timezone", "TimeZone"), ("datestyle", "DateStyle")];
+
+const FIRST: [&str; 2] = ["Asia/Tokyo", "German, DMY"];
+const SECOND: [&str; 2] = ["America/New_York", "SQL, MDY"];
+
+fn house(mode: &str) -> House {
+    Blueprint::new()
+        .servers(|plan| plan.standbys(0))
+        .set("pool.size", "8")
+        .set("pool.mode", mode)
+        .build()
+}
+
+/// Has the server read these values; when this returns each of its processes has been told.
+fn reload(server: &Server, values: [&str; 2]) {
+    for ((name, _), value) in TOLD.iter().zip(values) {
+        server.rows(&format!("ALTER SYSTEM SET {name} = '{value}'")).unwrap();
+    }
+    server.rows("SELECT pg_reload_conf()").unwrap();
+    // Whoever is let in after the others were told begins with the new values.
+    for ((name, _), value) in TOLD.iter().zip(values) {
+        let shown = format!("SELECT current_setting('{name}')");
+        server.await_value(&shown, value, "the new configuration").unwrap();
+    }
+}
+
+fn believed(client: &Raw) -> [&str; 2] {
+    TOLD.map(|(_, name)| &*client.params[name])
+}
+
+/// The parameters in an answer.
+fn told(answer: &Answer) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let statuses = answer.0.iter().filter(|message| message.tag() == 'S');
+    let read = |(name, value): (&[u8], &[u8])| (text(name), text(value));
+    statuses.map(|status| read(message::read_parameter_status(&status.0).unwrap())).collect()
+}
+
+/// Runs a statement behind which the client believes these values, and was told no others.
+async fn believes_after(client: &mut Raw, sql: &str, values: [&str; 2], what: &str) {
+    let answer = client.query(sql).await;
+    assert_eq!(answer.code(), None, "{what}: {answer:?}");
+    assert_eq!(believed(client), values, "{what}, behind {sql}");
+    for (name, value) in told(&answer) {
+        let expected = TOLD.iter().zip(values).find(|((_, told), _)| **told == *name);
+        assert_eq!(expected.map(|(_, value)| value), Some(&*value), "{what}: {name}");
+    }
+}
+
+/// Each client has a backend at once, so that there are as many.
+async fn spread(clients: [&mut Raw; 2]) {
+    let [one, other] = clients;
+    for sql in ["BEGIN", "SELECT 1", "COMMIT"] {
+        one.query(sql).await;
+        other.query(sql).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_connected_is_told_what_a_reload_has_changed() {
+    for mode in ["transaction", "session"] {
+        let house = house(mode);
+        let server = house.server("primary");
+        let direct = server.address().parse().unwrap();
+        let login = [("user", "postgres"), ("database", "postgres")];
+        let mut alone = Raw::connect(direct, &login).await.unwrap();
+        let mut one = Raw::enter(&house).await;
+        let mut other = Raw::enter(&house).await;
+        let mut third = Raw::enter(&house).await;
+        spread([&mut one, &mut other]).await;
+        third.query("SELECT 1").await;
+        for values in [FIRST, SECOND, FIRST] {
+            reload(server, values);
+            let what = format!("{mode}, {values:?}");
+            believes_after(&mut alone, "SELECT 1", values, "direct").await;
+            for client in [&mut one, &mut other, &mut third] {
+                believes_after(client, "SELECT 1", values, &what).await;
+            }
+            // The backend on which nobody has said anything since.
+            for sql in ["BEGIN", "SELECT 1", "COMMIT"] {
+                for client in [&mut one, &mut other, &mut third] {
+                    believes_after(client, sql, values, &what).await;
+                }
+            }
+            for client in [&mut one, &mut other, &mut third] {
+                assert_eq!(client.value("SHOW timezone").await, values[0], "{what}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_logs_in_later_is_told_what_a_reload_has_changed() {
+    for mode in ["transaction", "session"] {
+        let house = house(mode);
+        let server = house.server("primary");
+        let given = [("user", "postgres"), ("database", "postgres"), ("work_mem", "7MB")];
+        let mut one = Raw::enter(&house).await;
+        let mut other = Raw::connect(house.proxy.address(), &given).await.unwrap();
+        spread([&mut one, &mut other]).await;
+        for values in [FIRST, SECOND] {
+            reload(server, values);
+            one.query("SELECT 1").await;
+            let late = Raw::enter(&house).await;
+            let same = Raw::connect(house.proxy.address(), &given).await.unwrap();
+            for mut late in [late, same] {
+                assert_eq!(believed(&late), values, "{mode}");
+                assert_eq!(late.value("SHOW timezone").await, values[0], "{mode}");
+                assert_eq!(late.value("SHOW datestyle").await, values[1], "{mode}");
+                assert_eq!(believed(&late), values, "{mode}");
+            }
+        }
+    }
+}
+
+/// Its own value is nobody else's, and no reload takes it away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_set_a_parameter_is_told_nothing_of_its_default() {
+    for mode in ["transaction", "session"] {
+        let house = house(mode);
+        let server = house.server("primary");
+        let login = [("user", "postgres"), ("database", "postgres"), ("TimeZone", "Asia/Kabul")];
+        let mut began = Raw::connect(house.proxy.address(), &login).await.unwrap();
+        let mut sets = Raw::enter(&house).await;
+        let mut plain = Raw::enter(&house).await;
+        sets.query("SET timezone = 'Europe/Paris'").await;
+        spread([&mut began, &mut sets]).await;
+        for values in [FIRST, SECOND] {
+            reload(server, values);
+            for _ in 0..2 {
+                believes_after(&mut began, "SELECT 1", ["Asia/Kabul", values[1]], mode).await;
+                believes_after(&mut plain, "SELECT 1", values, mode).await;
+                believes_after(&mut sets, "SELECT 1", ["Europe/Paris", values[1]], mode).await;
+            }
+            spread([&mut began, &mut sets]).await;
+            assert_eq!(began.value("SHOW timezone").await, "Asia/Kabul", "{mode}");
+            assert_eq!(sets.value("SHOW timezone").await, "Europe/Paris", "{mode}");
+        }
+        // What becomes the default while a backend carries just that, it does not tell.
+        reload(server, ["Europe/Paris", SECOND[1]]);
+        sets.query("SELECT 1").await;
+        for client in [&mut plain, &mut sets] {
+            believes_after(client, "SELECT 1", ["Europe/Paris", SECOND[1]], mode).await;
+        }
+        reload(server, FIRST);
+        believes_after(&mut sets, "SELECT 1", ["Europe/Paris", FIRST[1]], mode).await;
+        believes_after(&mut sets, "RESET timezone", FIRST, mode).await;
+        believes_after(&mut plain, "SELECT 1", FIRST, mode).await;
+    }
+}
+
+/// Whose server differs from the others is told what is so there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_another_configuration_is_believed_where_it_answers() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(1)).unhurried().any_lag().build();
+    let mut client = Raw::enter(&house).await;
+    client.query("SELECT 1").await;
+    reload(house.server("standby1"), FIRST);
+    reload(house.server("primary"), SECOND);
+    for _ in 0..3 {
+        for (role, values) in [("standby", FIRST), ("primary", SECOND)] {
+            let sql = format!("SELECT current_setting('timezone') /* pgsteer: role={role} */");
+            believes_after(&mut client, &sql, values, role).await;
+            assert_eq!(client.value(&sql).await, values[0], "{role}");
+        }
+    }
+}
