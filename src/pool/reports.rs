@@ -115,10 +115,15 @@ impl Reports {
 
     /// Looks through what was said: where no setting that the backend carries explains it, it is
     /// the default by now. To be called where it carries nothing that is not known.
+    #[inline]
     pub fn look_through(&mut self, carried: &Settings, pools: &Pools) {
-        if self.news == News::No {
-            return;
+        if self.news == News::Yes {
+            self.settle(carried, pools);
         }
+    }
+
+    #[cold]
+    fn settle(&mut self, carried: &Settings, pools: &Pools) {
         if let Some(defaults) = self.changed(carried) {
             self.defaults = pools.same_defaults(defaults);
             // What was told to those who logged in may be out of date.
