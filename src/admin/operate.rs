@@ -198,9 +198,9 @@ impl Operators {
     }
 
     async fn preview(&self, place: Place<'_>, wish: Wish) -> Answer {
-        let order = self.order_of(place, wish);
+        let order = order_of(place, wish);
         let accepted = match order {
-            Order::Failover { accept, .. } => accept,
+            Order::Failover { accept, .. } => accept.or(self.steward.policy().max_data_loss),
             Order::Switchover { .. } | Order::Abort => MaxLoss::Bytes(0),
         };
         match self.steward.preview(order).await {
@@ -210,7 +210,7 @@ impl Operators {
     }
 
     async fn carry_out(&self, place: Place<'_>, wish: Wish) -> Answer {
-        match self.steward.order(self.order_of(place, wish)).await {
+        match self.steward.order(order_of(place, wish)).await {
             Ok(OrderId(number)) => {
                 let mut answer = json(&serde_json::json!({ "order": number.to_string() }));
                 *answer.status_mut() = StatusCode::ACCEPTED;
@@ -219,19 +219,19 @@ impl Operators {
             Err(error) => unavailable(&error),
         }
     }
+}
 
-    fn order_of(&self, place: Place<'_>, wish: Wish) -> Order {
-        let Wish { to, accept_loss } = wish;
-        match place {
-            Place::Failover => {
-                let usual = self.steward.policy().max_data_loss;
-                let accept = accept_loss.map_or(usual, |accept| accept.loss().or(usual));
-                Order::Failover { to, accept }
-            }
-            Place::Switchover => Order::Switchover { to },
-            Place::Abort | Place::History | Place::Steps | Place::Settings | Place::Order(_) => {
-                Order::Abort
-            }
+/// What is asked for. What is configured is not part of it.
+fn order_of(place: Place<'_>, wish: Wish) -> Order {
+    let Wish { to, accept_loss } = wish;
+    match place {
+        Place::Failover => {
+            let accept = accept_loss.map_or(MaxLoss::Bytes(0), Accept::loss);
+            Order::Failover { to, accept }
+        }
+        Place::Switchover => Order::Switchover { to },
+        Place::Abort | Place::History | Place::Steps | Place::Settings | Place::Order(_) => {
+            Order::Abort
         }
     }
 }

@@ -468,6 +468,7 @@ mod tests {
             by: By::Operator,
             to: None,
             accepted: MaxLoss::Bytes(0),
+            word: MaxLoss::Bytes(0),
             began: 1,
         };
         up(&bulletin, record(Phase::Draining(operation), Vec::new()), Why::Draining { busy: 1 });
@@ -532,6 +533,7 @@ mod tests {
             by: By::Operator,
             to: None,
             accepted: MaxLoss::Bytes(0),
+            word: MaxLoss::Bytes(0),
             began: 1,
         };
         let shows = |line: &str| {

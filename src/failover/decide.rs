@@ -54,6 +54,7 @@ fn stable(situation: &Situation<'_>, policy: &Policy, unix_now: u64) -> Decision
                 by: By::Evidence,
                 to: None,
                 accepted: policy.max_data_loss,
+                word: MaxLoss::Bytes(0),
                 began: unix_now,
             };
             claim(situation, operation, verdict)
@@ -144,6 +145,7 @@ fn ordered(
                 by: By::Operator,
                 to: to.clone(),
                 accepted: accept.or(policy.max_data_loss),
+                word: *accept,
                 began: unix_now,
             };
             Ok(claim(situation, operation, verdict))
@@ -211,7 +213,7 @@ fn revoking(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -
     }
     let to = operation.to.as_deref();
     let behind = behind(situation, policy, to);
-    let given_up = behind.filter(|behind| goes_without(situation, policy, operation, behind));
+    let given_up = behind.filter(|behind| goes_without(situation, operation, behind));
     let behind = if given_up.is_none() { behind } else { None };
     let catching = behind.map(|behind| behind.server.id);
     let mut acts = freeze(standbys(situation).filter(|server| Some(server.id) != catching));
@@ -253,18 +255,12 @@ fn revoking(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -
 
 /// Whether one that does not get what another holds more goes without: where that loses nothing
 /// that may not be lost. With a quorum only an operator's own word allows a loss.
-fn goes_without(
-    situation: &Situation<'_>,
-    policy: &Policy,
-    operation: &Operation,
-    behind: &Behind<'_>,
-) -> bool {
+fn goes_without(situation: &Situation<'_>, operation: &Operation, behind: &Behind<'_>) -> bool {
     let Behind { server, at, pace, .. } = *behind;
     let loss = loss(situation, server, at);
     let enough = is_overridden(operation) || revocation(situation, Some(server.id)).is_ok();
-    let told = operation.by == By::Operator && !policy.max_data_loss.allows(loss);
     let counts = match situation.record.promise {
-        Promise::Quorum { .. } => loss == Loss::None || told || is_overridden(operation),
+        Promise::Quorum { .. } => loss == Loss::None || operation.word.allows(loss),
         Promise::Asynchronous(_) => true,
     };
     pace == Pace::Stalled && enough && counts && operation.accepted.allows(loss)
@@ -285,6 +281,7 @@ pub(super) fn with_order(situation: &Situation<'_>, operation: &Operation) -> Op
             by: By::Operator,
             to: to.clone(),
             accepted: accept.or(operation.accepted),
+            word: accept.or(operation.word),
             ..operation.clone()
         },
         Some(Order::Switchover { .. } | Order::Abort) | None => operation.clone(),
@@ -294,7 +291,7 @@ pub(super) fn with_order(situation: &Situation<'_>, operation: &Operation) -> Op
 /// An operator takes whatever loss there is: then nobody has to be frozen but the one that is
 /// promoted. What is configured for automatic failovers never means that.
 pub(super) fn is_overridden(operation: &Operation) -> bool {
-    operation.by == By::Operator && operation.accepted == MaxLoss::Any
+    operation.word == MaxLoss::Any
 }
 
 /// Why the order that waits is not what the failover under way could fulfil.

@@ -51,6 +51,7 @@ pub(super) fn begin(
         by: By::Operator,
         to: Some(Arc::clone(&to.name)),
         accepted: MaxLoss::Bytes(0),
+        word: MaxLoss::Bytes(0),
         began: unix_now,
     };
     let why = Why::Draining { busy: situation.gate.busy };

@@ -147,7 +147,7 @@ fn replacing(
     let by = |order| told(&Situation { order: Some(order), ..situation.clone() }, policy, under);
     // What an order lacks is told, if it is a loss that it does not take.
     let told = by(&given).or_else(|why| match by(&any) {
-        Ok((name, loss)) if !accept.allows(loss) => Ok((name, loss)),
+        Ok((name, loss)) if !accept.or(policy.max_data_loss).allows(loss) => Ok((name, loss)),
         Ok(_) | Err(_) => Err(why),
     });
     match told {

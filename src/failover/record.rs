@@ -65,6 +65,9 @@ pub struct Operation {
     pub to: Option<Arc<str>>,
     /// What may be lost by it.
     pub accepted: crate::failover::MaxLoss,
+    /// What of that an operator has said himself. What is configured is for a failover that finds
+    /// enough frozen, and never does without.
+    pub word: crate::failover::MaxLoss,
     /// When it was begun, in seconds since 1970: for people only, never compared.
     pub began: u64,
 }

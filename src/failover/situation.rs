@@ -58,7 +58,7 @@ pub enum Order {
     Failover {
         /// By this server; else by the best.
         to: Option<Arc<str>>,
-        /// What may be lost.
+        /// What may be lost, whatever is configured.
         accept: MaxLoss,
     },
     /// To hand over while the primary is well.

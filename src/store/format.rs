@@ -178,6 +178,9 @@ struct OperationText {
     by: ByText,
     to: Option<Arc<str>>,
     accepted: MaxLossText,
+    /// Without it an operator has said nothing.
+    #[serde(default)]
+    word: MaxLossText,
     began: u64,
 }
 
@@ -201,6 +204,30 @@ enum ByText {
 enum MaxLossText {
     Bytes(u64),
     Any,
+}
+
+impl Default for MaxLossText {
+    fn default() -> Self {
+        Self::Bytes(0)
+    }
+}
+
+impl From<MaxLoss> for MaxLossText {
+    fn from(loss: MaxLoss) -> Self {
+        match loss {
+            MaxLoss::Bytes(bytes) => Self::Bytes(bytes),
+            MaxLoss::Any => Self::Any,
+        }
+    }
+}
+
+impl From<MaxLossText> for MaxLoss {
+    fn from(text: MaxLossText) -> Self {
+        match text {
+            MaxLossText::Bytes(bytes) => Self::Bytes(bytes),
+            MaxLossText::Any => Self::Any,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -344,23 +371,23 @@ impl TryFrom<PhaseText> for Phase {
 
 impl From<&Operation> for OperationText {
     fn from(operation: &Operation) -> Self {
-        let Operation { kind, by, to, accepted, began } = operation;
-        let accepted = match accepted {
-            MaxLoss::Bytes(bytes) => MaxLossText::Bytes(*bytes),
-            MaxLoss::Any => MaxLossText::Any,
-        };
-        Self { kind: (*kind).into(), by: (*by).into(), to: to.clone(), accepted, began: *began }
+        let Operation { kind, by, to, accepted, word, began } = operation;
+        Self {
+            kind: (*kind).into(),
+            by: (*by).into(),
+            to: to.clone(),
+            accepted: (*accepted).into(),
+            word: (*word).into(),
+            began: *began,
+        }
     }
 }
 
 impl From<OperationText> for Operation {
     fn from(text: OperationText) -> Self {
-        let OperationText { kind, by, to, accepted, began } = text;
-        let accepted = match accepted {
-            MaxLossText::Bytes(bytes) => MaxLoss::Bytes(bytes),
-            MaxLossText::Any => MaxLoss::Any,
-        };
-        Self { kind: kind.into(), by: by.into(), to, accepted, began }
+        let OperationText { kind, by, to, accepted, word, began } = text;
+        let (accepted, word) = (accepted.into(), word.into());
+        Self { kind: kind.into(), by: by.into(), to, accepted, word, began }
     }
 }
 

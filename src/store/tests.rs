@@ -32,9 +32,10 @@ fn by() -> impl Strategy<Value = By> {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let accepted = prop_oneof![any::<u64>().prop_map(MaxLoss::Bytes), Just(MaxLoss::Any)];
-    (kind(), by(), option::of(name()), accepted, any::<u64>())
-        .prop_map(|(kind, by, to, accepted, began)| Operation { kind, by, to, accepted, began })
+    let loss = || prop_oneof![any::<u64>().prop_map(MaxLoss::Bytes), Just(MaxLoss::Any)];
+    (kind(), by(), option::of(name()), loss(), loss(), any::<u64>()).prop_map(
+        |(kind, by, to, accepted, word, began)| Operation { kind, by, to, accepted, word, began },
+    )
 }
 
 fn phase() -> impl Strategy<Value = Phase> {

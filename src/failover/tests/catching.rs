@@ -22,7 +22,8 @@ fn stalled() -> Scene {
 }
 
 fn by(by: By, accepted: MaxLoss) -> Phase {
-    Phase::Revoking(Operation { by, accepted, ..failover() })
+    let word = if by == By::Operator { accepted } else { MaxLoss::Bytes(0) };
+    Phase::Revoking(Operation { by, accepted, word, ..failover() })
 }
 
 /// `b` would lose that much, and `c` may not lead.
@@ -91,10 +92,11 @@ fn it_goes_without_where_that_may_be_lost() {
 /// What is configured for automatic failovers is not what an operator said.
 #[test]
 fn with_a_quorum_a_configured_loss_is_nobodys_word() {
-    let scene = stalled().phase(by(By::Operator, MaxLoss::Bytes(60))).with(|scene| {
-        scene.policy.max_data_loss = MaxLoss::Bytes(60);
-    });
-    assert_eq!(scene.why(), cannot(Loss::AtMost(50)));
+    for accepted in [MaxLoss::Bytes(60), MaxLoss::Any] {
+        let ordered = Operation { by: By::Operator, accepted, ..failover() };
+        let scene = stalled().phase(Phase::Revoking(ordered));
+        assert_eq!(scene.why(), cannot(Loss::AtMost(50)), "{accepted:?}");
+    }
 }
 
 /// What only one that is not frozen may hold is not known, and no order but the one for any loss

@@ -191,9 +191,11 @@ fn an_order_accepts_what_it_says_or_what_is_configured() {
         let record = scene.order(failover_order(Some("c"), ordered)).written().unwrap();
         let Phase::Revoking(operation) = record.phase else { panic!("{record:?}") };
         assert_eq!((operation.by, operation.to.as_deref()), (By::Operator, Some("c")));
+        assert_eq!(operation.word, ordered, "what is configured is not his word");
         operation.accepted
     };
     assert_eq!(accepted(MaxLoss::Bytes(10), MaxLoss::Bytes(0)), MaxLoss::Bytes(10));
     assert_eq!(accepted(MaxLoss::Bytes(10), MaxLoss::Bytes(20)), MaxLoss::Bytes(20));
     assert_eq!(accepted(MaxLoss::Bytes(10), MaxLoss::Any), MaxLoss::Any);
+    assert_eq!(accepted(MaxLoss::Any, MaxLoss::Bytes(0)), MaxLoss::Any);
 }

@@ -174,7 +174,8 @@ fn restarting(millis: u64) -> Sight {
 }
 
 fn operation(kind: Kind, by: By) -> Operation {
-    Operation { kind, by, to: None, accepted: MaxLoss::Bytes(0), began: WALL }
+    let none = MaxLoss::Bytes(0);
+    Operation { kind, by, to: None, accepted: none, word: none, began: WALL }
 }
 
 /// A failover by the evidence.

@@ -99,7 +99,9 @@ fn enough_are_frozen_that_the_chosen_one_could_confirm_nothing() {
     let accepted = MaxLoss::Any;
     let any = Operation { accepted, ..failover() };
     assert_eq!(onward(1, any.clone()), None, "what is configured is no order");
-    assert!(onward(1, Operation { by: By::Operator, ..any }).is_some());
+    let ordered = Operation { by: By::Operator, ..any };
+    assert_eq!(onward(1, ordered.clone()), None, "nor does an order say it that names no loss");
+    assert!(onward(1, Operation { word: accepted, ..ordered }).is_some());
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn an_order_that_comes_later_is_recorded_first() {
         by: By::Operator,
         to: Some(Arc::from("c")),
         accepted: MaxLoss::Bytes(7),
+        word: MaxLoss::Bytes(7),
         ..failover()
     };
     assert_eq!(record.phase, Phase::Revoking(wished));
@@ -131,15 +132,17 @@ fn the_last_order_says_who_is_wanted() {
 
 #[test]
 fn only_an_operator_promotes_without_enough_that_are_frozen() {
-    let at = |by, accepted| {
-        let operation = Operation { by, accepted, ..failover() };
+    let at = |by, accepted, word| {
+        let operation = Operation { by, accepted, word, ..failover() };
         let scene = revoking().phase(Phase::Revoking(operation)).freeze(B, END).see(C, gone(5));
         scene.with(|scene| scene.acknowledged = Acknowledged::Unknown).chosen()
     };
     let unknown = Loss::Unknown { at_least: 0 };
-    assert_eq!(at(By::Operator, MaxLoss::Any), Some((Arc::from("b"), unknown)));
-    assert_eq!(at(By::Operator, MaxLoss::Bytes(u64::MAX)), None);
-    assert_eq!(at(By::Evidence, MaxLoss::Any), None, "what is configured is no order");
+    let (none, most, any) = (MaxLoss::Bytes(0), MaxLoss::Bytes(u64::MAX), MaxLoss::Any);
+    assert_eq!(at(By::Operator, any, any), Some((Arc::from("b"), unknown)));
+    assert_eq!(at(By::Operator, most, most), None);
+    assert_eq!(at(By::Operator, any, none), None, "he said nothing of a loss");
+    assert_eq!(at(By::Evidence, any, none), None, "what is configured is no order");
 }
 
 #[test]

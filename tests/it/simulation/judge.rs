@@ -492,7 +492,7 @@ impl World {
 }
 
 fn is_overridden(operation: &Operation) -> bool {
-    operation.by == By::Operator && operation.accepted == MaxLoss::Any
+    operation.word == MaxLoss::Any
 }
 
 fn name_of(record: &Record) -> Arc<str> {
