@@ -2,6 +2,7 @@
 
 use super::plain::Plain;
 use super::tls::{client_stream, end_point, server_stream};
+use crate::reactor;
 use rustix::net::sockopt::socket_peercred;
 use socket2::SockRef;
 use std::io;
@@ -126,7 +127,8 @@ impl Stream {
                 let mut byte = [0_u8; 1];
                 let mut buffer = ReadBuf::new(&mut byte);
                 let mut context = Context::from_waker(Waker::noop());
-                Pin::new(self).poll_read(&mut context, &mut buffer).is_pending()
+                let mut look = || Pin::new(&mut *self).poll_read(&mut context, &mut buffer);
+                reactor::afresh(|| look().is_pending())
             }
         }
     }
@@ -330,7 +332,6 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reactor;
     use std::io::Write as _;
     use std::net::TcpListener;
     use std::path::Path;

@@ -6,13 +6,15 @@ pub use super::table::Hearing;
 use crate::backend;
 use crate::backend::{Login, Target};
 use crate::board::Board;
+use crate::reactor;
 use crate::tasks;
 use crate::timer;
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
@@ -194,11 +196,13 @@ impl House {
 impl Ear {
     /// What was heard next; `None` if the ear is lost. Cancel-safe.
     pub async fn hear(&mut self) -> Option<Hearing> {
-        self.heard.recv().await
+        poll_fn(|context| self.poll_hear(context)).await
     }
 
     /// The same, for who waits for other things as well.
     pub fn poll_hear(&mut self, context: &mut Context<'_>) -> Poll<Option<Hearing>> {
+        // A channel that is never empty must not keep the others of a shard from their turn.
+        ready!(reactor::poll_turn(context));
         self.heard.poll_recv(context)
     }
 

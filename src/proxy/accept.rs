@@ -90,7 +90,8 @@ impl Doors {
     /// Through the door behind which the fewest are. Who stays at `here` is let in at once.
     fn deal(&self, here: &Rc<Shard>, socket: Detached, inlet: Inlet) {
         let inside = |(_, door): &(usize, &Door)| door.inside.load(Ordering::Relaxed);
-        if let Some((number, door)) = self.0.iter().enumerate().min_by_key(inside) {
+        let open = self.0.iter().enumerate().filter(|(_, door)| !door.arrivals.is_closed());
+        if let Some((number, door)) = open.min_by_key(inside) {
             door.inside.fetch_add(1, Ordering::Relaxed);
             let arrival = Arrival { socket, inlet, place: Place(Arc::clone(&door.inside)) };
             if number == here.pools.shard {

@@ -1,7 +1,7 @@
 //! The assembly: builds everything once, in order, and takes it down in reverse.
 //!
 //! Order: metrics, board and signals; the control plane and the admin endpoints on a runtime of
-//! their own, so that a busy shard can't starve them; the shards, one thread and one runtime
+//! their own, so that a busy shard can't starve them; the shards, one thread and one reactor
 //! each; last the listeners, when there is somebody to serve those who come.
 
 mod accept;

@@ -12,6 +12,7 @@ use crate::proxy::scheduling::be_a_batch_thread;
 use crate::reactor;
 use crate::tasks;
 use crate::timer;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -101,6 +103,7 @@ fn for_each<T: 'static>(
     tasks::spawn_local(name, async move {
         while let Some(thing) = things.recv().await {
             see_to(&shard, thing);
+            poll_fn(|context| reactor::poll_turn(context)).await;
         }
     });
 }
@@ -113,6 +116,8 @@ async fn tell(shard: Rc<Shard>, mut news: watch::Receiver<u64>) {
 
 async fn sweep(shard: Rc<Shard>, health: Arc<Health>) {
     let mut tick = timer::interval(SWEEP_PAUSE);
+    // After a pause of the machine one sweep does.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         let now = clock::now();

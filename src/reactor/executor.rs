@@ -28,9 +28,9 @@ impl TaskId {
 /// What is run as long as the reactor is.
 const ROOT: TaskId = TaskId { index: u32::MAX, number: 0 };
 /// Most turns between two looks at the sockets.
-const TURNS: usize = 256;
+const TURNS: usize = 64;
 /// Reads that find something, in one turn of a task.
-const READS: u32 = 128;
+const READS: u32 = 64;
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -166,6 +166,14 @@ impl Executor {
     /// Whether the task that runs may read on in this turn.
     pub(super) const fn may_read(&self) -> bool {
         self.reads.get() > 0
+    }
+
+    /// Calls this with all that a turn may have.
+    pub(super) fn afresh<T>(&self, look: impl FnOnce() -> T) -> T {
+        let left = self.reads.replace(READS);
+        let seen = look();
+        self.reads.set(left);
+        seen
     }
 
     /// It has read something.

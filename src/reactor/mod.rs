@@ -32,6 +32,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 thread_local! {
@@ -61,6 +62,28 @@ pub fn run<F: Future>(root: F) -> io::Result<F::Output> {
 /// the task is dropped. One that panics says so by its name.
 pub fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
     HERE.with(|here| here.executor.spawn(name, Box::pin(future)));
+}
+
+/// Ready as long as the task that runs may go on in this turn, which is counted; else it will have
+/// another one. For who is served by something else than a socket. Without a shard always ready.
+pub fn poll_turn(context: &Context<'_>) -> Poll<()> {
+    HERE.with(|here| {
+        if !here.poller.is_open() {
+            return Poll::Ready(());
+        }
+        if !here.executor.may_read() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        here.executor.count_read();
+        Poll::Ready(())
+    })
+}
+
+/// Calls this as if the task that runs had only begun its turn: for a look that must not come to
+/// nothing because the task has read enough.
+pub fn afresh<T>(look: impl FnOnce() -> T) -> T {
+    HERE.with(|here| here.executor.afresh(look))
 }
 
 /// Whether this thread is in [`run`].

@@ -144,9 +144,15 @@ impl Poller {
             Some((poll, _)) if place.reactor == self.reactor.get() => {
                 poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
             }
+            Some(_) => Err(elsewhere()),
             // With its reactor it has left the queue.
-            Some(_) | None => Ok(()),
+            None => Ok(()),
         }
+    }
+
+    /// Whether it is one of ours.
+    pub(super) fn check(&self, place: &Place) -> io::Result<()> {
+        if place.reactor == self.reactor.get() { Ok(()) } else { Err(elsewhere()) }
     }
 
     /// Nobody will ask for it again.

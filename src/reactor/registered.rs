@@ -149,6 +149,7 @@ impl<S: AsFd> Registered<S> {
         context: &Context<'_>,
         mut call: impl FnMut(&S) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        HERE.with(|here| here.poller.check(&self.held.0))?;
         // There is nearly always room, so nobody asks before it is tried.
         loop {
             match retry_on_intr(|| call(&self.socket)) {

@@ -488,6 +488,54 @@ fn without_a_shard_nothing_is_started_and_within_one_no_second() {
     });
 }
 
+/// What serves it may be another thread that never rests.
+#[test]
+fn who_is_served_by_a_channel_gives_way() {
+    let turns = on_a_shard(|| async {
+        const SENT: u32 = 4096;
+        let (source, mut channel) = tokio::sync::mpsc::channel(4096);
+        for number in 0..SENT {
+            source.try_send(number).unwrap();
+        }
+        let turns = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&turns);
+        spawn("another", async move {
+            loop {
+                counted.set(counted.get() + 1);
+                give_way().await;
+            }
+        });
+        let reader = spawn_for(async move {
+            for _ in 0..SENT {
+                poll_fn(|context| poll_turn(context)).await;
+                channel.recv().await.unwrap();
+            }
+            turns.get()
+        });
+        reader.await
+    });
+    assert!(turns > 10, "4,096 messages, and nobody had a turn between");
+    let context = Context::from_waker(Waker::noop());
+    assert!((0..1000).all(|_| poll_turn(&context).is_ready()), "there is no shard here");
+}
+
+/// A look that must not be fooled: a backend of which a task that has read much thinks that nothing
+/// has come is lent although it is closed.
+#[test]
+fn a_look_afresh_sees_what_has_come_also_behind_much_that_was_read() {
+    on_a_shard(|| async {
+        let (here, mut there) = pair();
+        there.write_all(b"hello").unwrap();
+        until_heard(&here).await;
+        let looker = spawn_for(poll_fn(move |context| {
+            while poll_turn(context).is_ready() {}
+            let mut look = || here.poll_receive(context, &mut [0; 1]).is_pending();
+            Poll::Ready((look(), afresh(&mut look), look()))
+        }));
+        assert_eq!(looker.await, (true, false, true));
+    });
+}
+
 /// It must not be taken for another one's, nor be waited for in vain.
 #[test]
 fn a_socket_of_another_shard_is_refused() {
@@ -496,7 +544,8 @@ fn a_socket_of_another_shard_is_refused() {
         let (own, mut there) = pair();
         let error = poll_fn(|context| here.poll_receive(context, &mut [0; 1])).await.unwrap_err();
         assert!(error.to_string().contains("another thread"), "{error}");
-        drop(here);
+        poll_fn(|context| here.poll_send(context, b"x")).await.unwrap_err();
+        here.into_socket().unwrap_err();
         there.write_all(b"hello").unwrap();
         assert_eq!(receive(&own).await, b"hello");
     });
