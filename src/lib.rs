@@ -20,6 +20,7 @@ pub mod latest;
 pub mod metrics;
 pub mod reactor;
 pub mod tasks;
+pub mod vital;
 pub mod timer;
 pub mod net;
 pub mod backend;

@@ -25,6 +25,7 @@ use crate::timer;
 use crate::topology::MAX_SERVERS;
 use crate::topology::ServerId;
 use crate::topology::Signals;
+use crate::vital::Vital;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Links {
     pub bell: Arc<Bell>,
     /// Where everything is counted.
     pub metrics: Arc<Metrics>,
+    /// What tells that a part of the control plane has ended.
+    pub vital: Vital,
 }
 
 /// Why the control plane was not started.
@@ -138,8 +141,8 @@ impl Control {
                 poke: Arc::clone(&pokes.watch),
                 questions,
             };
-            until(shutdown, "watch", watch.run());
-            until(shutdown, "guard", guard.run());
+            until((shutdown, &links.vital), "watch", watch.run());
+            until((shutdown, &links.vital), "guard", guard.run());
         }
         control.start_rest((config, instance), links, pokes, shutdown);
         Ok(control)
@@ -162,10 +165,10 @@ impl Control {
             poke: Arc::clone(&catalogs),
             shutdown: shutdown.clone(),
         };
-        until(shutdown, "catalogs", loader.run());
-        until(shutdown, "tick", tick(Arc::clone(&self.desk)));
+        until((shutdown, &links.vital), "catalogs", loader.run());
+        until((shutdown, &links.vital), "tick", tick(Arc::clone(&self.desk)));
         let (signals, bell) = (Arc::clone(&links.signals), Arc::clone(&links.bell));
-        until(shutdown, "wishes", distribute(signals, bell, pokes, catalogs));
+        until((shutdown, &links.vital), "wishes", distribute(signals, bell, pokes, catalogs));
     }
 
     /// The handle for operators.
@@ -208,7 +211,7 @@ fn start_conductor(
         asks,
         bulletin,
     });
-    until(shutdown, "conductor", conductor.run());
+    until((shutdown, &links.vital), "conductor", conductor.run());
     steward
 }
 
@@ -275,20 +278,23 @@ async fn tick(desk: Arc<Desk>) {
     }
 }
 
-/// Runs a task until it ends or everything does.
+/// Runs a task until it ends or everything does; if it panics, everything does.
 fn until(
-    shutdown: &CancellationToken,
+    (shutdown, vital): (&CancellationToken, &Vital),
     name: &'static str,
     task: impl Future<Output = ()> + Send + 'static,
 ) {
     let ending = shutdown.clone();
     // Nobody waits for it: it holds nothing that must be put in order.
-    drop(tasks::spawn(name, async move {
-        tokio::select! {
-            () = ending.cancelled() => {}
-            () = task => {}
-        }
-    }));
+    drop(tasks::spawn(
+        name,
+        vital.clone().keep(name, async move {
+            tokio::select! {
+                () = ending.cancelled() => {}
+                () = task => {}
+            }
+        }),
+    ));
 }
 
 /// What this process is called at the servers. Without randomness its process has to do: an

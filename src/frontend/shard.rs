@@ -17,6 +17,7 @@ use crate::route;
 use crate::session::{Library, Recall, Room, Shapes};
 use crate::sql::FactsCache;
 use crate::topology::{Epoch, NoPrimary, Primary, ServerId, Signals, Topology, Void};
+use crate::vital::Vital;
 use arc_swap::ArcSwap;
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub spare_places: Semaphore,
     /// Set when pgsteer shuts down: every shard closes then.
     pub drain: CancellationToken,
+    /// What tells that a part has ended that nobody can do without.
+    pub vital: Vital,
 }
 
 /// Of those for whom there is no place, so many at a time are heard.

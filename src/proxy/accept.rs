@@ -5,6 +5,7 @@
 use crate::frontend;
 use crate::frontend::{Inlet, Shard};
 use crate::net::{Detached, Doorway, Listener};
+use crate::proxy::shard::keep;
 use crate::tasks;
 use crate::timer;
 use std::io;
@@ -118,8 +119,7 @@ impl Post {
         let Self { listener, inlet, doors, stop, begun } = self;
         match listener.open() {
             Ok(doorway) => {
-                let shard = Rc::clone(shard);
-                tasks::spawn_local("accept", accept(shard, (doorway, inlet), doors, stop));
+                keep("accept", shard, accept(Rc::clone(shard), (doorway, inlet), doors, stop));
                 drop(begun.send(Ok(())));
             }
             Err(error) => drop(begun.send(Err(error))),

@@ -27,6 +27,7 @@ use crate::store::Store;
 use crate::tasks;
 use crate::timer;
 use crate::topology::{Seen, Server, ServerId, Topology, Unfit, Unseen};
+use crate::vital::Vital;
 use arc_swap::ArcSwap;
 use std::io;
 use std::net::SocketAddr;
@@ -59,9 +60,9 @@ pub(super) struct Parts {
     serving: CancellationToken,
 }
 
-/// Why the proxy could not be started.
+/// Why the proxy could not be started, or can't go on.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RunError {
     /// An address can't be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -96,6 +97,9 @@ pub enum StartError {
     /// A thread could not be started, or the system failed us.
     #[error("the system failed: {0}")]
     System(#[from] io::Error),
+    /// It ran, until a part ended by a defect.
+    #[error("a part has ended that pgsteer can't do without; the log names it")]
+    Failed,
 }
 
 /// By which a server's own views know the connections that listen for sessions.
@@ -111,8 +115,8 @@ impl Parts {
     /// Builds everything; when it returns, clients can connect.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left running.
-    pub(super) async fn build(config: &Config) -> Result<Self, StartError> {
+    /// [`RunError`]; nothing is left running.
+    pub(super) async fn build(config: &Config) -> Result<Self, RunError> {
         let http = match config.http {
             Some(address) => Some(Listening::bind(address).await?),
             None => None,
@@ -175,8 +179,13 @@ impl Parts {
         self.shards.len()
     }
 
+    /// What tells that a part has ended that can't be done without.
+    pub(super) fn vital(&self) -> Vital {
+        self.shared.vital.clone()
+    }
+
     /// Takes over what a reload may change, all of it or, with an error, nothing.
-    pub(super) fn apply(&self, config: &Config) -> Result<(), StartError> {
+    pub(super) fn apply(&self, config: &Config) -> Result<(), RunError> {
         let file = userlist(config)?;
         let targets = targets(config, &self.security);
         let failures = Arc::clone(&self.shared.gate.load().failures);
@@ -224,14 +233,14 @@ impl Parts {
         self.serving.cancel();
         for shard in self.shards {
             let joined = tokio::task::spawn_blocking(move || shard.join());
-            if joined.await.is_err() {
-                tracing::error!("a shard could not be waited for");
+            if !matches!(joined.await, Ok(Ok(()))) {
+                tracing::error!("a shard did not end as it should");
             }
         }
     }
 }
 
-fn listen(config: &Config) -> Result<Vec<(String, Listener, Inlet)>, StartError> {
+fn listen(config: &Config) -> Result<Vec<(String, Listener, Inlet)>, RunError> {
     let mut listeners = Vec::new();
     for listen in &config.listen {
         let listener = match &listen.at {
@@ -255,7 +264,7 @@ fn shared(
     config: &Config,
     links: &Links,
     security: &Security,
-) -> Result<frontend::Shared, StartError> {
+) -> Result<frontend::Shared, RunError> {
     let targets = targets(config, security);
     let secret = backend::random()?;
     let keyring = Arc::new(Keyring::new(userlist(config)?, secret));
@@ -294,6 +303,7 @@ fn shared(
         clients: AtomicU32::new(0),
         spare_places: frontend::Shared::all_spare_places(),
         drain: CancellationToken::new(),
+        vital: links.vital.clone(),
     })
 }
 
@@ -363,20 +373,20 @@ fn shown(config: &Config) -> Shown {
 }
 
 /// What joins the planes.
-fn links(config: &Config) -> Result<Links, StartError> {
+fn links(config: &Config) -> Result<Links, RunError> {
     let names: Vec<_> = config.servers.iter().map(|server| Arc::clone(&server.name)).collect();
     let metrics = Arc::new(Metrics::new(&names, Build::default())?);
     let (bell, signals) = Bell::with_signals();
     let board = Arc::new(Board::new(Topology::unseen(servers(config))));
-    Ok(Links { board, signals, bell, metrics })
+    Ok(Links { board, signals, bell, metrics, vital: Vital::default() })
 }
 
 /// The users of `auth.file`.
-pub(super) fn userlist(config: &Config) -> Result<Userlist, StartError> {
+pub(super) fn userlist(config: &Config) -> Result<Userlist, RunError> {
     let Some(path) = &config.auth.file else { return Ok(Userlist::default()) };
-    let unreadable = |source| StartError::UserlistRead { path: path.clone(), source };
+    let unreadable = |source| RunError::UserlistRead { path: path.clone(), source };
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
-    Userlist::parse(&text).map_err(|source| StartError::Userlist { path: path.clone(), source })
+    Userlist::parse(&text).map_err(|source| RunError::Userlist { path: path.clone(), source })
 }
 
 /// How clients log in.
@@ -385,7 +395,7 @@ pub(super) fn gate(
     (keyring, failures): (&Arc<Keyring>, &Arc<Failures>),
     targets: &[Target],
     board: &Arc<Board>,
-) -> Result<Gate, StartError> {
+) -> Result<Gate, RunError> {
     let tls = match &config.tls {
         Some(tls) => Some(Arc::new(ServerTls::load(ServerFiles {
             certificate: tls.cert.clone(),
@@ -495,7 +505,7 @@ fn start_shards(
     shared: &Arc<frontend::Shared>,
     limits: &Limits,
     (health, stop): (&Arc<Health>, &CancellationToken),
-) -> Result<Started, StartError> {
+) -> Result<Started, RunError> {
     let mut shards = Vec::new();
     let mut doors = Vec::new();
     let mut mailboxes = Vec::new();

@@ -14,7 +14,7 @@ mod state;
 
 use crate::config::{Config, Limits, Request};
 use build::Parts;
-pub use build::StartError;
+pub use build::RunError;
 pub(crate) use build::control_config;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,22 +23,31 @@ use tracing::{info, warn};
 /// Runs the proxy until a signal ends it. `request` is what a reload reads again.
 ///
 /// # Errors
-/// [`StartError`]; nothing is left running.
-pub fn run(config: Config, request: &Request) -> Result<(), StartError> {
+/// [`RunError`]; the process is to end then.
+pub fn run(config: Config, request: &Request) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let parts = Parts::build(&config).await?;
         let signals = Signals::listen()?;
-        serve(parts, config, request, signals).await;
-        Ok(())
-    })
+        serve(parts, config, request, signals).await
+    });
+    if matches!(ended, Err(RunError::Failed)) {
+        // Nobody is waited for who may never come: the process ends.
+        runtime.shutdown_background();
+    }
+    ended
 }
 
-async fn serve(parts: Parts, config: Config, request: &Request, mut signals: Signals) {
+async fn serve(
+    parts: Parts,
+    config: Config,
+    request: &Request,
+    mut signals: Signals,
+) -> Result<(), RunError> {
     let mut config = config;
     info!(
         listen = %parts.addresses().join(" "),
@@ -47,10 +56,20 @@ async fn serve(parts: Parts, config: Config, request: &Request, mut signals: Sig
         shards = parts.shards(),
         "ready"
     );
-    while let Told::Reload = signals.next().await {
-        config = reload::reload(&parts, config, request);
+    let vital = parts.vital();
+    loop {
+        tokio::select! {
+            biased;
+            // As abruptly as by a crash: what is left of it may be half done.
+            () = vital.failed() => return Err(RunError::Failed),
+            told = signals.next() => match told {
+                Told::Reload => config = reload::reload(&parts, config, request),
+                Told::Stop => break,
+            },
+        }
     }
     drain(parts, config.limits, &mut signals).await;
+    Ok(())
 }
 
 /// Lets clients finish, unless told twice to stop, and takes everything down.
@@ -102,5 +121,26 @@ impl Signals {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Request;
+
+    /// Else it would look alive.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn when_a_part_has_failed_it_ends_with_an_error() {
+        let file =
+            "listen = [\"127.0.0.1:0\"]\nhttp = \"off\"\n[servers]\nhosts = [\"127.0.0.1:1\"]";
+        let request = Request::default();
+        let config = request.load_text("test.toml", file.to_owned()).unwrap().config;
+        let parts = Parts::build(&config).await.unwrap();
+        let vital = parts.vital();
+        let signals = Signals::listen().unwrap();
+        let (ended, ()) =
+            tokio::join!(serve(parts, config, &request, signals), async { vital.fail("part") });
+        assert!(matches!(ended, Err(RunError::Failed)), "{ended:?}");
     }
 }

@@ -61,13 +61,15 @@ pub(super) fn start(
             info!(event = "scheduling", %error, "shard {index} is woken before whoever runs");
         }
         claim_row();
+        let vital = common.vital.clone();
         let shard = Rc::new(Shard::new(index, common));
-        let ran = reactor::run(async {
+        let ran = reactor::run(vital.clone().keep("shard", async {
             drop(begun.send(Ok(())));
             run(shard, health, inlets, stop).await;
-        });
+        }));
         if let Err(error) = ran {
             error!(event = "shard", %error, "shard {index} ended");
+            vital.fail("shard");
             drop(begun.send(Err(error)));
         }
     })?;
@@ -80,11 +82,11 @@ async fn run(shard: Rc<Shard>, health: Arc<Health>, inlets: Inlets, stop: Cancel
     let news = shard.shared.board.subscribe();
     // After that, so that none is missed.
     shard.on_news();
-    tasks::spawn_local("news", tell(Rc::clone(&shard), news));
+    keep("news", &shard, tell(Rc::clone(&shard), news));
     for_each("arrivals", arrivals, &shard, |shard, arrival: Arrival| arrival.enter(shard));
     for_each("posts", posts, &shard, |shard, post: Post| post.begin(shard));
     for_each("calls", calls, &shard, |shard, pool| shard.pools.donate(&pool));
-    tasks::spawn_local("sweep", sweep(Rc::clone(&shard), health));
+    keep("sweep", &shard, sweep(Rc::clone(&shard), health));
     tokio::select! {
         () = shard.shared.drain.cancelled() => shard.close(),
         () = stop.cancelled() => {}
@@ -99,13 +101,22 @@ fn for_each<T: 'static>(
     shard: &Rc<Shard>,
     see_to: impl Fn(&Rc<Shard>, T) + 'static,
 ) {
-    let shard = Rc::clone(shard);
-    tasks::spawn_local(name, async move {
+    let here = Rc::clone(shard);
+    keep(name, shard, async move {
         while let Some(thing) = things.recv().await {
-            see_to(&shard, thing);
+            see_to(&here, thing);
             poll_fn(|context| reactor::poll_turn(context)).await;
         }
     });
+}
+
+/// Starts a task of the shard's own, without which it is none.
+pub(super) fn keep(
+    name: &'static str,
+    shard: &Rc<Shard>,
+    task: impl Future<Output = ()> + 'static,
+) {
+    tasks::spawn_local(name, shard.shared.vital.clone().keep(name, task));
 }
 
 async fn tell(shard: Rc<Shard>, mut news: watch::Receiver<u64>) {

@@ -29,6 +29,7 @@ use pgsteer::topology::Role;
 use pgsteer::topology::ServerId;
 use pgsteer::topology::Signals;
 use pgsteer::topology::Topology;
+use pgsteer::vital::Vital;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -93,6 +94,7 @@ impl Watched {
         let names: Vec<_> = servers.iter().map(|server| Arc::clone(&server.name)).collect();
         let (bell, signals) = Bell::with_signals();
         let links = Links {
+            vital: Vital::default(),
             board: Arc::new(Board::new(Topology::unseen(Box::new([])))),
             signals: Arc::clone(&signals),
             bell,

@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 5] = [
         "metrics",
         "reactor",
         "tasks",
+        "vital",
         "timer",
         "net",
         "backend",
