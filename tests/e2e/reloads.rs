@@ -44,14 +44,20 @@ fn told(answer: &Answer) -> Vec<(String, String)> {
     statuses.map(|status| read(message::read_parameter_status(&status.0).unwrap())).collect()
 }
 
+/// What servers before 14 tell again with each reload, though it has not changed.
+const REPEATED: &str = "client_encoding";
+
 /// Runs a statement behind which the client believes these values, and was told no others.
 async fn believes_after(client: &mut Raw, sql: &str, values: [&str; 2], what: &str) {
+    let repeated = client.params[REPEATED].clone();
     let answer = client.query(sql).await;
     assert_eq!(answer.code(), None, "{what}: {answer:?}");
     assert_eq!(believed(client), values, "{what}, behind {sql}");
     for (name, value) in told(&answer) {
         let expected = TOLD.iter().zip(values).find(|((_, told), _)| **told == *name);
-        assert_eq!(expected.map(|(_, value)| value), Some(&*value), "{what}: {name}");
+        let expected = expected.map(|(_, value)| value);
+        let expected = expected.or((name == REPEATED).then_some(&*repeated));
+        assert_eq!(expected, Some(&*value), "{what}: {name}");
     }
 }
 
