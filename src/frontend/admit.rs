@@ -47,7 +47,7 @@ pub(super) async fn authenticate(
 
 /// The rule that decides.
 fn find<'r>(visitor: &mut Visitor, rules: &'r Rules, wish: Wish<'_>) -> Result<&'r Rule, Failure> {
-    let is_tls = visitor.stream()?.is_tls();
+    let is_tls = visitor.line()?.stream.is_tls();
     let from = match visitor.peer {
         Peer::Unix => Through::Socket,
         Peer::Ip(address) => {
@@ -110,7 +110,7 @@ async fn by_rule(
         RuleMethod::Md5 => by_password(visitor, gate, wish, OldHash::Allowed).await?,
         RuleMethod::Cert => named(visitor)?,
         RuleMethod::Peer => {
-            let name = visitor.stream()?.peer_user();
+            let name = visitor.line()?.stream.peer_user();
             auth::by_peer(wish.user, name.as_deref()).map_err(refused)?
         }
         RuleMethod::Reject => return Err(Failure::Left), // it was refused where it was found
@@ -130,7 +130,7 @@ async fn by_password(
     let bound_to = visitor.end_point.clone();
     let claim = Claim { user: wish.user, from: login::source(&visitor.peer) };
     let mut unsent = Vec::new();
-    let there = (visitor.stream()?, &mut unsent);
+    let there = (visitor.line()?, &mut unsent);
     let proved = prove::by_password(there, bound_to.as_ref(), (gate, claim), old_hash).await;
     visitor.unsent = unsent;
     proved

@@ -257,12 +257,17 @@ impl Client {
         let skipped = self.skip.min(arrived.len());
         self.skip -= skipped;
         arrived = arrived.get(skipped..).unwrap_or(&[]);
+        self.take_in(arrived);
+        Poll::Ready(Ok(()))
+    }
+
+    /// This has arrived, and is to be dealt with.
+    pub fn take_in(&mut self, arrived: &[u8]) {
         if self.inbox.capacity() == 0 && !arrived.is_empty() {
             self.inbox = self.shard.take_buffer();
         }
         make_room(&mut self.inbox, &mut self.taken, arrived.len());
         self.inbox.extend_from_slice(arrived);
-        Poll::Ready(Ok(()))
     }
 
     fn note_sent(&mut self, bytes: usize) {

@@ -15,7 +15,7 @@ use crate::frontend::login::LoggedIn;
 use crate::frontend::lost::{LostState, LostTransaction};
 use crate::frontend::obtain::Waited;
 use crate::frontend::own;
-use crate::frontend::params::Reported;
+use crate::frontend::params::{Reported, Standby};
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint, Wishes};
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
@@ -81,8 +81,9 @@ pub(super) async fn greet(
     (login, role): (LoggedIn, RoleWish),
     mut random: impl FnMut() -> i32,
 ) -> Result<Serving, (Client, No)> {
-    let LoggedIn { stream, user, database, settings, minor, unsent, .. } = login;
+    let LoggedIn { stream, user, database, settings, minor, unsent, ahead, .. } = login;
     let mut client = Client::new(Rc::clone(&shard), stream);
+    client.take_in(&ahead);
     client.out().extend_from_slice(&unsent);
     let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
     let cancel = shard.shared.cancels.enter(None, keys, &mut random);
@@ -153,15 +154,14 @@ impl Serving {
         let Self { client, session, .. } = self;
         // Where there is no standby a client that has other hosts to try goes on to those.
         let standby = match session.wishes.role {
-            RoleWish::Standby if has_standby(&client.shard.topology()) => "on",
-            RoleWish::Standby | RoleWish::Auto | RoleWish::Primary => "off",
+            RoleWish::Standby if has_standby(&client.shard.topology()) => Standby::Yes,
+            RoleWish::Standby | RoleWish::Auto | RoleWish::Primary => Standby::No,
         };
         let reported = client.reported.clone();
-        for (name, value) in reported.visible(standby) {
-            message::write_parameter_status(client.out(), name.as_bytes(), value.as_bytes());
-        }
-        message::write_key_data(client.out(), session.cancel.pid, &session.cancel.secret);
-        message::write_ready(client.out(), TxStatus::Idle);
+        let out = client.out();
+        reported.write_all(standby, out);
+        message::write_key_data(out, session.cancel.pid, &session.cancel.secret);
+        message::write_ready(out, TxStatus::Idle);
     }
 
     /// What a session needs before its client is told that it is ready.
@@ -232,7 +232,7 @@ impl Serving {
         self.attach_to_learn(&plan).await?;
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let (base, first_role) = reported_by(&mut attached).await?;
-        let mut told = Reported::new(Rc::new(base));
+        let mut told = Reported::new(base);
         attached.checkout.look_through_reports(&shard.shared.pools);
         if told.compare(&attached.checkout.reports, &self.session.settings).is_some() {
             tracing::debug!("a server reports other settings than it shows");

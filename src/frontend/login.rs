@@ -5,9 +5,8 @@
 //! does anything else is told so in one FATAL error and is closed. Whatever a stranger does costs
 //! its slot, a few kilobytes and at most the login timeout.
 //!
-//! Exactly the bytes of each message are read, never more: what a client sends behind its login
-//! is still in its stream when the session begins, and plaintext that somebody slips in behind
-//! an `SSLRequest` ends up in the TLS handshake, which fails over it (CVE-2021-23214).
+//! What a client sends behind its login is the session's. Plaintext that somebody slips in behind
+//! an `SSLRequest` is nobody's: such a connection is closed (CVE-2021-23214).
 //!
 //! Deliberately absent: everything that a session needs of a server. A login needs one only to
 //! learn a verifier, any one, and none at all if the verifier is known.
@@ -17,6 +16,7 @@ use crate::auth::{Access, Authenticated, Failures, Keyring, Refusal, Source};
 use crate::backend::{Lookup, LookupError};
 use crate::clock;
 use crate::frontend::admit::{Wish, authenticate};
+use crate::frontend::line::Line;
 use crate::metrics::Admission;
 use crate::net::{ClientCertificate, Peer, Secured, ServerTls, Stream};
 use crate::pg::SqlState;
@@ -38,8 +38,6 @@ use tracing::{debug, info};
 const PACKETS_MAX: usize = 4;
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// So many bytes are looked at before the first are read: most first packets are shorter.
-const GLIMPSE: usize = 256;
 /// How long a client that is turned away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How much of what it still sends is read meanwhile, in bytes: a reset would take the error
@@ -111,6 +109,8 @@ pub struct LoggedIn {
     pub authenticated: Authenticated,
     /// What it is still to be told of its login, before anything else: up to `AuthenticationOk`.
     pub unsent: Vec<u8>,
+    /// What it has sent behind its login, as far as that was read.
+    pub ahead: Vec<u8>,
 }
 
 /// Why nobody came in.
@@ -136,7 +136,7 @@ pub(super) enum Failure {
 
 /// A connection on its way in. While it shakes hands over TLS, nothing can be said to it.
 pub(super) struct Visitor {
-    stream: Option<Stream>,
+    line: Option<Line>,
     /// What a proof can be bound to: with TLS, if it is known.
     pub(super) end_point: Option<EndPoint>,
     /// What the client showed of itself, verified.
@@ -168,10 +168,10 @@ pub(super) async fn enter_to_cancel(
     let mut visitor = Visitor::new(stream, peer);
     let errand = Box::pin(errand(&mut visitor, gate));
     if let Ok(Ok(Errand::Cancel(key))) = timer::timeout(ERRAND_TIMEOUT, errand).await {
-        return Some((key, visitor.stream?));
+        return Some((key, visitor.line?.stream));
     }
-    if let Some(stream) = visitor.stream {
-        drop(timer::timeout(FAREWELL, turn_away(stream, why)).await);
+    if let Some(line) = visitor.line {
+        drop(timer::timeout(FAREWELL, turn_away(line.stream, why)).await);
     }
     None
 }
@@ -199,15 +199,15 @@ pub(super) async fn enter_within(
             timer::sleep(wait).await;
         }
     }
-    if let (Some(stream), Some(report)) = (visitor.stream, failure.report()) {
-        drop(timer::timeout(FAREWELL, turn_away(stream, &report)).await);
+    if let (Some(line), Some(report)) = (visitor.line, failure.report()) {
+        drop(timer::timeout(FAREWELL, turn_away(line.stream, &report)).await);
     }
     Entered::Nobody(counts_as)
 }
 
 async fn visit(visitor: &mut Visitor, gate: &Gate) -> Result<Entered, Failure> {
     match errand(visitor, gate).await? {
-        Errand::Cancel(key) => Ok(Entered::Cancel(key, visitor.take()?)),
+        Errand::Cancel(key) => Ok(Entered::Cancel(key, visitor.take()?.stream)),
         Errand::Session(startup) => log_in(visitor, gate, startup).await,
     }
 }
@@ -219,18 +219,18 @@ enum Errand {
 }
 
 async fn errand(visitor: &mut Visitor, gate: &Gate) -> Result<Errand, Failure> {
-    // Nearly always the first packet is there as a whole, and is read at once.
-    let mut seen = [0; GLIMPSE];
-    let there = visitor.stream()?.glimpse(&mut seen).await.map_err(lost)?;
-    let mut seen = seen.get(..there).unwrap_or_default();
-    if seen.first() == Some(&TLS_HANDSHAKE) {
-        visitor.secure_unasked(gate).await?;
-        seen = &[];
+    if gate.tls.is_some() {
+        // What is TLS itself must not be taken off.
+        let mut first = [0];
+        visitor.line()?.stream.glimpse(&mut first).await.map_err(lost)?;
+        if first == [TLS_HANDSHAKE] {
+            visitor.secure_unasked(gate).await?;
+        }
     }
     for _ in 0..PACKETS_MAX {
-        match first_packet(visitor.stream()?, std::mem::take(&mut seen)).await? {
+        match visitor.line()?.packet().await? {
             FirstPacket::Ssl => visitor.secure(gate).await?,
-            FirstPacket::GssEnc => send(visitor.stream()?, b"N").await?,
+            FirstPacket::GssEnc => visitor.line()?.send(b"N").await?,
             FirstPacket::Cancel(key) => return Ok(Errand::Cancel(key)),
             FirstPacket::Startup(startup) => return Ok(Errand::Session(startup)),
         }
@@ -249,14 +249,15 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
         }
     }
     visitor.check_tls(gate)?;
-    send(visitor.stream()?, &out).await?;
+    visitor.line()?.send(&out).await?;
     let wish = Wish { user: &user, database: &database, replication };
     let authenticated = authenticate(visitor, gate, wish).await?;
     let mut unsent = std::mem::take(&mut visitor.unsent);
     write_auth_request(&mut unsent, &AuthRequest::Ok)?;
-    let (stream, peer, database) = (visitor.take()?, visitor.peer, database.into());
+    let (line, peer, database) = (visitor.take()?, visitor.peer, database.into());
     Ok(Entered::Session(LoggedIn {
-        stream,
+        stream: line.stream,
+        ahead: line.ahead,
         peer,
         user,
         database,
@@ -271,12 +272,13 @@ async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<
 impl Visitor {
     fn new(stream: Stream, peer: Peer) -> Self {
         let unsent = Vec::new();
-        Self { stream: Some(stream), end_point: None, certificate: None, peer, unsent }
+        let line = Some(Line::new(stream));
+        Self { line, end_point: None, certificate: None, peer, unsent }
     }
 
     /// Whether the connection is as private as the operator demands.
     fn check_tls(&mut self, gate: &Gate) -> Result<(), Failure> {
-        let private = self.stream()?.is_tls() || matches!(self.peer, Peer::Unix);
+        let private = self.line()?.stream.is_tls() || matches!(self.peer, Peer::Unix);
         match gate.plaintext {
             Plaintext::Refused if !private => {
                 let refusal = Refusal::WithoutTls { peer: self.peer.to_string() };
@@ -286,74 +288,55 @@ impl Visitor {
         }
     }
 
-    pub(super) fn stream(&mut self) -> Result<&mut Stream, Failure> {
-        self.stream.as_mut().ok_or(Failure::Left)
+    pub(super) fn line(&mut self) -> Result<&mut Line, Failure> {
+        self.line.as_mut().ok_or(Failure::Left)
     }
 
-    fn take(&mut self) -> Result<Stream, Failure> {
-        self.stream.take().ok_or(Failure::Left)
+    fn take(&mut self) -> Result<Line, Failure> {
+        self.line.take().ok_or(Failure::Left)
     }
 
     /// Shakes hands at once with a client that begins with TLS itself (`sslnegotiation=direct`).
     async fn secure_unasked(&mut self, gate: &Gate) -> Result<(), Failure> {
-        match (self.take()?, &gate.tls) {
+        match (self.take()?.stream, &gate.tls) {
             (Stream::Tcp(tcp), Some(tls)) => {
                 self.secured(tls.accept_unasked(tcp).await.map_err(Failure::Tls)?);
             }
             // Its first packet will turn out to be none.
-            (stream, _) => self.stream = Some(stream),
+            (stream, _) => self.line = Some(Line::new(stream)),
         }
         Ok(())
     }
 
     fn secured(&mut self, secured: Secured) {
         let Secured { stream, end_point, client } = secured;
-        self.stream = Some(stream);
+        self.line = Some(Line::new(stream));
         self.end_point = end_point.map(EndPoint);
         self.certificate = client;
     }
 
     /// Answers an `SSLRequest`. On a unix socket there is no TLS, as with PostgreSQL.
     async fn secure(&mut self, gate: &Gate) -> Result<(), Failure> {
-        match (self.take()?, &gate.tls) {
+        let Line { stream, ahead } = self.take()?;
+        match (stream, &gate.tls) {
+            (Stream::Tcp(_), Some(_)) if !ahead.is_empty() => {
+                let slipped_in = "received unencrypted data after SSL request";
+                Err(Failure::Tls(io::Error::other(slipped_in)))
+            }
             (Stream::Tcp(mut tcp), Some(tls)) => {
                 tcp.write_all(b"S").await.map_err(Failure::Broken)?;
                 self.secured(tls.accept(tcp).await.map_err(Failure::Tls)?);
                 Ok(())
             }
             (stream @ (Stream::TlsServer(_) | Stream::TlsClient(_)), _) => {
-                self.stream = Some(stream);
+                self.line = Some(Line { stream, ahead });
                 Err(Failure::Protocol("TLS was asked for within TLS".to_owned()))
             }
             (stream @ (Stream::Tcp(_) | Stream::Unix(_)), _) => {
-                send(self.stream.insert(stream), b"N").await
+                self.line.insert(Line { stream, ahead }).send(b"N").await
             }
         }
     }
-}
-
-/// The first packet, of which so much was seen: its length, then exactly the rest; both at once if
-/// it was seen whole.
-async fn first_packet(stream: &mut Stream, seen: &[u8]) -> Result<FirstPacket, Failure> {
-    if let Some(size) = startup::size(seen)?
-        && size <= seen.len()
-    {
-        let mut packet = vec![0; size];
-        stream.read_exact(&mut packet).await.map_err(lost)?;
-        return Ok(startup::read(&packet)?);
-    }
-    let mut packet = vec![0; 4];
-    stream.read_exact(&mut packet).await.map_err(lost)?;
-    let size = startup::size(&packet)?.ok_or(StartupError::Length)?;
-    packet.resize(size, 0);
-    let rest = packet.get_mut(4..).unwrap_or_default();
-    stream.read_exact(rest).await.map_err(lost)?;
-    Ok(startup::read(&packet)?)
-}
-
-pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), Failure> {
-    stream.write_all(bytes).await.map_err(Failure::Broken)?;
-    stream.flush().await.map_err(Failure::Broken)
 }
 
 /// Says why, and waits until it was read: closing over unread input would send a reset, which

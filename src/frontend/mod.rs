@@ -26,6 +26,7 @@ mod glance;
 mod greet;
 mod hold;
 mod lend;
+mod line;
 mod listening;
 mod local;
 pub mod login;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// alike, and what has changed since.
 #[derive(Debug, Clone)]
 pub struct Reported {
-    base: Rc<BTreeMap<Box<str>, Box<str>>>,
+    base: Rc<Base>,
     /// A few at most.
     changed: Vec<(Box<str>, Box<str>)>,
     /// How the session's SQL is to be read: asked for with each group, told once in a session.
@@ -26,11 +26,38 @@ pub struct Reported {
     in_step: Option<Arc<Defaults>>,
 }
 
+/// What a login is told.
+#[derive(Debug, Default)]
+struct Base {
+    values: BTreeMap<Box<str>, Box<str>>,
+    /// The same as messages, to a session that is not for a standby: as good as every login.
+    written: Vec<u8>,
+}
+
+impl Base {
+    fn new(values: BTreeMap<Box<str>, Box<str>>) -> Self {
+        let mut written = Vec::new();
+        for (name, value) in &values {
+            write(&mut written, (name.as_ref(), value.as_ref()), Standby::No);
+        }
+        Self { values, written }
+    }
+}
+
+/// Whether a session is for a standby, as a client is told it at its login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standby {
+    /// It isn't.
+    No,
+    /// It is.
+    Yes,
+}
+
 /// Nothing yet. It stands in for what is lent to a backend, twice in each transaction.
 impl Default for Reported {
     fn default() -> Self {
         thread_local! {
-            static NOTHING: Rc<BTreeMap<Box<str>, Box<str>>> = Rc::default();
+            static NOTHING: Rc<Base> = Rc::default();
         }
         let base = NOTHING.with(Rc::clone);
         Self { base, changed: Vec::new(), dialect: Dialect::default(), in_step: None }
@@ -52,8 +79,8 @@ const OF_SERVERS: &str = "in_hot_standby";
 
 impl Reported {
     /// What a login was told.
-    pub fn new(base: Rc<BTreeMap<Box<str>, Box<str>>>) -> Self {
-        let mut reported = Self { base, ..Self::default() };
+    pub fn new(values: BTreeMap<Box<str>, Box<str>>) -> Self {
+        let mut reported = Self { base: Rc::new(Base::new(values)), ..Self::default() };
         reported.note_dialect();
         reported
     }
@@ -61,7 +88,7 @@ impl Reported {
     /// The value that the client believes.
     pub fn get(&self, name: &str) -> Option<&str> {
         let changed = self.changed.iter().find(|(changed, _)| **changed == *name);
-        changed.map(|(_, value)| value).or_else(|| self.base.get(name)).map(|value| &**value)
+        changed.map(|(_, value)| value).or_else(|| self.base.values.get(name)).map(|value| &**value)
     }
 
     /// How the session's SQL is to be read.
@@ -90,7 +117,7 @@ impl Reported {
     fn believe(&mut self, name: &str, value: &str) {
         self.in_step = None;
         self.changed.retain(|(changed, _)| **changed != *name);
-        if self.base.get(name).is_none_or(|base| **base != *value) {
+        if self.base.values.get(name).is_none_or(|base| **base != *value) {
             self.changed.push((name.into(), value.into()));
         }
         self.note_dialect();
@@ -131,13 +158,26 @@ impl Reported {
         self.dialect = encoding.with_standard_conforming_strings(strings);
     }
 
-    /// Every parameter that a client is told at login; `standby` is what a session on a standby
-    /// is told by, if its servers tell that at all.
-    pub fn visible<'a>(&'a self, standby: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// Appends every parameter that a client is told at its login. On which kind of server its
+    /// session is it is told if its servers tell that at all.
+    pub fn write_all(&self, standby: Standby, out: &mut Vec<u8>) {
+        if self.changed.is_empty() && standby == Standby::No {
+            out.extend_from_slice(&self.base.written);
+            return;
+        }
         let as_before = |name: &str| self.changed.iter().all(|(changed, _)| **changed != *name);
-        let base = self.base.iter().filter(move |(name, _)| as_before(name));
-        base.chain(self.changed.iter().map(|(name, value)| (name, value)))
-            .map(|(name, value)| (&**name, &**value))
-            .map(move |(name, value)| (name, if name == OF_SERVERS { standby } else { value }))
+        let base = self.base.values.iter().filter(|(name, _)| as_before(name));
+        for (name, value) in base.chain(self.changed.iter().map(|(name, value)| (name, value))) {
+            write(out, (name.as_ref(), value.as_ref()), standby);
+        }
     }
+}
+
+fn write(out: &mut Vec<u8>, (name, value): (&str, &str), standby: Standby) {
+    let value = match standby {
+        _ if name != OF_SERVERS => value,
+        Standby::No => "off",
+        Standby::Yes => "on",
+    };
+    message::write_parameter_status(out, name.as_bytes(), value.as_bytes());
 }

@@ -8,8 +8,8 @@ use crate::auth::scram::{Chosen, EndPoint, Nonce, Verifier};
 use crate::auth::{Authenticated, Known, Secret, Source, Word};
 use crate::backend::{Answer, Lookup, LookupError, random};
 use crate::clock;
-use crate::frontend::login::{Failure, Gate, lost, send};
-use crate::net::Stream;
+use crate::frontend::line::Line;
+use crate::frontend::login::{Failure, Gate};
 use crate::timer;
 use crate::wire::frame;
 use crate::wire::frame::HEADER;
@@ -18,7 +18,6 @@ use crate::wire::message::{
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tracing::{debug, info};
 
 /// The longest message of a proof, in bytes.
@@ -49,7 +48,7 @@ pub(super) struct Claim<'a> {
 ///
 /// Not cancel-safe: dropped, the connection is of no more use.
 pub(super) async fn by_password(
-    there: (&mut Stream, &mut Vec<u8>),
+    there: (&mut Line, &mut Vec<u8>),
     bound_to: Option<&EndPoint>,
     (gate, claim): (&Gate, Claim<'_>),
     old_hash: OldHash,
@@ -176,16 +175,12 @@ async fn reconsider(gate: &Gate, user: &Arc<str>, age: Age) {
 }
 
 /// The exchange of md5: a salt, and what it makes of the hash.
-async fn by_md5(
-    stream: &mut Stream,
-    user: &Arc<str>,
-    hash: &Secret,
-) -> Result<Authenticated, Failure> {
+async fn by_md5(line: &mut Line, user: &Arc<str>, hash: &Secret) -> Result<Authenticated, Failure> {
     let salt = random().map_err(Failure::Broken)?;
     let mut out = Vec::new();
     write_auth_request(&mut out, &AuthRequest::Md5Password(salt))?;
-    send(stream, &out).await?;
-    let message = proof_message(stream).await?;
+    line.send(&out).await?;
+    let message = proof_message(line).await?;
     let answer = read_password(&message)?;
     let proved = auth::by_md5(user, hash, salt, answer);
     proved.map_err(|refusal| Failure::Refused { refusal, why: "" })
@@ -193,15 +188,15 @@ async fn by_md5(
 
 /// The exchange of SCRAM.
 async fn by_scram(
-    (stream, out): (&mut Stream, &mut Vec<u8>),
+    (line, out): (&mut Line, &mut Vec<u8>),
     bound_to: Option<&EndPoint>,
     (gate, user): (&Gate, &Arc<str>),
     verifier: Verifier,
 ) -> Result<Authenticated, Failure> {
     let refused = |refusal| Failure::Refused { refusal, why: "" };
     write_auth_request(out, &AuthRequest::Sasl(Chosen::offer(bound_to)))?;
-    send(stream, out).await?;
-    let message = proof_message(stream).await?;
+    line.send(out).await?;
+    let message = proof_message(line).await?;
     let initial = read_sasl_initial(&message)?;
     let Some(chosen) = Chosen::by_name(initial.mechanism, bound_to) else {
         let what = "client selected an invalid SASL authentication mechanism";
@@ -213,9 +208,9 @@ async fn by_scram(
     let (answer, challenge) = begun.map_err(refused)?;
     out.clear();
     write_auth_request(out, &AuthRequest::SaslContinue(answer.into_bytes().into()))?;
-    send(stream, out).await?;
+    line.send(out).await?;
 
-    let message = proof_message(stream).await?;
+    let message = proof_message(line).await?;
     let entry = challenge.finish(read_sasl_response(&message)?).map_err(refused)?;
     out.clear();
     write_auth_request(out, &AuthRequest::SaslFinal(entry.message.into_bytes().into()))?;
@@ -223,11 +218,9 @@ async fn by_scram(
     Ok(entry.authenticated)
 }
 
-/// One message of a proof: its header, then exactly the rest.
-async fn proof_message(stream: &mut Stream) -> Result<Vec<u8>, Failure> {
-    let mut message = vec![0; HEADER];
-    stream.read_exact(&mut message).await.map_err(lost)?;
-    let header = match frame::peek(&message) {
+/// One message of a proof.
+async fn proof_message(line: &mut Line) -> Result<Vec<u8>, Failure> {
+    let header = match frame::peek(line.peek(HEADER).await?) {
         Ok(Some(header)) => header,
         Ok(None) => return Err(Failure::Left),
         Err(error) => return Err(Failure::Protocol(error.to_string())),
@@ -244,8 +237,5 @@ async fn proof_message(stream: &mut Stream) -> Result<Vec<u8>, Failure> {
             return Err(Failure::Protocol(what));
         }
     }
-    message.resize(header.total, 0);
-    let rest = message.get_mut(HEADER..).unwrap_or_default();
-    stream.read_exact(rest).await.map_err(lost)?;
-    Ok(message)
+    line.exactly(header.total).await
 }

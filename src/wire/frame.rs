@@ -149,6 +149,8 @@ pub fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0);
 }
 
+/// `AuthenticationOk`, whole.
+pub const AUTHENTICATION_OK: &[u8] = b"R\0\0\0\x08\0\0\0\0";
 /// `Sync`, whole.
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
 /// `Flush`, whole.

@@ -172,21 +172,37 @@ async fn a_clients_bytes_may_be_cut_anywhere() {
             assert_same(&hear(&mut client, &talk).await, &expected, &format!("cut at {at}"));
         }
     }
-    // And the startup message, with a statement behind it.
-    for at in 1..30 {
+}
+
+/// A client may ask before it was let in: for a session, and for replication.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_may_be_cut_anywhere_and_is_not_waited_for() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(0).log(StatementLog::Off)).build();
+    let session = [query("SELECT 'behind the login'"), query("SELECT 'and a second'")].concat();
+    let long = query(&format!("SELECT length('{}'), 'a long one'", "x".repeat(3000)));
+    let mut replicates = LOGIN.to_vec();
+    replicates.push(("replication", "true"));
+    let cases = [
+        (LOGIN.as_slice(), session, "and a second", 1),
+        (LOGIN.as_slice(), long, "a long one", 97),
+        (replicates.as_slice(), query("IDENTIFY_SYSTEM"), "systemid", 1),
+    ];
+    for (login, asked, answer, step) in cases {
         let mut bytes = Vec::new();
-        pgsteer::wire::message::write_startup(&mut bytes, &LOGIN).unwrap();
-        bytes.extend(query("SELECT 'behind the login'"));
-        let mut stream = TcpStream::connect(house.proxy.address()).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.write_all(&bytes[..at]).await.unwrap();
-        pgsteer::timer::sleep(Duration::from_millis(2)).await;
-        stream.write_all(&bytes[at..]).await.unwrap();
-        let mut seen = Vec::new();
-        while !seen.windows(16).any(|part| part == b"behind the login") {
-            let read = stream.read_buf(&mut seen);
-            let read = pgsteer::timer::timeout(crate::raw::PATIENCE, read).await.unwrap().unwrap();
-            assert_ne!(read, 0, "closed after a cut at {at}");
+        pgsteer::wire::message::write_startup(&mut bytes, login).unwrap();
+        bytes.extend(asked);
+        for at in (1..=bytes.len()).step_by(step) {
+            let mut stream = TcpStream::connect(house.proxy.address()).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.write_all(&bytes[..at]).await.unwrap();
+            pgsteer::timer::sleep(Duration::from_millis(2)).await;
+            stream.write_all(&bytes[at..]).await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.windows(answer.len()).any(|part| part == answer.as_bytes()) {
+                let read = stream.read_buf(&mut seen);
+                let read = pgsteer::timer::timeout(crate::raw::PATIENCE, read).await;
+                assert_ne!(read.unwrap().unwrap(), 0, "{answer}: closed after a cut at {at}");
+            }
         }
     }
 }

@@ -53,7 +53,8 @@ pub(super) async fn replicate(
     random: impl FnMut() -> i32,
     entered: impl Fn(Option<&No>),
 ) {
-    let LoggedIn { mut stream, user, database, settings, replication, minor, unsent, .. } = login;
+    let LoggedIn { mut stream, user, database, settings, minor, unsent, ahead, .. } = login;
+    let replication = login.replication;
     let mut presence = arrive(&shard);
     let seat = shard.seats.sit(own_waker().await);
     presence.turn(ClientState::Waiting);
@@ -83,7 +84,8 @@ pub(super) async fn replicate(
     let server = Arc::clone(&alone.running.target.name);
     info!(%server, ?replication, "a replication connection begins");
     let last = if say(&mut stream, &[unsent, welcome(&alone, &cancel)].concat()).await {
-        Relay::new(&mut stream, &mut alone.backend.stream, &shard).run(&seat).await
+        let streams = (&mut stream, &mut alone.backend.stream);
+        Relay::new(streams, &ahead, &shard).run(&seat).await
     } else {
         Last::Nothing
     };

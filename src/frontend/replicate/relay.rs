@@ -48,10 +48,19 @@ pub(super) struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    pub(super) fn new(client: &'a mut Stream, backend: &'a mut Stream, shard: &Shard) -> Self {
+    /// `ahead` is what the client has said already.
+    pub(super) fn new(
+        (client, backend): (&'a mut Stream, &'a mut Stream),
+        ahead: &[u8],
+        shard: &Shard,
+    ) -> Self {
         let clients = &shard.shared.metrics.clients;
-        let (up, down) = (Flow::new(&clients.received), Flow::new(&clients.sent));
-        Self { client, backend, up, down, doing: Doing::Nothing }
+        let (mut up, down) = (Flow::new(&clients.received), Flow::new(&clients.sent));
+        let mut doing = Doing::Nothing;
+        if !ahead.is_empty() {
+            up.begin_with(ahead, &mut |_| doing = Doing::Command);
+        }
+        Self { client, backend, up, down, doing }
     }
 
     /// Moves bytes until one side has ended, or both must part.
@@ -178,9 +187,26 @@ impl Flow {
         if read.is_err() || bytes.is_empty() || self.watch.pass(bytes, begins).is_err() {
             return Poll::Ready(Stage::Over(Broken::Source));
         }
-        (self.filled, self.written) = (bytes.len(), 0);
-        self.moved.inc_by(u64::try_from(self.filled).unwrap_or(0));
-        Poll::Ready(Stage::Sends)
+        let filled = bytes.len();
+        Poll::Ready(self.passes_on(filled))
+    }
+
+    /// So much of the buffer is to be written.
+    fn passes_on(&mut self, filled: usize) -> Stage {
+        (self.filled, self.written) = (filled, 0);
+        self.moved.inc_by(u64::try_from(filled).unwrap_or(0));
+        Stage::Sends
+    }
+
+    /// This has been read before; it is shorter than the buffer.
+    fn begin_with(&mut self, bytes: &[u8], begins: &mut dyn FnMut(u8)) {
+        self.stage = match self.buffer.get_mut(..bytes.len()) {
+            Some(place) if self.watch.pass(bytes, begins).is_ok() => {
+                place.copy_from_slice(bytes);
+                self.passes_on(bytes.len())
+            }
+            Some(_) | None => Stage::Over(Broken::Source),
+        };
     }
 
     /// Whether all that came was passed on, and ends with a message.

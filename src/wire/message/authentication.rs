@@ -68,7 +68,10 @@ pub fn read_auth_request(message: &[u8]) -> Result<AuthRequest, Malformed> {
 /// [`TooLong`] if a client would not take it.
 pub fn write_auth_request(out: &mut Vec<u8>, request: &AuthRequest) -> Result<(), TooLong> {
     let message = match request {
-        AuthRequest::Ok => Authentication::Ok,
+        AuthRequest::Ok => {
+            out.extend_from_slice(frame::AUTHENTICATION_OK);
+            return Ok(());
+        }
         AuthRequest::CleartextPassword => Authentication::CleartextPassword,
         AuthRequest::Md5Password(salt) => Authentication::MD5Password(salt.to_vec()),
         AuthRequest::Sasl(mechanisms) => Authentication::SASL(mechanisms.clone()),
