@@ -4,9 +4,10 @@
 #   scripts/setup.sh build     a C compiler, libclang (for PostgreSQL's grammar), Rust
 #   scripts/setup.sh demo      ... and PostgreSQL
 #   scripts/setup.sh release   ... and the toolchain's llvm-profdata
-#   scripts/setup.sh test      ... and psql, openssl, strace, systemd-analyze, Prometheus
+#   scripts/setup.sh test      ... and psql, openssl, strace, systemd-analyze, Prometheus, Python,
+#                              Kubernetes' schemas
 #   scripts/setup.sh bench     ... and PgBouncer, HAProxy, openssl, strace, valgrind
-#   scripts/setup.sh all       ... and Python, Node.js, bzip2, and drivers: JDBC, Perl's, Ruby's, PHP's
+#   scripts/setup.sh all       ... and Node.js, bzip2, and drivers: JDBC, Perl's, Ruby's, PHP's
 #
 # On Debian and Ubuntu it installs, as root or with sudo; elsewhere it prints the line to run. It
 # neither stops nor configures the PostgreSQL service that a package may start by itself.
@@ -52,6 +53,7 @@ missing() {
         has openssl || echo openssl
         has strace || echo strace
         has systemd-analyze || echo systemd
+        has_venv || echo python
         ;;
     bench)
         has_pgbouncer || echo pgbouncer
@@ -59,7 +61,6 @@ missing() {
         ;;
     esac
     if [ "$what" = all ]; then
-        has_venv || echo python
         has npm || echo node
         has bzip2 || echo bzip2
         { has java && [ -e "${PGSTEER_JDBC:-/usr/share/java/postgresql.jar}" ]; } || echo jdbc
@@ -199,6 +200,21 @@ fetch_prometheus() {
     rm -rf "$dir"
 }
 
+# Kubernetes' own schemas, and a program that holds manifests against them.
+fetch_kubernetes() {
+    local kubernetes=target/tools/kubernetes
+    if cmp -s scripts/kubernetes.txt "$kubernetes/installed.txt" &&
+        "$kubernetes/bin/kubernetes-validate" --version >/dev/null 2>&1; then return 0; fi
+    say "fetching Kubernetes' schemas from PyPI (kubernetes-validate, 22 MB) into $kubernetes"
+    rm -rf "$kubernetes"
+    mkdir -p target/tools
+    python3 -m venv "$kubernetes" &&
+        "$kubernetes/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --require-virtualenv --no-deps -r scripts/kubernetes.txt >&2 ||
+        die "the schemas of Kubernetes could not be fetched"
+    cp scripts/kubernetes.txt "$kubernetes/installed.txt"
+}
+
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
 mapfile -t words < <(missing)
@@ -208,4 +224,9 @@ if [ "${#words[@]}" -gt 0 ]; then
     [ "${#words[@]}" -eq 0 ] || die "still missing after the installation: ${words[*]}"
 fi
 check_rust
-case $what in test | all) fetch_prometheus ;; esac
+case $what in
+test | all)
+    fetch_prometheus
+    fetch_kubernetes
+    ;;
+esac

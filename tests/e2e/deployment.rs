@@ -2,7 +2,7 @@
 //! the image and the sidecar fit each other and the program.
 
 use crate::support::{House, cluster, program};
-use pgsteer::sandbox::{Cluster, Plan, Proxy, StatementLog};
+use pgsteer::sandbox::{Cluster, Plan, Proxy, Scratch, StatementLog};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -192,6 +192,61 @@ fn part<'a>(manifest: &'a str, head: &str) -> String {
     let mut lines = manifest.lines().skip_while(|line| line.trim() != head);
     let own = indent(lines.next().unwrap_or_else(|| panic!("no {head}")));
     lines.take_while(|line| indent(line) > own).collect::<Vec<_>>().join("\n")
+}
+
+/// The releases of Kubernetes that are asked: the first in which a sidecar is what it is called,
+/// and the newest that is fetched (`scripts/kubernetes.txt`).
+const KUBERNETES: [&str; 2] = ["1.29", "1.37"];
+
+/// What Kubernetes' own schema says of a manifest: whether every document of it is known, and is as
+/// it should be, with no field that is not known.
+fn validated(manifest: &Path, release: &str) -> Result<usize, String> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/kubernetes/bin");
+    let done = Command::new(tools.join("kubernetes-validate"))
+        .args(["--strict", "-k", release])
+        .arg(manifest)
+        .output()
+        .expect("no kubernetes-validate: scripts/setup.sh test");
+    let said = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+    // Of a kind that it does not know it only warns.
+    let passed = said.lines().filter(|line| line.contains(" passed for resource ")).count();
+    let good = done.status.success() && passed == said.lines().count();
+    if good { Ok(passed) } else { Err(said) }
+}
+
+#[test]
+fn kubernetes_takes_every_manifest() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes");
+    for manifest in std::fs::read_dir(dir).unwrap() {
+        let path = manifest.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for release in KUBERNETES {
+            let documents = text.split("\n---\n").count();
+            assert_eq!(validated(&path, release), Ok(documents), "{}", path.display());
+        }
+    }
+}
+
+/// And it is really asked.
+#[test]
+fn kubernetes_refuses_a_manifest_that_is_broken() {
+    let sidecar = file("deploy/kubernetes/sidecar.yaml");
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.path().join("broken.yaml");
+    for (right, wrong) in [
+        ("initContainers:", "initContainer:"),
+        ("containerPort: 9632", "containerPort: metrics"),
+        ("- name: metrics", "- called: metrics"),
+        ("  template:", "  pattern:"),
+        ("apiVersion: apps/v1", "apiVersion: apps/v1beta1"),
+    ] {
+        assert!(sidecar.contains(right), "{right}");
+        std::fs::write(&path, sidecar.replace(right, wrong)).unwrap();
+        for release in KUBERNETES {
+            let said = validated(&path, release);
+            assert!(said.is_err(), "{wrong} passes for {release}: {said:?}");
+        }
+    }
 }
 
 /// Kubernetes takes names that lead nowhere, and the pod never starts.
