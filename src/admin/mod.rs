@@ -30,7 +30,7 @@ pub use http::{AdminError, Listening};
 pub use operate::Operators;
 pub use report::{
     AccountReport, ChangeReport, FailoverReport, LossReport, OrderState, PastStepReport,
-    PreviewReport, StepReport, StepsReport,
+    PreparedReport, PreviewReport, StepReport, StepsReport,
 };
 pub use respond::{Explain, Sources};
 pub use status::{

@@ -3,7 +3,9 @@
 
 use crate::clock::Moment;
 use crate::control::{Account, Outcome, Progress, Step, Steward};
-use crate::failover::{Change, Demotion, Loss, MaxLoss, Mode, Order, Preview, Promise, Why};
+use crate::failover::{
+    Change, Demotion, Loss, MaxLoss, Mode, Order, Prepared, Preview, Promise, Why,
+};
 use serde::{Deserialize, Serialize};
 
 /// How it stands with failover.
@@ -32,10 +34,28 @@ pub struct FailoverReport {
     pub why: Option<String>,
     /// Why nothing can be changed.
     pub unavailable: Option<String>,
+    /// The prepared transactions on the primary that somebody has to end, the oldest first.
+    #[serde(default)]
+    pub prepared: Vec<PreparedReport>,
     /// The last change.
     pub last_change: Option<ChangeReport>,
     /// The file whose text gives the right to order.
     pub token_file: Option<String>,
+}
+
+/// A prepared transaction that waits for its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedReport {
+    /// What it is called.
+    pub gid: String,
+    /// Whose it is.
+    pub owner: String,
+    /// In which database.
+    pub database: String,
+    /// For how many seconds it waits.
+    pub seconds: u64,
+    /// In words, and what ends it.
+    pub text: String,
 }
 
 /// What keeps a server from something.
@@ -175,7 +195,7 @@ impl FailoverReport {
     pub(super) fn new(steward: &Steward, token_file: Option<String>) -> Self {
         let mode = steward.policy().mode;
         let progress = steward.progress();
-        let Progress { record, why, lacking, broken } = &*progress;
+        let Progress { record, why, lacking, prepared, broken } = &*progress;
         let record = record.as_deref();
         Self {
             mode: mode.as_str().to_owned(),
@@ -198,6 +218,7 @@ impl FailoverReport {
             phase: record.map(|record| record.phase.as_str().to_owned()),
             why: why.as_ref().filter(|why| **why != Why::AllWell).map(ToString::to_string),
             unavailable: broken.as_ref().map(ToString::to_string),
+            prepared: prepared.iter().map(PreparedReport::from).collect(),
             last_change: record.and_then(|record| record.changes.last()).map(ChangeReport::from),
             token_file,
         }
@@ -213,6 +234,18 @@ const fn promise(promise: &Promise) -> &'static str {
     match promise {
         Promise::Quorum { .. } => "quorum",
         Promise::Asynchronous(_) => "asynchronous",
+    }
+}
+
+impl From<&Prepared> for PreparedReport {
+    fn from(prepared: &Prepared) -> Self {
+        Self {
+            gid: prepared.gid.to_string(),
+            owner: prepared.owner.to_string(),
+            database: prepared.database.to_string(),
+            seconds: prepared.age.as_secs(),
+            text: prepared.to_string(),
+        }
     }
 }
 

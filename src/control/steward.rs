@@ -11,7 +11,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::control::hands::Hands;
-use crate::failover::{Change, Order, Policy, Preview, Record, Refusal, Why};
+use crate::failover::{Change, Order, Policy, Prepared, Preview, Record, Refusal, Why};
 use crate::metrics::{Metrics, Prerequisites};
 use crate::tasks;
 use crate::timer;
@@ -39,6 +39,8 @@ pub struct Progress {
     pub why: Option<Why>,
     /// What `auto` lacks; empty: it is armed.
     pub lacking: Vec<Arc<str>>,
+    /// The prepared transactions on the primary that somebody has to end.
+    pub prepared: Arc<[Prepared]>,
     /// Why nothing can be recorded, and so nothing be changed.
     pub broken: Option<Arc<str>>,
 }
@@ -186,6 +188,7 @@ impl Bulletin {
         let has =
             if next.lacking.is_empty() { Prerequisites::Complete } else { Prerequisites::Lacking };
         metrics.show(next.record.as_deref(), next.why.as_ref(), has);
+        metrics.show_prepared(next.prepared.len());
         if next.broken.is_some() {
             metrics.unavailable();
         }

@@ -9,7 +9,7 @@
 
 use crate::auth::Secret;
 use crate::clock::Moment;
-use crate::failover::{Place, SyncNames};
+use crate::failover::{Place, Prepared, SyncNames};
 use crate::pg::{Conninfo, Version};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -37,6 +37,8 @@ pub struct Survey {
     pub slots: Option<Vec<Slot>>,
     /// What it is, and what goes with that.
     pub role: SurveyedRole,
+    /// Its prepared transactions, the oldest first; of very many not all. A standby shows none.
+    pub prepared: Box<[Prepared]>,
     /// The other instances of pgsteer that may act on it.
     pub others: BTreeSet<Instance>,
     /// Whether this one holds the lock by which it may act there.
@@ -373,6 +375,7 @@ pub(super) mod sample {
             place: Place::default(),
             slots: Some(Vec::new()),
             role,
+            prepared: Box::default(),
             others: BTreeSet::new(),
             locked: true,
         }

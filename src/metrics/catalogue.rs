@@ -180,6 +180,8 @@ catalogue! {
         "When the primary was last changed, as seconds since 1970; NaN: no change is remembered";
     LAST_LOSS: Kind::Gauge, "pgsteer_failover_last_loss_bytes", [],
         "Most of the acknowledged log that the last change lost; NaN while that is not known";
+    PREPARED_LEFT: Kind::Gauge, "pgsteer_failover_prepared_transactions", [],
+        "Prepared transactions on the primary from before its last change, or a minute old (of very many, 100): each holds its locks until somebody ends it; status and log name them";
     STORE_TIME: Kind::Histogram(FAILOVER), "pgsteer_store_swap_seconds", ["result"],
         "Time to put a record in the place of another, durably; a rise is a slow disk, and slows failovers";
     FINDINGS: Kind::Gauge, "pgsteer_findings", [],

@@ -26,6 +26,7 @@ pub struct Failover {
     called_off: ByLabel<ChangeKind, IntCounter>,
     phase_time: ByLabel<FailoverPhase, Histogram>,
     change_time: ByLabel<ChangeKind, Histogram>,
+    prepared: IntGauge,
     last: Gauge,
     last_loss: Gauge,
     swaps: ByLabel<SwapResult, Histogram>,
@@ -54,6 +55,7 @@ impl Failover {
             called_off: by_label(&build.int_counters(&catalogue::CALLED_OFF)?)?,
             phase_time: by_label(&build.histograms(&catalogue::PHASE_TIME)?)?,
             change_time: by_label(&build.histograms(&catalogue::CHANGE_TIME)?)?,
+            prepared: build.int_gauge(&catalogue::PREPARED_LEFT)?,
             last: build.gauge(&catalogue::LAST_CHANGE)?,
             last_loss: build.gauge(&catalogue::LAST_LOSS)?,
             swaps: by_label(&build.histograms(&catalogue::STORE_TIME)?)?,
@@ -92,6 +94,11 @@ impl Failover {
         );
         only(&self.blocked, why.and_then(blocked));
         self.show_last(record.and_then(|record| record.changes.last()));
+    }
+
+    /// So many prepared transactions are left over on the primary.
+    pub fn show_prepared(&self, count: usize) {
+        self.prepared.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Nothing can be recorded any more.

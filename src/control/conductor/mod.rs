@@ -17,12 +17,14 @@
 mod act;
 mod arming;
 mod memory;
+mod prepared;
 mod scene;
 
 use crate::clock;
 use crate::clock::Moment;
 use crate::control::conductor::act::Outcome;
 use crate::control::conductor::memory::Memory;
+use crate::control::conductor::prepared::Left;
 use crate::control::desk::Desk;
 use crate::control::fold::Fold;
 use crate::control::hands::{HandError, Hands};
@@ -75,6 +77,7 @@ pub(crate) struct Conductor {
     parts: Parts,
     record: Option<(Record, Revision)>,
     memory: Memory,
+    left: Left,
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     order: Option<(Order, oneshot::Sender<Result<(), Refusal>>)>,
     /// How far the checkpoint is that the order begins with.
@@ -106,6 +109,7 @@ impl Conductor {
         let now = clock::now();
         Self {
             memory: Memory::new(parts.names.len()),
+            left: Left::default(),
             parts,
             record: None,
             outcomes: mpsc::channel(OUTCOMES_MAX),
@@ -176,6 +180,7 @@ impl Conductor {
             let arming = self.arming(&record, &views);
             self.promised(&record);
             self.pledge(&record);
+            self.left.look(self.parts.hands.survey_of(&record.primary.server).as_deref());
             let policy = self.parts.policy.load();
             let obstacle = self.parts.hands.obstacle(&policy, &record.primary.server);
             let means = (&arming, obstacle.as_ref());
@@ -460,6 +465,9 @@ impl Conductor {
             info!(event = "phase", epoch = record.epoch.0, "{} after {since:?}", told(&record));
         }
         let changed = before.is_some_and(|before| before.primary != record.primary);
+        if changed {
+            self.left.changed(now);
+        }
         if changed && let Some(change) = record.changes.last() {
             if change.by == crate::failover::By::Evidence {
                 self.last_automatic = Some(now);
@@ -543,11 +551,12 @@ impl Conductor {
         let before = self.parts.bulletin.load();
         let record = self.record.as_ref().map(|(record, _)| Arc::new(record.clone()));
         let lacking = lacking.unwrap_or_else(|| before.lacking.clone());
-        let why = self.why.clone();
-        if before.record == record && before.why == why && before.lacking == lacking {
+        let (why, prepared) = (self.why.clone(), self.left.now());
+        let same = before.record == record && before.why == why;
+        if same && before.lacking == lacking && before.prepared == prepared {
             return;
         }
-        self.parts.bulletin.store(Progress { record, why, lacking, broken: None });
+        self.parts.bulletin.store(Progress { record, why, lacking, prepared, broken: None });
     }
 
     /// Nothing can be recorded: so nothing is changed.

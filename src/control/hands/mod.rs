@@ -206,6 +206,11 @@ impl Hands {
         self.hands.get(server.index())?.surveyed()
     }
 
+    /// The last survey of the server of this name.
+    pub fn survey_of(&self, server: &str) -> Option<Arc<Survey>> {
+        self.hands.iter().find(|hand| &*hand.name == server)?.surveyed()
+    }
+
     /// Has a server surveyed soon: something changed there.
     pub fn survey_soon(&self, server: ServerId) {
         if let Some(hand) = self.hands.get(server.index()) {

@@ -7,8 +7,8 @@ use crate::auth::Secret;
 use crate::clock::Moment;
 use crate::control::look::Row;
 use crate::failover::{
-    Instance, Place, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole,
-    Switch, SyncNames, Upstream,
+    Instance, Place, Prepared, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey,
+    SurveyedRole, Switch, SyncNames, Upstream,
 };
 use crate::pg::Version;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,12 +73,17 @@ const EXEMPT: &str = "SELECT DISTINCT pg_catalog.split_part(c, '=', 1), \
      'synchronous_commit=remote_write', 'client_min_messages=error', \
      'client_min_messages=fatal', 'client_min_messages=panic') ORDER BY 1, 2";
 
+/// Who was prepared, and not ended yet; everybody may see that.
+const PREPARED: &str = "SELECT p.gid, p.owner, p.database, \
+     extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared) \
+     FROM pg_catalog.pg_prepared_xacts AS p ORDER BY p.prepared LIMIT 100";
+
 /// The command line that started it; only a superuser may ask.
 pub(super) const STARTED: &str = "SELECT pg_catalog.pg_read_file('postmaster.opts')";
 
 /// What is asked of a server of this release, in this order.
 pub(super) fn questions(version: Version) -> Vec<&'static str> {
-    let mut all = vec![SETTINGS, RIGHTS, SLOTS, ROLE, RECEIVERS, OTHERS, EXEMPT];
+    let mut all = vec![SETTINGS, RIGHTS, SLOTS, ROLE, RECEIVERS, OTHERS, EXEMPT, PREPARED];
     if version.grants_settings() {
         all.push(NEWER_RIGHTS);
     }
@@ -97,7 +102,8 @@ pub(super) struct Taken {
 
 /// Reads the answers to [`questions`].
 pub(super) fn read(answers: &[Vec<Row>], taken: &Taken) -> Option<Survey> {
-    let [settings, rights, slots, role, receivers, others, exempt, newer @ ..] = answers else {
+    let [settings, rights, slots, role, receivers, others, exempt, prepared, newer @ ..] = answers
+    else {
         return None;
     };
     let settings = Values::new(settings);
@@ -120,6 +126,7 @@ pub(super) fn read(answers: &[Vec<Row>], taken: &Taken) -> Option<Survey> {
         settings: settings.settings(exempt)?,
         slots: Some(slots.iter().filter_map(read_slot).collect()),
         role,
+        prepared: prepared.iter().filter_map(read_prepared).collect(),
         others: others.filter(|other| *other != taken.own).collect(),
         locked: taken.locked,
         rights,
@@ -174,6 +181,15 @@ fn read_receiver(row: &Row) -> Option<ReceiverRow> {
         address: text(row, 3).unwrap_or_default().into(),
         connected: seconds(text(row, 4)?)?,
         replied: text(row, 5).and_then(seconds),
+    })
+}
+
+fn read_prepared(row: &Row) -> Option<Prepared> {
+    Some(Prepared {
+        gid: text(row, 0)?.into(),
+        owner: text(row, 1)?.into(),
+        database: text(row, 2)?.into(),
+        age: seconds(text(row, 3)?)?,
     })
 }
 

@@ -8,6 +8,7 @@ mod kills;
 mod losses;
 mod others;
 mod pauses;
+mod prepared;
 mod rejoining;
 mod records;
 mod restarts;

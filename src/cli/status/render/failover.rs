@@ -17,8 +17,20 @@ pub(super) fn problems(report: &FailoverReport) -> Vec<String> {
         return Vec::new();
     }
     let lacking = report.lacking.iter();
-    lacking.map(|what| format!("failover is not armed: {what}")).collect()
+    let lacking = lacking.map(|what| format!("failover is not armed: {what}"));
+    lacking.chain(prepared(report)).collect()
 }
+
+/// Who ends these transactions only people know.
+fn prepared(report: &FailoverReport) -> Vec<String> {
+    let told = report.prepared.iter().take(PREPARED_MAX).map(|it| it.text.clone());
+    let rest = report.prepared.len().saturating_sub(PREPARED_MAX);
+    let rest = (rest > 0).then(|| format!("{rest} more prepared transactions wait like that"));
+    told.chain(rest).collect()
+}
+
+/// Most prepared transactions that are told one by one; all are in the JSON.
+const PREPARED_MAX: usize = 5;
 
 fn standing(report: &FailoverReport) -> String {
     if let Some(why) = &report.unavailable {

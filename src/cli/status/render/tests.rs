@@ -3,7 +3,7 @@
 use super::*;
 use crate::admin::{
     ChangeReport, ClientReport, FailoverReport, LimitReport, LossReport, PinnedReport,
-    PinnedSessionReport, ReadReport, SessionReport,
+    PinnedSessionReport, PreparedReport, ReadReport, SessionReport,
 };
 
 const PLAIN: Style = Style { color: Color::Off, glyphs: Glyphs::Unicode, columns: None };
@@ -98,6 +98,7 @@ fn failover() -> FailoverReport {
         phase: Some("stable".to_owned()),
         why: None,
         unavailable: None,
+        prepared: Vec::new(),
         last_change: Some(ChangeReport {
             epoch: 3,
             kind: "switchover".to_owned(),
@@ -356,6 +357,26 @@ fn what_auto_lacks_is_a_problem() {
     let report = StatusReport { failover, ..report(vec![primary("pg-1:5432")]) };
 
     assert!(render(&report, PLAIN).contains("▲ failover is not armed: a names no application."));
+    assert_eq!(Health::of(&report), Health::Degraded);
+}
+
+/// Somebody has to end each; of many the oldest are told.
+#[test]
+fn prepared_transactions_that_are_left_are_a_problem() {
+    let prepared = |number: usize| PreparedReport {
+        gid: format!("g{number}"),
+        owner: "app".to_owned(),
+        database: "shop".to_owned(),
+        seconds: 90,
+        text: format!("transaction 'g{number}' waits"),
+    };
+    let prepared = (0..7).map(prepared).collect();
+    let failover = FailoverReport { prepared, ..failover() };
+    let report = StatusReport { failover, ..report(vec![primary("pg-1:5432")]) };
+
+    let text = render(&report, PLAIN);
+    assert!(text.contains("▲ transaction 'g4' waits.") && !text.contains("'g5'"), "{text}");
+    assert!(text.contains("▲ 2 more prepared transactions wait like that."), "{text}");
     assert_eq!(Health::of(&report), Health::Degraded);
 }
 
