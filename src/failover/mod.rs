@@ -67,4 +67,4 @@ pub use survey::{
 };
 pub use sync_names::{InvalidSyncNames, SyncMethod, SyncNames};
 pub use verdict::{Verdict, verdict};
-pub use why::{Loose, Refusal, Why};
+pub use why::{Astray, Loose, Refusal, Why};

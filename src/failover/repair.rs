@@ -4,7 +4,7 @@
 use crate::failover::choose::standbys;
 use crate::failover::promote::can_follow;
 use crate::failover::{
-    Act, By, Change, Decision, Demotable, Mode, Policy, Promise, Receiver, Record, Rejoin,
+    Act, Astray, By, Change, Decision, Demotable, Mode, Policy, Promise, Receiver, Record, Rejoin,
     ServerView, Situation, WeakPromise, Why,
 };
 use crate::pg::Timeline;
@@ -30,7 +30,7 @@ pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
     let repairs: Vec<_> = repairs(situation, policy).collect();
     let fences: Vec<_> = returned(situation, policy).collect();
     if !repairs.is_empty() {
-        why = Why::Repairing;
+        why = Why::Repairing(astray(situation, &repairs));
     }
     if !fences.is_empty() {
         why = Why::Fencing;
@@ -38,6 +38,18 @@ pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
     acts.extend(fences);
     acts.extend(repairs);
     Decision::act(why, acts)
+}
+
+/// Who is to follow the primary by these acts, and does not yet.
+fn astray(situation: &Situation<'_>, repairs: &[Act]) -> Vec<Astray> {
+    let sent = |server: &&ServerView| {
+        repairs.iter().any(|act| matches!(act, Act::Repoint { server: id, .. } if *id == server.id))
+    };
+    let astray = |server: &ServerView| Astray {
+        server: Arc::clone(&server.name),
+        trouble: server.catching.as_ref().and_then(|told| told.trouble.clone()),
+    };
+    situation.servers.iter().filter(sent).map(astray).collect()
 }
 
 fn repairs<'a>(situation: &'a Situation<'_>, policy: &'a Policy) -> impl Iterator<Item = Act> + 'a {

@@ -11,8 +11,8 @@ pub enum Why {
     AllWell,
     /// The settings of the primary promise something else than was recorded.
     PromiseChanged,
-    /// A standby that we froze, or that lost its upstream, follows the primary again.
-    Repairing,
+    /// Standbys that we froze, or that lost their upstream, follow the primary again.
+    Repairing(Vec<Astray>),
     /// A former primary is kept from taking writes.
     Fencing,
     /// The primary is lost; who may act is not the one who sees it: an operator must.
@@ -123,6 +123,15 @@ pub struct Loose {
     pub stuck: Option<Arc<str>>,
 }
 
+/// A standby that is to follow the primary, and does not yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Astray {
+    /// Which.
+    pub server: Arc<str>,
+    /// Why it does not, once that was tried.
+    pub trouble: Option<Arc<str>>,
+}
+
 /// Why an order is not carried out, or was called off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -198,7 +207,7 @@ impl Why {
         match self {
             Self::AllWell => "all_well",
             Self::PromiseChanged => "promise_changed",
-            Self::Repairing => "repairing",
+            Self::Repairing(_) => "repairing",
             Self::Fencing => "fencing",
             Self::Manual(_) => "manual",
             Self::Off(_) => "off",
@@ -311,7 +320,7 @@ impl fmt::Display for Why {
             Self::PromiseChanged => {
                 out.write_str("the primary's settings promise something else than was recorded")
             }
-            Self::Repairing => out.write_str("a standby is made to follow the primary again"),
+            Self::Repairing(astray) => repairing(out, astray),
             Self::Fencing => out.write_str("a former primary is kept from taking writes"),
             Self::Manual(verdict) => write!(
                 out,
@@ -373,6 +382,19 @@ impl fmt::Display for Why {
             Self::Aborting(refusal) => write!(out, "called off: {refusal}"),
         }
     }
+}
+
+fn repairing(out: &mut fmt::Formatter<'_>, astray: &[Astray]) -> fmt::Result {
+    if astray.is_empty() {
+        return out.write_str("the primary is made to take writes again");
+    }
+    list(out, astray)?;
+    out.write_str(if astray.len() == 1 { " is" } else { " are" })?;
+    out.write_str(" made to follow the primary again")?;
+    if astray.iter().any(|astray| astray.trouble.is_some()) {
+        out.write_str("; once that is mended, it goes on by itself")?;
+    }
+    Ok(())
 }
 
 fn not_revoked(
@@ -493,6 +515,16 @@ impl Loose {
     pub(super) fn of(situation: &Situation<'_>, server: &Arc<str>) -> Self {
         let stuck = situation.named(server).and_then(|server| server.stuck.clone());
         Self { server: Arc::clone(server), stuck }
+    }
+}
+
+impl fmt::Display for Astray {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.server)?;
+        match &self.trouble {
+            Some(why) => write!(out, " (it can't: {why})"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -192,7 +192,7 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         | Why::SeveralPrimaries(_) => Blocked::ChosenLost,
         Why::AllWell
         | Why::PromiseChanged
-        | Why::Repairing
+        | Why::Repairing(_)
         | Why::Fencing
         | Why::Claiming(_)
         | Why::Freezing

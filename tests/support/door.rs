@@ -11,9 +11,14 @@ pub struct Door<'s> {
 impl<'s> Door<'s> {
     /// Shuts it; nobody who is inside has to leave.
     pub fn shut(server: &'s Server, rule: &str) -> Self {
+        Self::guard(server, &format!("{rule} reject"))
+    }
+
+    /// Puts this line before all others.
+    pub fn guard(server: &'s Server, line: &str) -> Self {
         let rules = std::fs::read_to_string(server.data().join("pg_hba.conf")).unwrap();
         let door = Self { server, rules };
-        door.write(&format!("{rule} reject\n{}", door.rules));
+        door.write(&format!("{line}\n{}", door.rules));
         door
     }
 

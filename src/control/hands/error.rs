@@ -50,6 +50,12 @@ pub enum HandError {
     /// A standby was told whom to receive from, and does not; what is seen of its walreceiver.
     #[error("it does not stream from the other server: {0}")]
     NoStream(&'static str),
+    /// The same, because the other server has a place for none more, of so many.
+    #[error(
+        "its walreceiver gets no connection: all {0} places for WAL senders of the other server \
+         are taken; end what else receives from there, or raise max_wal_senders (a restart)"
+    )]
+    NoPlace(u32),
     /// Something else is to be done with the server: what was stored stays, and is waited for no
     /// longer.
     #[error("something else is to be done there")]

@@ -40,6 +40,7 @@ use crate::control::hands::way::Way;
 use crate::control::look::Row;
 use crate::failover::{Frozen, Upstream};
 use crate::pg::{Conninfo, Lsn, Timeline, Version};
+use crate::timer;
 use crate::topology::Role;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -192,10 +193,35 @@ pub(super) async fn await_stream(
 ) -> Result<(), HandError> {
     let mut seen = trouble(&[]);
     match stream(line, (to, lead), elsewhere, &mut seen).await {
+        Err(HandError::Late(_)) if seen == OUTSIDE => Err(shut_out(to, elsewhere).await),
         Err(HandError::Late(_)) => Err(HandError::NoStream(seen)),
         done => done,
     }
 }
+
+/// Why a walreceiver gets no connection there, as far as that can be seen from here.
+async fn shut_out(to: &Hand, elsewhere: &CancellationToken) -> HandError {
+    let full = tokio::select! {
+        () = elsewhere.cancelled() => return HandError::GaveWay,
+        full = timer::timeout(FULL_MAX, to.full()) => full,
+    };
+    match full {
+        Ok(Ok(Some(places))) => HandError::NoPlace(places),
+        Ok(Ok(None)) => HandError::NoStream(OUTSIDE_WITH_PLACE),
+        Ok(Err(_)) | Err(_) => HandError::NoStream(OUTSIDE),
+    }
+}
+
+/// Longest to ask whether there is a place.
+const FULL_MAX: Duration = Duration::from_secs(1);
+
+/// What may keep a walreceiver from its connection.
+const OUTSIDE: &str = "its walreceiver gets no connection; its log tells whether that is by \
+                       pg_hba.conf or max_wal_senders of the other server, the password in its \
+                       primary_conninfo, or the network";
+const OUTSIDE_WITH_PLACE: &str = "its walreceiver gets no connection; its log tells whether that \
+                                  is by pg_hba.conf of the other server, the password in its \
+                                  primary_conninfo, or the network";
 
 /// What the row of its walreceiver says of one that does not stream from where it should.
 ///
@@ -203,8 +229,7 @@ pub(super) async fn await_stream(
 /// begun. Source: `pg_stat_get_wal_receiver` in `replication/walreceiver.c` of PostgreSQL.
 fn trouble(rows: &[Row]) -> &'static str {
     let Some(row) = rows.first() else {
-        return "its walreceiver gets no connection; its log tells whether that is by pg_hba.conf, \
-                max_wal_senders, a password or the network";
+        return OUTSIDE;
     };
     match row.first().and_then(Option::as_deref) {
         Some("streaming") => "it streams something else, or from elsewhere",

@@ -86,6 +86,10 @@ const UNLOGGED: &str = "SELECT pg_catalog.set_config(s.name, s.off, false) \
 const HAS_SLOT: &str = "SELECT count(*) FROM pg_catalog.pg_replication_slots AS s \
      WHERE s.slot_type = 'physical' AND s.slot_name = ";
 
+/// Who receives from it, and how many may; our own connections take places, too.
+const SENDERS: &str = "SELECT (SELECT count(*) FROM pg_catalog.pg_stat_replication), \
+     (SELECT s.setting FROM pg_catalog.pg_settings AS s WHERE s.name = 'max_wal_senders')";
+
 impl Hand {
     pub(super) fn new(reach: Reach, instance: Instance, notes: Notes) -> Self {
         let Reach { target, login, address } = reach;
@@ -237,17 +241,41 @@ impl Hand {
     /// It waits for no act that is under way here: that may be a commit which this very standby is
     /// to confirm.
     pub(super) async fn lead(&self, slot: &str) -> Result<Option<Timeline>, HandError> {
+        let timeline = led(self.line_beside().await?, slot).await;
+        self.leave_beside();
+        timeline
+    }
+
+    /// How many may receive from this server, if as many do.
+    pub(super) async fn full(&self) -> Result<Option<u32>, HandError> {
+        let rows = match self.line_beside().await {
+            Ok(mut line) => line.ask(SENDERS).await,
+            Err(error) => Err(error),
+        };
+        self.leave_beside();
+        let rows = rows?;
+        let row = rows.first().ok_or(HandError::Answer("senders"))?;
+        let number = |column: usize| row.get(column)?.as_deref()?.parse::<u32>().ok();
+        let (used, most) = number(0).zip(number(1)).ok_or(HandError::Answer("senders"))?;
+        Ok((used >= most).then_some(most))
+    }
+
+    /// A connection that waits for no act: the standing one if it is free, else one of its own.
+    async fn line_beside(&self) -> Result<Line<'_>, HandError> {
         let began = clock::now();
         let span = (began, began + LEAD_MAX);
         if let Ok(home) = self.home.try_lock() {
-            return led(self.opened(home, span).await?, slot).await;
+            return self.opened(home, span).await;
         }
         let beside = timer::timeout(LEAD_MAX, self.beside.lock()).await;
-        let beside = beside.map_err(|_| HandError::Late(LEAD_MAX))?;
-        let timeline = led(self.opened(beside, span).await?, slot).await;
-        // It is seldom needed, and takes one of the server's places.
-        self.beside.lock().await.take();
-        timeline
+        self.opened(beside.map_err(|_| HandError::Late(LEAD_MAX))?, span).await
+    }
+
+    /// It is seldom needed, and takes one of the server's places. Who has it closes it behind him.
+    fn leave_beside(&self) {
+        if let Ok(mut beside) = self.beside.try_lock() {
+            beside.take();
+        }
     }
 }
 

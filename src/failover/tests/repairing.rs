@@ -1,7 +1,7 @@
 //! While the primary is well: promises, lost standbys, former primaries.
 
 use super::*;
-use crate::failover::{Demotable, Rejoin, WeakPromise};
+use crate::failover::{Astray, Catching, Demotable, Rejoin, WeakPromise};
 
 const MANUAL: fn(&mut Scene) = |scene| scene.policy.mode = Mode::Manual;
 
@@ -106,6 +106,25 @@ fn a_standby_that_hears_from_nobody_follows_the_primary_again() {
     assert_eq!(scene().see(C, standby(END, Receiver::Hidden)).acts(), []);
     let unknown = Receiver::Streams { from: None, heard: Duration::ZERO };
     assert_eq!(scene().see(C, standby(END, unknown)).acts(), [], "from whom can't be told");
+}
+
+#[test]
+fn who_does_not_follow_is_named_and_what_is_in_the_way() {
+    let lost = scene().see(C, idle(END));
+    let astray = |trouble| vec![Astray { server: "c".into(), trouble }];
+    assert_eq!(lost.why(), Why::Repairing(astray(None)));
+    let trouble: Option<Arc<str>> = Some("nobody lets it in".into());
+    let told = lost.with(|scene| {
+        let trouble = trouble.clone();
+        scene.at(C).catching = Some(Catching { from: A, since: ms(NOW), trouble });
+    });
+    assert_eq!(told.why(), Why::Repairing(astray(trouble)));
+    let words = told.why().to_string();
+    assert!(words.contains("c (it can't: nobody lets it in) is made to follow"), "{words}");
+    let fenced = scene().with(|scene| {
+        scene.at(A).fenced = Some(Fenced { end: lsn(END), foreign: 0 });
+    });
+    assert_eq!(fenced.why(), Why::Repairing(Vec::new()), "of nobody but the primary");
 }
 
 #[test]

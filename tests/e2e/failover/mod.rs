@@ -12,6 +12,7 @@ mod prepared;
 mod rejoining;
 mod records;
 mod restarts;
+mod shut_out;
 mod stuck;
 mod switchovers;
 mod vetoes;
