@@ -62,6 +62,8 @@ pub(crate) struct Look {
     pub streaming: Option<bool>,
     /// A standby that streams: the age of the last message, by its own clock.
     pub heard: Option<Duration>,
+    /// A standby that streams: up to where it has written what comes in.
+    pub written: Option<Lsn>,
     /// A standby: the host and port of the server it follows.
     pub upstream: Option<(Arc<str>, u16)>,
     /// A primary: the history of its timeline, where it could be read.
@@ -97,7 +99,8 @@ pub(crate) const LOOK: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
      CASE WHEN w.pid IS NULL THEN false ELSE w.status = 'streaming' END, \
      w.sender_host, w.sender_port, w.received_tli, \
      pg_catalog.pg_is_in_recovery(), \
-     (extract(epoch FROM pg_catalog.clock_timestamp() - w.last_msg_receipt_time) * 1000)::bigint \
+     (extract(epoch FROM pg_catalog.clock_timestamp() - w.last_msg_receipt_time) * 1000)::bigint, \
+     w.written_lsn \
      FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_stat_wal_receiver AS w ON true";
 
 /// Asks a standby, where `pg_monitor` allows it, for the timeline that its control file knows
@@ -164,6 +167,7 @@ pub(crate) fn read_look(rows: &[Row], sent_at: Moment, layout: WalLayout) -> Opt
         // By two readings of one clock; what came a moment after the first is new.
         heard: number::<i64>(row, 10)
             .map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+        written: lsn(row, 11),
         upstream: host.zip(number(row, 7)),
         history: None,
     })
@@ -266,9 +270,22 @@ mod tests {
         assert_eq!((primary.role, primary.timeline), (Role::Primary, Some(Timeline(2))));
         assert_eq!(primary.insert, Some(primary.lsn), "an empty page header is no write");
 
-        let standby =
-            look(&["t", "-", "0/5000000", "0/5000060", "-", "t", "db1", "5432", "2", "t", "7"]);
+        let standby = look(&[
+            "t",
+            "-",
+            "0/5000000",
+            "0/5000060",
+            "-",
+            "t",
+            "db1",
+            "5432",
+            "2",
+            "t",
+            "7",
+            "0/40",
+        ]);
         let standby = standby.unwrap();
+        assert_eq!(standby.written, Some(Lsn(0x40)));
         assert_eq!((standby.role, standby.timeline), (Role::Standby, Some(Timeline(2))));
         assert_eq!(standby.received, Some(Lsn(0x500_0060)));
         assert_eq!(standby.streaming, Some(true));

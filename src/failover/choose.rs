@@ -132,9 +132,7 @@ pub(super) fn behind<'a>(
     };
     let pace = |server: &ServerView, at: Lsn| {
         let told = server.catching.as_ref().filter(|told| told.from == source.id);
-        // What it received while this process stood still was not seen.
-        let since = told.map(|told| told.since.max(situation.awake_since));
-        let idle = since.map(|since| situation.now.since(since));
+        let idle = told.map(|told| situation.now.since(told.since));
         let stalled = at < farthest.at && idle.is_some_and(|idle| idle >= policy.catch_up_patience);
         if stalled { Pace::Stalled } else { Pace::GetsOn }
     };

@@ -104,7 +104,7 @@ fn handed_over(situation: &Situation<'_>, policy: &Policy) -> bool {
         Sight::Missing(missing) => missing.gone < ATTEMPTS,
     });
     let Some(primary) = situation.primary() else { return hidden };
-    let Some((_, _, Receiver::Streams { from, heard })) = primary.as_standby() else {
+    let Some((_, _, Receiver::Streams { from, heard, .. })) = primary.as_standby() else {
         return hidden;
     };
     let mut sources = situation.servers.iter().filter(|other| Some(other.id) == from);

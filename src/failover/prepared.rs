@@ -59,10 +59,13 @@ mod tests {
     use super::*;
     use crate::failover::survey::sample::{primary, standby};
 
+    fn at(seconds: u64) -> Moment {
+        Moment::ORIGIN + Duration::from_secs(seconds)
+    }
+
     /// Which of these, by their ages in seconds, are told of, where the change was at that second
     /// and the survey at second 100.
     fn left(mut survey: Survey, ages: &[u64], since: Option<u64>) -> Vec<u64> {
-        let at = |seconds| Moment::ORIGIN + Duration::from_secs(seconds);
         survey.asked = at(100);
         let prepared = ages.iter().map(|age| Prepared {
             gid: "g".into(),

@@ -174,6 +174,9 @@ pub enum Receiver {
         from: Option<ServerId>,
         /// Age of the last message, by the standby's clock.
         heard: Duration,
+        /// Up to where it has written what comes in: behind what it holds while the segment in
+        /// which that ends is sent anew from its start, as each stream begins.
+        written: Option<Lsn>,
     },
     /// Our user can't see it.
     Hidden,
@@ -206,7 +209,8 @@ pub struct Frozen {
 pub struct Catching {
     /// From whom.
     pub from: ServerId,
-    /// When it was seen to have received more for the last time; at first, when it was told.
+    /// When it was seen to get on for the last time, be it with what it holds already; at first,
+    /// when it was told. Later by as much as this process stood still since: nobody looked then.
     pub since: Moment,
     /// Why it does not stream from there, where that was found out.
     pub trouble: Option<Arc<str>>,

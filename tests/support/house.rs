@@ -28,7 +28,8 @@ pub struct Blueprint {
     flags: Vec<String>,
     env: Vec<(String, String)>,
     strangers: Vec<String>,
-    followers: Vec<String>,
+    /// Keys of a server's own, by its name.
+    own: Vec<(String, String)>,
 }
 
 /// Servers and a proxy; everything ends with this value, also when the test panics.
@@ -49,7 +50,7 @@ impl Blueprint {
             flags: Vec::new(),
             env: Vec::new(),
             strangers: Vec::new(),
-            followers: Vec::new(),
+            own: Vec::new(),
         }
     }
 
@@ -74,7 +75,13 @@ impl Blueprint {
 
     /// The proxy never promotes this server.
     pub fn never_leads(mut self, server: &str) -> Self {
-        self.followers.push(server.to_owned());
+        self.own.push((server.to_owned(), "priority = 0".to_owned()));
+        self
+    }
+
+    /// The other servers reach this one there, and the proxy knows it.
+    pub fn reached_at(mut self, server: &str, address: &str) -> Self {
+        self.own.push((server.to_owned(), format!("replication_address = \"{address}\"")));
         self
     }
 
@@ -124,10 +131,16 @@ impl Blueprint {
         for server in cluster.servers() {
             proxy = proxy.args(["--server", &server.address()]);
         }
-        for name in &self.followers {
-            let address = cluster.server(name).unwrap().address();
-            let overrides = format!("{{ \"{address}\" = {{ priority = 0 }} }}");
-            proxy = proxy.args(["--set", &format!("servers.overrides={overrides}")]);
+        let own = |server: &Server| {
+            let keys = self.own.iter().filter(|(name, _)| name == server.name());
+            let keys: Vec<_> = keys.map(|(_, key)| key.as_str()).collect();
+            let own = format!("\"{}\" = {{ {} }}", server.address(), keys.join(", "));
+            (!keys.is_empty()).then_some(own)
+        };
+        let own: Vec<_> = cluster.servers().iter().filter_map(own).collect();
+        if !own.is_empty() {
+            let overrides = format!("servers.overrides={{ {} }}", own.join(", "));
+            proxy = proxy.args(["--set", &overrides]);
         }
         for address in &self.strangers {
             proxy = proxy.args(["--server", address]);

@@ -44,8 +44,8 @@ struct Remembered {
     frozen: Option<(Frozen, Moment)>,
     /// Why it could not be frozen when that was tried last.
     stuck: Option<Arc<str>>,
-    /// It was told to receive from another one; up to where it had the log when that moved last.
-    catching: Option<(Catching, Option<Lsn>)>,
+    /// It was told to receive from another one; how far it had come when that moved last.
+    catching: Option<(Catching, Option<Reached>)>,
     fenced: Option<(Fenced, Moment)>,
     /// What is under way there, and how it is told that something else is to be done.
     flying: Option<(Act, CancellationToken)>,
@@ -58,6 +58,33 @@ struct Remembered {
     failed: Option<(u32, Moment, Act)>,
     /// How many attempts to make it a standby failed since it was away.
     resisted: u32,
+}
+
+/// How far one has come that takes over what another one holds more.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    held: Lsn,
+    /// Of what was sent, the farthest that was written. A stream begins with the start of a
+    /// segment; one that breaks off and begins anew again and again gets nowhere.
+    written: Lsn,
+}
+
+impl Reached {
+    /// Whether it is farther now.
+    fn gets_on(&mut self, held: Lsn, written: Option<Lsn>) -> bool {
+        let before = (self.held, self.written);
+        self.held = self.held.max(held);
+        self.written = self.written.max(written.unwrap_or_default());
+        before != (self.held, self.written)
+    }
+}
+
+/// Up to where it has written what comes from there.
+fn written(receiver: Receiver, there: ServerId) -> Option<Lsn> {
+    match receiver {
+        Receiver::Streams { from, written, .. } if from.is_none_or(|from| from == there) => written,
+        Receiver::Streams { .. } | Receiver::Idle | Receiver::Hidden => None,
+    }
 }
 
 impl Memory {
@@ -92,12 +119,13 @@ impl Memory {
         }
         view.stuck.clone_from(&server.stuck);
         if let (Some((catching, before)), Some(answer)) = (&mut server.catching, view.answer())
-            && let Some((received, _, _)) = view.as_standby()
-            && before.is_none_or(|before| before < received)
+            && let Some((held, _, receiver)) = view.as_standby()
         {
             // What it had when it was told is nothing that it received since.
-            let told = before.replace(received).is_none();
-            catching.since = if told { catching.since } else { catching.since.max(answer.at) };
+            let reached = before.get_or_insert(Reached { held, written: Lsn(0) });
+            if reached.gets_on(held, written(receiver, catching.from)) {
+                catching.since = catching.since.max(answer.at);
+            }
         }
         view.catching = server.catching.as_ref().map(|(catching, _)| catching.clone());
         if let Some((fenced, _)) = server.fenced {
@@ -114,6 +142,14 @@ impl Memory {
             if server.catching.as_ref().is_some_and(|(catching, _)| is_past(catching)) {
                 server.catching = None;
             }
+        }
+    }
+
+    /// This process stood still for so long: what standbys received meanwhile was not seen. Where
+    /// that happens again and again, as on a crowded machine, the rest of the time counts.
+    pub(super) fn slept(&mut self, asleep: Duration, now: Moment) {
+        for (catching, _) in self.servers.iter_mut().filter_map(|server| server.catching.as_mut()) {
+            catching.since = now.min(catching.since + asleep);
         }
     }
 
@@ -335,9 +371,45 @@ mod tests {
         assert_eq!(since(&mut memory, 1500, 11), None, "it may let it in once it is back");
     }
 
+    /// What it is sent anew adds nothing to what it holds, and may take long.
+    #[test]
+    fn one_gets_on_as_long_as_it_writes_more_than_it_did() {
+        let mut memory = Memory::new(3);
+        memory.begin(&REPOINT, at(100));
+        let mut since = |millis, from, written| {
+            let receiver =
+                Receiver::Streams { from, heard: Duration::ZERO, written: Some(Lsn(written)) };
+            let mut view = view(standby(millis, receiver));
+            memory.complete(&mut view);
+            view.catching.unwrap().since
+        };
+        let there = Some(ServerId(0));
+        assert_eq!(since(200, Some(ServerId(2)), 9), at(100), "from another one");
+        assert_eq!(since(300, there, 4), at(300), "what it holds goes up to 10");
+        assert_eq!(since(400, there, 5), at(400));
+        assert_eq!(since(500, there, 5), at(400));
+        assert_eq!(since(600, there, 1), at(400), "it begins anew");
+        assert_eq!(since(700, there, 5), at(400), "and gets no farther");
+        assert_eq!(since(800, None, 6), at(800), "most likely it is that one");
+    }
+
+    /// However often that happens, it adds up to no more than it was.
+    #[test]
+    fn how_long_this_process_stood_still_is_not_counted() {
+        let mut memory = Memory::new(2);
+        memory.begin(&REPOINT, at(1000));
+        let since = |memory: &Memory| memory.servers[1].catching.as_ref().unwrap().0.since;
+        for pause in 1..=10 {
+            memory.slept(Duration::from_millis(300), at(1000 + pause * 1000));
+        }
+        assert_eq!(since(&memory), at(4000));
+        memory.slept(Duration::from_mins(10), at(12_000));
+        assert_eq!(since(&memory), at(12_000), "the time before is forgotten with it");
+    }
+
     #[test]
     fn a_standby_that_streams_since_is_frozen_no_more() {
-        let streams = Receiver::Streams { from: None, heard: Duration::ZERO };
+        let streams = Receiver::Streams { from: None, heard: Duration::ZERO, written: None };
         assert!(is_frozen(&mut frozen(), standby(50, streams)), "it was asked before");
         assert!(!is_frozen(&mut frozen(), standby(200, streams)));
     }

@@ -159,6 +159,7 @@ impl Conductor {
                 warn!(event = "paused", "this process stood still for {asleep:?}");
                 self.parts.desk.void_evidence(asleep);
                 self.awake_since = now;
+                self.memory.slept(asleep, now);
             }
             self.rounds().await;
             self.ended = clock::now();

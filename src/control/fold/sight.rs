@@ -78,7 +78,8 @@ impl Watched {
                         Some(false) => Receiver::Idle,
                         Some(true) => {
                             let heard = look.heard.unwrap_or(Duration::ZERO);
-                            Receiver::Streams { from: seen.upstream, heard }
+                            let written = look.written;
+                            Receiver::Streams { from: seen.upstream, heard, written }
                         }
                     },
                 }

@@ -30,6 +30,7 @@ fn looked(at: u64, role: Role, timeline: u32, lsn: u64) -> Report {
         received: None,
         streaming: (!primary).then_some(false),
         heard: None,
+        written: None,
         upstream: None,
         history: primary.then_some(history),
     };

@@ -46,8 +46,6 @@ fn it_is_given_its_time() {
         scene.policy = Policy { mode: Mode::Auto, ..Policy::of(Profile::Aggressive) };
     });
     assert_eq!(hasty.why(), cannot(Loss::AtMost(50)), "the profile gives it");
-    let paused = stalled().with(|scene| scene.awake_since = ms(NOW - 1));
-    assert_eq!(paused.why(), waits, "nobody looked");
     let other = stalled().with(|scene| scene.at(B).catching.as_mut().unwrap().from = A);
     assert_eq!(other.why(), waits, "it was told to take over from another one then");
 }

@@ -57,7 +57,8 @@ fn a_hung_and_a_demoted_primary_are_replaced() {
 fn a_demoted_primary_that_may_have_been_handed_over_is_not_replaced() {
     let demoted = |receiver, sight| scene().see(A, standby(END, receiver)).see(B, sight);
     let heard = |millis| demoted(streams(B, millis), gone(5));
-    let elsewhere = Receiver::Streams { from: None, heard: Duration::from_millis(10) };
+    let elsewhere =
+        Receiver::Streams { from: None, heard: Duration::from_millis(10), written: None };
     let loose = |scene: &mut Scene| scene.at(A).keepalive = false;
     for scene in [heard(10), demoted(elsewhere, idle(END)), heard(60_000).with(loose)] {
         assert_eq!(scene.decide(), Decision::wait(Why::HandedOver));

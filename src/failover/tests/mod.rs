@@ -146,7 +146,7 @@ fn idle(held: u64) -> Sight {
 }
 
 fn streams(from: ServerId, heard: u64) -> Receiver {
-    Receiver::Streams { from: Some(from), heard: Duration::from_millis(heard) }
+    Receiver::Streams { from: Some(from), heard: Duration::from_millis(heard), written: None }
 }
 
 /// Refused for a second, by so many looks.

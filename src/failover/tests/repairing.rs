@@ -104,7 +104,7 @@ fn a_standby_that_hears_from_nobody_follows_the_primary_again() {
     assert_eq!(scene().see(C, idle(END)).acts(), repoint);
     assert_eq!(scene().freeze(C, END).acts(), repoint, "one that we froze");
     assert_eq!(scene().see(C, standby(END, Receiver::Hidden)).acts(), []);
-    let unknown = Receiver::Streams { from: None, heard: Duration::ZERO };
+    let unknown = Receiver::Streams { from: None, heard: Duration::ZERO, written: None };
     assert_eq!(scene().see(C, standby(END, unknown)).acts(), [], "from whom can't be told");
 }
 

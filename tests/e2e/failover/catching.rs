@@ -16,7 +16,7 @@ const RULE: &str = "host replication all all";
 
 /// Only the second standby, which may not lead, holds the last writes that were acknowledged; the
 /// primary is dead, and the first one is to take over from it.
-fn one_that_may_not_lead_holds_more(house: &House) -> Ledger {
+pub fn one_that_may_not_lead_holds_more(house: &House) -> Ledger {
     house.wire().run(ledger::TABLE);
     house.cluster.await_replay().unwrap();
     house.server("standby1").sigstop_process("walreceiver");
@@ -31,7 +31,7 @@ fn one_that_may_not_lead_holds_more(house: &House) -> Ledger {
     ledger
 }
 
-fn build(blueprint: Blueprint, promise: &str) -> House {
+pub fn build_from(blueprint: Blueprint, promise: &str) -> House {
     let house = blueprint.never_leads("standby2").build();
     await_armed(&house, promise);
     house
@@ -54,14 +54,14 @@ fn blocked(house: &House) -> Option<f64> {
 }
 
 /// How many writes a server holds.
-fn held(house: &House, server: &str) -> usize {
+pub fn held(house: &House, server: &str) -> usize {
     house.server(server).value("SELECT count(*) FROM ledger").unwrap().parse().unwrap()
 }
 
 /// The positive control: where it is let in, the one that may lead takes over all of it.
 #[test]
 fn one_that_may_lead_takes_over_what_another_holds_more() {
-    let house = build(quorum(), "quorum");
+    let house = build_from(quorum(), "quorum");
     let ledger = one_that_may_not_lead_holds_more(&house);
     assert_eq!(new_primary(&house).name(), "standby1");
     ledger.await_more(300);
@@ -72,7 +72,7 @@ fn one_that_may_lead_takes_over_what_another_holds_more() {
 
 #[test]
 fn with_a_quorum_nothing_is_given_up_for_a_source_that_lets_nobody_in() {
-    let house = build(quorum(), "quorum");
+    let house = build_from(quorum(), "quorum");
     let before = epoch(&house);
     let door = Door::shut(house.server("standby2"), RULE);
     let ledger = one_that_may_not_lead_holds_more(&house);
@@ -98,7 +98,7 @@ fn with_a_quorum_nothing_is_given_up_for_a_source_that_lets_nobody_in() {
 
 #[test]
 fn an_operator_goes_on_without_a_source_that_lets_nobody_in() {
-    let house = build(quorum(), "quorum");
+    let house = build_from(quorum(), "quorum");
     let _door = Door::shut(house.server("standby2"), RULE);
     let ledger = one_that_may_not_lead_holds_more(&house);
     told(&house);
@@ -112,7 +112,7 @@ fn an_operator_goes_on_without_a_source_that_lets_nobody_in() {
 /// What is lost is within what may be.
 #[test]
 fn without_a_quorum_a_source_that_lets_nobody_in_holds_up_nobody() {
-    let house = build(asynchronous().set("failover.max_data_loss", "any"), "asynchronous");
+    let house = build_from(asynchronous().set("failover.max_data_loss", "any"), "asynchronous");
     let _door = Door::shut(house.server("standby2"), RULE);
     let ledger = one_that_may_not_lead_holds_more(&house);
     ledger.await_more(300);

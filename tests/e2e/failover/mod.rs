@@ -13,6 +13,7 @@ mod rejoining;
 mod records;
 mod restarts;
 mod shut_out;
+mod slow;
 mod stuck;
 mod switchovers;
 mod vetoes;

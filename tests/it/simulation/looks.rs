@@ -159,6 +159,8 @@ impl World {
             Some(stream) => Receiver::Streams {
                 from: u16::try_from(stream.from).ok().map(ServerId),
                 heard: Duration::from_millis(self.heard(server, stream)),
+                // Nothing is sent anew here.
+                written: None,
             },
         };
         let (told, until) = own.told_timeline;

@@ -355,6 +355,11 @@ impl World {
         let now = self.now;
         if now > self.proxy.ended + PAUSE {
             self.proxy.awake_since = now;
+            let asleep = moment(now).since(moment(self.proxy.ended));
+            let remembered = self.proxy.remembered.iter_mut();
+            for (catching, _) in remembered.filter_map(|own| own.catching.as_mut()) {
+                catching.since = moment(now).min(catching.since + asleep);
+            }
             if self.arm != Arm::PauseCounts {
                 self.proxy.seen.iter_mut().for_each(|seen| seen.void(now));
             }
