@@ -255,7 +255,7 @@ fn checked_out(server: SocketAddr) -> Box<dyn FnMut()> {
         server: ServerId(0),
         database: Arc::from("postgres"),
         user: Arc::from(SUPERUSER),
-        role: None,
+        identity: None,
     };
     let (pool, settings) = (pools.pool(&key), SharedSettings::default());
     runtime.block_on(pool.check_out(&settings, patience)).unwrap().release(NOW);

@@ -25,8 +25,8 @@ use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
 use crate::session::{
-    FirstRole, Floor, KeepLimits, MessageLimits, Names, OwnPortals, Settings, SharedSettings,
-    role_at_startup,
+    FirstRole, Floor, Identity, KeepLimits, MessageLimits, Names, OwnPortals, Settings,
+    SharedSettings,
 };
 use crate::sql::Effects;
 use crate::topology::Topology;
@@ -65,7 +65,7 @@ impl Greeting {
 pub(super) struct Greeted {
     user: Arc<str>,
     database: Arc<str>,
-    role: Option<Arc<str>>,
+    identity: Option<Arc<Identity>>,
     settings: SharedSettings,
 }
 
@@ -88,14 +88,15 @@ pub(super) async fn greet(
     let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
     let cancel = shard.shared.cancels.enter(None, keys, &mut random);
     let startup = Arc::new(Settings::from_startup(&settings));
-    let role_given = role_at_startup(&settings);
+    let identity = Identity::from_startup(&settings);
+    let role_given = identity.as_ref().and_then(|identity| identity.role());
     let wishes = Wishes { role, consistency: shard.live().routing.consistency };
     let mut session = Session {
         shape: shard.shared.shapes.of(&database, clock::now()),
         user,
         database,
         first_role: role_given.map(FirstRole::new).unwrap_or_default(),
-        role: role_given.map(Arc::from),
+        identity,
         names: Names::default(),
         unnamed: None,
         floor: Floor::default(),
@@ -202,7 +203,7 @@ impl Serving {
         let greeted = Greeted {
             user: Arc::clone(&self.session.user),
             database: Arc::clone(&self.session.database),
-            role: self.session.role.clone(),
+            identity: self.session.identity.clone(),
             settings: Arc::clone(&self.session.startup),
         };
         let shard = Rc::clone(&self.client.shard);
@@ -211,7 +212,7 @@ impl Serving {
             // them is known at a glance to be as another wants it. Names, too, are kept once.
             self.session.user = Arc::clone(&greeted.user);
             self.session.database = Arc::clone(&greeted.database);
-            self.session.role.clone_from(&greeted.role);
+            self.session.identity.clone_from(&greeted.identity);
             self.session.startup = Arc::clone(&greeted.settings);
             self.session.settings = Arc::clone(&greeted.settings);
             greeting.clone()

@@ -14,8 +14,8 @@ use crate::metrics::Presence;
 use crate::pool::{PoolKey, ShardPool};
 use crate::route::Patience;
 use crate::session::{
-    FirstRole, Floor, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings, Shape,
-    SharedSettings, Undo, Unnamed,
+    FirstRole, Floor, Identity, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings,
+    Shape, SharedSettings, Undo, Unnamed,
 };
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
@@ -43,8 +43,8 @@ pub struct Session {
     pub user: Arc<str>,
     /// In which database.
     pub database: Arc<str>,
-    /// The role that it gave at its start, if it did.
-    pub role: Option<Arc<str>>,
+    /// What it gave at its start of who it is to be.
+    pub identity: Option<Arc<Identity>>,
     /// The role that it began with, whoever gave it.
     pub first_role: FirstRole,
     /// What that is like.
@@ -171,7 +171,7 @@ impl Session {
             server,
             database: Arc::clone(&self.database),
             user: Arc::clone(&self.user),
-            role: self.role.clone(),
+            identity: self.identity.clone(),
         };
         let pool = client.shard.pools.pool(&key);
         if let Some(place) = self.pools.get_mut(server.index()) {

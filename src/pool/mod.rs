@@ -217,7 +217,8 @@ impl Pools {
         let target = self.target(key.server).ok_or(CheckoutError::NoSuchServer)?;
         let login = Login::new(&key.user, &key.database, self.keyring.secret_for(&key.user));
         let Purpose { replication, mut params } = purpose;
-        params.extend(key.role.iter().map(|role| ("role".to_owned(), role.to_string())));
+        let given = key.identity.iter().flat_map(|identity| identity.params());
+        params.extend(given.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let login = Login { replication, params, ..login };
         let started = clock::now();
         let _opening = self.metrics.backends.opening(key.server);

@@ -6,6 +6,7 @@
 
 use super::conn::{Conn, Moved};
 use crate::clock::Moment;
+use crate::session::Identity;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,8 +24,8 @@ pub struct PoolKey {
     pub database: Arc<str>,
     /// As whom.
     pub user: Arc<str>,
-    /// With which role, if the login gave one: what `RESET ROLE` leads to.
-    pub role: Option<Arc<str>>,
+    /// What the login gave of who it is to be, such as the role that `RESET ROLE` leads to.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// One pool, as far as all shards share it.

@@ -20,8 +20,15 @@ pub struct Settings(BTreeMap<Box<str>, Box<str>>);
 /// is taken, for a role may lack the right to the others.
 const ROLE: &str = "role";
 
+/// The one that holds `SET SESSION AUTHORIZATION`. A login that gives it is refused unless its user
+/// may become that one, and begins as its user all the same.
+///
+/// Source: `InitializeSessionUserId` in `utils/init/miscinit.c`: who has logged in counts more than
+/// what the client gives (`PGC_S_OVERRIDE`).
+const SESSION_USER: &str = "session_authorization";
+
 /// Parameters of the startup message that are no settings that could be brought to a backend.
-const NO_SETTINGS: [&str; 5] = ["user", "database", "replication", "options", ROLE];
+const NO_SETTINGS: [&str; 6] = ["user", "database", "replication", "options", ROLE, SESSION_USER];
 
 /// The role that a session has before it sets one, and to which `RESET ROLE` leads: of its login,
 /// or of its user or database (`ALTER ROLE ... SET role`).
@@ -51,10 +58,31 @@ impl FirstRole {
 /// What the pseudo-setting shows while there is no role.
 const NO_ROLE: &str = "none";
 
-/// The role that a client gave in its startup message.
-pub fn role_at_startup(params: &[(String, String)]) -> Option<&str> {
-    let mut roles = params.iter().filter(|(name, _)| name.eq_ignore_ascii_case(ROLE));
-    roles.next_back().map(|(_, role)| &**role)
+/// What a client gave in its startup message of who it is to be: only a login can give a backend
+/// that, so that backends are opened with it. In the order in which it was given, for a server looks
+/// at each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity(Box<[(Box<str>, Box<str>)]>);
+
+impl Identity {
+    /// By the startup message's parameters; `None`: its user, and nothing else.
+    pub fn from_startup(params: &[(String, String)]) -> Option<Arc<Self>> {
+        let given =
+            params.iter().filter(|(name, _)| [ROLE, SESSION_USER].contains(&&*canonical(name)));
+        let given: Box<[_]> =
+            given.map(|(name, value)| (canonical(name).into(), value.as_str().into())).collect();
+        (!given.is_empty()).then(|| Arc::new(Self(given)))
+    }
+
+    /// The parameters of a login as just that.
+    pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The role that it begins with.
+    pub fn role(&self) -> Option<&str> {
+        self.params().filter(|(name, _)| *name == ROLE).last().map(|(_, role)| role)
+    }
 }
 
 impl Settings {
@@ -262,13 +290,20 @@ mod tests {
             ("pgsteer.role", "primary"),
             ("_pq_.x", "1"),
             ("role", "a"),
+            ("session_authorization", "c"),
             ("ROLE", "b"),
+            ("Session_Authorization", "d"),
             ("TimeZone", "UTC"),
         ];
         let params: Vec<_> =
             params.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         let expected = settings(&[("timezone", "UTC")]);
         assert_eq!(Settings::from_startup(&params), expected);
-        assert_eq!(role_at_startup(&params), Some("b"));
+        let identity = Identity::from_startup(&params).unwrap();
+        assert_eq!(identity.role(), Some("b"));
+        let given: Vec<_> = identity.params().collect();
+        let name = "session_authorization";
+        assert_eq!(given, [("role", "a"), (name, "c"), ("role", "b"), (name, "d")]);
+        assert_eq!(Identity::from_startup(&params[..2]), None);
     }
 }

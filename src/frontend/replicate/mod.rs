@@ -63,7 +63,7 @@ pub(super) async fn replicate(
     let opened = match wanted {
         Ok((role, params)) => {
             let purpose = Purpose { replication, params };
-            let key = PoolKey { server: ServerId(0), database, user, role: None };
+            let key = PoolKey { server: ServerId(0), database, user, identity: None };
             let mut search = Search::new(&shard, &seat, role, (key, purpose));
             search.open().await
         }

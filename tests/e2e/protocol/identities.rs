@@ -1,6 +1,6 @@
 //! Who a session is, if its login gives a role: to a server that is what `RESET ROLE` goes back to,
-//! and what another session user takes away and gives back. Every order of what changes it is
-//! played to a server and to pgsteer.
+//! and what another session user takes away and gives back. Another user that a login gives is
+//! checked, and is nobody. Every order of what changes it is played to a server and to pgsteer.
 
 use super::alike::{Script, Step};
 use super::states::{differences, house, looked_at};
@@ -68,6 +68,8 @@ fn play(mode: &str) {
         vec![user, database, ("ROLE", "r2"), ("options", "-c log_statement=none")],
         vec![role_of_user, database],
         vec![role_of_user, database, ("role", "none")],
+        vec![user, database, ("options", "-c session_authorization=r1")],
+        vec![user, database, ("Session_Authorization", "r1"), ("role", "r2")],
     ];
     let found: Vec<_> =
         logins.iter().flat_map(|login| differences(&house, login, &scripts())).collect();
@@ -118,6 +120,16 @@ fn a_login_with_a_role_is_told_whether_it_is_a_superuser() {
             (of("lowered", "-c role=none"), r#"["on", "lowered"]"#),
             (of("plain", "-c role=r2"), "FATAL 42501 permission denied to set role \"r2\""),
             (of("plain", "-c role=nobody"), "FATAL 22023 role \"nobody\" does not exist"),
+            (of("postgres", "-c session_authorization=plain"), r#"["on", "postgres"]"#),
+            (of("plain", "-c session_authorization=plain"), r#"["off", "plain"]"#),
+            (
+                of("plain", "-c session_authorization=boss"),
+                "FATAL 42501 permission denied to set session authorization \"boss\"",
+            ),
+            (
+                of("postgres", "-c session_authorization=nobody"),
+                "FATAL 22023 role \"nobody\" does not exist",
+            ),
         ];
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
