@@ -3,10 +3,7 @@
 //! transaction lasts it is lent the statement under the client's.
 
 use crate::frontend::attached::{Attached, Deallocated, Segment};
-use crate::frontend::cancel::Cancelled;
-use crate::frontend::lost::Loss;
 use crate::frontend::own;
-use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::settle::Usable;
 use crate::frontend::state::Serving;
@@ -44,21 +41,14 @@ impl Serving {
             }
             let reported = &mut self.client.reported;
             let lending = own::lend(&mut attached.checkout, (&name, &statement), reported);
-            let loss = match thread.unless_cut(lending).await {
-                Ok(Ok(answer)) => {
-                    self.client.out().extend_from_slice(&answer.for_client);
-                    attached.strays.push((name, None));
-                    continue;
-                }
-                Ok(Err(own::Unanswered)) => Loss::Broken(None),
-                Err(CutOff) => Loss::Replaced,
-            };
-            return self.lost_before_sending(loss).await;
+            let lent = thread.unless_cut(lending).await;
+            attached.strays.push((name, None));
+            let usable = self.after_own(lent.map(|lent| Ok(lent?.for_client))).await?;
+            if usable != Usable::Yes {
+                return Ok(usable);
+            }
         }
-        Ok(match self.session.cancel.cancelled() {
-            Cancelled::No => Usable::Yes,
-            Cancelled::Yes => Usable::Cancelled,
-        })
+        Ok(Usable::Yes)
     }
 
     /// Finds out which names an open transaction has taken away in which something has failed: they
@@ -69,17 +59,7 @@ impl Serving {
         let regaining = self.take_back(&mut attached);
         let regained = thread.unless_cut(regaining).await;
         self.attached = Some(attached);
-        let loss = match regained {
-            Ok(Ok(())) => {
-                return Ok(match self.session.cancel.cancelled() {
-                    Cancelled::No => Usable::Yes,
-                    Cancelled::Yes => Usable::Cancelled,
-                });
-            }
-            Ok(Err(own::Unanswered)) => Loss::Broken(None),
-            Err(CutOff) => Loss::Replaced,
-        };
-        self.lost_before_sending(loss).await
+        self.after_own(regained.map(|regained| regained.map(|()| Vec::new()))).await
     }
 
     /// Takes the client's names off the backend that it was given for a while. One that the client

@@ -217,7 +217,17 @@ impl Serving {
         let reported = &mut self.client.reported;
         let thread = self.session.seat.thread();
         let forgetting = forget_draws(&mut attached.checkout, attached.status, reported);
-        let loss = match thread.unless_cut(forgetting).await {
+        let forgotten = thread.unless_cut(forgetting).await;
+        self.after_own(forgotten).await
+    }
+
+    /// What came of a question of ours that was asked before the group is sent, or of several: what
+    /// of the answer is the client's, or the backend is lost over it.
+    pub(super) async fn after_own(
+        &mut self,
+        asked: Result<Result<Vec<u8>, own::Unanswered>, CutOff>,
+    ) -> Result<Usable, Stop> {
+        let loss = match asked {
             Ok(Ok(for_client)) => {
                 self.client.out().extend_from_slice(&for_client);
                 return Ok(match self.session.cancel.cancelled() {
@@ -228,11 +238,6 @@ impl Serving {
             Ok(Err(own::Unanswered)) => Loss::Broken(None),
             Err(CutOff) => Loss::Replaced,
         };
-        self.lost_before_sending(loss).await
-    }
-
-    /// The backend is lost over something of ours, before the group was sent there.
-    pub(super) async fn lost_before_sending(&mut self, loss: Loss) -> Result<Usable, Stop> {
         self.on_server_gone(loss).await?;
         self.session.waited = Waited::Yes;
         Ok(Usable::Gone)
