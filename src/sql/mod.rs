@@ -30,6 +30,7 @@ mod grammar;
 mod guard;
 mod hint;
 mod judge;
+mod lexer;
 mod lists;
 mod names;
 mod recent;
