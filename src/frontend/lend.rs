@@ -1,19 +1,111 @@
 //! `EXECUTE name` of SQL, where the name was prepared by the protocol. To a server these are the
 //! same names. A pooled backend knows the client's by none of its own, so for as long as its
 //! transaction lasts it is lent the statement under the client's.
+//!
+//! Nothing can be prepared in a transaction that has failed. Where a text begins with what leaves
+//! it, it is left ahead of the text, and the text leaves it once more.
 
 use crate::frontend::attached::{Attached, Deallocated, Segment};
 use crate::frontend::own;
 use crate::frontend::serve::Stop;
 use crate::frontend::settle::Usable;
 use crate::frontend::state::Serving;
-use crate::session::Prepared;
-use crate::sql::Touches;
-use crate::wire::frame::TxStatus;
+use crate::session::{End, Group, Prepared};
+use crate::sql;
+use crate::sql::{Touches, Transaction};
+use crate::wire::frame::{Cursor, TxStatus};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// How a text leaves the failed transaction that it begins in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum WayOut {
+    /// Back to a savepoint, by this statement: said twice it is the same.
+    Back(String),
+    /// As a whole.
+    Out,
+}
+
+/// Makes a transaction fail that had failed before.
+const FAIL: &str = "ROLLBACK TO SAVEPOINT pgsteer_has_left_a_failed_transaction_for_a_while";
+
 impl Serving {
+    /// How the present group leaves a failed transaction and goes on with a statement that is
+    /// prepared.
+    fn way_out(&self, group: &Group) -> Option<WayOut> {
+        let attached = self.attached.as_deref()?;
+        let failed = attached.status == TxStatus::Failed
+            && attached.segment == Segment::Closed
+            && attached.exchange.replies.is_settled();
+        let mut named = self.session.mentioned.iter().flatten().flat_map(|facts| facts.prepared());
+        if !failed || group.end != End::Query || !named.any(|(how, _)| *how == Touches::Runs) {
+            return None;
+        }
+        let message = self.client.inbox().get(..group.bytes)?;
+        let text = Cursor::new(message).text().ok()?;
+        let dialect = self.client.reported.dialect();
+        let first = sql::first_statement(text, dialect);
+        let facts = self.client.shard.facts.borrow_mut().examine(first, dialect);
+        match facts.transaction() {
+            Transaction::Savepoint => Some(WayOut::Back(String::from_utf8(first.into()).ok()?)),
+            Transaction::Rollback(_) | Transaction::Commit(_) => Some(WayOut::Out),
+            Transaction::None
+            | Transaction::Begin { .. }
+            | Transaction::Set { .. }
+            | Transaction::Prepare
+            | Transaction::FinishPrepared
+            | Transaction::Mixed => None,
+        }
+    }
+
+    /// The backend is in a failed transaction: if the group leaves that and goes on with a
+    /// statement that is prepared, it is lent that. To the group the transaction is as it was.
+    pub(super) async fn lend_outside(&mut self, group: &Group) -> Result<Usable, Stop> {
+        let Some(way) = self.way_out(group) else { return Ok(Usable::Yes) };
+        let (usable, status) = match &way {
+            WayOut::Back(sql) => self.ask(sql).await?,
+            // The one behind it is of the same kind.
+            WayOut::Out => self.ask("ROLLBACK AND CHAIN").await?,
+        };
+        if usable == Usable::Gone || status != Some(TxStatus::Open) {
+            return Ok(usable);
+        }
+        let usable = if usable == Usable::Yes { self.regain_and_lend().await? } else { usable };
+        match (usable, way) {
+            (Usable::Gone, _) | (Usable::Yes, WayOut::Back(_)) => Ok(usable),
+            // `COMMIT` says whether there was something to commit.
+            (Usable::Yes, WayOut::Out) | (Usable::Cancelled, _) => {
+                let (failed, _) = self.ask(FAIL).await?;
+                Ok(failed)
+            }
+        }
+    }
+
+    async fn regain_and_lend(&mut self) -> Result<Usable, Stop> {
+        let perhaps = |attached: &Attached| attached.deallocated == Deallocated::Perhaps;
+        if self.attached.as_deref().is_some_and(perhaps) {
+            let usable = self.regain_names().await?;
+            if usable != Usable::Yes {
+                return Ok(usable);
+            }
+        }
+        if self.must_lend() { self.lend().await } else { Ok(Usable::Yes) }
+    }
+
+    /// Asks a question of ours; with what came of it, the transaction behind it.
+    async fn ask(&mut self, sql: &str) -> Result<(Usable, Option<TxStatus>), Stop> {
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok((Usable::Yes, None)) };
+        let thread = self.session.seat.thread();
+        let asking = own::run(&mut attached.checkout, sql, &mut self.client.reported);
+        let asked = thread.unless_cut(asking).await;
+        let status = match &asked {
+            Ok(Ok(answer)) => answer.status,
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let usable = self.after_own(asked.map(|answer| Ok(answer?.for_client))).await?;
+        Ok((usable, status))
+    }
+
     /// Whether the present group executes by SQL what was prepared by the protocol.
     pub(super) fn must_lend(&self) -> bool {
         !self.session.names.is_empty() && self.executed().next().is_some()
@@ -27,18 +119,14 @@ impl Serving {
         })
     }
 
-    /// Lends them to the backend in hand. What can't be prepared any more is not there, and the
-    /// client is told so.
+    /// Lends them to the backend in hand, where nothing is under way and something can be prepared.
+    /// What can't be prepared any more is not there, and the client is told so.
     pub(super) async fn lend(&mut self) -> Result<Usable, Stop> {
         let wanted: Vec<(Box<[u8]>, Arc<Prepared>)> =
             self.executed().map(|(name, statement)| (name.into(), Arc::clone(statement))).collect();
         for (name, statement) in wanted {
             let thread = self.session.seat.thread();
             let Some(attached) = self.attached.as_deref_mut() else { break };
-            let can = attached.status != TxStatus::Failed && attached.segment == Segment::Closed;
-            if !can || !attached.exchange.replies.is_settled() {
-                break;
-            }
             let reported = &mut self.client.reported;
             let lending = own::lend(&mut attached.checkout, (&name, &statement), reported);
             let lent = thread.unless_cut(lending).await;

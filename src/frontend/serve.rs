@@ -329,7 +329,7 @@ impl Serving {
         } else if let Some(no) = self.unfit_for_present(&plan) {
             return self.refuse(group, no).await;
         }
-        match self.make_usable(&plan).await? {
+        match self.make_usable(group, &plan).await? {
             Usable::Yes => {}
             // What comes in parts can't be refused, and nobody waits for it yet.
             Usable::Cancelled if matches!(group.end, End::Cut { .. }) => {}

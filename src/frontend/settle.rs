@@ -24,7 +24,7 @@ use crate::frontend::state::{Serving, Session};
 use crate::metrics::PinnedSession;
 use crate::pg::SqlState;
 use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
-use crate::session::{Account, Pin, Pins, Settings, same};
+use crate::session::{Account, Group, Pin, Pins, Settings, same};
 use crate::sql::{Defaults, Effects};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
@@ -190,11 +190,14 @@ pub(super) enum Usable {
 impl Serving {
     /// The backend in hand is to run this: what others drew there from sequences is forgotten,
     /// and it knows what the client calls by names.
-    pub(super) async fn make_usable(&mut self, plan: &Plan) -> Result<Usable, Stop> {
+    pub(super) async fn make_usable(&mut self, group: &Group, plan: &Plan) -> Result<Usable, Stop> {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
         attached.note_failure();
-        // A transaction that has failed runs nothing; before `Sync` nothing of ours can be run.
-        let can = attached.status != TxStatus::Failed && attached.segment == Segment::Closed;
+        if attached.status == TxStatus::Failed {
+            return Box::pin(self.lend_outside(group)).await;
+        }
+        // Before `Sync` nothing of ours can be run.
+        let can = attached.segment == Segment::Closed;
         if can && attached.deallocated == Deallocated::Perhaps {
             let usable = Box::pin(self.regain_names()).await?;
             if usable != Usable::Yes {
@@ -209,7 +212,10 @@ impl Serving {
                 return Ok(usable);
             }
         }
-        if self.must_lend() { Box::pin(self.lend()).await } else { Ok(Usable::Yes) }
+        let can = self.attached.as_deref().is_some_and(|attached| {
+            attached.segment == Segment::Closed && attached.exchange.replies.is_settled()
+        });
+        if can && self.must_lend() { Box::pin(self.lend()).await } else { Ok(Usable::Yes) }
     }
 
     async fn have_forgotten(&mut self) -> Result<Usable, Stop> {

@@ -4,6 +4,22 @@
 use super::Dialect;
 use super::Strings;
 
+/// The first statement of a text that is not empty, without what ends it.
+pub fn first_statement(sql: &[u8], dialect: Dialect) -> &[u8] {
+    let mut lexer = Lexer::new(sql, dialect);
+    let mut begun = false;
+    loop {
+        let before = sql.get(..sql.len() - lexer.rest.len()).unwrap_or(sql);
+        let ends = begun && lexer.rest.first() == Some(&b';');
+        match lexer.next() {
+            _ if ends => return before,
+            None => return sql,
+            Some(Token::Other) => begun = true,
+            Some(Token::Comment(_) | Token::Filler) => {}
+        }
+    }
+}
+
 /// What the lexer tells apart.
 pub(super) enum Token<'a> {
     /// The inside of `/* ... */`.
@@ -164,4 +180,25 @@ impl<'a> Lexer<'a> {
 /// What may stand in a word, without the dollar.
 const fn in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_statement_ends_where_the_second_begins() {
+        let cases = [
+            ("ROLLBACK", "ROLLBACK"),
+            ("ROLLBACK TO \"a;b\" ; EXECUTE s", "ROLLBACK TO \"a;b\" "),
+            (" ; -- a;\n/* b; */ COMMIT;EXECUTE s;", " ; -- a;\n/* b; */ COMMIT"),
+            ("SELECT ';', $$;$$, E'\\';' ; SELECT 1", "SELECT ';', $$;$$, E'\\';' "),
+            (";;", ";;"),
+            ("", ""),
+        ];
+        for (sql, first) in cases {
+            let found = first_statement(sql.as_bytes(), Dialect::default());
+            assert_eq!(std::str::from_utf8(found), Ok(first), "{sql}");
+        }
+    }
 }

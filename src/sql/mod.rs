@@ -48,4 +48,5 @@ pub use facts::{
     Snapshot, Touches, Transaction, Wish, examine,
 };
 pub use judge::{Judgement, NeedsPrimary};
+pub use lexer::first_statement;
 pub use lists::FunctionLists;

@@ -128,6 +128,50 @@ fn by_messages() -> Vec<Script> {
     ]
 }
 
+/// Texts that leave a failed transaction and run by name what the protocol has prepared.
+fn behind_a_failure() -> Vec<Script> {
+    let failed = "BEGIN; SAVEPOINT a; SELECT 1/0";
+    let told = |what, texts: &[&str]| {
+        of(what, vec![said(&[failed]), said(texts), said(&["SELECT 'and on'", "ROLLBACK"])])
+    };
+    vec![
+        told("to a savepoint", &["ROLLBACK TO a; EXECUTE s"]),
+        told(
+            "twice",
+            &["ROLLBACK TO SAVEPOINT a; EXECUTE s", "SELECT 1/0", "ROLLBACK TO a; EXECUTE t"],
+        ),
+        told("to none", &["ROLLBACK TO nowhere; EXECUTE s", "ROLLBACK TO a; EXECUTE s"]),
+        told("not at once", &["SELECT 1; ROLLBACK TO a; EXECUTE s"]),
+        told("and out", &["ROLLBACK; EXECUTE s"]),
+        told("out and in again", &["ABORT; BEGIN ISOLATION LEVEL SERIALIZABLE; EXECUTE s"]),
+        told("out by COMMIT", &["COMMIT; EXECUTE s; EXECUTE t"]),
+        told("chained", &["ROLLBACK AND CHAIN; EXECUTE s"]),
+        told("chained by END", &["END AND CHAIN; EXECUTE s"]),
+        told("taken away behind it", &["ROLLBACK TO a; EXECUTE s; DEALLOCATE s"]),
+        told("taken away ahead of it", &["ROLLBACK TO a; DEALLOCATE s; EXECUTE s"]),
+        told("which fails", &["ROLLBACK TO a; EXECUTE s(1)", "ROLLBACK TO a; EXECUTE s"]),
+        told("explained", &["ROLLBACK TO a; EXPLAIN (COSTS OFF) EXECUTE s"]),
+        told("a text that is none", &["ROLLBACK; EXECUTE s; SELEC", "ROLLBACK TO a"]),
+        of(
+            "in a transaction of its own kind",
+            vec![said(&[
+                "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1/0",
+                "ROLLBACK AND CHAIN; EXECUTE s; SHOW transaction_isolation",
+                "COMMIT",
+            ])],
+        ),
+    ]
+}
+
+#[test]
+fn a_text_that_leaves_a_failed_transaction_runs_what_it_names() {
+    let login = [("user", "postgres"), ("database", "postgres")];
+    for mode in ["transaction", "session"] {
+        let found = differences(&house(mode), &login, &behind_a_failure());
+        assert!(found.is_empty(), "{mode}: {}", found.join("\n"));
+    }
+}
+
 #[test]
 fn a_name_that_was_to_be_taken_away_is_there_if_it_would_be_at_a_server() {
     let login = [("user", "postgres"), ("database", "postgres")];
