@@ -4,6 +4,7 @@ use crate::clock::Moment;
 use crate::frontend::block::{Block, Repeats};
 use crate::frontend::cancel::{Handle, UnderWay};
 use crate::frontend::exchange::{Erred, Exchange, Word};
+use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
@@ -388,9 +389,17 @@ impl Attached {
 
     /// In a transaction that has failed `DEALLOCATE` may not have come to its turn.
     pub(super) fn note_failure(&mut self) {
-        let takes = |(_, before): &Stray| before.is_some();
+        let takes = |stray: &Stray| stray.before.is_some();
         if self.status == TxStatus::Failed && self.strays.iter().any(takes) {
             self.deallocated = Deallocated::Perhaps;
+        }
+    }
+
+    /// The client's names that the backend was given just now are in these letters.
+    pub(super) fn note_letters(&mut self, reported: &Reported) {
+        let new = |stray: &&mut Stray| stray.letters.is_none() && !stray.name.is_ascii();
+        for stray in self.strays.iter_mut().filter(new) {
+            stray.letters = reported.get("client_encoding").map(Into::into);
         }
     }
 

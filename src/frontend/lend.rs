@@ -7,14 +7,16 @@
 
 use crate::frontend::attached::{Attached, Deallocated, Segment};
 use crate::frontend::own;
+use crate::frontend::params::Reported;
 use crate::frontend::serve::Stop;
 use crate::frontend::settle::Usable;
 use crate::frontend::state::Serving;
-use crate::session::{End, Group, Prepared};
+use crate::pg::quote_literal;
+use crate::pool::Conn;
+use crate::session::{End, Group, Prepared, Stray};
 use crate::sql;
 use crate::sql::{Touches, Transaction};
 use crate::wire::frame::{Cursor, TxStatus};
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// How a text leaves the failed transaction that it begins in.
@@ -130,7 +132,8 @@ impl Serving {
             let reported = &mut self.client.reported;
             let lending = own::lend(&mut attached.checkout, (&name, &statement), reported);
             let lent = thread.unless_cut(lending).await;
-            attached.strays.push((name, None));
+            attached.strays.push(Stray::new(name, None));
+            attached.note_letters(&self.client.reported);
             let usable = self.after_own(lent.map(|lent| Ok(lent?.for_client))).await?;
             if usable != Usable::Yes {
                 return Ok(usable);
@@ -153,46 +156,111 @@ impl Serving {
     /// Takes the client's names off the backend that it was given for a while. One that the client
     /// has given by SQL meanwhile is its own; one that it was to take away and did not, for that
     /// failed, means what it meant.
-    ///
-    /// Names are told by their bytes: we know no letters but those of UTF-8.
     pub(super) async fn take_back(
         &mut self,
         attached: &mut Attached,
     ) -> Result<(), own::Unanswered> {
-        const THERE: &str = "SELECT pg_catalog.encode(pg_catalog.convert_to(name, \
-             pg_catalog.pg_client_encoding()), 'hex') \
-             FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
         let strays = std::mem::take(&mut attached.strays);
         attached.deallocated = Deallocated::AsTold;
-        let conn = &mut *attached.checkout;
-        let reported = &mut self.client.reported;
-        let there = match attached.status {
-            TxStatus::Idle => own::run_unhurried(conn, THERE, reported).await?,
-            TxStatus::Open | TxStatus::Failed => own::run(conn, THERE, reported).await?,
+        let (conn, status) = (&mut *attached.checkout, attached.status);
+        let client = &mut self.client;
+        let there = if strays.iter().all(|stray| stray.name.is_ascii()) {
+            let (there, for_client) = closed(conn, status, &strays, &mut client.reported).await?;
+            client.out().extend_from_slice(&for_client);
+            there
+        } else {
+            // The letters of the session are others for a while, and these again behind it.
+            let mut unheard = client.reported.clone();
+            let own = unheard.get("server_encoding").map_or_else(String::new, quote_literal);
+            let speak = format!("SET LOCAL client_encoding = {own}");
+            let (before, behind) = match status {
+                TxStatus::Idle => ("BEGIN", "ROLLBACK"),
+                TxStatus::Open | TxStatus::Failed => {
+                    ("SAVEPOINT pgsteer", "ROLLBACK TO pgsteer; RELEASE pgsteer")
+                }
+            };
+            done(conn, status, &format!("{before}; {speak}"), &mut unheard).await?;
+            let (there, _) = closed(conn, TxStatus::Open, &strays, &mut unheard).await?;
+            done(conn, TxStatus::Open, behind, &mut unheard).await?;
+            there
         };
-        if there.error.is_some() {
-            return Err(own::Unanswered);
-        }
-        self.client.out().extend_from_slice(&there.for_client);
-        let there: HashSet<_> = there.rows.into_iter().flatten().flatten().collect();
-        for (name, before) in strays {
-            if !there.contains(&hex(&name)) {
-                continue;
-            }
-            let closed = own::close(conn, &name, &mut self.client.reported).await?;
-            self.client.out().extend_from_slice(&closed.for_client);
+        for Stray { name, before, .. } in there.into_iter().filter_map(|n| strays.get(n)) {
             if let Some(before) = before
-                && self.session.names.get(&name).is_none()
+                && self.session.names.get(name).is_none()
             {
-                self.session.names.insert(&name, before);
+                self.session.names.insert(name, Arc::clone(before));
             }
         }
         Ok(())
     }
 }
 
-/// As the server writes it.
+/// Asks what must be done.
+async fn done(
+    conn: &mut Conn,
+    status: TxStatus,
+    sql: &str,
+    reported: &mut Reported,
+) -> Result<own::Answer, own::Unanswered> {
+    let answer = match status {
+        TxStatus::Idle => own::run_unhurried(conn, sql, reported).await?,
+        TxStatus::Open | TxStatus::Failed => own::run(conn, sql, reported).await?,
+    };
+    if answer.error.is_some() { Err(own::Unanswered) } else { Ok(answer) }
+}
+
+/// Which of these the backend holds, which it does not behind it; and what of the answers is the
+/// client's. The backend speaks the letters of its server, if there is a name of other letters than
+/// those of ASCII.
+async fn closed(
+    conn: &mut Conn,
+    status: TxStatus,
+    strays: &[Stray],
+    reported: &mut Reported,
+) -> Result<(Vec<usize>, Vec<u8>), own::Unanswered> {
+    let Some(sql) = there(strays) else { return Ok((Vec::new(), Vec::new())) };
+    let answer = done(conn, status, &sql, reported).await?;
+    let (mut found, mut for_client) = (Vec::new(), answer.for_client);
+    for row in answer.rows {
+        let [Some(number), Some(name)] = row.as_slice() else { return Err(own::Unanswered) };
+        let name = unhex(name).ok_or(own::Unanswered)?;
+        found.push(number.parse().map_err(|_| own::Unanswered)?);
+        let closed = own::close(conn, &name, reported).await?;
+        for_client.extend_from_slice(&closed.for_client);
+    }
+    Ok((found, for_client))
+}
+
+/// What asks which of these a backend holds, and how it calls them.
+fn there(strays: &[Stray]) -> Option<String> {
+    let value = |(number, Stray { name, letters, .. }): (usize, &Stray)| {
+        let letters = letters.as_deref().unwrap_or("SQL_ASCII");
+        // A server takes no name that is none.
+        if letters == "UTF8" && std::str::from_utf8(name).is_err() {
+            return None;
+        }
+        let (name, letters) = (hex(name), quote_literal(letters));
+        let name = format!("pg_catalog.decode('{name}','hex')");
+        Some(format!("({number},pg_catalog.convert_from({name},{letters}))"))
+    };
+    let values: Vec<_> = strays.iter().enumerate().filter_map(value).collect();
+    let there = format!(
+        "SELECT stray.number, pg_catalog.encode(pg_catalog.convert_to(held.name, \
+         pg_catalog.getdatabaseencoding()), 'hex') FROM (VALUES {}) AS stray (number, name) \
+         JOIN pg_catalog.pg_prepared_statements AS held ON held.name = stray.name \
+         WHERE NOT held.from_sql",
+        values.join(",")
+    );
+    (!values.is_empty()).then_some(there)
+}
+
 fn hex(bytes: &[u8]) -> String {
     let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
     halves.filter_map(|half| char::from_digit(half.into(), 16)).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.iter().map(byte).collect()
 }

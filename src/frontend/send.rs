@@ -55,6 +55,7 @@ impl Serving {
         sense::note_reshaping(&mut attached.exchange.reshapes, session);
         let sharing = sharing(*retry, &attached.exchange);
         let tally = build(client, session, attached, (group, sharing))?;
+        attached.note_letters(&client.reported);
         attached.exchange.relies =
             if attached.exchange.replies.relies_on_held() { Relies::Yes } else { Relies::No };
         attached.segment = match group.end {

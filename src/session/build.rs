@@ -93,9 +93,23 @@ pub struct Tally {
     pub evicted: u32,
 }
 
-/// A client's name that a backend was given for a while, and what is to have it again if it is
-/// there still.
-pub type Stray = (Box<[u8]>, Option<Arc<Prepared>>);
+/// A client's name that a backend was given for a while.
+#[derive(Debug)]
+pub struct Stray {
+    /// As the client wrote it.
+    pub name: Box<[u8]>,
+    /// What is to have it again if it is there still.
+    pub before: Option<Arc<Prepared>>,
+    /// The encoding in which it was given, if that has been noted: a server converts names.
+    pub letters: Option<Box<str>>,
+}
+
+impl Stray {
+    /// Of this name, and what is to have it again.
+    pub const fn new(name: Box<[u8]>, before: Option<Arc<Prepared>>) -> Self {
+        Self { name, before, letters: None }
+    }
+}
 
 /// Whether a session may have prepared something by SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +221,7 @@ impl Builder<'_> {
                     out.extend_from_slice(body);
                 });
             }
-            self.strays.push((stray.into(), None));
+            self.strays.push(Stray::new(stray.into(), None));
             return Ok(());
         }
         if self.by_sql == PreparedBySql::Perhaps {
@@ -425,11 +439,11 @@ impl Builder<'_> {
             };
             let runs = facts.prepared().iter().any(|other| *other == (Touches::Runs, name.clone()));
             // What was lent and is not taken away is found when the backend comes free.
-            if !runs || self.strays.iter().all(|(lent, _)| lent != name) {
+            if !runs || self.strays.iter().all(|lent| lent.name != *name) {
                 self.close_foreign(name, out);
                 self.parse_nothing(name, undo, out);
             }
-            self.strays.push((name.clone(), before));
+            self.strays.push(Stray::new(name.clone(), before));
         }
     }
 

@@ -59,8 +59,8 @@ impl FirstRole {
 const NO_ROLE: &str = "none";
 
 /// What a client gave in its startup message of who it is to be: only a login can give a backend
-/// that, so that backends are opened with it. In the order in which it was given, for a server looks
-/// at each.
+/// that, so that backends are opened with it. In the order in which it was given, for a server
+/// looks at each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(Box<[(Box<str>, Box<str>)]>);
 

@@ -465,7 +465,7 @@ fn a_name_that_is_taken_gets_the_servers_own_error() {
     assert_eq!(tags(&again), "PPS");
     assert_eq!(desk.answer("1EZ").0, "-EZ");
     assert_eq!(desk.strays.len(), 1);
-    assert_eq!(*desk.strays[0].0, *b"s");
+    assert_eq!(*desk.strays[0].name, *b"s");
 }
 
 /// What fails ahead of a `Query` has the server pass over it: nobody would be answered.

@@ -227,3 +227,61 @@ async fn names_of_statements_are_the_same_to_the_byte() {
                  WHERE name NOT LIKE 'pgsteer%'";
     assert_eq!(other.value(there).await, "");
 }
+
+/// A name is lent in the letters of one moment, and taken back in those of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_taken_back_in_whichever_letters_they_were_lent() {
+    let house = house(0, "1");
+    let direct: SocketAddr = house.server("primary").address().parse().unwrap();
+    // Of the second there is nothing in LATIN1.
+    let names = ["caf\u{e9}", "\u{436}"];
+    let other = "SET LOCAL client_encoding = 'LATIN1'";
+    let mut script = Vec::new();
+    for name in names {
+        script.push([parse(name, "SELECT 'it'"), sync()].concat());
+        script.push(query("SELECT 'ahead'"));
+        for end in ["COMMIT", "ROLLBACK"] {
+            script.push(query("BEGIN"));
+            script.push(query(&format!("EXECUTE {name}")));
+            script.push(query("SET client_encoding = 'LATIN1'"));
+            script.push(query("SELECT 'in between'"));
+            script.push(query(end));
+            script.push(query("SET client_encoding = 'UTF8'"));
+            script.push(query(&format!("EXECUTE {name}")));
+        }
+        script.push(query(&format!("BEGIN; {other}; SELECT 1/0; DEALLOCATE {name}")));
+        script.push(query("ROLLBACK"));
+        script.push(query(&format!("BEGIN; SAVEPOINT a; {other}")));
+        script.push(query("ROLLBACK TO a"));
+        script.push(query(&format!("EXECUTE {name}")));
+        script.push(query(&format!("{other}; DEALLOCATE {name}; SELECT 1/0")));
+        script.push(query("ROLLBACK TO a"));
+        script.push(query(&format!("EXECUTE {name}")));
+        script.push(query("COMMIT"));
+    }
+
+    let (mut heard, mut pids) = (Vec::new(), Vec::new());
+    for address in [direct, house.proxy.address()] {
+        let mut raw = enter(address, "postgres", "UTF8").await;
+        let before = raw.value("SELECT pg_backend_pid()").await;
+        let mut answers = Vec::new();
+        for messages in &script {
+            raw.send(messages).await;
+            answers.push(told(&raw.ready().await));
+        }
+        pids.push((before, raw.value("SELECT pg_backend_pid()").await));
+        raw.leave().await;
+        heard.push(answers);
+    }
+
+    for ((alone, heard), sent) in heard[0].iter().zip(&heard[1]).zip(&script) {
+        assert_eq!(heard, alone, "{}", sent.escape_ascii());
+    }
+    for (before, after) in pids {
+        assert_eq!(before, after, "the backend was closed");
+    }
+    let mut other = Raw::enter(&house).await;
+    let there = "SELECT string_agg(name, ' ') FROM pg_prepared_statements \
+                 WHERE name NOT LIKE 'pgsteer%'";
+    assert_eq!(other.value(there).await, "");
+}
