@@ -22,6 +22,7 @@ use super::grammar;
 use super::guard;
 use super::hint;
 use super::judge::Memo;
+use super::lexer;
 use super::names::AttributeFilter;
 use super::{Defaults, Effects};
 use std::borrow::Cow;
@@ -49,6 +50,9 @@ fn readable(sql: &[u8], dialect: Dialect) -> Result<Cow<'_, str>, NeedsPrimary> 
         return Err(NeedsPrimary::Dialect);
     }
     guard::check(sql)?;
+    if lexer::may_read_otherwise(sql) {
+        return Err(NeedsPrimary::Dialect);
+    }
     match dialect.encoding {
         Encoding::Utf8 => {
             std::str::from_utf8(sql).map(Cow::Borrowed).map_err(|_| NeedsPrimary::Unparsed)

@@ -20,6 +20,39 @@ pub fn first_statement(sql: &[u8], dialect: Dialect) -> &[u8] {
     }
 }
 
+/// Whether a server may make something else of the text than what it is as
+/// [`Strings::Standard`]: by the setting of strings, or of letters, that it has read in its
+/// configuration and that nobody has been told yet. A text that it would refuse then does nothing
+/// anywhere, and is as good as one that reads alike.
+///
+/// What can differ is where a string ends, and so what is a string, by a backslash in front of a
+/// quote: it is an escape, or is none, or is the second byte of a letter. No other byte that
+/// tells what is quoted can be a part of a letter: no letter has a byte below `0`. (A name of other
+/// letters may become another name; that something has just that one is not reckoned with.)
+///
+/// Source: `xqstart` in `parser/scan.l`; the `IS...TAIL` and `..._verifychar` of `common/wchar.c`.
+pub(super) fn may_read_otherwise(sql: &[u8]) -> bool {
+    // Nearly every text ends here.
+    if !sql.windows(2).any(|pair| pair == b"\\'") {
+        return false;
+    }
+    // With each backslash a part of the letter before it that may be one.
+    let mut swallowed = sql.to_vec();
+    for (at, pair) in sql.windows(2).enumerate() {
+        if let ([0x80..=0xFF, b'\\'], Some(byte)) = (pair, swallowed.get_mut(at + 1)) {
+            *byte = b'a';
+        }
+    }
+    let others = [
+        (sql, Strings::Escaping),
+        (&swallowed, Strings::Standard),
+        (&swallowed, Strings::Escaping),
+    ];
+    let of = |sql, strings| Lexer::new(sql, Dialect { strings, ..Dialect::default() });
+    let standard = of(sql, Strings::Standard);
+    others.into_iter().any(|(sql, strings)| standard.quotes_otherwise_than(of(sql, strings)))
+}
+
 /// What the lexer tells apart.
 pub(super) enum Token<'a> {
     /// The inside of `/* ... */`.
@@ -39,11 +72,41 @@ pub(super) struct Lexer<'a> {
     /// The word that ended just before `rest`, if one did: `E` before a quote, or anything
     /// before a dollar, changes what it means.
     last_word: Option<&'a [u8]>,
+    /// What is open at the end: a syntax error.
+    unclosed: Unclosed,
+}
+
+/// What the end of a text left open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unclosed {
+    /// Nothing that was looked at.
+    Nothing,
+    /// A string.
+    String,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) const fn new(rest: &'a [u8], dialect: Dialect) -> Self {
-        Self { rest, dialect, last_word: None }
+        Self { rest, dialect, last_word: None, unclosed: Unclosed::Nothing }
+    }
+
+    /// Whether in a text of the same length something else is quoted, and nothing in it is a syntax
+    /// error that can be seen here.
+    fn quotes_otherwise_than(&self, mut other: Lexer<'_>) -> bool {
+        let mut own = Lexer::new(self.rest, self.dialect);
+        while own.rest.len() == other.rest.len() {
+            if own.next().is_none() {
+                return false;
+            }
+            other.next();
+        }
+        // No statement has a backslash that is not quoted.
+        while other.rest.first() != Some(&b'\\') {
+            if other.next().is_none() {
+                return other.unclosed == Unclosed::Nothing;
+            }
+        }
+        false
     }
 
     pub(super) fn next(&mut self) -> Option<Token<'a>> {
@@ -62,8 +125,11 @@ impl<'a> Lexer<'a> {
                 Some(Token::Filler)
             }
             [b'\'', ..] => {
-                let marked = word_before.is_some_and(|word| matches!(word, b"e" | b"E"));
-                self.string(if marked { Strings::Escaping } else { self.dialect.strings });
+                self.string(match word_before {
+                    Some(b"e" | b"E") => Strings::Escaping,
+                    Some(b"b" | b"B" | b"x" | b"X") => Strings::Standard,
+                    Some(_) | None => self.dialect.strings,
+                });
                 Some(Token::Other)
             }
             [b'"', ..] => {
@@ -128,7 +194,10 @@ impl<'a> Lexer<'a> {
                     [b'\\', _, ..] if strings == Strings::Escaping => self.skip(2),
                     [b'\'', ..] => break,
                     [_, ..] => self.skip(1),
-                    [] => return,
+                    [] => {
+                        self.unclosed = Unclosed::String;
+                        return;
+                    }
                 }
             }
             self.skip(1);
@@ -185,6 +254,40 @@ const fn in_word(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A text that nobody reads otherwise is judged as ever: it may go to a standby.
+    #[test]
+    fn what_may_be_read_otherwise_is_known() {
+        let otherwise: [&[u8]; 5] = [
+            br"SELECT '\' || ', pg_advisory_lock(7), ' --' FROM t",
+            br"SELECT 'a\\\', f(), '",
+            b"SELECT '\\' || ', f(), ' --\n' FROM t",
+            "SELECT E'\u{3043}\\', f(), ' --' FROM t".as_bytes(),
+            b"SELECT E'\x82\\\\', f(), ' --' FROM t",
+        ];
+        for sql in otherwise {
+            assert!(may_read_otherwise(sql), "{}", sql.escape_ascii());
+        }
+        let alike: [&[u8]; 13] = [
+            b"SELECT '\x95\\' FROM t",
+            b"SELECT 1",
+            br"SELECT E'it\'s'",
+            br"SELECT e'\\' || E'a\'\'b'",
+            br"SELECT '\d+', 'C:\dir\file'",
+            br"SELECT 'C:\dir\\'",
+            // An escape, the string would not end, or a backslash would be left alone.
+            br"SELECT 1 FROM t WHERE x LIKE 'a\_' ESCAPE '\'",
+            br"SELECT 1 FROM t WHERE x LIKE 'a\_' ESCAPE '\' AND y LIKE 'b' ESCAPE '\' AND z = 'c'",
+            br#"SELECT "a\'b", $$\'$$, $a$'\'$a$ -- \'"#,
+            br"SELECT 1 /* it\'s */",
+            "SELECT '\u{3043}\\n'".as_bytes(),
+            "SELECT '\u{3043}', E'\\''".as_bytes(),
+            b"",
+        ];
+        for sql in alike {
+            assert!(!may_read_otherwise(sql), "{}", sql.escape_ascii());
+        }
+    }
 
     #[test]
     fn the_first_statement_ends_where_the_second_begins() {

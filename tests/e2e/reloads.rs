@@ -179,3 +179,114 @@ async fn a_server_of_another_configuration_is_believed_where_it_answers() {
         }
     }
 }
+
+/// Has the servers read this, of which their clients learn with what they ask next.
+fn reload_all(house: &House, name: &str, value: &str) {
+    for server in ["primary", "standby1"].map(|name| house.server(name)) {
+        let before = server.value("SELECT clock_timestamp()").unwrap();
+        server.rows(&format!("ALTER SYSTEM SET {name} = '{value}'")).unwrap();
+        server.rows("SELECT pg_reload_conf()").unwrap();
+        let loaded = format!("SELECT pg_conf_load_time() > '{before}'");
+        server.await_value(&loaded, "t", "the new configuration").unwrap();
+    }
+}
+
+/// Two strings, or one and what stands behind it, if a backslash is the start of an escape.
+fn hiding(call: &str) -> String {
+    format!("SELECT '\\' || ', {call}, ' --' FROM pg_class LIMIT 1")
+}
+
+/// The same, if two bytes of the letter before the backslash and that are a letter of SJIS.
+fn hiding_in_letters(call: &str) -> String {
+    format!("SELECT E'\u{3043}\\', {call}, ' --' FROM pg_class LIMIT 1")
+}
+
+/// A house in which a reload changes what the session's next text is, and sessions of it.
+async fn misread_house(name: &str) -> (House, Raw, Raw) {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(1))
+        .set("pool.size", "2")
+        .any_lag()
+        .unhurried()
+        .build();
+    let primary = house.server("primary");
+    primary.rows("CREATE TABLE noted (i int)").unwrap();
+    primary
+        .rows(
+            "CREATE FUNCTION note() RETURNS int LANGUAGE sql AS \
+             'INSERT INTO noted VALUES (1) RETURNING i'",
+        )
+        .unwrap();
+    house.await_catalog();
+    // Outside of a transaction a server turns only to letters that it had to turn to before.
+    let login = [("user", "postgres"), ("database", "postgres"), ("client_encoding", "SJIS")];
+    let mut letters = Raw::connect(house.proxy.address(), &login).await.unwrap();
+    let (mut one, mut other) = (Raw::enter(&house).await, Raw::enter(&house).await);
+    let read = "SELECT count(*) > 0 FROM pg_class";
+    for role in ["primary", "standby"] {
+        for client in [&mut letters, &mut one, &mut other] {
+            let sql = format!("/* pgsteer: role={role} */ {read}");
+            assert_eq!(client.value(&sql).await, "t");
+        }
+    }
+    letters.leave().await;
+    let value = if name == "client_encoding" { "SJIS" } else { "off" };
+    reload_all(&house, name, value);
+    (house, one, other)
+}
+
+/// How a call is hidden in a text.
+type Hiding = fn(&str) -> String;
+
+const MISREAD: [(&str, Hiding); 2] =
+    [("standard_conforming_strings", hiding), ("client_encoding", hiding_in_letters)];
+
+/// The first text of a session behind a reload is looked at as the session read before: what it
+/// takes there stays the session's, and it is taken where it counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reload_makes_of_a_text_stays_with_its_session() {
+    for (name, hiding) in MISREAD {
+        let (house, mut one, mut other) = misread_house(name).await;
+        let answer = one.query(&hiding("pg_advisory_lock(7)")).await;
+        assert_eq!(answer.code(), None, "{name}: {answer:?}");
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7";
+        let locked = ["primary", "standby1"].map(|name| house.server(name).value(locks).unwrap());
+        assert_eq!(locked, ["1", "0"], "{name}");
+        let own = format!("{locks} AND pid = pg_backend_pid() /* pgsteer: role=primary */");
+        for _ in 0..3 {
+            assert_eq!(other.value(&own).await, "0", "{name}");
+            assert_eq!(one.value(&own).await, "1", "{name}");
+        }
+    }
+}
+
+/// Likewise a setting: it is the session's, and nobody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reload_makes_of_a_text_is_no_setting_of_another() {
+    for (name, hiding) in MISREAD {
+        let (_house, mut one, mut other) = misread_house(name).await;
+        let hint = "/* pgsteer: role=primary */";
+        let sql = hiding("set_config($$work_mem$$, $$99kB$$, false)");
+        let answer = one.query(&format!("{hint} {sql}")).await;
+        assert_eq!(answer.code(), None, "{name}: {answer:?}");
+        for _ in 0..3 {
+            let shows = format!("SELECT current_setting('work_mem') {hint}");
+            assert_eq!(other.value(&shows).await, "4MB", "{name}");
+            assert_eq!(one.value(&shows).await, "99kB", "{name}");
+        }
+    }
+}
+
+/// And a write counts as one: the session reads no less than that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reload_makes_of_a_text_is_read_by_its_session() {
+    for (name, hiding) in MISREAD {
+        let (house, mut one, _other) = misread_house(name).await;
+        house.server("standby1").pause_replay().unwrap();
+        let answer = one.query(&hiding("note()")).await;
+        assert_eq!(answer.code(), None, "{name}: {answer:?}");
+        for _ in 0..3 {
+            assert_eq!(one.value("SELECT count(*) FROM noted").await, "1", "{name}");
+        }
+    }
+}
