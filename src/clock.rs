@@ -64,3 +64,8 @@ pub fn unix_seconds() -> f64 {
     let now = std::time::SystemTime::now();
     now.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+/// The same in whole seconds, for records.
+pub fn whole_unix_seconds() -> u64 {
+    Duration::try_from_secs_f64(unix_seconds()).map_or(0, |since| since.as_secs())
+}

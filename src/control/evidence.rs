@@ -112,10 +112,13 @@ impl Absence {
 
     /// One more failed attempt.
     pub(crate) fn fail(&mut self, attempt: Attempt, policy: &Policy) {
-        let paused = attempt.ended.since(attempt.began) > policy.check_timeout + OVERRUN
-            || attempt.began.since(self.last)
-                > policy.check_interval + policy.check_timeout + OVERRUN;
-        if paused {
+        self.why = attempt.why;
+        let before = std::mem::replace(&mut self.last, attempt.ended);
+        if attempt.ended.since(attempt.began) > policy.check_timeout + OVERRUN {
+            // We stood still while it was under way. It says nothing, nor for how long.
+            return self.void(attempt.ended);
+        }
+        if attempt.began.since(before) > policy.check_interval + policy.check_timeout + OVERRUN {
             self.void(attempt.began);
         }
         match sign(attempt.why) {
@@ -132,8 +135,6 @@ impl Absence {
                 self.silent = None;
             }
         }
-        self.why = attempt.why;
-        self.last = attempt.ended;
     }
 
     /// We were not awake before this moment: what was seen until then proves nothing.
@@ -261,6 +262,25 @@ mod tests {
         for (name, attempts, expected) in cases {
             let absence = absence(attempts);
             assert_eq!((absence.is_gone(&policy), absence.is_silent(&policy)), *expected, "{name}");
+        }
+    }
+
+    /// Else a pause would count as a silence of the server, and as one that we have witnessed.
+    #[test]
+    fn an_attempt_in_which_we_stood_still_says_nothing_nor_for_how_long() {
+        use Unseen::{Refused, Silent};
+        for why in [Refused, Silent] {
+            let seen = |attempts: &[(u64, u64, Unseen)]| {
+                let absence = absence(attempts);
+                (absence.gone_attempts(), absence.silent_for(), absence.counts_from)
+            };
+            let (first, stalled) = ((0, 1000, why), (1250, 9600, why));
+            assert_eq!(seen(&[stalled]), (0, None, at(9600)), "{why:?}");
+            assert_eq!(seen(&[first, stalled]), (0, None, at(9600)), "{why:?}");
+            let after = (9700, 10_700, why);
+            let gone = u32::from(why == Refused);
+            let silent = Some(Duration::from_secs(1));
+            assert_eq!(seen(&[first, stalled, after]), (gone, silent, at(9600)), "{why:?}");
         }
     }
 }

@@ -19,12 +19,14 @@ mod arming;
 mod memory;
 mod prepared;
 mod scene;
+mod wakeful;
 
 use crate::clock;
 use crate::clock::Moment;
 use crate::control::conductor::act::Outcome;
 use crate::control::conductor::memory::Memory;
 use crate::control::conductor::prepared::Left;
+use crate::control::conductor::wakeful::{Pause, Wakeful};
 use crate::control::desk::Desk;
 use crate::control::fold::Fold;
 use crate::control::hands::{HandError, Hands};
@@ -38,6 +40,8 @@ use crate::store::{Revision, Store, SwapError};
 use crate::timer;
 use crate::topology::{NoPrimary, Primary, ServerId, Signals};
 use arc_swap::ArcSwap;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -50,8 +54,6 @@ const TICK_BUSY: Duration = Duration::from_millis(10);
 /// notice its end within some 150 ms.
 const WITNESS_PACE: Duration = Duration::from_millis(20);
 const WITNESSES_FOR: Duration = Duration::from_secs(2);
-/// A tick that is later than this was a pause of ours.
-const PAUSE: Duration = Duration::from_millis(150);
 /// The pause after a record that could not be written: a full disk is not made better by haste.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
 /// Records that may be written in one round: a change takes four.
@@ -84,9 +86,7 @@ pub(crate) struct Conductor {
     checkpoint: Checkpoint,
     /// When the primary was last looked at because it restarts in the middle of a switchover.
     awaited: Moment,
-    /// When the round before this one ended.
-    ended: Moment,
-    awake_since: Moment,
+    wakeful: Wakeful,
     phase_since: Moment,
     /// When the change under way was begun, as far as this process knows.
     change_since: Moment,
@@ -116,8 +116,7 @@ impl Conductor {
             order: None,
             checkpoint: Checkpoint::Wanted,
             awaited: Moment::ORIGIN,
-            ended: now,
-            awake_since: now,
+            wakeful: Wakeful::new(now),
             phase_since: now,
             change_since: now,
             proved: None,
@@ -133,7 +132,12 @@ impl Conductor {
     pub(crate) async fn run(mut self) {
         match self.parts.store.load().await {
             Ok(Some((record, revision))) => {
-                info!(event = "record_loaded", epoch = record.epoch.0, "found {}", told(&record));
+                info!(
+                    event = "record_loaded",
+                    epoch = record.epoch.0,
+                    "found {}",
+                    scene::told(&record)
+                );
                 self.take(record, revision);
             }
             Ok(None) => {}
@@ -153,22 +157,25 @@ impl Conductor {
             while let Ok(outcome) = self.outcomes.1.try_recv() {
                 self.note(outcome);
             }
-            let now = clock::now();
-            if now.since(self.ended) > wait + PAUSE {
-                let asleep = now.since(self.ended);
-                warn!(event = "paused", "this process stood still for {asleep:?}");
-                self.parts.desk.void_evidence(asleep);
-                self.awake_since = now;
-                self.memory.slept(asleep, now);
-            }
+            self.look_at_the_clock(wait);
             self.rounds().await;
-            self.ended = clock::now();
         }
+    }
+
+    /// Looks whether this process has stood still: no more than this should have gone by.
+    fn look_at_the_clock(&mut self, expected: Duration) -> Pause {
+        let now = clock::now();
+        let Some(asleep) = self.wakeful.look(now, expected) else { return Pause::None };
+        warn!(event = "paused", "this process stood still for {asleep:?}");
+        self.parts.desk.void_evidence(asleep);
+        self.memory.slept(asleep, now);
+        Pause::Noticed
     }
 
     /// Decides and acts until nothing more is to be written.
     async fn rounds(&mut self) {
         for _ in 0..WRITES_MAX {
+            self.look_at_the_clock(Duration::ZERO);
             if let Some(found) = self.found()
                 && !self.write(found).await
             {
@@ -185,7 +192,12 @@ impl Conductor {
             let policy = self.parts.policy.load();
             let obstacle = self.parts.hands.obstacle(&policy, &record.primary.server);
             let means = (&arming, obstacle.as_ref());
-            let decision = decide(&self.situation(&record, &views, means), &policy, unix_now());
+            let unix_now = clock::whole_unix_seconds();
+            let decision = decide(&self.situation(&record, &views, means), &policy, unix_now);
+            if self.look_at_the_clock(Duration::ZERO) == Pause::Noticed {
+                // It was decided by what was seen before.
+                continue;
+            }
             self.tell(&decision.why, &arming);
             let mut written = false;
             for act in decision.acts {
@@ -217,13 +229,13 @@ impl Conductor {
 
     /// A primary that is to be recorded because nothing was, or because somebody else made it.
     fn found(&self) -> Option<Record> {
-        let found = self.parts.desk.read(Fold::adopted)?;
+        let (found, now) = (self.parts.desk.read(Fold::adopted)?, clock::whole_unix_seconds());
         let name = self.parts.names.get(found.server.index())?;
         let Some((record, _)) = &self.record else {
-            return Some(scene::recorded(None, found, name, unix_now()));
+            return Some(scene::recorded(None, found, name, now));
         };
         let newer = record.phase == Phase::Stable && found.epoch > record.primary.epoch;
-        newer.then(|| scene::recorded(Some(record), found, name, unix_now()))
+        newer.then(|| scene::recorded(Some(record), found, name, now))
     }
 
     fn views(&mut self, record: &Record) -> Vec<ServerView> {
@@ -337,7 +349,7 @@ impl Conductor {
             gate: Gate { busy: primary.map_or(0, |p| self.parts.signals.busy(p.id).working) },
             promise: self.promised.as_ref().map(|(promise, since)| (promise, *since)),
             proved: self.proved,
-            awake_since: self.awake_since,
+            awake_since: self.wakeful.since(),
             phase_since: self.phase_since,
             last_automatic: self.last_automatic,
         }
@@ -398,7 +410,8 @@ impl Conductor {
         }
         let expected = self.record.as_ref().map(|(_, revision)| *revision);
         let began = clock::now();
-        let swapped = self.parts.store.swap(expected, &next).await;
+        let store = self.parts.store.clone();
+        let swapped = self.wide_awake(store.swap(expected, &next)).await;
         let took = clock::now().since(began);
         let result = match &swapped {
             Ok(_) => SwapResult::Ok,
@@ -419,6 +432,19 @@ impl Conductor {
         }
     }
 
+    /// Waits for this, and notices if this process stands still meanwhile: that a disk is slow is
+    /// another thing.
+    async fn wide_awake<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let done = timer::timeout(TICK_IDLE, &mut work).await;
+            self.look_at_the_clock(TICK_IDLE);
+            if let Ok(done) = done {
+                return done;
+            }
+        }
+    }
+
     /// Somebody else wrote, or the disk is full: looks at what is there.
     async fn not_written(&mut self, problem: &str) {
         let is_new = self.unwritten.as_ref().is_none_or(|(before, _)| **before != *problem);
@@ -428,7 +454,8 @@ impl Conductor {
         }
         let problem: Arc<str> = problem.into();
         self.unwritten = Some((Arc::clone(&problem), clock::now()));
-        if let Ok(Some((record, revision))) = self.parts.store.load().await
+        let store = self.parts.store.clone();
+        if let Ok(Some((record, revision))) = self.wide_awake(store.load()).await
             && self.record.as_ref().is_none_or(|(_, known)| *known != revision)
         {
             self.take(record, revision);
@@ -463,7 +490,8 @@ impl Conductor {
                 self.memory.forget_catching(|_| true);
             }
             let since = now.since(self.change_since);
-            info!(event = "phase", epoch = record.epoch.0, "{} after {since:?}", told(&record));
+            let told = scene::told(&record);
+            info!(event = "phase", epoch = record.epoch.0, "{told} after {since:?}");
         }
         let changed = before.is_some_and(|before| before.primary != record.primary);
         if changed {
@@ -567,30 +595,4 @@ impl Conductor {
         let broken = Some(Arc::from(why));
         self.parts.bulletin.store(Progress { broken, ..(*before).clone() });
     }
-}
-
-/// A record in a line of the log.
-fn told(record: &Record) -> String {
-    let epoch = record.epoch;
-    let phase = match &record.phase {
-        Phase::Stable => {
-            let primary = &record.primary;
-            return format!(
-                "epoch {epoch}: {} is the primary on timeline {}",
-                primary.server, primary.timeline
-            );
-        }
-        Phase::Draining(_) => "draining".to_owned(),
-        Phase::Revoking(_) => "revoking".to_owned(),
-        Phase::Promoting(_, choice) => {
-            format!("promoting {} (loss: {})", choice.server, choice.loss)
-        }
-    };
-    let kind = record.operation().map_or("change", |operation| operation.kind.as_str());
-    format!("epoch {epoch}, {kind}: {phase}")
-}
-
-/// For people, in the record.
-fn unix_now() -> u64 {
-    Duration::try_from_secs_f64(clock::unix_seconds()).map_or(0, |since| since.as_secs())
 }

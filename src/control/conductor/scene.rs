@@ -123,3 +123,24 @@ pub(super) fn acknowledged(
         Acknowledged::Beyond(position.lsn)
     }
 }
+
+/// A record in a line of the log.
+pub(super) fn told(record: &Record) -> String {
+    let epoch = record.epoch;
+    let phase = match &record.phase {
+        Phase::Stable => {
+            let primary = &record.primary;
+            return format!(
+                "epoch {epoch}: {} is the primary on timeline {}",
+                primary.server, primary.timeline
+            );
+        }
+        Phase::Draining(_) => "draining".to_owned(),
+        Phase::Revoking(_) => "revoking".to_owned(),
+        Phase::Promoting(_, choice) => {
+            format!("promoting {} (loss: {})", choice.server, choice.loss)
+        }
+    };
+    let kind = record.operation().map_or("change", |operation| operation.kind.as_str());
+    format!("epoch {epoch}, {kind}: {phase}")
+}
