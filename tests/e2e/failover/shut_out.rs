@@ -7,6 +7,10 @@ use crate::support::Door;
 use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Only the first standby may lead, and only the second can confirm what is committed there.
 fn pair() -> Blueprint {
@@ -28,13 +32,36 @@ fn told(house: &House, cause: &str) -> String {
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Others receive from this server, on every place that there is.
-fn crowd(house: &House, server: &str) -> Vec<Wire> {
-    let address = house.server(server).address().parse().unwrap();
-    let params = [("user", "postgres"), ("database", "postgres"), ("replication", "true")];
-    let crowd: Vec<_> = std::iter::from_fn(|| Wire::log_in_with(address, &params).ok()).collect();
-    assert!(!crowd.is_empty(), "there was no place");
-    crowd
+/// Others receive from a server, on every place that there is.
+struct Crowd {
+    leaves: Arc<AtomicBool>,
+    comes: JoinHandle<()>,
+}
+
+impl Crowd {
+    /// Returns when there is no place left. One that becomes free is taken at once: on a crowded
+    /// machine pgsteer may lose a connection of its own.
+    fn come(house: &House, server: &str) -> Self {
+        let address = house.server(server).address().parse().unwrap();
+        let params = [("user", "postgres"), ("database", "postgres"), ("replication", "true")];
+        let next = move || Wire::log_in_with(address, &params).ok();
+        let mut inside: Vec<_> = std::iter::from_fn(next).collect();
+        assert!(!inside.is_empty(), "there was no place");
+        let leaves = Arc::new(AtomicBool::new(false));
+        let left = Arc::clone(&leaves);
+        let comes = std::thread::spawn(move || {
+            while !left.load(Ordering::SeqCst) {
+                inside.extend(next());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        Self { leaves, comes }
+    }
+
+    fn leave(self) {
+        self.leaves.store(true, Ordering::SeqCst);
+        self.comes.join().unwrap();
+    }
 }
 
 #[test]
@@ -42,7 +69,7 @@ fn without_a_place_for_its_standby_the_new_primary_takes_over_and_the_operator_i
     let house = pair().servers(|plan| plan.setting("max_wal_senders", "10")).build();
     await_armed(&house, "quorum");
     let ledger = writing(&house);
-    let crowd = crowd(&house, "standby1");
+    let crowd = Crowd::come(&house, "standby1");
     house.server("primary").kill9().unwrap();
 
     await_that("it takes over", || new_primary(&house).name() == "standby1");
@@ -50,7 +77,7 @@ fn without_a_place_for_its_standby_the_new_primary_takes_over_and_the_operator_i
     assert!(said.contains("max_wal_senders"), "{said}");
 
     // What it says helps.
-    drop(crowd);
+    crowd.leave();
     ledger.await_more(300);
     settle(ledger, house.server("standby1"));
     let why = || house.status()["failover"]["why"].clone();
