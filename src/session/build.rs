@@ -157,6 +157,10 @@ impl Builder<'_> {
                         self.lend_names(&facts, out);
                     }
                     *self.unnamed_there = UnnamedThere::No;
+                    if header.tag == b'Q' {
+                        // It destroys the statement without a name, whatever comes of it.
+                        *self.unnamed = None;
+                    }
                     self.end_batch();
                     self.replies.expect(Expect::Ready);
                     out.extend_from_slice(message);
@@ -317,10 +321,7 @@ impl Builder<'_> {
             self.replies.expect(Expect::Own(answer, Undo::Nothing));
             return Ok(());
         }
-        let statement = self.statement(name);
-        if let Some(statement) = &statement {
-            self.ensure(statement, out);
-        }
+        let statement = self.there(name, out);
         self.replies.expect(Expect::Bind);
         let start = out.len();
         frame::write(out, b'B', |out| {
@@ -330,7 +331,7 @@ impl Builder<'_> {
         });
         // A cut message keeps the length that it has with the bytes still to come.
         let missing = total.saturating_sub(message.len());
-        grow(out, start, missing);
+        frame::lengthen(out, start, missing);
         Ok(())
     }
 
@@ -350,10 +351,7 @@ impl Builder<'_> {
             return Ok(());
         }
         if of_statement {
-            let statement = self.statement(name);
-            if let Some(statement) = &statement {
-                self.ensure(statement, out);
-            }
+            let statement = self.there(name, out);
             frame::write(out, b'D', |out| {
                 out.push(b'S');
                 write_name(out, statement.as_ref(), name);
@@ -516,6 +514,18 @@ impl Builder<'_> {
         Some(statement)
     }
 
+    /// The same, with what the backend lacks sent ahead; and what it must not have taken away: the
+    /// statement without a name that another session has left there.
+    fn there(&mut self, name: &[u8], out: &mut Vec<u8>) -> Option<Arc<Prepared>> {
+        let statement = self.statement(name);
+        if let Some(statement) = &statement {
+            self.ensure(statement, out);
+        } else if name.is_empty() && *self.unnamed_there == UnnamedThere::No {
+            self.close_foreign(name, out);
+        }
+        statement
+    }
+
     /// Sends ahead what the backend lacks.
     fn ensure(&mut self, statement: &Arc<Prepared>, out: &mut Vec<u8>) {
         if self.held.contains(statement) {
@@ -584,17 +594,4 @@ fn write_name(out: &mut Vec<u8>, statement: Option<&Arc<Prepared>>, name: &[u8])
         None => write_foreign_name(out, name),
     }
     out.push(0);
-}
-
-/// Adds `missing` to the length of the message that starts at `start`.
-fn grow(out: &mut [u8], start: usize, missing: usize) {
-    if missing == 0 {
-        return;
-    }
-    if let Some(place) = out.get_mut(start + 1..start + frame::HEADER)
-        && let Ok(bytes) = <[u8; 4]>::try_from(&*place)
-    {
-        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        place.copy_from_slice(&u32::from_be_bytes(bytes).saturating_add(missing).to_be_bytes());
-    }
 }

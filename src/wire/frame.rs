@@ -143,6 +143,19 @@ pub fn write(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
+/// Adds `missing` to the length of the message that starts at `start`.
+pub fn lengthen(out: &mut [u8], start: usize, missing: usize) {
+    if missing == 0 {
+        return;
+    }
+    if let Some(place) = out.get_mut(start + 1..start + HEADER)
+        && let Ok(bytes) = <[u8; 4]>::try_from(&*place)
+    {
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        place.copy_from_slice(&u32::from_be_bytes(bytes).saturating_add(missing).to_be_bytes());
+    }
+}
+
 /// Appends `text` and the zero that ends it.
 pub fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);

@@ -223,3 +223,49 @@ async fn the_unnamed_statement_outlives_what_pgsteer_asks() {
         assert_eq!(executed.value(), "1", "{mode}");
     }
 }
+
+/// What a session has prepared without a name is nobody else's, and its own only until it asks
+/// something by a simple query, as on a server. What is too long to be kept is gone with its
+/// backend: it is refused, and what another has left there is not run in its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_without_a_name_is_nobody_elses_and_ends_with_the_next_query() {
+    let none = Some("26000");
+    for mode in ["transaction", "session"] {
+        let house = Blueprint::new()
+            .servers(|plan| plan.standbys(0))
+            .set("pool.size", if mode == "session" { "2" } else { "1" })
+            .set("pool.mode", mode)
+            .build();
+        let mut owner = Raw::enter(&house).await;
+        let mut stranger = Raw::enter(&house).await;
+        for describes in [false, true] {
+            assert_eq!(owner.batch(&[parse("", "SELECT 'the owner''s'")]).await.tags(), "1Z");
+            if describes {
+                let seen = stranger.batch(&[describe("")]).await;
+                assert_eq!(seen.code().as_deref(), none, "{mode}: {seen:?}");
+            }
+            let seen = run(&mut stranger, "").await;
+            assert_eq!(seen.code().as_deref(), none, "{mode}: {seen:?}");
+            assert_eq!(run(&mut owner, "").await.value(), "the owner's", "{mode}");
+        }
+        // Closed, it is gone; and so it is behind a query, also one that fails.
+        for ends in [close(""), query("SELECT 1"), query("SELECT nothing"), query("")] {
+            owner.batch(&[parse("", "SELECT 'the owner''s'")]).await;
+            stranger.batch(&[parse("", "SELECT 'the stranger''s'")]).await;
+            if ends.first() == Some(&b'Q') {
+                owner.send(&ends).await;
+                owner.ready().await;
+            } else {
+                owner.batch(&[ends]).await;
+            }
+            let seen = run(&mut owner, "").await;
+            assert_eq!(seen.code().as_deref(), none, "{mode}: {seen:?}");
+            assert_eq!(run(&mut stranger, "").await.value(), "the stranger's", "{mode}");
+        }
+        let long = format!("SELECT length('{}')", "x".repeat(2 * 1024 * 1024));
+        assert_eq!(owner.batch(&[parse("", &long)]).await.tags(), "1Z", "{mode}");
+        stranger.batch(&[parse("", "SELECT 'the stranger''s'")]).await;
+        let seen = run(&mut owner, "").await;
+        assert_eq!(seen.code().as_deref(), none, "{mode}: {seen:?}");
+    }
+}
