@@ -87,7 +87,6 @@ impl Serving {
         if std::mem::take(&mut attached.exchange.completed) == Completed::AllDeallocated {
             attached.checkout.held.clear();
             self.session.names.clear();
-            self.session.unnamed = None;
         }
     }
 
@@ -211,7 +210,7 @@ impl Serving {
     fn undo(&mut self) {
         let Some(attached) = self.attached.as_deref_mut() else { return };
         for undo in std::mem::take(&mut attached.exchange.undone) {
-            self.session.undo(undo, &mut attached.checkout.held);
+            self.session.undo(undo, &mut attached.checkout);
         }
     }
 
@@ -219,7 +218,7 @@ impl Serving {
     pub(super) fn let_go_of(&mut self, mut attached: Attached) {
         let undone: Vec<Undo> = std::mem::take(&mut attached.exchange.undone);
         for undo in undone {
-            self.session.undo(undo, &mut attached.checkout.held);
+            self.session.undo(undo, &mut attached.checkout);
         }
         self.session.cancel.detach();
         self.client.shard.give_buffer(attached.exchange.to_server);

@@ -11,11 +11,11 @@ use crate::frontend::obtain::Waited;
 use crate::frontend::plan::Wishes;
 use crate::frontend::seat::Seat;
 use crate::metrics::Presence;
-use crate::pool::{PoolKey, ShardPool};
+use crate::pool::{Conn, PoolKey, ShardPool};
 use crate::route::Patience;
 use crate::session::{
     FirstRole, Floor, Identity, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings,
-    Shape, SharedSettings, Undo, Unnamed,
+    Shape, SharedSettings, Undo, Unnamed, UnnamedThere,
 };
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
@@ -219,11 +219,20 @@ impl Session {
     }
 
     /// Undoes what was noted of messages that the server never ran.
-    pub fn undo(&mut self, undo: Undo, held: &mut crate::session::Held) {
+    pub fn undo(&mut self, undo: Undo, backend: &mut Conn) {
+        let held = &mut backend.held;
         match undo {
             Undo::Nothing => {}
             Undo::Held(statement) => held.remove(statement.id()),
             Undo::Evicted(statement) => held.restore(statement),
+            Undo::Unnamed { held: parsed } => {
+                // Whether the one before is still there depends on where it failed: none is safe.
+                self.unnamed = None;
+                backend.unnamed_there = UnnamedThere::No;
+                if let Some(statement) = parsed {
+                    held.remove(statement.id());
+                }
+            }
             Undo::Name { name, before, held: parsed } => {
                 match before {
                     Some(before) => drop(self.names.insert(&name, before)),

@@ -280,21 +280,22 @@ impl Builder<'_> {
             *self.unnamed_there = UnnamedThere::No;
             if self.held.contains(&statement) {
                 self.tally.hits += 1;
-                self.replies.expect(Expect::KnownParse(Undo::Nothing));
+                self.replies.expect(Expect::KnownParse(Undo::Unnamed { held: None }));
             } else {
                 self.hold(&statement, out);
-                self.replies.expect(Expect::Parse(Undo::Held(Arc::clone(&statement))));
+                let held = Some(Arc::clone(&statement));
+                self.replies.expect(Expect::Parse(Undo::Unnamed { held }));
                 statement.write_parse(out);
             }
             return Ok(());
         }
         if own {
             *self.unnamed_there = UnnamedThere::No;
-            self.replies.expect(Expect::KnownParse(Undo::Nothing));
+            self.replies.expect(Expect::KnownParse(Undo::Unnamed { held: None }));
             return Ok(());
         }
         *self.unnamed_there = UnnamedThere::Yes;
-        self.replies.expect(Expect::Parse(Undo::Nothing));
+        self.replies.expect(Expect::Parse(Undo::Unnamed { held: None }));
         out.extend_from_slice(message);
         Ok(())
     }

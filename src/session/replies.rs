@@ -52,6 +52,12 @@ pub enum Undo {
     Held(Arc<Prepared>),
     /// The backend was noted to hold this statement no more.
     Evicted(Arc<Prepared>),
+    /// The statement without a name was noted to be another one. What it was is not kept; if the
+    /// backend was noted to hold it by a name, `held` is that statement.
+    Unnamed {
+        /// What the backend was noted to hold.
+        held: Option<Arc<Prepared>>,
+    },
     /// The client's name was noted to stand for a statement; before it stood for `before`.
     /// If the backend was noted to hold it, too, `held` is that statement.
     Name {

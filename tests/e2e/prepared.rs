@@ -262,6 +262,14 @@ async fn a_statement_without_a_name_is_nobody_elses_and_ends_with_the_next_query
             assert_eq!(seen.code().as_deref(), none, "{mode}: {seen:?}");
             assert_eq!(run(&mut stranger, "").await.value(), "the stranger's", "{mode}");
         }
+        // What the server has passed over is not prepared; `DISCARD ALL` leaves it.
+        let passed_over = [bind("nobody", &[]), parse("", "SELECT 'passed over'")];
+        assert_eq!(owner.batch(&passed_over).await.code().as_deref(), none, "{mode}");
+        let seen = run(&mut owner, "").await;
+        assert_eq!(seen.code().as_deref(), none, "{mode}: {seen:?}");
+        let discard = [parse("", "DISCARD ALL"), bind("", &[]), execute()];
+        assert_eq!(owner.batch(&discard).await.code(), None, "{mode}");
+        assert_eq!(run(&mut owner, "").await.tags(), "2CZ", "{mode}");
         let long = format!("SELECT length('{}')", "x".repeat(2 * 1024 * 1024));
         assert_eq!(owner.batch(&[parse("", &long)]).await.tags(), "1Z", "{mode}");
         stranger.batch(&[parse("", "SELECT 'the stranger''s'")]).await;
