@@ -269,7 +269,9 @@ async fn a_statement_without_a_name_is_nobody_elses_and_ends_with_the_next_query
         assert_eq!(seen.code().as_deref(), none, "{mode}: {seen:?}");
         let discard = [parse("", "DISCARD ALL"), bind("", &[]), execute()];
         assert_eq!(owner.batch(&discard).await.code(), None, "{mode}");
-        assert_eq!(run(&mut owner, "").await.tags(), "2CZ", "{mode}");
+        // Servers before 14 tell again what they have set back.
+        let seen = run(&mut owner, "").await.tags().replace('S', "");
+        assert_eq!(seen, "2CZ", "{mode}");
         let long = format!("SELECT length('{}')", "x".repeat(2 * 1024 * 1024));
         assert_eq!(owner.batch(&[parse("", &long)]).await.tags(), "1Z", "{mode}");
         stranger.batch(&[parse("", "SELECT 'the stranger''s'")]).await;
