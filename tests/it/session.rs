@@ -375,7 +375,7 @@ fn what_fails_without_a_name_is_not_held() {
         let (told, undone) = desk.answer("EZ");
         assert_eq!(told, "EZ");
         for undo in undone {
-            if let Undo::Held(statement) = undo {
+            if let Undo::Unnamed { held: Some(statement) } = undo {
                 desk.held.remove(statement.id());
             }
         }
