@@ -43,6 +43,18 @@ pub(super) fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Whether none of its threads runs any more. One that is told to stop goes on until its turn has
+/// come to hear of it, and on a busy machine the others run meanwhile.
+pub(super) fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(of(pid, "task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // Its name stands in brackets, and may hold some itself.
+        let state = stat.rsplit(") ").next().unwrap_or_default();
+        state.is_empty() || state.starts_with(['T', 't', 'Z', 'X'])
+    })
+}
+
 fn title(pid: u32) -> String {
     let raw = std::fs::read(of(pid, "cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned()

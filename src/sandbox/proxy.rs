@@ -27,6 +27,8 @@ use std::time::Duration;
 const READY_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for it to end; its own drain may take 30 s.
 const END_MAX: Duration = Duration::from_mins(1);
+/// Longest until it stands still once it was told to.
+const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// Where no directory can be made, by anybody.
 const NO_STATE: &str = "/dev/null/state";
@@ -162,10 +164,12 @@ impl Proxy {
         })
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal. Behind `STOP` it stands still.
     pub fn signal(&self, signal: Signal) {
-        if let Some(child) = self.child().as_ref() {
-            process::signal(child.id(), signal);
+        let Some(pid) = self.child().as_ref().map(Child::id) else { return };
+        process::signal(pid, signal);
+        if signal == Signal::STOP {
+            eventually(STOP_MAX, || process::is_stopped(pid).then_some(()));
         }
     }
 

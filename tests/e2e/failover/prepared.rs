@@ -43,8 +43,10 @@ fn told(house: &House) -> String {
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// A standby may not show yet what another session has committed.
 fn times(house: &House, name: &str) -> String {
-    house.wire().value(&format!("SELECT times FROM kept WHERE name = '{name}'"))
+    let sql = format!("SELECT times FROM kept WHERE name = '{name}'");
+    new_primary(house).value(&sql).unwrap()
 }
 
 /// Until then they are in nobody's way; from then on each is named, until it is ended.
