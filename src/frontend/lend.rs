@@ -132,7 +132,7 @@ impl Serving {
             let reported = &mut self.client.reported;
             let lending = own::lend(&mut attached.checkout, (&name, &statement), reported);
             let lent = thread.unless_cut(lending).await;
-            attached.strays.push(Stray::new(name, None));
+            attached.strays.push(Stray::lent(name));
             attached.note_letters(&self.client.reported);
             let usable = self.after_own(lent.map(|lent| Ok(lent?.for_client))).await?;
             if usable != Usable::Yes {

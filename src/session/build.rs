@@ -3,11 +3,14 @@
 //! Names of prepared statements are replaced by ours, what the backend lacks is parsed ahead,
 //! what it holds is not parsed again. Everything else is copied byte for byte.
 
+use crate::session::batch;
+use crate::session::batch::Ends;
 use crate::session::own::Own;
 use crate::session::replies::{Expect, Replies, Undo};
 use crate::session::statements::{
     Held, Library, Names, Prepared, Reading, Recall, is_ours, write_foreign_name,
 };
+use crate::session::stray::{Lent, Stray};
 use crate::sql::{Facts, Touches};
 use crate::wire::frame;
 use crate::wire::frame::Cursor;
@@ -93,24 +96,6 @@ pub struct Tally {
     pub evicted: u32,
 }
 
-/// A client's name that a backend was given for a while.
-#[derive(Debug)]
-pub struct Stray {
-    /// As the client wrote it.
-    pub name: Box<[u8]>,
-    /// What is to have it again if it is there still.
-    pub before: Option<Arc<Prepared>>,
-    /// The encoding in which it was given, if that has been noted: a server converts names.
-    pub letters: Option<Box<str>>,
-}
-
-impl Stray {
-    /// Of this name, and what is to have it again.
-    pub const fn new(name: Box<[u8]>, before: Option<Arc<Prepared>>) -> Self {
-        Self { name, before, letters: None }
-    }
-}
-
 /// Whether a session may have prepared something by SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PreparedBySql {
@@ -138,8 +123,9 @@ impl Builder<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), FrameError> {
         let mut at = 0;
-        let runs = executes(group);
+        let runs = batch::executes(group);
         let mut ends = Ends::AsItIs;
+        let mut bind: &[u8] = &[];
         while let Some(rest) = group.get(at..)
             && let Some(header) = frame::peek(rest)?
         {
@@ -171,6 +157,7 @@ impl Builder<'_> {
                         self.lend_to_bound(message, out)?;
                     }
                     self.bind(message, header.total, out)?;
+                    bind = message;
                 }
                 b'D' => self.describe(message, out)?,
                 b'C' => self.close(message, out)?,
@@ -181,6 +168,9 @@ impl Builder<'_> {
                     } else {
                         self.replies.expect(Expect::Execute);
                         out.extend_from_slice(message);
+                        if group.get(at) != Some(&b'S') {
+                            self.forget(bind, message)?;
+                        }
                     }
                 }
                 b'S' => {
@@ -438,7 +428,8 @@ impl Builder<'_> {
             };
             let runs = facts.prepared().iter().any(|other| *other == (Touches::Runs, name.clone()));
             // What was lent and is not taken away is found when the backend comes free.
-            if !runs || self.strays.iter().all(|lent| lent.name != *name) {
+            let lent = |stray: &Stray| stray.lent == Lent::Now && stray.name == *name;
+            if !runs || !self.strays.iter().any(lent) {
                 self.close_foreign(name, out);
                 self.parse_nothing(name, undo, out);
             }
@@ -472,6 +463,24 @@ impl Builder<'_> {
         };
         self.renamed.push((name.into(), before.clone()));
         before
+    }
+
+    /// What this `Execute` runs, with more of its batch behind it, may have the server forget all
+    /// statements: what is behind it is built for a backend that holds none. It is known if the
+    /// `Bind` before it gave the portal; looking for an earlier one would take longer with each.
+    fn forget(&mut self, bind: &[u8], message: &[u8]) -> Result<(), FrameError> {
+        let bound = batch::bound(bind, Cursor::new(message).text()?)?;
+        let facts = bound.and_then(|name| self.facts(name));
+        if !facts.is_some_and(|facts| facts.deallocates_all()) {
+            return Ok(());
+        }
+        let mut noted: Vec<Undo> = self.held.take_all().map(Undo::Evicted).collect();
+        for name in self.names.all() {
+            let before = self.rename(&name, None);
+            noted.push(Undo::Name { name, before, held: None });
+        }
+        self.replies.expect(Expect::Forgotten(noted.into()));
+        Ok(())
     }
 
     fn end_batch(&mut self) {
@@ -547,26 +556,6 @@ impl Builder<'_> {
     }
 }
 
-/// How what the backend is sent ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ends {
-    /// As the client's group does.
-    AsItIs,
-    /// With a `Flush` of ours: what comes next waits for the answers, of which the server would
-    /// send none yet.
-    WithFlush,
-}
-
-impl Ends {
-    /// By the group's last message, of which so much is missing.
-    const fn of(tag: u8, missing: usize) -> Self {
-        match (tag, missing) {
-            (b'P' | b'B' | b'D' | b'E' | b'C', 0) => Self::WithFlush,
-            _ => Self::AsItIs,
-        }
-    }
-}
-
 /// What follows the name in a `Parse` of nothing.
 const EMPTY_BODY: &[u8] = &[0, 0, 0];
 
@@ -575,18 +564,6 @@ const UNNAMED_KEPT_MAX: usize = 1024 * 1024;
 
 /// The longest statement without a name that is found again, in bytes.
 const RECALLED_MAX: usize = 16 * 1024;
-
-/// Whether the group runs anything; its messages were framed before.
-fn executes(group: &[u8]) -> bool {
-    let mut rest = group;
-    while let Ok(Some(header)) = frame::peek(rest) {
-        if header.tag == b'E' {
-            return true;
-        }
-        rest = rest.get(header.total..).unwrap_or(&[]);
-    }
-    false
-}
 
 /// Appends the statement's name on the servers, or, if there is none, the client's own.
 fn write_name(out: &mut Vec<u8>, statement: Option<&Arc<Prepared>>, name: &[u8]) {

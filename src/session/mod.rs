@@ -5,6 +5,7 @@
 //! - Nothing here owns a backend or sends anything; the frontend acts on what this says.
 //! - A name that a client chose for a prepared statement never stays on a pooled backend.
 
+mod batch;
 mod build;
 mod floor;
 mod group;
@@ -14,8 +15,9 @@ mod replies;
 mod settings;
 mod shape;
 mod statements;
+mod stray;
 
-pub use build::{Builder, PreparedBySql, Renamed, Stray, Tally, Unnamed, UnnamedThere};
+pub use build::{Builder, PreparedBySql, Renamed, Tally, Unnamed, UnnamedThere};
 pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{
     Cut, End, Executes, GROUP_MAX, Group, MessageLimits, Parses, Reader, Scan, Violation, scan,
@@ -29,3 +31,4 @@ pub use replies::{
 pub use settings::{FirstRole, Identity, Settings, SharedSettings, is_ours, same};
 pub use shape::{Shape, Shapes};
 pub use statements::{Held, KeepLimits, Library, Names, Prepared, Reading, Recall};
+pub use stray::{Lent, Stray};

@@ -32,6 +32,9 @@ pub enum Expect {
     Describe,
     /// To `Execute`: rows, then `C`, `I`, `s`.
     Execute,
+    /// Behind an `Execute` by which the server forgets all statements: nothing comes, and nothing
+    /// is put in.
+    Forgotten(Box<[Undo]>),
     /// To a client's `Close`: `3`.
     Close(Undo),
     /// To a `Close` that we sent: `3`, swallowed.
@@ -178,6 +181,7 @@ impl Due {
             Expect::Parse(_)
             | Expect::OwnParse(_)
             | Expect::Own(..)
+            | Expect::Forgotten(_)
             | Expect::Bind
             | Expect::Describe
             | Expect::Execute
@@ -333,6 +337,12 @@ impl Replies {
     /// Whether something must be put in before the next message of the server.
     pub fn puts_in_now(&self) -> bool {
         matches!(self.due.front(), Some(Expect::KnownParse(_) | Expect::Own(..)))
+            || self.has_forgotten()
+    }
+
+    /// Whether the server has just forgotten all statements, which was reckoned with.
+    pub fn has_forgotten(&self) -> bool {
+        matches!(self.due.front(), Some(Expect::Forgotten(_)))
     }
 
     /// What must be put in now, before the next message of the server.
@@ -341,6 +351,7 @@ impl Replies {
         while self.puts_in_now() {
             match self.due.pop_front() {
                 Some(Expect::Own(answer, _)) => answers.extend_from_slice(&answer),
+                Some(Expect::Forgotten(_)) => {}
                 _ => answers.extend_from_slice(frame::PARSE_COMPLETE),
             }
         }
@@ -501,6 +512,7 @@ fn undo_of(expect: Expect, undo: &mut dyn FnMut(Undo)) {
         | Expect::OwnClose(note)
         | Expect::Own(_, note)
         | Expect::Close(note) => undo(note),
+        Expect::Forgotten(notes) => notes.into_iter().for_each(undo),
         Expect::Bind | Expect::Describe | Expect::Execute | Expect::Ready | Expect::OwnFailure => {}
     }
 }

@@ -306,6 +306,11 @@ impl Names {
         self.0 = None;
     }
 
+    /// Every name.
+    pub fn all(&self) -> Vec<Box<[u8]>> {
+        self.0.iter().flat_map(|named| named.all.keys().cloned()).collect()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |named| named.all.len())
@@ -385,6 +390,12 @@ impl Held {
         if self.ids.remove(&id) {
             self.order.retain(|held| held.id != id);
         }
+    }
+
+    /// Takes note that the backend holds nothing any more.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Arc<Prepared>> {
+        self.ids.clear();
+        std::mem::take(&mut self.order).into_iter()
     }
 
     /// The statements that take them all off the backend; `None`: it holds nothing.

@@ -344,6 +344,14 @@ impl Facts {
         &self.prepared
     }
 
+    /// Whether a server that runs it forgets all prepared statements: `DISCARD ALL`,
+    /// `DEALLOCATE ALL`.
+    pub fn deallocates_all(&self) -> bool {
+        let takes = |(touches, _): &(Touches, Box<[u8]>)| *touches == Touches::Takes;
+        self.effects.any(Effects::DISCARD_ALL)
+            || self.effects.any(Effects::DEALLOCATE) && !self.prepared.iter().any(takes)
+    }
+
     /// Whether it is one query that means the same whenever it is prepared, as long as nobody
     /// changes the objects that it speaks of, or the settings by which it is read.
     pub fn means_the_same_again(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Prepared statements of the protocol in transaction mode: they belong to the session, whatever
 //! backend it is on, and no session sees another's.
 
-use crate::raw::{Answer, Raw, bind, close, describe, execute, parse, query, sync};
+use crate::raw::{Answer, Raw, bind, close, describe, execute, flush, parse, query, sync};
 use crate::support::{Blueprint, House};
 
 /// A primary alone with so many backends.
@@ -134,6 +134,40 @@ async fn discard_and_deallocate_free_every_name_at_once() {
     assert_eq!(client.batch(&sql).await.code(), None);
     assert_eq!(run(&mut client, "s").await.code().as_deref(), Some("26000"));
     assert_eq!(client.query("DEALLOCATE s").await.code().as_deref(), Some("26000"));
+}
+
+/// A driver that pipelines does not wait for `DEALLOCATE ALL` before it prepares anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_batch_prepares_behind_its_deallocation_is_there() {
+    let house = house("1");
+    let mut client = Raw::enter(&house).await;
+    for sql in ["DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE PREPARE ALL"] {
+        client.batch(&[parse("s", "SELECT 1"), parse("t", "SELECT 2"), parse("d", sql)]).await;
+        assert_eq!(run(&mut client, "s").await.value(), "1");
+        let run_s = [bind("s", &[]), execute()].concat();
+        let forget = [bind("d", &[]), execute()].concat();
+        let anew = parse("s", "SELECT 1");
+        let answer = client.batch(&[forget.clone(), anew.clone(), run_s.clone()]).await;
+        assert_eq!((answer.tags().as_str(), answer.code()), ("2C12DCZ", None), "{sql}");
+        assert_eq!(run(&mut client, "s").await.value(), "1", "{sql}");
+        assert_eq!(run(&mut client, "t").await.code().as_deref(), Some("26000"), "{sql}");
+        // Without a name and behind a Flush; what it fails behind stays.
+        let nameless = [parse("", sql), bind("", &[]), execute(), flush()].concat();
+        client.send(&nameless).await;
+        assert_eq!(client.until('C').await.tags(), "12C");
+        let answer = client.batch(&[anew, run_s.clone(), run_s.clone(), bind("t", &[])]).await;
+        assert_eq!(answer.tags(), "12DC2DCEZ", "{sql}");
+        assert_eq!(run(&mut client, "s").await.value(), "1", "{sql}");
+        client.batch(&[close("s")]).await;
+    }
+    // One that fails has forgotten nothing, and of what is behind it nothing is prepared.
+    client.batch(&[parse("s", "SELECT 1"), parse("d", "DISCARD ALL")]).await;
+    client.query("BEGIN").await;
+    let batch = [bind("d", &[]), execute(), parse("u", "SELECT 2")];
+    assert_eq!(client.batch(&batch).await.code().as_deref(), Some("25001"));
+    assert_eq!(client.query("ROLLBACK").await.status(), 'I');
+    assert_eq!(run(&mut client, "s").await.value(), "1");
+    assert_eq!(run(&mut client, "u").await.code().as_deref(), Some("26000"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

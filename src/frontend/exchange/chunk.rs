@@ -4,15 +4,13 @@
 //! between two messages that need something is sent in one piece.
 
 use super::{
-    Completed, Erred, Event, Exchange, LOOKED_AT_MAX, Leftover, OnError, Reopened, Shown, Word,
-    hold_back,
+    Erred, Event, Exchange, LOOKED_AT_MAX, Leftover, OnError, Reopened, Shown, Word, hold_back,
 };
 use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::glance::{
-    cancelled_as_overdue, gave_up_waiting, is_bulk, is_deallocation, is_stale, may_not_fit,
-    may_run_again,
+    cancelled_as_overdue, gave_up_waiting, is_bulk, is_stale, may_not_fit, may_run_again,
 };
 use crate::frontend::lost::Loss;
 use crate::frontend::params::Cause;
@@ -221,8 +219,8 @@ impl<'a, 'c> Chunk<'a, 'c> {
                     }
                     exchange.copy_in = Some(copy);
                 }
-                if header.tag == b'C' && is_deallocation(message) {
-                    exchange.completed = Completed::AllDeallocated;
+                if header.tag == b'C' {
+                    exchange.note_completed(message);
                 }
             }
             _ => {}

@@ -20,6 +20,7 @@ mod whole;
 use crate::clock::Moment;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
+use crate::frontend::glance::is_deallocation;
 use crate::frontend::lost::Loss;
 use crate::frontend::overdue::Allowed;
 use crate::frontend::processes::Processes;
@@ -275,6 +276,14 @@ impl Exchange {
             reshapes: None,
             leftover: Leftover::None,
             to_tell: None,
+        }
+    }
+
+    /// Notes that a statement was completed: the backend may hold no prepared statement any more,
+    /// and that be news.
+    fn note_completed(&mut self, message: &[u8]) {
+        if is_deallocation(message) && !self.replies.has_forgotten() {
+            self.completed = Completed::AllDeallocated;
         }
     }
 

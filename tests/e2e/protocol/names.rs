@@ -78,6 +78,15 @@ fn by_messages() -> Vec<Script> {
     let run = |name: &str| ready(&[bind(name, &[]), execute(), sync()]);
     vec![
         of("by the protocol", vec![vec![unnamed("DEALLOCATE nobody"), unnamed("DEALLOCATE s")]]),
+        of(
+            "run and taken away in a failed transaction, where the name was to be given once more",
+            vec![
+                said(&["BEGIN; SAVEPOINT a"]),
+                vec![ready(&[execute_portal("nobody", 0), parse("s", "SELECT 2"), sync()])],
+                said(&["EXECUTE s; DEALLOCATE s; EXECUTE s", "ROLLBACK TO a; EXECUTE s"]),
+                said(&["ROLLBACK"]),
+            ],
+        ),
         of("parsed and not run", vec![vec![ready(&[parse("", "DEALLOCATE s"), sync()])]]),
         of(
             "bound and not run",
