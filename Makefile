@@ -52,6 +52,7 @@ test-all: test
 	PGSTEER_LEAKS=180 cargo test --locked --test e2e -- leaks::
 	PGSTEER_ROW=1000000000 cargo test --locked --test e2e -- flow::huge
 	PGSTEER_STATEMENTS=1000000 cargo test --locked --test e2e -- memory::
+	PGSTEER_CONVERSATIONS=1000 cargo test --locked --test e2e -- protocol::orders::
 	PGSTEER_KILLS=10 PGSTEER_SWITCHOVERS=50 cargo test --locked --test e2e -- failover::
 
 soak:

@@ -7,13 +7,18 @@ pub struct Dice {
 }
 
 impl Dice {
+    /// The same numbers for the same seed.
+    pub const fn new(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
     /// The seed in `SEED`, else a new one; it is printed, and shown when the test fails.
     pub fn from_env() -> Self {
         let named = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = named.unwrap_or_else(|| pgsteer::clock::now().nanos() % 1_000_000);
         let test = std::thread::current().name().unwrap_or("").to_owned();
         eprintln!("repeat with: SEED={seed} cargo test --test e2e {test}");
-        Self { state: seed }
+        Self::new(seed)
     }
 
     /// The next number. `splitmix64`: Steele, Lea and Flood, "Fast splittable pseudorandom number

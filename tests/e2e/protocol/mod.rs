@@ -6,6 +6,7 @@ mod encodings;
 mod hosts;
 mod identities;
 mod names;
+mod orders;
 mod replication;
 mod states;
 

@@ -261,7 +261,7 @@ const OTHERS: [&str; 3] = [
 ];
 
 /// A conversation with this address; somebody else comes in between, if there is one.
-async fn converse(
+pub(super) async fn converse(
     (address, login): (SocketAddr, &[(&str, &str)]),
     (_, script): &Script,
     mut other: Option<&mut Raw>,
