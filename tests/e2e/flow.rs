@@ -155,6 +155,27 @@ async fn copy_goes_both_ways_and_may_fail_on_either_side() {
     assert_eq!(client.value("SELECT count(*) FROM t").await, (ROWS + 200).to_string());
 }
 
+/// What comes behind a COPY in its batch is out of place where the server wants data. It ends the
+/// connection; pgsteer waited for a `Sync` that had been sent, and its client for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_data_ends_a_copy_and_its_connection() {
+    let house = house();
+    let mut client = Raw::enter(&house).await;
+    client.value("CREATE TABLE t (i int PRIMARY KEY, x text)").await;
+    let copy = [parse("", "COPY t FROM STDIN"), bind("", &[]), execute()].concat();
+    for behind in [parse("", "SELECT 1"), describe(""), close("s")] {
+        let mut client = Raw::enter(&house).await;
+        client.send(&[copy.clone(), behind, sync()].concat()).await;
+        let told = client.end().await;
+        let fatal = told.last().unwrap();
+        assert_eq!(
+            (fatal.code().as_deref(), fatal.field(b'S').as_deref()),
+            (Some("08P01"), Some("FATAL"),)
+        );
+    }
+    assert_eq!(client.value("SELECT count(*) FROM t").await, "0");
+}
+
 /// Whoever leaves in the middle takes his backend along; the others notice nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_vanishes_in_the_middle_leaves_nothing_behind() {

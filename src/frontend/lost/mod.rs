@@ -34,6 +34,9 @@ use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use verdict::{Around, Flight, Verdict, verdict};
 
+/// In a server's own words.
+const OUT_OF_SYNC: &str = "terminating connection because protocol synchronization was lost";
+
 /// How a backend was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
@@ -92,6 +95,11 @@ impl Serving {
             // Its own, as it seems: it is told what its server would tell it.
             self.let_go_of(attached.into_inner());
             return Err(Stop::from(No::Terminated));
+        }
+        if loss == Loss::Broken(Some(SqlState::PROTOCOL_VIOLATION)) && attached.sent.is_some() {
+            // What it sent made no sense there, which ends a session at a server, too.
+            self.let_go_of(attached.into_inner());
+            return Err(Stop::from(No::Protocol(OUT_OF_SYNC.to_owned())));
         }
         self.note_lost_state(&attached);
         let (around, flight, owed) = (attached.around(), attached.flight(), attached.owed());
