@@ -38,8 +38,11 @@ pub enum Method {
     ScramSha256,
 }
 
-/// Reads the verifier where the server keeps it; needs a superuser as the control user.
-pub(crate) const DEFAULT_QUERY: &str = "SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+/// Reads the verifier where the server keeps it, unless it has expired (`VALID UNTIL`); needs a
+/// superuser as the control user.
+pub(crate) const DEFAULT_QUERY: &str = "SELECT rolname::text, \
+    CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END \
+    FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
 
 impl Default for Policy {
     fn default() -> Self {

@@ -337,7 +337,7 @@ fn read(set: &ResultSet, user: &str) -> Answer {
         return Answer::Nothing("auth.query gave another user, or more than one");
     }
     match set.text(0, 1) {
-        None => Answer::Nothing("the user has no password on the servers"),
+        None => Answer::Nothing("the user has no password on the servers, or it has expired"),
         Some(text) => match verifier {
             Ok(verifier) => Answer::Verifier(verifier),
             Err(_) if is_md5(text) => Answer::Md5(Secret::new(text.to_owned())),

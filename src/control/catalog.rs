@@ -77,6 +77,26 @@ pub async fn defaults(
     Ok(rows.into_iter().collect())
 }
 
+/// Asks whether others may connect to this database than before, as a text to be compared.
+///
+/// Not cancel-safe: if it is dropped half-way, drop the connection too.
+pub async fn admission(connection: &mut PgConnection) -> Result<String, CatalogError> {
+    let query = sqlx::query_scalar(catalog_sql::ADMISSION).persistent(false);
+    Ok(query.fetch_one(connection).await?)
+}
+
+/// Which roles may connect to this database, by name; each with what tells it from another one of
+/// that name.
+///
+/// Not cancel-safe: if it is dropped half-way, drop the connection too.
+pub async fn admitted(
+    connection: &mut PgConnection,
+) -> Result<BTreeMap<String, i64>, CatalogError> {
+    let query = sqlx::query_as(catalog_sql::ADMITTED).persistent(false);
+    let rows: Vec<(String, i64)> = query.fetch_all(connection).await?;
+    Ok(rows.into_iter().collect())
+}
+
 async fn read(connection: &mut PgConnection) -> Result<Rows, CatalogError> {
     Ok(Rows {
         fingerprint: fingerprint(connection).await?,

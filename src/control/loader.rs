@@ -66,6 +66,9 @@ const FORGET: Duration = Duration::from_mins(10);
 /// (`CountOtherDBBackends` in `storage/ipc/procarray.c`), and lets nobody in meanwhile.
 const ASIDE: Duration = Duration::from_secs(2);
 
+/// Who a role is that may connect no more.
+const NOBODY: i64 = 0;
+
 /// Most databases whose catalogs are kept.
 const DATABASES_MAX: usize = 256;
 
@@ -116,6 +119,7 @@ impl Loader {
             connection: None,
             published: None,
             defaults: None,
+            admitted: None,
             compared: clock::now(),
         };
         let ending = self.shutdown.clone();
@@ -150,6 +154,8 @@ struct Keeper {
     published: Option<Arc<Catalog>>,
     /// With which settings roles begin, when it was asked last.
     defaults: Option<BTreeMap<String, String>>,
+    /// Who might connect when it was asked last, and by what a change of that is seen.
+    admitted: Option<(String, BTreeMap<String, i64>)>,
     /// When the catalog was last read or found unchanged.
     compared: Moment,
 }
@@ -205,6 +211,8 @@ impl Keeper {
         let asking = catalog::defaults(&mut connection);
         let defaults = timer::timeout(ANSWER_MAX, asking).await??;
         self.compare_defaults(defaults);
+        let comparing = self.compare_admission(&mut connection);
+        timer::timeout(ANSWER_MAX, comparing).await??;
         let comparing = catalog::fingerprint(&mut connection);
         let current = timer::timeout(ANSWER_MAX, comparing).await??;
         let lists = self.live.load().lists.clone();
@@ -230,6 +238,30 @@ impl Keeper {
             }
         }
         self.defaults = Some(current);
+    }
+
+    /// Has the backends of those closed who may connect no more, or who are somebody else by now:
+    /// a server asks for the right when a backend is opened, and not when one is used again.
+    async fn compare_admission(&mut self, connection: &mut PgConnection) -> Result<(), LoadError> {
+        let admission = catalog::admission(connection).await?;
+        if self.admitted.as_ref().is_some_and(|(known, _)| *known == admission) {
+            return Ok(());
+        }
+        let mut current = catalog::admitted(connection).await?;
+        if let Some((_, known)) = self.admitted.take() {
+            let other = known.into_iter().filter(|(role, who)| current.get(role) != Some(who));
+            let other: BTreeMap<_, _> = other.collect();
+            if !other.is_empty() {
+                let roles = other.keys().map(|role| role.as_str().into()).collect();
+                self.desk.renew(&self.database, roles, clock::now());
+            }
+            // One that was let in again may have been shut out again before this look.
+            for (role, _) in other.into_iter().filter(|(_, who)| *who != NOBODY) {
+                current.entry(role).or_insert(NOBODY);
+            }
+        }
+        self.admitted = Some((admission, current));
+        Ok(())
     }
 
     async fn read(

@@ -5,11 +5,12 @@
 
 use crate::auth;
 use crate::auth::scram::{Chosen, EndPoint, Nonce, Verifier};
-use crate::auth::{Authenticated, Known, Secret, Source, Word};
+use crate::auth::{Authenticated, Keyring, Known, Secret, Source, Word};
 use crate::backend::{Answer, Lookup, LookupError, random};
 use crate::clock;
 use crate::frontend::line::Line;
 use crate::frontend::login::{Failure, Gate};
+use crate::tasks;
 use crate::timer;
 use crate::wire::frame;
 use crate::wire::frame::HEADER;
@@ -127,14 +128,15 @@ async fn demand(gate: &Gate, claim: Claim<'_>) -> Result<Demand, Failure> {
     }
     // Whatever is known of the user: what is waited must not tell.
     lookup.await_turn(from).await;
-    let asking = ask(gate, lookup, user);
+    let asking = ask(&gate.keyring, lookup, user);
     let before = "the servers knew no password of this user when they were asked last";
     let Some(remembered) = remembered else {
         let (word, why) =
             asking.await.map_err(|source| Failure::Lookup { user: Arc::clone(user), source })?;
         return Ok(demanded(word, why, Age::Fresh));
     };
-    match timer::timeout(PATIENCE, asking).await {
+    let mut asking = Box::pin(asking);
+    match timer::timeout(PATIENCE, &mut asking).await {
         Ok(Ok((word, why))) => Ok(demanded(word, why, Age::Fresh)),
         Ok(Err(error)) => {
             info!(?user, %error, "login goes on with what the servers said before");
@@ -142,25 +144,30 @@ async fn demand(gate: &Gate, claim: Claim<'_>) -> Result<Demand, Failure> {
         }
         Err(_) => {
             info!(?user, "the servers are slow; login goes on with what they said before");
+            // The next one goes on with what they say now; it ends by itself.
+            drop(tasks::spawn("late answer", asking));
             Ok(demanded(remembered, before, Age::Remembered))
         }
     }
 }
 
 /// Asks the servers, and remembers what they say.
-async fn ask(
-    gate: &Gate,
-    lookup: &Lookup,
+fn ask(
+    keyring: &Arc<Keyring>,
+    lookup: &Arc<Lookup>,
     user: &Arc<str>,
-) -> Result<(Word, &'static str), Arc<LookupError>> {
-    let asked_at = clock::now();
-    let (word, why) = match lookup.find(user).await? {
-        Answer::Verifier(verifier) => (Word::Verifier(verifier), ""),
-        Answer::Md5(hash) => (Word::Md5(hash), ""),
-        Answer::Nothing(why) => (Word::Nothing, why),
-    };
-    gate.keyring.learn(user, word.clone(), asked_at);
-    Ok((word, why))
+) -> impl Future<Output = Result<(Word, &'static str), Arc<LookupError>>> + Send + use<> {
+    let (keyring, lookup, user) = (Arc::clone(keyring), Arc::clone(lookup), Arc::clone(user));
+    async move {
+        let asked_at = clock::now();
+        let (word, why) = match lookup.find(&user).await? {
+            Answer::Verifier(verifier) => (Word::Verifier(verifier), ""),
+            Answer::Md5(hash) => (Word::Md5(hash), ""),
+            Answer::Nothing(why) => (Word::Nothing, why),
+        };
+        keyring.learn(&user, word.clone(), asked_at);
+        Ok((word, why))
+    }
 }
 
 /// A proof failed, perhaps because the password was changed since the servers were asked: their
@@ -168,7 +175,7 @@ async fn ask(
 async fn reconsider(gate: &Gate, user: &Arc<str>, age: Age) {
     if age == Age::Remembered
         && let Some(lookup) = &gate.lookup
-        && let Err(error) = ask(gate, lookup, user).await
+        && let Err(error) = ask(&gate.keyring, lookup, user).await
     {
         debug!(?user, %error, "the servers could not be asked again");
     }

@@ -133,6 +133,26 @@ fn users_log_in_by_a_verifier_that_a_server_has() {
     }
 }
 
+/// A server refuses it too, but is not asked while a backend of the user is at rest here
+/// (CVE-2025-2291 of PgBouncer).
+#[test]
+fn a_password_that_has_expired_lets_nobody_in() {
+    let login = Login::build("query_cache = \"0s\"").with_users();
+    let (alice, primary) = (ALICE.concat(), login.house.server("primary"));
+    for (until, who) in [
+        ("infinity", Ok("alice alice")),
+        ("2020-01-01", Err("password authentication failed for user \"alice\"")),
+        ("9999-01-01", Ok("alice alice")),
+    ] {
+        primary.rows(&format!("ALTER ROLE alice VALID UNTIL '{until}'")).unwrap();
+        match (login.psql("alice", &alice, WHO), who) {
+            (Ok(told), Ok(who)) => assert_eq!(told, who, "{until}"),
+            (Err(told), Err(why)) => assert!(told.contains(why), "{until}: {told}"),
+            (told, _) => panic!("{until}: {told:?}"),
+        }
+    }
+}
+
 /// psql keeps the code of a refused login to itself; a driver does not.
 #[tokio::test]
 async fn a_wrong_password_and_an_unknown_user_have_one_sqlstate() {
@@ -321,10 +341,12 @@ fn a_function_that_shows_verifiers_makes_a_superuser_needless() {
 
     login.house.server("primary").rows(&function).unwrap();
     login.house.cluster.await_replay().unwrap();
-    login.house.reload(&toml(&format!("query = {query}")));
+    login.house.reload(&toml(&format!("query = {query}\nquery_cache = \"0s\"")));
     assert_eq!(login.psql("alice", &alice, WHO).as_deref(), Ok("alice alice"));
     assert!(login.psql("alice", "wrong", WHO).is_err());
     assert!(login.psql("nobody", &alice, WHO).is_err());
+    login.house.server("primary").rows("ALTER ROLE alice VALID UNTIL '2020-01-01'").unwrap();
+    assert!(login.psql("alice", &alice, WHO).is_err(), "the password has expired");
 }
 
 /// A certificate that is renewed is shown from the next reload on; one that is no certificate

@@ -447,6 +447,52 @@ async fn a_change_of_defaults_past_pgsteer_is_noticed() {
     }
 }
 
+/// The right to connect is asked for when a backend is opened. Taken away, it counts for those that
+/// are there, too, and nobody is who another one of his name was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_connect_no_more_is_served_by_no_backend_that_is_left() {
+    let house = house("transaction");
+    let mut client = with_role(&house).await;
+    let mine = client.value("SELECT pg_backend_pid()").await;
+    // Until it was asked once there is nothing to compare with.
+    pgsteer::timer::sleep(Duration::from_secs(3)).await;
+    let server = house.server("primary");
+    server.rows("ALTER ROLE other NOLOGIN; CREATE ROLE more LOGIN; GRANT more TO other").unwrap();
+    pgsteer::timer::sleep(Duration::from_secs(3)).await;
+    assert_eq!(client.value("SELECT pg_backend_pid()").await, mine, "another's: the opposite");
+    for (taken, given, told) in [
+        ("ALTER ROLE tenant NOLOGIN", "ALTER ROLE tenant LOGIN", "28000"),
+        (
+            "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC",
+            "GRANT CONNECT ON DATABASE postgres TO PUBLIC",
+            "42501",
+        ),
+        ("ALTER ROLE tenant RENAME TO former", "CREATE ROLE tenant LOGIN", "28000"),
+    ] {
+        server.rows(taken).unwrap();
+        await_answer(&mut client, "SELECT 1", told).await;
+        server.rows(given).unwrap();
+        await_answer(&mut client, "SELECT session_user", "tenant").await;
+    }
+    server.rows("ALTER ROLE tenant RENAME TO former2; CREATE ROLE tenant LOGIN").unwrap();
+    await_answer(&mut client, "SELECT session_user", "tenant").await;
+}
+
+/// Asks until this is the answer, or the code of the error.
+async fn await_answer(client: &mut Raw, sql: &str, expected: &str) {
+    let began = clock::now();
+    loop {
+        let answer = client.query(sql).await;
+        let heard = answer.code().unwrap_or_else(|| answer.value());
+        if heard == expected {
+            return;
+        }
+        let late = clock::now().since(began) > Duration::from_mins(1);
+        assert!(!late, "{sql}: {answer:?} in place of {expected}");
+        pgsteer::timer::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Who may do so has every idle backend renewed; who may not is refused, in a transaction or not,
 /// and nobody else feels it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ use super::postgres::Postgres;
 use pgsteer::auth::{Method, Secret};
 use pgsteer::backend::{ConnectError, Login, LoginSecret, Lookup, connect};
 use pgsteer::board::Board;
+use pgsteer::clock;
 use pgsteer::frontend::login::Gate;
 use pgsteer::pg::SqlState;
 use pgsteer::topology::Topology;
@@ -23,6 +24,10 @@ fn server() -> Postgres {
 fn door(server: &Postgres, remembers: Duration) -> Door {
     let query = "WITH n AS (INSERT INTO asked VALUES ($1)) SELECT rolname::text, rolpassword \
                  FROM pg_authid WHERE rolname = $1";
+    door_by(query, server, remembers)
+}
+
+fn door_by(query: &str, server: &Postgres, remembers: Duration) -> Door {
     let control = Login::new("postgres", "postgres", LoginSecret::None);
     let board = Arc::new(Board::new(Topology::unseen(Box::default())));
     let lookup = Lookup::new(vec![(target(server.port), control)], query.to_owned(), board);
@@ -101,4 +106,25 @@ async fn what_is_remembered_has_its_time() {
     }
     assert_eq!(questions, 1, "the old password is good for ever");
     assert_eq!(log_in(&server, &door, "alice", "old").await, (false, 1));
+}
+
+/// Servers that are slow to answer are not waited for where they have said something before. What
+/// they say then counts for the next login; it was not listened to, and an old password was good
+/// for as long as they were slow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_answer_counts_for_the_next_login() {
+    let server = server();
+    server.sql("CREATE TABLE slow AS SELECT 0 AS seconds");
+    let query = "SELECT rolname::text, rolpassword FROM pg_authid, \
+                 (SELECT pg_sleep(seconds) FROM slow) AS s WHERE rolname = $1";
+    let door = door_by(query, &server, Duration::ZERO);
+    assert!(log_in(&server, &door, "alice", "old").await.0);
+    server.sql("UPDATE slow SET seconds = 1; ALTER ROLE alice PASSWORD 'new'");
+    let began = clock::now();
+    while log_in(&server, &door, "alice", "old").await.0 {
+        let late = clock::now().since(began) > Duration::from_mins(1);
+        assert!(!late, "the old password is good for ever");
+        pgsteer::timer::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(log_in(&server, &door, "alice", "new").await.0);
 }
