@@ -111,9 +111,10 @@ impl Serving {
                 Ok(Ok(own::Answer { code: Some(SqlState::QUERY_CANCELED), .. })) => {
                     self.drop_backend();
                 }
-                Ok(Ok(own::Answer { error: Some(message), .. })) => {
+                Ok(Ok(own::Answer { error: Some(message), code, .. })) => {
                     self.drop_backend();
-                    return Ok(Err(No::Settings(message)));
+                    let code = code.unwrap_or(SqlState::INTERNAL_ERROR);
+                    return Ok(Err(No::Settings(code, message)));
                 }
                 // That server was lost, or replaced; nothing has happened there.
                 Ok(Err(_)) | Err(_) => self.drop_backend(),

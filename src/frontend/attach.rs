@@ -61,8 +61,8 @@ impl Serving {
                 // The settings took a round trip, and the primary may have changed meanwhile.
                 Ok(Ok(obtained)) if self.has_ended(&obtained) => {}
                 Ok(Ok(obtained)) => return self.hold_wanted(obtained).await,
-                Ok(Err(settle::NotBrought::Refused(message))) => {
-                    return Ok(No::Settings(message).into());
+                Ok(Err(settle::NotBrought::Refused(code, message))) => {
+                    return Ok(No::Settings(code, message).into());
                 }
                 // That backend is gone; the next one may be well.
                 Ok(Err(settle::NotBrought::Broken)) if self.has_held_long(plan) => {

@@ -137,10 +137,16 @@ pub(super) async fn greet(
     session.first_wishes = session.wishes;
     let mut serving = Serving { client, session, attached: None, retry: None };
     if let Err(no) = serving.settle_in(keys, &mut random).await {
-        return Err((serving.client, no));
+        return Err((serving.client, at_login(no)));
     }
     serving.tell();
     Ok(serving)
+}
+
+/// Of a session that has only begun no other server has taken the settings: a client is told what
+/// its server says of them.
+fn at_login(no: No) -> No {
+    if let No::Settings(code, message) = no { No::Startup(code, message) } else { no }
 }
 
 /// Counts a client that has come.

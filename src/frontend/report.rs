@@ -38,7 +38,9 @@ pub enum No {
     /// The statement was cancelled while it was held.
     Cancelled,
     /// The session's settings could not be brought to another backend.
-    Settings(String),
+    Settings(SqlState, String),
+    /// What it gave at its login is refused by the server.
+    Startup(SqlState, String),
     /// A value that `pgsteer.*` does not take.
     BadWish {
         /// The setting.
@@ -108,7 +110,8 @@ impl No {
                 "canceling statement due to user request",
             )
             .with_detail("It was held, and is sent to no server any more."),
-            Self::Settings(message) => ErrorReport::error(
+            Self::Startup(code, message) => ErrorReport::fatal(*code, message.clone()),
+            Self::Settings(_, message) => ErrorReport::error(
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("the session's settings were refused by another server: {message}"),
             )

@@ -35,7 +35,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) enum NotBrought {
     /// The server refused one, with this message.
-    Refused(String),
+    Refused(SqlState, String),
     /// The backend broke.
     Broken,
 }
@@ -112,7 +112,10 @@ pub(super) async fn bring_settings(
             Err(NotBrought::Broken)
         }
         // Dropped, the backend is closed: half of the settings may have arrived.
-        Some(message) => Err(NotBrought::Refused(message)),
+        Some(message) => {
+            let code = answer.code.unwrap_or(SqlState::INTERNAL_ERROR);
+            Err(NotBrought::Refused(code, message))
+        }
     }
 }
 

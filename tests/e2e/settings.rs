@@ -119,6 +119,31 @@ async fn a_login_is_told_what_the_server_would_tell() {
     }
 }
 
+/// What a client gives at its login is refused in the server's own words.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_is_refused_as_by_the_server() {
+    for mode in ["transaction", "session"] {
+        let house = house(mode);
+        let server = house.server("primary");
+        server.rows("CREATE ROLE low LOGIN").unwrap();
+        for (user, name, value, code) in [
+            ("postgres", "options", "-c nosuch=1", "42704"),
+            ("postgres", "work_mem", "what", "22023"),
+            ("postgres", "port", "5", "55P02"),
+            ("low", "log_statement", "all", "42501"),
+        ] {
+            let login = [("user", user), ("database", "postgres"), (name, value)];
+            let told = Raw::connect(house.proxy.address(), &login).await.unwrap_err();
+            let direct = server.address().parse().unwrap();
+            let expected = Raw::connect(direct, &login).await.unwrap_err();
+            assert_eq!(told.code().as_deref(), Some(code), "{mode}: {told:?}");
+            for field in *b"SVCMH" {
+                assert_eq!(told.field(field), expected.field(field), "{mode}: {name}");
+            }
+        }
+    }
+}
+
 /// What one session drew from a sequence is not told to the next; within a transaction, or a text,
 /// it is told as ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
