@@ -46,11 +46,14 @@ fn quorum(primary: &str, servers: &[Known<'_>]) -> Result<Promise, WeakPromise> 
     let mut cohort = BTreeSet::new();
     for name in listed.names() {
         let server = owner(name, servers)?;
-        // One list for all servers names the primary, too; it is none of its own standbys.
-        if &**server.0 != primary {
+        if &**server.0 == primary {
+            // One list for all servers names the primary, too. It is none of its own standbys:
+            // whoever receives under its name is another.
+            carried_by_none(name, receivers)?;
+        } else {
             cohort.insert(Arc::clone(server.0));
+            carried_by_one(name, server, survey, receivers)?;
         }
-        carried_by_one(name, server, survey, receivers)?;
     }
     if cohort.is_empty() {
         return Err(WeakPromise::NoNames);
@@ -86,6 +89,12 @@ fn owner<'a>(name: &Arc<str>, servers: &[Known<'a>]) -> Result<Known<'a>, WeakPr
 fn names_are_hidden(servers: &[Known<'_>]) -> bool {
     let surveys = || servers.iter().filter_map(|(_, survey)| *survey);
     surveys().any(|survey| survey.upstream.conninfo.is_none())
+}
+
+/// Whether nobody receives under this name.
+fn carried_by_none(name: &Arc<str>, receivers: &[ReceiverRow]) -> Result<(), WeakPromise> {
+    let carried = receivers.iter().any(|row| same_name(&row.application, name));
+    if carried { Err(WeakPromise::SharedName(Arc::clone(name))) } else { Ok(()) }
 }
 
 /// Whether nobody but this server receives under its name.
@@ -234,6 +243,16 @@ mod tests {
         set.rows()[0].replied = Some(Duration::from_secs(1));
         set.rows()[0].connected = Duration::from_secs(2);
         assert_eq!(set.promise(), quorum(1, &["db1", "db2"]), "it has connected since then");
+    }
+
+    /// A copy of the primary, made with its settings, confirms its commits under its name.
+    #[test]
+    fn a_stranger_under_the_name_of_the_primary_makes_no_quorum() {
+        let mut set = Set::new("ANY 1 (s0, s1, s2)");
+        assert_eq!(set.promise(), quorum(1, &["db1", "db2"]));
+        let copy = set.rows()[0].clone();
+        set.rows().push(ReceiverRow { application: "s0".into(), ..copy });
+        assert_eq!(weak(set.promise()), WeakPromise::SharedName("s0".into()));
     }
 
     #[test]
