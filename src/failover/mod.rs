@@ -35,6 +35,7 @@ mod repair;
 mod replace;
 mod restart;
 mod situation;
+mod slots;
 mod survey;
 mod sync_names;
 #[cfg(test)]
@@ -61,6 +62,7 @@ pub use situation::{
     Arming, Catching, Checkpoint, Demotable, Fenced, Frozen, Gate, Missing, Order, Receiver,
     ServerView, Sight, Situation, Standing, Tags, Testimony,
 };
+pub use slots::idle_slots;
 pub use survey::{
     FENCE, Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole,
     Switch, Upstream,

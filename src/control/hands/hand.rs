@@ -8,10 +8,10 @@ use crate::clock;
 use crate::clock::Moment;
 use crate::control::hands::line::{Line, Stance, Standing};
 use crate::control::hands::notes::Notes;
-use crate::control::hands::{HandError, Reach, lock, questions, setting};
+use crate::control::hands::{HandError, Reach, lock, questions, setting, slots};
 use crate::control::link::Link;
 use crate::failover::{Instance, Right, Survey};
-use crate::pg::{Timeline, quote_literal};
+use crate::pg::Timeline;
 use crate::timer;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
@@ -81,10 +81,6 @@ const UNLOGGED: &str = "SELECT pg_catalog.set_config(s.name, s.off, false) \
      FROM (VALUES ('log_statement', 'none'), ('log_min_duration_statement', '-1'), \
                   ('log_min_error_statement', 'panic')) AS s (name, off) \
      WHERE (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = CURRENT_USER)";
-
-/// Whether a slot of this name is there.
-const HAS_SLOT: &str = "SELECT count(*) FROM pg_catalog.pg_replication_slots AS s \
-     WHERE s.slot_type = 'physical' AND s.slot_name = ";
 
 /// Who receives from it, and how many may; our own connections take places, too.
 const SENDERS: &str = "SELECT (SELECT count(*) FROM pg_catalog.pg_stat_replication), \
@@ -281,18 +277,7 @@ impl Hand {
 
 async fn led(mut line: Line<'_>, slot: &str) -> Result<Option<Timeline>, HandError> {
     if !slot.is_empty() {
-        make_slot(&mut line, slot).await?;
+        slots::make(&mut line, slot).await?;
     }
     Ok(line.look().await?.timeline)
-}
-
-async fn make_slot(line: &mut Line<'_>, slot: &str) -> Result<(), HandError> {
-    let slot = quote_literal(slot);
-    let there = line.ask(&format!("{HAS_SLOT}{slot}")).await?;
-    if setting::first(&there) == Some("0") {
-        let create =
-            format!("SELECT pg_catalog.pg_create_physical_replication_slot({slot}, false)");
-        line.ask(&create).await?;
-    }
-    Ok(())
 }

@@ -25,6 +25,7 @@ mod promote;
 mod prove;
 mod questions;
 mod setting;
+mod slots;
 mod way;
 
 pub use error::HandError;
@@ -41,8 +42,8 @@ use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
     Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker, Policy, Promise, ServerView,
-    Statement, Survey, SurveyedRole, Upstream, WeakPromise, no_restart, obstacle, prerequisites,
-    rejoin,
+    Statement, Survey, SurveyedRole, Upstream, WeakPromise, idle_slots, no_restart, obstacle,
+    prerequisites, rejoin,
 };
 use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
@@ -52,6 +53,7 @@ use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 /// A server to have a hand on.
 #[derive(Debug, Clone)]
@@ -162,10 +164,15 @@ impl Hands {
         }
     }
 
-    /// Puts back what our acts changed and what is of no use any more: the fence of a primary that
-    /// is a standby now; the archive that a freeze took, once it can't mislead: the server is the
-    /// primary, or streams from one on the very same branch.
+    /// Puts back what our acts changed and what is of no use any more.
     async fn mend(&self, hand: &Hand) -> Result<(), HandError> {
+        self.lift_fence(hand).await?;
+        self.restore_archive(hand).await?;
+        self.empty_slots(hand).await
+    }
+
+    /// The fence of a primary that is a standby now is of no use.
+    async fn lift_fence(&self, hand: &Hand) -> Result<(), HandError> {
         let fenced = hand
             .surveyed()
             .filter(|survey| survey.locked && !survey.is_primary() && survey.settings.is_fenced());
@@ -175,6 +182,12 @@ impl Hands {
             fence::lift(&mut line, before.as_ref()).await?;
             hand.survey_soon();
         }
+        Ok(())
+    }
+
+    /// The archive that a freeze took comes back once it can't mislead: the server is the primary,
+    /// or streams from one on the very same branch.
+    async fn restore_archive(&self, hand: &Hand) -> Result<(), HandError> {
         let Some(before) = hand.notes.cut().await? else { return Ok(()) };
         let Some(survey) = hand.surveyed().filter(|survey| survey.locked) else { return Ok(()) };
         let follows = match survey.role {
@@ -188,6 +201,23 @@ impl Hands {
             freeze::restore_archive(&mut line, &before).await?;
             hand.notes.restored().await?;
         }
+        Ok(())
+    }
+
+    /// Slots through which other servers received from what is a standby now keep no log for them
+    /// any more.
+    async fn empty_slots(&self, hand: &Hand) -> Result<(), HandError> {
+        let address = (&*hand.address.host, hand.address.port);
+        let idle = self.judge(|servers| idle_slots(&hand.name, address, servers));
+        if idle.is_empty() || !hand.surveyed().is_some_and(|survey| survey.locked) {
+            return Ok(());
+        }
+        let mut line = hand.acting(FREEZE_MAX).await?;
+        for slot in idle {
+            slots::empty(&mut line, &slot).await?;
+            info!(event = "slot_emptied", "{}: slot {slot} kept the log for nobody", hand.name);
+        }
+        hand.survey_soon();
         Ok(())
     }
 

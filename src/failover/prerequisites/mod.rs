@@ -226,17 +226,18 @@ impl<'a> Set<'a> {
         gaps
     }
 
-    /// The slots that standbys would receive through if this were the primary.
+    /// The slots that standbys would receive through if this were the primary; and those through
+    /// which others received when it was.
     fn of_slots(&self, name: &Arc<str>, survey: &Survey) -> Vec<Gap> {
         let Some(slots) = &survey.slots else { return Vec::new() };
         let mut gaps = Vec::new();
-        let others = self.standbys().filter(|(other, _)| *other != name);
+        let others = self.surveys().filter(|(other, _)| *other != name);
         for (_, other) in others.filter(|(_, other)| !other.upstream.slot.is_empty()) {
             let wanted = &other.upstream.slot;
             let quoted = quote_literal(wanted);
             match slots.iter().find(|slot| slot.name == *wanted).map(|slot| slot.state) {
                 // It keeps nothing until it is used.
-                None => gaps.push(warns(
+                None if !other.is_primary() => gaps.push(warns(
                     name,
                     Lack::NoSlot(Arc::clone(wanted)),
                     sql([Statement::plain(format!(
@@ -248,9 +249,11 @@ impl<'a> Set<'a> {
                     Lack::IdleSlot(Arc::clone(wanted)),
                     Remedy::Advice(format!("SELECT pg_drop_replication_slot({quoted})")),
                 )),
-                Some(SlotState::Fresh | SlotState::Active | SlotState::Waiting) => {}
+                None | Some(SlotState::Fresh | SlotState::Active | SlotState::Waiting) => {}
             }
         }
+        // Several may name the same.
+        gaps.dedup();
         gaps
     }
 

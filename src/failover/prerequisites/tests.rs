@@ -276,6 +276,13 @@ fn a_slot_is_needed_wherever_its_standby_may_go_and_harms_where_it_lies_idle() {
         "db1: slot \"two\" keeps log for nobody",
         "SELECT pg_drop_replication_slot('two')",
     );
+    let through_before = Set3::new().but(0, through).but(1, |s| s.slots = slot(SlotState::Waiting));
+    lacks(
+        &through_before,
+        Weight::Warns,
+        "db1: slot \"two\" keeps log for nobody",
+        "SELECT pg_drop_replication_slot('two')",
+    );
 }
 
 /// Two private stores must never mean two deciders.

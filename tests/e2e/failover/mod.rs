@@ -13,6 +13,7 @@ mod rejoining;
 mod records;
 mod restarts;
 mod shut_out;
+mod slots;
 mod slow;
 mod stuck;
 mod switchovers;
