@@ -332,7 +332,8 @@ impl fmt::Display for Why {
             ),
             Self::Disarmed(lacking) => {
                 out.write_str("the primary is lost, and auto is not armed: ")?;
-                list(out, lacking)
+                list(out, lacking)?;
+                out.write_str("; `pgsteer failover` goes on without it")
             }
             Self::Evidence(verdict) => write!(out, "no failover: the primary {verdict}"),
             Self::HandedOver => out.write_str(HANDED_OVER),

@@ -18,8 +18,11 @@ pub(super) fn arming(
 ) -> Arming {
     let counts = |view: &&ServerView| view.answer().is_some() || view.name == record.primary.server;
     let unknown = views.iter().filter(counts).filter(|view| survey(view.id).is_none());
-    let mut lacking: Vec<Arc<str>> =
-        unknown.map(|view| format!("{} was not surveyed yet", view.name).into()).collect();
+    let told = |view: &ServerView| {
+        let name = &view.name;
+        format!("{name} was not reached since pgsteer was started: another one may act there")
+    };
+    let mut lacking: Vec<Arc<str>> = unknown.map(|view| told(view).into()).collect();
     lacking.extend(prerequisites);
     if lacking.is_empty() { Arming::Armed } else { Arming::Disarmed(lacking) }
 }

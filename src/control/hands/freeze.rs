@@ -216,17 +216,21 @@ async fn shut_out(to: &Hand, elsewhere: &CancellationToken) -> HandError {
 const FULL_MAX: Duration = Duration::from_secs(1);
 
 /// What may keep a walreceiver from its connection.
-const OUTSIDE: &str = "its walreceiver gets no connection; its log tells whether that is by \
-                       pg_hba.conf or max_wal_senders of the other server, the password in its \
-                       primary_conninfo, or the network";
-const OUTSIDE_WITH_PLACE: &str = "its walreceiver gets no connection; its log tells whether that \
-                                  is by pg_hba.conf of the other server, the password in its \
-                                  primary_conninfo, or the network";
+const OUTSIDE: &str = "its walreceiver gets no connection, or loses it at once; its log tells \
+                       whether that is by pg_hba.conf or max_wal_senders of the other server, the \
+                       password in its primary_conninfo, the network, or that the other server \
+                       has no more of the log that it needs";
+const OUTSIDE_WITH_PLACE: &str = "its walreceiver gets no connection, or loses it at once; its log \
+                                  tells whether that is by pg_hba.conf of the other server, the \
+                                  password in its primary_conninfo, the network, or that the \
+                                  other server has no more of the log that it needs";
 
 /// What the row of its walreceiver says of one that does not stream from where it should.
 ///
-/// There is none while it connects, and where nobody lets it in: it ends then, and the next one is
-/// begun. Source: `pg_stat_get_wal_receiver` in `replication/walreceiver.c` of PostgreSQL.
+/// There is none while it connects, and where nobody lets it in, or what it asks for is gone: it
+/// ends then, and the next one is begun.
+///
+/// Source: `pg_stat_get_wal_receiver` in `replication/walreceiver.c` of PostgreSQL.
 fn trouble(rows: &[Row]) -> &'static str {
     let Some(row) = rows.first() else {
         return OUTSIDE;

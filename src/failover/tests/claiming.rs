@@ -79,7 +79,9 @@ fn a_demoted_primary_that_may_have_been_handed_over_is_not_replaced() {
 fn a_disarmed_auto_waits_and_says_what_it_lacks() {
     let lacking = vec![Arc::from("keepalives")];
     let scene = dead().with(|scene| scene.arming = Arming::Disarmed(lacking.clone()));
-    assert_eq!(scene.decide(), Decision::wait(Why::Disarmed(lacking)));
+    let told = Why::Disarmed(lacking);
+    assert!(told.to_string().contains("keepalives; `pgsteer failover` goes on"), "{told}");
+    assert_eq!(scene.decide(), Decision::wait(told));
 }
 
 #[test]

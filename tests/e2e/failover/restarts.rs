@@ -203,6 +203,32 @@ fn a_pgsteer_that_dies_while_it_promotes_goes_on_when_it_is_back() {
     assert!(hit, "it never died in that phase");
 }
 
+/// It was never on the primary, where another pgsteer may have held the lock.
+#[test]
+fn a_pgsteer_that_comes_after_the_primary_died_replaces_nobody_and_says_what_helps() {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    let before = epoch(&house);
+    let ledger = writing(&house);
+    house.proxy.signal(Signal::KILL);
+    house.proxy.await_end().unwrap();
+    house.server("primary").kill9().unwrap();
+
+    restarted(&house, &ALL, |house| {
+        await_that("it says what helps", || {
+            let why = house.status()["failover"]["why"].to_string();
+            why.contains("since pgsteer was started") && why.contains("`pgsteer failover`")
+        });
+        assert_eq!(epoch(house), before);
+        let (code, said) = ordered(house, &["failover", "--yes"]);
+        // On a crowded machine whoever ordered it may be told that it goes on without him.
+        assert!(code == Some(0) || said.contains("it is begun"), "{said}");
+    });
+
+    assert_ne!(new_primary(&house).name(), "primary");
+    whole(&house, ledger, 1);
+}
+
 /// The old primary comes back to life while pgsteer is dead in the middle of replacing it.
 #[test]
 fn a_primary_that_is_back_before_pgsteer_is_goes_on_or_stays_replaced() {
