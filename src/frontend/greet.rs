@@ -19,8 +19,9 @@ use crate::frontend::params::{Reported, Standby};
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint, Wishes};
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
-use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
+use crate::frontend::state::{HasOwn, ISOLATION, Isolates, Serving, Session, Skipping};
 use crate::metrics::{Presence, StatementSide};
+use crate::pg::SqlState;
 use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
@@ -47,6 +48,7 @@ pub(super) type Greetings = HashMap<Greeted, Greeting>;
 pub(super) struct Greeting {
     told: Reported,
     first_role: FirstRole,
+    isolates: Isolates,
     at: Moment,
 }
 
@@ -96,6 +98,7 @@ pub(super) async fn greet(
         user,
         database,
         first_role: role_given.map(FirstRole::new).unwrap_or_default(),
+        isolates: Isolates::Anywhere,
         identity,
         names: Names::default(),
         unnamed: None,
@@ -229,22 +232,38 @@ impl Serving {
         {
             self.client.reported = known.told;
             self.session.first_role = known.first_role;
+            self.session.isolates = known.isolates;
             return Ok(());
         }
         // A server may be slow: meanwhile the client knows that it is let in.
         self.client.flush().await.map_err(|_| No::ShuttingDown)?;
-        let plan = own_plan(Need::Anywhere);
+        match self.learn_at(Need::Anywhere, &greeted).await {
+            // Of such a session a standby answers nothing.
+            Err(No::Settings(SqlState::FEATURE_NOT_SUPPORTED, _))
+                if self.session.wishes.role != RoleWish::Standby =>
+            {
+                self.learn_at(Need::Primary(PrimaryReason::Mode), &greeted).await
+            }
+            learned => learned,
+        }
+    }
+
+    /// The same from a server.
+    async fn learn_at(&mut self, need: Need, greeted: &Greeted) -> Result<(), No> {
+        let shard = Rc::clone(&self.client.shard);
+        let plan = own_plan(need);
         // What a backend says from here on may be newer.
         let at = clock::now();
         self.attach_to_learn(&plan).await?;
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
-        let (base, first_role) = reported_by(&mut attached).await?;
+        let Learned { base, first_role, isolates } = reported_by(&mut attached).await?;
         let mut told = Reported::new(base);
         attached.checkout.look_through_reports(&shard.shared.pools);
         if told.compare(&attached.checkout.reports, &self.session.settings).is_some() {
             tracing::debug!("a server reports other settings than it shows");
         }
         self.session.first_role = first_role.clone();
+        self.session.isolates = isolates;
         // What came of bringing the settings is told below, with everything else.
         self.client.out().clear();
         self.client.reported = told.clone();
@@ -254,7 +273,7 @@ impl Serving {
         if greetings.len() >= GREETINGS_MAX {
             greetings.clear();
         }
-        greetings.insert(greeted, Greeting { told, first_role, at });
+        greetings.insert(greeted.clone(), Greeting { told, first_role, isolates, at });
         Ok(())
     }
 
@@ -268,11 +287,16 @@ impl Serving {
     }
 }
 
+/// What a login learns of a backend.
+struct Learned {
+    base: BTreeMap<Box<str>, Box<str>>,
+    first_role: FirstRole,
+    isolates: Isolates,
+}
+
 /// What a backend reports now: what it said at its login, and what its settings are since. With it
-/// the role that it has.
-async fn reported_by(
-    attached: &mut Attached,
-) -> Result<(BTreeMap<Box<str>, Box<str>>, FirstRole), No> {
+/// the role that it has, and how its transactions are isolated.
+async fn reported_by(attached: &mut Attached) -> Result<Learned, No> {
     let conn = &mut *attached.checkout;
     let mut base: BTreeMap<Box<str>, Box<str>> = BTreeMap::new();
     for (name, value) in &conn.backend.params {
@@ -284,21 +308,29 @@ async fn reported_by(
     let sql = format!(
         "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({}) \
          UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser') \
-         UNION ALL SELECT NULL, pg_catalog.current_setting('role')",
+         UNION ALL SELECT NULL, pg_catalog.current_setting('role') \
+         UNION ALL SELECT pg_catalog.current_setting('{ISOLATION}'), NULL",
         names.join(",")
     );
     let answer = own::run_unhurried(conn, &sql, &mut Reported::default()).await;
-    let mut first_role = FirstRole::default();
-    for row in answer.map_err(|_| No::LoginBroken)?.rows {
+    let answer = answer.map_err(|_| No::LoginBroken)?;
+    if let (Some(code @ SqlState::FEATURE_NOT_SUPPORTED), Some(message)) =
+        (answer.code, answer.error)
+    {
+        return Err(No::Settings(code, message));
+    }
+    let (mut first_role, mut isolates) = (FirstRole::default(), Isolates::Anywhere);
+    for row in answer.rows {
         match row.as_slice() {
             [Some(name), Some(value)] => {
                 base.insert(name.as_str().into(), value.as_str().into());
             }
             [None, Some(role)] => first_role = FirstRole::new(role),
+            [Some(isolation), None] => isolates = Isolates::by_default(isolation),
             _ => {}
         }
     }
-    Ok((base, first_role))
+    Ok(Learned { base, first_role, isolates })
 }
 
 /// Whether any standby takes reads.

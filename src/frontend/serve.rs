@@ -23,7 +23,7 @@ use crate::frontend::report::No;
 use crate::frontend::seat::{SentAway, Work};
 use crate::frontend::settle;
 use crate::frontend::settle::Usable;
-use crate::frontend::state::{Serving, Session, Skipping};
+use crate::frontend::state::{Isolates, Serving, Session, Skipping};
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, PrimaryReason};
 use crate::session::{End, Group, Reader, Scan, Violation, scan};
@@ -386,6 +386,11 @@ impl Serving {
             && matches!(planned.need, Need::Read | Need::Anywhere)
         {
             planned.need = Need::Primary(PrimaryReason::Mode);
+        }
+        if matches!(planned.need, Need::Read | Need::Anywhere)
+            && self.session.isolates() == Isolates::OnPrimary
+        {
+            planned.need = Need::Primary(PrimaryReason::Statement);
         }
         planned
     }

@@ -47,6 +47,8 @@ pub struct Session {
     pub identity: Option<Arc<Identity>>,
     /// The role that it began with, whoever gave it.
     pub first_role: FirstRole,
+    /// Where its transactions can run, as it began.
+    pub isolates: Isolates,
     /// What that is like.
     pub shape: Arc<Shape>,
     /// Its prepared statements.
@@ -158,7 +160,41 @@ pub enum NeedsPrimary {
     Yes,
 }
 
+/// By which a session says how its transactions are isolated.
+pub(super) const ISOLATION: &str = "default_transaction_isolation";
+
+/// Where a session's transactions can run by their isolation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolates {
+    /// On any server.
+    Anywhere,
+    /// A standby refuses them: they are `SERIALIZABLE`.
+    OnPrimary,
+}
+
+impl Isolates {
+    /// With this default.
+    pub fn by_default(isolation: &str) -> Self {
+        if isolation.eq_ignore_ascii_case("serializable") {
+            Self::OnPrimary
+        } else {
+            Self::Anywhere
+        }
+    }
+}
+
 impl Session {
+    /// Whether what it says, beside what says so itself, is nothing for a standby: its transactions
+    /// are, or become, `SERIALIZABLE` by default.
+    pub fn isolates(&self) -> Isolates {
+        let sets = |facts: &Arc<Facts>| facts.settings().iter().any(|set| &*set.name == ISOLATION);
+        // On a standby's backend of a role with that default we could not even set another.
+        if self.isolates == Isolates::OnPrimary || self.mentioned.iter().flatten().any(sets) {
+            return Isolates::OnPrimary;
+        }
+        self.settings.get(ISOLATION).map_or(Isolates::Anywhere, Isolates::by_default)
+    }
+
     /// The pool of this session on a server.
     pub fn pool(&mut self, client: &Client, server: ServerId) -> Rc<ShardPool> {
         if self.pools.len() <= server.index() {

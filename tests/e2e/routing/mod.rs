@@ -1,6 +1,7 @@
 //! Where each statement runs, in the servers' own words, and what an operator and a client may
 //! choose about it.
 
+mod isolation;
 mod policy;
 mod table;
 mod wishes;
