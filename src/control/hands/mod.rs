@@ -205,11 +205,12 @@ impl Hands {
     }
 
     /// Slots through which other servers received from what is a standby now keep no log for them
-    /// any more.
+    /// any more, if it was replaced by us: another tool may keep them for reasons of its own.
     async fn empty_slots(&self, hand: &Hand) -> Result<(), HandError> {
         let address = (&*hand.address.host, hand.address.port);
         let idle = self.judge(|servers| idle_slots(&hand.name, address, servers));
-        if idle.is_empty() || !hand.surveyed().is_some_and(|survey| survey.locked) {
+        let locked = hand.surveyed().is_some_and(|survey| survey.locked);
+        if idle.is_empty() || !locked || !hand.notes.replaced().await? {
             return Ok(());
         }
         let mut line = hand.acting(FREEZE_MAX).await?;

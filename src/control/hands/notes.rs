@@ -7,7 +7,7 @@
 use crate::auth::Secret;
 use crate::control::hands::HandError;
 use crate::control::hands::fence::Unfenced;
-use crate::failover::Upstream;
+use crate::failover::{By, Upstream};
 use crate::store::{Note, Store};
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -71,6 +71,17 @@ impl Notes {
             return Ok(());
         }
         self.change(|note| note.with(ARCHIVE, archive).with(CUT, YES)).await
+    }
+
+    /// Whether it was we who made another server the primary in its place, when that happened last.
+    pub(super) async fn replaced(&self) -> Result<bool, HandError> {
+        let stored = self.store.load().await;
+        let stored = stored.map_err(|error| HandError::NotNoted(error.to_string()))?;
+        let Some((record, _)) = stored else { return Ok(false) };
+        let away =
+            record.changes.iter().filter(|change| change.from.as_ref() == Some(&self.server));
+        let last = away.max_by_key(|change| change.epoch);
+        Ok(last.is_some_and(|change| change.by != By::Outside))
     }
 
     /// Its archive, if that was taken from it and is to be given back.

@@ -4,7 +4,13 @@ use super::switchovers::{CALLED_OFF, patient};
 use super::{await_armed, epoch, new_primary, ordered};
 use crate::support::House;
 use crate::support::await_that;
-use pgsteer::sandbox::Server;
+use pgsteer::clock;
+use pgsteer::sandbox::{Server, Shutdown};
+use rustix::process::Signal;
+use std::time::Duration;
+
+/// Longer than it takes to look at all servers and to act on that.
+const LONG: Duration = Duration::from_secs(4);
 
 /// Each standby receives through a slot of its own.
 fn slotted() -> House {
@@ -53,6 +59,32 @@ fn slots_that_a_switchover_leaves_behind_keep_no_log() {
     hand_over(&house, first);
     first.await_value(USED, "2", "receiving through slots again").unwrap();
     second.await_value(KEEP, "none", "left behind by the second").unwrap();
+}
+
+/// A tool that keeps slots on standbys, too, would make them again and again.
+#[test]
+fn slots_of_a_primary_that_another_tool_has_replaced_are_left_alone() {
+    let house = slotted();
+    let [first, second] = ["primary", "standby1"].map(|name| house.server(name));
+    house.proxy.signal(Signal::STOP);
+    first.stop(Shutdown::Fast).unwrap();
+    assert_eq!(second.value("SELECT pg_promote()").unwrap(), "t");
+    std::fs::write(first.data().join("standby.signal"), "").unwrap();
+    first.start().unwrap();
+    house.proxy.signal(Signal::CONT);
+
+    // It has both follow.
+    await_that("it is followed", || house.status()["primary"] == *second.address());
+    for server in [first, house.server("standby2")] {
+        let port = second.address().rsplit(':').next().unwrap().to_owned();
+        let from = "SELECT coalesce(min(sender_port), 0) FROM pg_stat_wal_receiver";
+        server.await_value(from, &port, "receiving from the new one").unwrap();
+    }
+    let began = clock::now();
+    while clock::now().since(began) < LONG {
+        assert_eq!(first.value(KEEP).unwrap(), "s1 s2");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
