@@ -19,15 +19,15 @@ use crate::frontend::params::{Reported, Standby};
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint, Wishes};
 use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
-use crate::frontend::state::{HasOwn, ISOLATION, Isolates, Serving, Session, Skipping};
+use crate::frontend::state::{HasOwn, Serving, Session, Skipping};
 use crate::metrics::{Presence, StatementSide};
 use crate::pg::SqlState;
 use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
 use crate::session::{
-    FirstRole, Floor, Identity, KeepLimits, MessageLimits, Names, OwnPortals, Settings,
-    SharedSettings,
+    FirstRole, Floor, ISOLATION, Identity, Isolates, KeepLimits, MessageLimits, Names, OwnPortals,
+    Settings, SharedSettings,
 };
 use crate::sql::Effects;
 use crate::topology::Topology;

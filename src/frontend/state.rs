@@ -14,8 +14,8 @@ use crate::metrics::Presence;
 use crate::pool::{Conn, PoolKey, ShardPool};
 use crate::route::Patience;
 use crate::session::{
-    FirstRole, Floor, Identity, KeepLimits, MessageLimits, Names, OwnPortals, Renamed, Settings,
-    Shape, SharedSettings, Undo, Unnamed, UnnamedThere,
+    FirstRole, Floor, ISOLATION, Identity, Isolates, KeepLimits, MessageLimits, Names, OwnPortals,
+    Renamed, Settings, Shape, SharedSettings, Undo, Unnamed, UnnamedThere,
 };
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
@@ -160,29 +160,6 @@ pub enum NeedsPrimary {
     Yes,
 }
 
-/// By which a session says how its transactions are isolated.
-pub(super) const ISOLATION: &str = "default_transaction_isolation";
-
-/// Where a session's transactions can run by their isolation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolates {
-    /// On any server.
-    Anywhere,
-    /// A standby refuses them: they are `SERIALIZABLE`.
-    OnPrimary,
-}
-
-impl Isolates {
-    /// With this default.
-    pub fn by_default(isolation: &str) -> Self {
-        if isolation.eq_ignore_ascii_case("serializable") {
-            Self::OnPrimary
-        } else {
-            Self::Anywhere
-        }
-    }
-}
-
 impl Session {
     /// Whether what it says, beside what says so itself, is nothing for a standby: its transactions
     /// are, or become, `SERIALIZABLE` by default.
@@ -192,7 +169,7 @@ impl Session {
         if self.isolates == Isolates::OnPrimary || self.mentioned.iter().flatten().any(sets) {
             return Isolates::OnPrimary;
         }
-        self.settings.get(ISOLATION).map_or(Isolates::Anywhere, Isolates::by_default)
+        self.settings.isolates()
     }
 
     /// The pool of this session on a server.

@@ -28,7 +28,9 @@ pub use replies::{
     Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Room, Success, Undo, Walk,
     status_of,
 };
-pub use settings::{FirstRole, Identity, Settings, SharedSettings, is_ours, same};
+pub use settings::{
+    FirstRole, ISOLATION, Identity, Isolates, Settings, SharedSettings, is_ours, same,
+};
 pub use shape::{Shape, Shapes};
 pub use statements::{Held, KeepLimits, Library, Names, Prepared, Reading, Recall};
 pub use stray::{Lent, Stray};

@@ -12,9 +12,34 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Settings by name, as text, in the server's own base units.
+/// Settings by name, as text, in the server's own base units; and what one of them says of where
+/// the session's transactions can run, for each statement asks that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Settings(BTreeMap<Box<str>, Box<str>>);
+pub struct Settings(BTreeMap<Box<str>, Box<str>>, Isolates);
+
+/// By which a session says how its transactions are isolated.
+pub const ISOLATION: &str = "default_transaction_isolation";
+
+/// Where a session's transactions can run by their isolation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Isolates {
+    /// On any server.
+    #[default]
+    Anywhere,
+    /// A standby refuses them: they are `SERIALIZABLE`.
+    OnPrimary,
+}
+
+impl Isolates {
+    /// With this default.
+    pub fn by_default(isolation: &str) -> Self {
+        if isolation.eq_ignore_ascii_case("serializable") {
+            Self::OnPrimary
+        } else {
+            Self::Anywhere
+        }
+    }
+}
 
 /// The pseudo-setting that holds `SET ROLE`: it must go first when it is left and last when it
 /// is taken, for a role may lack the right to the others.
@@ -88,24 +113,39 @@ impl Identity {
 impl Settings {
     /// The settings that a client gave in its startup message.
     pub fn from_startup(params: &[(String, String)]) -> Self {
-        let settings = params.iter().filter(|(name, _)| {
+        let given = params.iter().filter(|(name, _)| {
             !NO_SETTINGS.contains(&&*canonical(name))
                 && !name.starts_with("_pq_.")
                 && !is_ours(name)
         });
-        Self(
-            settings.map(|(name, value)| (canonical(name).into(), value.as_str().into())).collect(),
-        )
+        let mut settings = Self::default();
+        for (name, value) in given {
+            settings.set(name, value);
+        }
+        settings
     }
 
     /// Adds or replaces one.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.0.insert(canonical(name).into(), value.into());
+        let name = canonical(name);
+        if name == ISOLATION {
+            self.1 = Isolates::by_default(value);
+        }
+        self.0.insert(name.into(), value.into());
     }
 
     /// Takes one away.
     pub fn remove(&mut self, name: &str) {
-        self.0.remove(&*canonical(name));
+        let name = canonical(name);
+        if name == ISOLATION {
+            self.1 = Isolates::default();
+        }
+        self.0.remove(&*name);
+    }
+
+    /// Where the session's transactions can run, as far as these say.
+    pub const fn isolates(&self) -> Isolates {
+        self.1
     }
 
     /// The value of one.
@@ -244,6 +284,24 @@ mod tests {
             settings.set(name, value);
         }
         settings
+    }
+
+    #[test]
+    fn where_transactions_can_run_is_as_the_setting_says_now() {
+        let mut settings = Settings::default();
+        for (name, value, isolates) in [
+            ("work_mem", "serializable", Isolates::Anywhere),
+            ("Default_Transaction_Isolation", "SERIALIZABLE", Isolates::OnPrimary),
+            (ISOLATION, "repeatable read", Isolates::Anywhere),
+            (ISOLATION, "serializable", Isolates::OnPrimary),
+        ] {
+            settings.set(name, value);
+            assert_eq!(settings.isolates(), isolates, "{name} = {value}");
+        }
+        settings.remove(ISOLATION);
+        assert_eq!(settings.isolates(), Isolates::Anywhere);
+        let given = [(ISOLATION.to_owned(), "Serializable".to_owned())];
+        assert_eq!(Settings::from_startup(&given).isolates(), Isolates::OnPrimary);
     }
 
     #[test]
