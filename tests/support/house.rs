@@ -289,7 +289,7 @@ pub fn await_that(what: &str, holds: impl FnMut() -> bool) {
 pub fn end_backends(server: &Server, which: &str) -> usize {
     let these = format!(
         "FROM pg_stat_activity WHERE backend_type = 'client backend' \
-         AND pid <> pg_backend_pid() AND {which}"
+         AND coalesce(state, 'starting') <> 'starting' AND pid <> pg_backend_pid() AND {which}"
     );
     let ended = server.rows(&format!("SELECT pid, pg_terminate_backend(pid) {these}")).unwrap();
     let pids: Vec<String> = ended.into_iter().filter_map(|mut row| row.swap_remove(0)).collect();
