@@ -8,7 +8,7 @@
 
 use crate::auth::postgres::certificates;
 use crate::support::{Blueprint, House, await_that};
-use pgsteer::sandbox::{Auth, Plan, Scratch};
+use pgsteer::sandbox::{Auth, Plan, Scratch, Server};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -158,11 +158,19 @@ fn drivers_tools_and_mappers_work_unchanged() {
             assert!(part.lines().any(passed), "{driver} ran no check of {check}: {part}");
         }
     }
-    // What they had just written was read on the standbys, too, and not on the primary alone.
-    for server in secured.house.cluster.servers() {
-        let read = server.logged("FROM drv_own_writes WHERE run");
-        assert!(read > 0, "no session read its own writes on {}", server.name());
+    // What they had just written was read on the standbys, too, and not on the primary alone; on a
+    // busy machine that may take a run in which no standby stumbles.
+    let not_read_on = || {
+        let mut servers = secured.house.cluster.servers().iter();
+        servers.find(|server| server.logged("FROM drv_own_writes WHERE run") == 0)
+    };
+    for _ in 0..5 {
+        if not_read_on().is_some() {
+            assert!(secured.run(&FETCHED[..1]).1);
+        }
     }
+    let name = not_read_on().map(Server::name);
+    assert_eq!(name, None, "no session read its own writes there");
 }
 
 /// The opposite: where reads may be of any age, the drivers' check of their own writes finds out.

@@ -156,7 +156,8 @@ async fn copy_goes_both_ways_and_may_fail_on_either_side() {
 }
 
 /// What comes behind a COPY in its batch is out of place where the server wants data. It ends the
-/// connection; pgsteer waited for a `Sync` that had been sent, and its client for ever.
+/// connection; pgsteer waited for a `Sync` that had been sent, and its client for ever. Before 14
+/// a server goes on behind the `Sync`, and so does its client's connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_data_ends_a_copy_and_its_connection() {
     let house = house();
@@ -166,6 +167,12 @@ async fn what_is_no_data_ends_a_copy_and_its_connection() {
     for behind in [parse("", "SELECT 1"), describe(""), close("s")] {
         let mut client = Raw::enter(&house).await;
         client.send(&[copy.clone(), behind, sync()].concat()).await;
+        if house.server("primary").version().major() < 14 {
+            let answer = client.until('Z').await;
+            assert_eq!((answer.code().as_deref(), answer.status()), (Some("08P01"), 'I'));
+            assert_eq!(client.value("SELECT 1").await, "1");
+            continue;
+        }
         let told = client.end().await;
         let fatal = told.last().unwrap();
         assert_eq!(

@@ -136,6 +136,11 @@ async fn discard_and_deallocate_free_every_name_at_once() {
     assert_eq!(client.query("DEALLOCATE s").await.code().as_deref(), Some("26000"));
 }
 
+/// Before 14 a server tells what `DISCARD ALL` has reset also if it was that before.
+fn without_settings(answer: &Answer) -> String {
+    answer.tags().replace('S', "")
+}
+
 /// A driver that pipelines does not wait for `DEALLOCATE ALL` before it prepares anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_batch_prepares_behind_its_deallocation_is_there() {
@@ -148,13 +153,14 @@ async fn what_a_batch_prepares_behind_its_deallocation_is_there() {
         let forget = [bind("d", &[]), execute()].concat();
         let anew = parse("s", "SELECT 1");
         let answer = client.batch(&[forget.clone(), anew.clone(), run_s.clone()]).await;
-        assert_eq!((answer.tags().as_str(), answer.code()), ("2C12DCZ", None), "{sql}");
+        let tags = without_settings(&answer);
+        assert_eq!((tags.as_str(), answer.code()), ("2C12DCZ", None), "{sql}");
         assert_eq!(run(&mut client, "s").await.value(), "1", "{sql}");
         assert_eq!(run(&mut client, "t").await.code().as_deref(), Some("26000"), "{sql}");
         // Without a name and behind a Flush; what it fails behind stays.
         let nameless = [parse("", sql), bind("", &[]), execute(), flush()].concat();
         client.send(&nameless).await;
-        assert_eq!(client.until('C').await.tags(), "12C");
+        assert_eq!(without_settings(&client.until('C').await), "12C");
         let answer = client.batch(&[anew, run_s.clone(), run_s.clone(), bind("t", &[])]).await;
         assert_eq!(answer.tags(), "12DC2DCEZ", "{sql}");
         assert_eq!(run(&mut client, "s").await.value(), "1", "{sql}");
