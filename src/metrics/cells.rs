@@ -8,7 +8,7 @@
 //! whole process.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -34,8 +34,12 @@ pub fn claim_row() {
 #[derive(Debug)]
 pub(super) struct Rows {
     rows: Box<[OnceLock<Box<[AtomicU64]>>]>,
-    places: AtomicUsize,
+    places: AtomicU32,
 }
+
+/// Where a counter is in each row.
+#[derive(Debug, Clone, Copy)]
+struct Place(u32);
 
 /// Who else writes to a cell.
 #[derive(Debug, Clone, Copy)]
@@ -47,12 +51,17 @@ enum Writers {
 impl Rows {
     pub(super) fn new() -> Arc<Self> {
         let rows = (0..ROWS).map(|_| OnceLock::new()).collect();
-        Arc::new(Self { rows, places: AtomicUsize::new(0) })
+        Arc::new(Self { rows, places: AtomicU32::new(0) })
     }
 
     /// So many places, one behind the other.
-    fn give_out(&self, places: usize) -> usize {
-        self.places.fetch_add(places, Ordering::Relaxed)
+    fn give_out(&self, places: u32) -> Place {
+        Place(self.places.fetch_add(places, Ordering::Relaxed))
+    }
+
+    fn add(&self, place: Place, by: u64) {
+        let (cells, writers) = self.mine();
+        writers.add(cells.get(place.index()), by);
     }
 
     fn mine(&self) -> (&[AtomicU64], Writers) {
@@ -67,9 +76,20 @@ impl Rows {
         (0..self.places.load(Ordering::Relaxed)).map(|_| AtomicU64::new(0)).collect()
     }
 
-    fn sum(&self, place: usize) -> u64 {
-        let rows = self.rows.iter().filter_map(|row| row.get()?.get(place));
+    fn sum(&self, place: Place) -> u64 {
+        let rows = self.rows.iter().filter_map(|row| row.get()?.get(place.index()));
         rows.fold(0, |sum, cell| sum.wrapping_add(cell.load(Ordering::Relaxed)))
+    }
+}
+
+impl Place {
+    const fn behind(self, places: u32) -> Self {
+        Self(self.0.saturating_add(places))
+    }
+
+    #[expect(clippy::as_conversions, reason = "no machine that this runs on has a smaller usize")]
+    const fn index(self) -> usize {
+        self.0 as usize
     }
 }
 
@@ -92,12 +112,18 @@ impl Writers {
 #[derive(Debug, Clone)]
 pub struct Tally {
     rows: Arc<Rows>,
-    place: usize,
+    place: Place,
 }
 
 impl Tally {
-    pub(super) fn new(rows: &Arc<Rows>) -> Self {
-        Self { rows: Arc::clone(rows), place: rows.give_out(1) }
+    /// The first of so many that lie one behind the other.
+    pub(super) fn first_of(rows: &Arc<Rows>, count: u32) -> Self {
+        Self { rows: Arc::clone(rows), place: rows.give_out(count) }
+    }
+
+    /// The one that lies so many behind this.
+    pub(super) fn behind(&self, count: u32) -> Self {
+        Self { rows: Arc::clone(&self.rows), place: self.place.behind(count) }
     }
 
     /// Counts one.
@@ -107,8 +133,12 @@ impl Tally {
 
     /// Counts so many.
     pub fn inc_by(&self, count: u64) {
-        let (cells, writers) = self.rows.mine();
-        writers.add(cells.get(self.place), count);
+        self.rows.add(self.place, count);
+    }
+
+    /// Counts so many in one that lies behind this.
+    pub(super) fn inc_behind(&self, behind: u32, count: u64) {
+        self.rows.add(self.place.behind(behind), count);
     }
 
     /// How many were counted.
@@ -117,18 +147,24 @@ impl Tally {
     }
 }
 
-/// A number that rises and falls.
+/// A number that rises and falls. What rose in one row may fall in another.
 #[derive(Debug, Clone)]
 pub struct Level(Tally);
 
 impl Level {
-    pub(super) fn new(rows: &Arc<Rows>) -> Self {
-        Self(Tally::new(rows))
+    /// The first of so many that lie one behind the other.
+    pub(super) fn first_of(rows: &Arc<Rows>, count: u32) -> Self {
+        Self(Tally::first_of(rows, count))
     }
 
-    /// Higher by so much, or lower. What rose in one row may fall in another.
-    pub fn add(&self, by: i64) {
-        self.0.inc_by(by.cast_unsigned());
+    /// The one that lies so many behind this.
+    pub(super) fn behind(&self, count: u32) -> Self {
+        Self(self.0.behind(count))
+    }
+
+    /// Higher by so much, or lower, in one that lies behind this.
+    pub(super) fn add_behind(&self, behind: u32, by: i64) {
+        self.0.inc_behind(behind, by.cast_unsigned());
     }
 
     /// How high it is.
@@ -143,42 +179,52 @@ pub struct Times {
     rows: Arc<Rows>,
     /// Where the bucket of the first bound is; behind the last one lie those above all bounds,
     /// and the sum in nanoseconds.
-    first: usize,
+    first: Place,
     /// Upper bounds, in nanoseconds.
     bounds: Arc<[u64]>,
+    /// How many there are.
+    buckets: u32,
 }
 
 impl Times {
-    /// `bounds` are in seconds.
-    pub(super) fn new(rows: &Arc<Rows>, bounds: &[f64]) -> Self {
+    /// The first of so many that lie one behind the other; `bounds` are in seconds.
+    pub(super) fn first_of(rows: &Arc<Rows>, bounds: &[f64], count: u32) -> Self {
         let bounds: Arc<[u64]> =
             bounds.iter().map(|bound| nanos(Duration::from_secs_f64(*bound))).collect();
-        Self { rows: Arc::clone(rows), first: rows.give_out(bounds.len() + 2), bounds }
+        let buckets = u32::try_from(bounds.len()).unwrap_or(u32::MAX);
+        let first = rows.give_out((buckets + 2) * count);
+        Self { rows: Arc::clone(rows), first, bounds, buckets }
     }
 
-    /// Notes one.
-    pub fn observe(&self, time: Duration) {
+    /// The one that lies so many behind this.
+    pub(super) fn behind(&self, count: u32) -> Self {
+        Self { first: self.first.behind(count * (self.buckets + 2)), ..self.clone() }
+    }
+
+    /// Notes one in that which lies so many behind this.
+    pub(super) fn observe_behind(&self, behind: u32, time: Duration) {
         let time = nanos(time);
+        let first = self.first.behind(behind * (self.buckets + 2)).index();
         let over = self.bounds.iter().take_while(|bound| time > **bound).count();
         let (cells, writers) = self.rows.mine();
-        writers.add(cells.get(self.first + over), 1);
-        writers.add(cells.get(self.first + self.bounds.len() + 1), time);
+        writers.add(cells.get(first + over), 1);
+        writers.add(cells.get(first + self.bounds.len() + 1), time);
     }
 
     /// How many took up to each bound, in seconds, and in the end how many there are.
     pub(super) fn cumulated(&self) -> (Vec<(f64, u64)>, u64) {
         let mut count = 0;
-        let each = self.bounds.iter().enumerate().map(|(at, bound)| {
-            count += self.rows.sum(self.first + at);
+        let each = self.bounds.iter().zip(0..).map(|(bound, at)| {
+            count += self.rows.sum(self.first.behind(at));
             (Duration::from_nanos(*bound).as_secs_f64(), count)
         });
         let each = each.collect();
-        (each, count + self.rows.sum(self.first + self.bounds.len()))
+        (each, count + self.rows.sum(self.first.behind(self.buckets)))
     }
 
     /// All of them together.
     pub(super) fn sum(&self) -> Duration {
-        Duration::from_nanos(self.rows.sum(self.first + self.bounds.len() + 1))
+        Duration::from_nanos(self.rows.sum(self.first.behind(self.buckets + 1)))
     }
 }
 
@@ -193,8 +239,8 @@ mod tests {
     #[test]
     fn every_thread_counts_and_nothing_is_lost() {
         let rows = Rows::new();
-        let (tally, level) = (Tally::new(&rows), Level::new(&rows));
-        level.add(1);
+        let (tally, level) = (Tally::first_of(&rows, 1), Level::first_of(&rows, 1));
+        level.add_behind(0, 1);
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let (tally, level) = (tally.clone(), level.clone());
@@ -204,7 +250,7 @@ mod tests {
                     }
                     for _ in 0..10_000 {
                         tally.inc_by(2);
-                        level.add(-1);
+                        level.add_behind(0, -1);
                     }
                 });
             }
@@ -216,12 +262,17 @@ mod tests {
     #[test]
     fn a_time_is_counted_from_its_bound_on() {
         let rows = Rows::new();
-        let (other, times) = (Tally::new(&rows), Times::new(&rows, &[0.001, 0.002_5]));
+        let (other, times) =
+            (Tally::first_of(&rows, 1), Times::first_of(&rows, &[0.001, 0.002_5], 2));
+        let next = Tally::first_of(&rows, 1);
         for micros in [1, 1_000, 1_001, 2_500, 2_501, 90_000_000] {
-            times.observe(Duration::from_micros(micros));
+            times.observe_behind(0, Duration::from_micros(micros));
         }
+        times.observe_behind(1, Duration::from_millis(2));
         assert_eq!(times.cumulated(), (vec![(0.001, 2), (0.002_5, 4)], 6));
         assert_eq!(times.sum(), Duration::from_micros(90_007_003));
-        assert_eq!(other.get(), 0);
+        assert_eq!(times.behind(1).cumulated(), (vec![(0.001, 0), (0.002_5, 1)], 1));
+        assert_eq!(times.behind(1).sum(), Duration::from_millis(2));
+        assert_eq!((other.get(), next.get()), (0, 0));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::metrics::catalogue;
 use crate::metrics::cells::{Level, Tally};
+use crate::metrics::each::Each;
 use crate::metrics::family::{Builder, ByLabel, by_label};
 use crate::metrics::label::{Admission, ClientState, HoldOutcome, LostWork};
 use crate::metrics::statements::Holder;
@@ -11,7 +12,7 @@ use std::time::Duration;
 /// What clients do.
 #[derive(Debug)]
 pub struct Clients {
-    states: ByLabel<ClientState, Level>,
+    states: Each<ClientState, Level>,
     admissions: ByLabel<Admission, IntCounter>,
     wait: Histogram,
     hold: ByLabel<HoldOutcome, Histogram>,
@@ -30,7 +31,7 @@ pub struct Clients {
 /// One logged-in client, counted in the state that it is in as long as this lives.
 #[derive(Debug)]
 pub struct Presence {
-    states: ByLabel<ClientState, Level>,
+    states: Each<ClientState, Level>,
     state: ClientState,
     /// Counts its prepared statements.
     pub prepared: Holder,
@@ -87,8 +88,7 @@ impl Clients {
 
     /// How many are in a state.
     pub fn count(&self, state: ClientState) -> u64 {
-        let count = self.states.get(state).map_or(0, Level::get);
-        u64::try_from(count).unwrap_or(0)
+        u64::try_from(self.states.get(state)).unwrap_or(0)
     }
 }
 
@@ -105,9 +105,7 @@ impl Presence {
     }
 
     fn shift(&self, by: i64) {
-        if let Some(gauge) = self.states.get(self.state) {
-            gauge.add(by);
-        }
+        self.states.add(self.state, by);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::metrics::catalogue::{Entry, Kind};
 use crate::metrics::cells::{Level, Rows, Tally, Times};
+use crate::metrics::each::{Each, Key};
 use crate::metrics::label::Label;
 use crate::topology::ServerId;
 use prometheus::core::{Collector, Desc, MetricVec, MetricVecBuilder};
@@ -16,7 +17,6 @@ use prometheus::{
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// One child for each value of a label.
 #[derive(Debug, Clone)]
@@ -43,24 +43,6 @@ impl<L: Label> ByLabel<L, IntCounter> {
     pub fn inc(&self, label: L) {
         if let Some(child) = self.get(label) {
             child.inc();
-        }
-    }
-}
-
-impl<L: Label> ByLabel<L, Tally> {
-    /// Counts one.
-    pub fn inc(&self, label: L) {
-        if let Some(child) = self.get(label) {
-            child.inc();
-        }
-    }
-}
-
-impl<L: Label> ByLabel<L, Times> {
-    /// Notes a duration.
-    pub fn observe(&self, label: L, time: Duration) {
-        if let Some(child) = self.get(label) {
-            child.observe(time);
         }
     }
 }
@@ -142,79 +124,58 @@ impl Builder<'_> {
     }
 
     pub(super) fn tally(&self, entry: &Entry) -> prometheus::Result<Tally> {
-        let mut family = self.family(entry)?;
-        let tally = family.tally(&[]);
-        self.registry.register(Box::new(family))?;
+        let tally = Tally::first_of(&self.rows, 1);
+        self.family(entry, &[vec![]], |_| Child::Tally(tally.clone()))?;
         Ok(tally)
     }
 
-    pub(super) fn tallies<L: Label>(&self, entry: &Entry) -> prometheus::Result<ByLabel<L, Tally>> {
-        let mut family = self.family(entry)?;
-        let tallies = ByLabel::try_new(|label: &L| Ok(family.tally(&[label.text()])))?;
-        self.registry.register(Box::new(family))?;
-        Ok(tallies)
+    /// A tally for each key.
+    pub(super) fn tallies<K: Key>(&self, entry: &Entry) -> prometheus::Result<Each<K, Tally>> {
+        let (values, count) = self.keys::<K>();
+        let first = Tally::first_of(&self.rows, count);
+        self.family(entry, &values, |at| Child::Tally(first.behind(at)))?;
+        Ok(Each::new(first, count))
     }
 
-    pub(super) fn levels<L: Label>(&self, entry: &Entry) -> prometheus::Result<ByLabel<L, Level>> {
-        let mut family = self.family(entry)?;
-        let levels = ByLabel::try_new(|label: &L| Ok(family.level(&[label.text()])))?;
-        self.registry.register(Box::new(family))?;
-        Ok(levels)
+    /// A level for each key.
+    pub(super) fn levels<K: Key>(&self, entry: &Entry) -> prometheus::Result<Each<K, Level>> {
+        let (values, count) = self.keys::<K>();
+        let first = Level::first_of(&self.rows, count);
+        self.family(entry, &values, |at| Child::Level(first.behind(at)))?;
+        Ok(Each::new(first, count))
     }
 
-    /// A tally for each pair of values.
-    pub(super) fn tallies_by<A: Label, L: Label>(
+    /// A distribution for each key.
+    pub(super) fn times<K: Key>(&self, entry: &Entry) -> prometheus::Result<Each<K, Times>> {
+        let (values, count) = self.keys::<K>();
+        let bounds = match entry.kind {
+            Kind::Histogram(bounds) => bounds,
+            Kind::Counter | Kind::Gauge => &[],
+        };
+        let first = Times::first_of(&self.rows, bounds, count);
+        self.family(entry, &values, |at| Child::Times(first.behind(at)))?;
+        Ok(Each::new(first, count))
+    }
+
+    /// The labels' values of each key, and how many there are.
+    fn keys<K: Key>(&self) -> (Vec<Vec<&str>>, u32) {
+        let values = K::values(self.servers);
+        let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        (values, count)
+    }
+
+    /// A metric with a child for each list of values; `child` is given its number.
+    fn family(
         &self,
         entry: &Entry,
-    ) -> prometheus::Result<ByLabel<A, ByLabel<L, Tally>>> {
-        let mut family = self.family(entry)?;
-        let tallies = ByLabel::try_new(|first: &A| {
-            ByLabel::try_new(|second: &L| Ok(family.tally(&[first.text(), second.text()])))
-        })?;
-        self.registry.register(Box::new(family))?;
-        Ok(tallies)
-    }
-
-    /// A distribution for each pair of values.
-    pub(super) fn times_by<A: Label, L: Label>(
-        &self,
-        entry: &Entry,
-    ) -> prometheus::Result<ByLabel<A, ByLabel<L, Times>>> {
-        let mut family = self.family(entry)?;
-        let times = ByLabel::try_new(|first: &A| {
-            ByLabel::try_new(|second: &L| Ok(family.times(&[first.text(), second.text()])))
-        })?;
-        self.registry.register(Box::new(family))?;
-        Ok(times)
-    }
-
-    /// A tally for each server and value.
-    pub(super) fn server_tallies<L: Label>(
-        &self,
-        entry: &Entry,
-    ) -> prometheus::Result<ByServer<ByLabel<L, Tally>>> {
-        let mut family = self.family(entry)?;
-        let children = self
-            .servers
-            .iter()
-            .map(|name| ByLabel::try_new(|label: &L| Ok(family.tally(&[&**name, label.text()]))));
-        let children = children.collect::<prometheus::Result<_>>()?;
-        self.registry.register(Box::new(family))?;
-        Ok(ByServer { children })
-    }
-
-    /// A distribution for each server.
-    pub(super) fn server_times(&self, entry: &Entry) -> prometheus::Result<ByServer<Times>> {
-        let mut family = self.family(entry)?;
-        let children = self.servers.iter().map(|name| family.times(&[&**name])).collect();
-        self.registry.register(Box::new(family))?;
-        Ok(ByServer { children })
-    }
-
-    fn family(&self, entry: &Entry) -> prometheus::Result<Family> {
+        values: &[Vec<&str>],
+        child: impl Fn(u32) -> Child,
+    ) -> prometheus::Result<()> {
         let labels = entry.labels.iter().map(|name| (*name).to_owned()).collect();
         let desc = Desc::new(entry.name.to_owned(), entry.help.to_owned(), labels, HashMap::new())?;
-        Ok(Family { desc, entry: *entry, rows: Arc::clone(&self.rows), children: Vec::new() })
+        let children = values.iter().zip(0..).map(|(values, at)| (pairs(entry, values), child(at)));
+        let family = Family { desc, entry: *entry, children: children.collect() };
+        self.registry.register(Box::new(family))
     }
 
     /// One child a server.
@@ -248,7 +209,6 @@ impl Builder<'_> {
 struct Family {
     desc: Desc,
     entry: Entry,
-    rows: Arc<Rows>,
     children: Vec<(Vec<LabelPair>, Child)>,
 }
 
@@ -259,41 +219,18 @@ enum Child {
     Times(Times),
 }
 
-impl Family {
-    fn tally(&mut self, values: &[&str]) -> Tally {
-        let tally = Tally::new(&self.rows);
-        self.add(values, Child::Tally(tally.clone()));
-        tally
-    }
-
-    fn level(&mut self, values: &[&str]) -> Level {
-        let level = Level::new(&self.rows);
-        self.add(values, Child::Level(level.clone()));
-        level
-    }
-
-    fn times(&mut self, values: &[&str]) -> Times {
-        let bounds = match self.entry.kind {
-            Kind::Histogram(bounds) => bounds,
-            Kind::Counter | Kind::Gauge => &[],
-        };
-        let times = Times::new(&self.rows, bounds);
-        self.add(values, Child::Times(times.clone()));
-        times
-    }
-
-    fn add(&mut self, values: &[&str], child: Child) {
-        let pairs = self.entry.labels.iter().zip(values).map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
-            pair
-        });
-        let mut pairs: Vec<_> = pairs.collect();
-        // In the order in which the other metrics have them.
-        pairs.sort_by(|a, b| a.name().cmp(b.name()));
-        self.children.push((pairs, child));
-    }
+/// The labels with these values.
+fn pairs(entry: &Entry, values: &[&str]) -> Vec<LabelPair> {
+    let pairs = entry.labels.iter().zip(values).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    let mut pairs: Vec<_> = pairs.collect();
+    // In the order in which the other metrics have them.
+    pairs.sort_by(|a, b| a.name().cmp(b.name()));
+    pairs
 }
 
 impl Collector for Family {

@@ -27,8 +27,9 @@ macro_rules! labels {
             impl Label for $name {
                 const ALL: &'static [Self] = &[$(Self::$value,)*];
 
+                #[expect(clippy::as_conversions, reason = "a value's number, as declared")]
                 fn index(self) -> usize {
-                    Self::ALL.iter().position(|value| *value == self).unwrap_or(0)
+                    self as usize
                 }
 
                 fn text(self) -> &'static str {
@@ -346,8 +347,9 @@ labels! {
 impl Label for crate::route::Why {
     const ALL: &'static [Self] = &Self::ALL;
 
+    #[expect(clippy::as_conversions, reason = "a value's number, as declared")]
     fn index(self) -> usize {
-        Self::ALL.iter().position(|why| *why == self).unwrap_or(0)
+        self as usize
     }
 
     fn text(self) -> &'static str {
@@ -358,8 +360,9 @@ impl Label for crate::route::Why {
 impl Label for crate::session::Pin {
     const ALL: &'static [Self] = &Self::ALL;
 
+    #[expect(clippy::as_conversions, reason = "a value's number, as declared")]
     fn index(self) -> usize {
-        Self::ALL.iter().position(|pin| *pin == self).unwrap_or(0)
+        self as usize
     }
 
     fn text(self) -> &'static str {

@@ -2,7 +2,8 @@
 
 use crate::metrics::catalogue;
 use crate::metrics::cells::{Tally, Times};
-use crate::metrics::family::{Builder, ByLabel, ByServer, by_label, by_labels};
+use crate::metrics::each::Each;
+use crate::metrics::family::{Builder, ByLabel, by_label, by_labels};
 use crate::metrics::label::{
     CacheResult, ErrorOrigin, GuardOutcome, QueryKind, ServedBy, SqlStateClass, StatementSide,
     TransactionOutcome, WaitOutcome,
@@ -16,16 +17,16 @@ use std::time::Duration;
 /// What statements do.
 #[derive(Debug)]
 pub struct Statements {
-    sent: ByServer<ByLabel<QueryKind, Tally>>,
-    time: ByLabel<ServedBy, ByLabel<QueryKind, Times>>,
+    sent: Each<(ServerId, QueryKind), Tally>,
+    time: Each<(ServedBy, QueryKind), Times>,
     errors: ByLabel<ErrorOrigin, ByLabel<SqlStateClass, IntCounter>>,
-    routes: ByLabel<ServedBy, ByLabel<Why, Tally>>,
+    routes: Each<(ServedBy, Why), Tally>,
     lsn_wait: ByLabel<WaitOutcome, Histogram>,
     guards: ByLabel<GuardOutcome, IntCounter>,
-    server_time: ByServer<Times>,
-    transactions: ByServer<ByLabel<TransactionOutcome, Tally>>,
+    server_time: Each<ServerId, Times>,
+    transactions: Each<(ServerId, TransactionOutcome), Tally>,
     prepared: ByLabel<StatementSide, IntGauge>,
-    prepared_cache: ByLabel<CacheResult, Tally>,
+    prepared_cache: Each<CacheResult, Tally>,
     /// Reads that would have been too old where they were first considered.
     pub stale_prevented: Tally,
     /// Sessions that were warned that their last writes may be lost.
@@ -63,14 +64,14 @@ impl Drop for Holder {
 impl Statements {
     pub(super) fn register(build: &Builder<'_>) -> prometheus::Result<Self> {
         Ok(Self {
-            sent: build.server_tallies(&catalogue::QUERIES)?,
-            time: build.times_by(&catalogue::QUERY_TIME)?,
+            sent: build.tallies(&catalogue::QUERIES)?,
+            time: build.times(&catalogue::QUERY_TIME)?,
             errors: by_labels(&build.int_counters(&catalogue::ERRORS)?)?,
-            routes: build.tallies_by(&catalogue::ROUTES)?,
+            routes: build.tallies(&catalogue::ROUTES)?,
             lsn_wait: by_label(&build.histograms(&catalogue::LSN_WAIT)?)?,
             guards: by_label(&build.int_counters(&catalogue::GUARDS)?)?,
-            server_time: build.server_times(&catalogue::SERVER_QUERY_TIME)?,
-            transactions: build.server_tallies(&catalogue::TRANSACTIONS)?,
+            server_time: build.times(&catalogue::SERVER_QUERY_TIME)?,
+            transactions: build.tallies(&catalogue::TRANSACTIONS)?,
             prepared: by_label(&build.int_gauges(&catalogue::PREPARED)?)?,
             prepared_cache: build.tallies(&catalogue::PREPARED_CACHE)?,
             stale_prevented: build.tally(&catalogue::STALE_PREVENTED)?,
@@ -81,36 +82,28 @@ impl Statements {
 
     /// A group went to a server.
     pub fn sent(&self, server: ServerId, kind: QueryKind) {
-        if let Some(kinds) = self.sent.get(server) {
-            kinds.inc(kind);
-        }
+        self.sent.inc((server, kind));
     }
 
     /// A group was answered so long after it had arrived.
     pub fn answered(&self, by: ServedBy, kind: QueryKind, time: Duration) {
-        if let Some(kinds) = self.time.get(by) {
-            kinds.observe(kind, time);
-        }
+        self.time.observe((by, kind), time);
     }
 
     /// A server answered a group so long after it was sent.
     pub fn served(&self, server: ServerId, time: Duration) {
-        if let Some(times) = self.server_time.get(server) {
-            times.observe(time);
-        }
+        self.server_time.observe(server, time);
     }
 
     /// A transaction ended.
     pub fn ended(&self, server: ServerId, outcome: TransactionOutcome) {
-        if let Some(outcomes) = self.transactions.get(server) {
-            outcomes.inc(outcome);
-        }
+        self.transactions.inc((server, outcome));
     }
 
     /// So many named statements were used whose backend held them, or not, or gave one up.
     pub fn prepared(&self, result: CacheResult, count: u32) {
-        if let Some(counter) = self.prepared_cache.get(result).filter(|_| count > 0) {
-            counter.inc_by(u64::from(count));
+        if count > 0 {
+            self.prepared_cache.inc_by(result, u64::from(count));
         }
     }
 
@@ -128,15 +121,12 @@ impl Statements {
 
     /// A group was routed.
     pub fn routed(&self, target: ServedBy, why: Why) {
-        if let Some(reasons) = self.routes.get(target) {
-            reasons.inc(why);
-        }
+        self.routes.inc((target, why));
     }
 
     /// How many groups were routed there for this reason.
     pub fn count_routed(&self, target: ServedBy, why: Why) -> u64 {
-        let reasons = self.routes.get(target);
-        reasons.and_then(|reasons| reasons.get(why)).map_or(0, Tally::get)
+        self.routes.get((target, why))
     }
 
     /// A read waited for a standby to replay the session's floor.
