@@ -488,7 +488,8 @@ keys! {
         counts: OnRestart,
     }
 
-    /// Longest time from a client's connect to its login.
+    /// Longest time from a client's connect to its login. On Linux it begins with the first that a
+    /// client says over TCP, or after a second in which it says nothing.
     LOGIN_TIMEOUT: Duration = "limits.login_timeout" {
         default: Limits::default().login_timeout,
         check: one_second,

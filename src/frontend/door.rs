@@ -3,6 +3,7 @@
 use crate::frontend::Shard;
 use crate::frontend::client::Client;
 use crate::frontend::greet::greet;
+use crate::frontend::introduction::Introduction;
 use crate::frontend::login;
 use crate::frontend::login::Entered;
 use crate::frontend::replicate::replicate;
@@ -11,7 +12,7 @@ use crate::frontend::serve::serve;
 use crate::frontend::state::Serving;
 use crate::limits::{Bounds, Caller, Entry, Rules};
 use crate::metrics::Admission;
-use crate::net::{Detached, Peer, Stream};
+use crate::net::{Newcomer, Peer, Stream};
 use crate::pool::CheckoutError;
 use crate::route::RoleWish;
 use crate::session::{KeepLimits, MessageLimits};
@@ -37,10 +38,10 @@ pub struct Inlet {
 /// Who has been let in may rest for hours: what that took is in a box that is gone by then.
 pub fn admit<K>(
     shard: Rc<Shard>,
-    (arrival, inlet): (Detached, Inlet),
+    (newcomer, inlet): (Newcomer, Inlet),
     kept: K,
 ) -> impl Future<Output = ()> {
-    let entering = Box::pin(enter(shard, arrival, inlet));
+    let entering = Box::pin(enter(shard, newcomer, inlet));
     async move {
         let Some(mut guest) = entering.await else { return };
         serve(&mut guest.serving).await;
@@ -51,14 +52,16 @@ pub fn admit<K>(
 
 /// A client that is served, and what counts it meanwhile.
 struct Guest {
-    serving: Serving,
+    /// In a box of its own, for it goes through many hands before it stays.
+    serving: Box<Serving>,
     entries: [Entry; 2],
     counted: Counted,
 }
 
 /// Lets a client in. It may be `None` because all was said to it already.
-async fn enter(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) -> Option<Guest> {
-    let stream = match arrival.attach() {
+async fn enter(shard: Rc<Shard>, newcomer: Newcomer, inlet: Inlet) -> Option<Guest> {
+    let peer = newcomer.peer;
+    let stream = match newcomer.attach() {
         Ok(stream) => stream,
         Err(error) => {
             tracing::warn!(%error, "a client's socket could not be taken over");
@@ -69,29 +72,29 @@ async fn enter(shard: Rc<Shard>, arrival: Detached, inlet: Inlet) -> Option<Gues
     let limit = shard.pools.pools.policy().max_clients;
     if shard.shared.clients.load(Ordering::Relaxed) > limit {
         drop(counted);
-        one_too_many(&shard, stream, &No::TooManyClients(limit)).await;
+        Box::pin(one_too_many(&shard, stream, &No::TooManyClients(limit))).await;
         return None;
     }
     let rules = Arc::clone(&shard.live().limits);
-    let peer = stream.peer();
     let stranger = Caller::Stranger { address: address(peer), listener: &inlet.name };
     let entry = match shard.shared.counts.enter(&rules, stranger) {
         Ok(entry) => entry,
         Err(exceeded) => {
             drop(counted);
-            one_too_many(&shard, stream, &No::TooManyOfThem(exceeded)).await;
+            Box::pin(one_too_many(&shard, stream, &No::TooManyOfThem(exceeded))).await;
             return None;
         }
     };
     let gate = shard.shared.gate.load_full();
     let within = rules.bounds(stranger).login.map_or(gate.timeout, |own| own.min(gate.timeout));
-    match login::enter_within((stream, peer), &gate, within).await {
+    let recall = |packet: &[u8]| shard.greetings.borrow().introduction(packet);
+    match login::enter_within((stream, peer), &gate, within, recall).await {
         Entered::Session(login) => {
             let (serving, known) = known(shard, (login, &inlet), &rules).await?;
             Some(Guest { serving, entries: [known, entry], counted })
         }
         Entered::Cancel(key, stream) => {
-            cancel(&shard, &key, stream).await;
+            Box::pin(cancel(&shard, &key, stream)).await;
             None
         }
         Entered::Nobody(why) => {
@@ -127,11 +130,12 @@ type Came<'a> = (login::LoggedIn, &'a Inlet);
 
 /// One that has proved who it is: counted by the rules that ask for that, and greeted. One that
 /// wants to replicate is served here.
-async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) -> Option<(Serving, Entry)> {
+async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) -> Option<(Box<Serving>, Entry)> {
     let (login, inlet) = came;
-    let (user, database) = (Arc::clone(&login.user), Arc::clone(&login.database));
+    let introduction = Arc::clone(&login.introduction);
+    let Introduction { user, database, replication, .. } = &*introduction;
     let (address, listener) = (address(login.peer), &*inlet.name);
-    let caller = Caller::Known { address, listener, user: &user, database: &database };
+    let caller = Caller::Known { address, listener, user, database };
     let entry = match shard.shared.counts.enter(rules, caller) {
         Ok(entry) => entry,
         Err(exceeded) => {
@@ -142,7 +146,7 @@ async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) -> Option<(Servi
             return None;
         }
     };
-    match login.replication {
+    match replication {
         Replication::None => {
             let serving = session(shard, (login, inlet), &rules.bounds(caller)).await?;
             Some((serving, entry))
@@ -151,15 +155,19 @@ async fn known(shard: Rc<Shard>, came: Came<'_>, rules: &Rules) -> Option<(Servi
             let metrics = Arc::clone(&shard.shared.metrics);
             let counts_as = |no: Option<&No>| no.map_or(Admission::Accepted, counts_as);
             let entered = |no: Option<&No>| metrics.clients.admit(counts_as(no));
-            Box::pin(replicate(shard, (login, inlet.role), numbers(), entered)).await;
+            Box::pin(replicate(shard, (login, inlet.role), entered)).await;
             None
         }
     }
 }
 
-async fn session(shard: Rc<Shard>, (login, inlet): Came<'_>, bounds: &Bounds) -> Option<Serving> {
+async fn session(
+    shard: Rc<Shard>,
+    (login, inlet): Came<'_>,
+    bounds: &Bounds,
+) -> Option<Box<Serving>> {
     let came = (login, inlet.role);
-    let mut serving = match greet(Rc::clone(&shard), came, numbers()).await {
+    let mut serving = match greet(Rc::clone(&shard), came).await {
         Ok(serving) => serving,
         Err((mut client, no)) => {
             shard.shared.metrics.clients.admit(counts_as(&no));
@@ -250,29 +258,4 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.shared.clients.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Numbers that nobody can guess, drawn by twos: a short key takes two.
-fn numbers() -> impl FnMut() -> i32 {
-    let mut left = None;
-    move || {
-        i32::from_be_bytes(left.take().unwrap_or_else(|| {
-            let [first, second] = random();
-            left = Some(second);
-            first
-        }))
-    }
-}
-
-/// Bytes that nobody can guess.
-fn random() -> [[u8; 4]; 2] {
-    let mut both = [[0; 4]; 2];
-    let source = ring::rand::SystemRandom::new();
-    let drawn = ring::rand::SecureRandom::fill(&source, both.as_flattened_mut());
-    if drawn.is_err() {
-        // The kernel's generator does not fail once it is seeded; a key of zeros would be
-        // guessable, so the process does not go on without it.
-        std::process::abort();
-    }
-    both
 }

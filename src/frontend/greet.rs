@@ -5,11 +5,11 @@
 //! that a login needs no server at all. Any server: logins work while there is no primary.
 
 use crate::clock;
-use crate::clock::Moment;
 use crate::frontend::Shard;
 use crate::frontend::attached::Attached;
 use crate::frontend::cancel::KeyForm;
 use crate::frontend::client::Client;
+use crate::frontend::introduction::{Greeting, Introduction};
 use crate::frontend::local;
 use crate::frontend::login::LoggedIn;
 use crate::frontend::lost::{LostState, LostTransaction};
@@ -26,53 +26,17 @@ use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
 use crate::session::{
-    FirstRole, Floor, ISOLATION, Identity, Isolates, KeepLimits, MessageLimits, Names, OwnPortals,
-    Settings, SharedSettings,
+    FirstRole, Floor, ISOLATION, Isolates, KeepLimits, MessageLimits, Names, OwnPortals,
 };
 use crate::sql::Effects;
 use crate::topology::Topology;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
-
-/// What logins were told, by who logged in and with which settings.
-pub(super) type Greetings = HashMap<Greeted, Greeting>;
-
-/// What a login was told, and when a server was asked for it.
-#[derive(Debug, Clone)]
-pub(super) struct Greeting {
-    told: Reported,
-    first_role: FirstRole,
-    isolates: Isolates,
-    at: Moment,
-}
-
-/// How long a greeting counts while a server can be asked again: an upgrade or a changed default
-/// shows within this time.
-const GREETING_AGE_MAX: Duration = Duration::from_mins(1);
-
-impl Greeting {
-    fn is_fresh(&self, now: Moment) -> bool {
-        now.since(self.at) < GREETING_AGE_MAX
-    }
-}
-
-/// Who was told something.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Greeted {
-    user: Arc<str>,
-    database: Arc<str>,
-    identity: Option<Arc<Identity>>,
-    settings: SharedSettings,
-}
-
-/// Most greetings that are remembered; when there are more, all are asked for again.
-const GREETINGS_MAX: usize = 1024;
 
 /// Greets a client that has logged in. Its session, ready to be served.
 ///
@@ -81,35 +45,33 @@ const GREETINGS_MAX: usize = 1024;
 pub(super) async fn greet(
     shard: Rc<Shard>,
     (login, role): (LoggedIn, RoleWish),
-    mut random: impl FnMut() -> i32,
-) -> Result<Serving, (Client, No)> {
-    let LoggedIn { stream, user, database, settings, minor, unsent, ahead, .. } = login;
+) -> Result<Box<Serving>, (Client, No)> {
+    let LoggedIn { stream, introduction, unsent, ahead, .. } = login;
     let mut client = Client::new(Rc::clone(&shard), stream);
     client.take_in(&ahead);
     client.out().extend_from_slice(&unsent);
-    let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
-    let cancel = shard.shared.cancels.enter(None, keys, &mut random);
-    let startup = Arc::new(Settings::from_startup(&settings));
-    let identity = Identity::from_startup(&settings);
+    let keys = if introduction.minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
+    let cancel = shard.shared.cancels.enter(None, keys, || shard.numbers.draw());
+    let Introduction { user, database, startup, identity, .. } = &*introduction;
     let role_given = identity.as_ref().and_then(|identity| identity.role());
     let wishes = Wishes { role, consistency: shard.live().routing.consistency };
     let mut session = Session {
-        shape: shard.shared.shapes.of(&database, clock::now()),
-        user,
-        database,
+        shape: shard.shared.shapes.of(database, clock::now()),
+        user: Arc::clone(user),
+        database: Arc::clone(database),
         first_role: role_given.map(FirstRole::new).unwrap_or_default(),
         isolates: Isolates::Anywhere,
-        identity,
+        identity: identity.clone(),
         names: Names::default(),
         unnamed: None,
         floor: Floor::default(),
-        settings: Arc::clone(&startup),
+        settings: Arc::clone(startup),
         custom: startup
             .iter()
             .filter(|(name, _)| name.contains('.'))
             .map(|(name, _)| name.into())
             .collect(),
-        startup,
+        startup: Arc::clone(startup),
         wishes,
         first_wishes: wishes,
         wishes_after: None,
@@ -130,16 +92,14 @@ pub(super) async fn greet(
         keeps: KeepLimits::default(),
         pools: Vec::new(),
     };
-    for (name, value) in &settings {
-        if let Some(name) = name.to_ascii_lowercase().strip_prefix("pgsteer.")
-            && let Err(no) = local::hear_first(&mut session, name, value)
-        {
+    for (name, value) in &introduction.wishes {
+        if let Err(no) = local::hear_first(&mut session, name, value) {
             return Err((client, no));
         }
     }
     session.first_wishes = session.wishes;
-    let mut serving = Serving { client, session, attached: None, retry: None };
-    if let Err(no) = serving.settle_in(keys, &mut random).await {
+    let mut serving = Box::new(Serving { client, session, attached: None, retry: None });
+    if let Err(no) = serving.settle_in(&introduction, keys).await {
         return Err((serving.client, at_login(no)));
     }
     serving.tell();
@@ -177,10 +137,14 @@ impl Serving {
     /// What a session needs before its client is told that it is ready.
     async fn settle_in(
         &mut self,
+        introduction: &Arc<Introduction>,
         keys: KeyForm,
-        random: &mut impl FnMut() -> i32,
     ) -> Result<(), No> {
-        self.learn_parameters().await?;
+        match self.recalled(introduction) {
+            Some(known) => self.take_over(known),
+            // Boxed: nearly everybody who comes is told what others were.
+            None => Box::pin(self.learn_parameters(introduction)).await?,
+        }
         let shard = Rc::clone(&self.client.shard);
         let on_standby = self.session.wishes.role == RoleWish::Standby;
         let topology = shard.topology();
@@ -189,13 +153,19 @@ impl Serving {
         if shard.shared.pools.policy().mode != Mode::Session || !is_there {
             return Ok(());
         }
-        // A session that keeps its backend is told that backend's own process, which is what
-        // `pg_backend_pid()` and notifications will show it.
         let primary = Need::Primary(PrimaryReason::Mode);
-        let plan = own_plan(if on_standby { Need::Standby } else { primary });
-        self.attach_to_learn(&plan).await?;
+        let need = if on_standby { Need::Standby } else { primary };
+        Box::pin(self.keep_one(need, keys)).await
+    }
+
+    /// Gives a session that keeps its backend one. It is told that backend's own process, which is
+    /// what `pg_backend_pid()` and notifications will show it.
+    async fn keep_one(&mut self, need: Need, keys: KeyForm) -> Result<(), No> {
+        let shard = Rc::clone(&self.client.shard);
+        self.attach_to_learn(&own_plan(need)).await?;
         if let Some(attached) = &mut self.attached {
             let running = Arc::clone(&attached.checkout.running);
+            let random = || shard.numbers.draw();
             self.session.cancel = shard.shared.cancels.enter(Some(running.pid), keys, random);
             self.session.cancel.attach(running);
             attached.exchange.processes.client = self.session.cancel.pid;
@@ -207,49 +177,38 @@ impl Serving {
         Ok(())
     }
 
-    /// What the servers report to such a session, from memory or from a server.
-    async fn learn_parameters(&mut self) -> Result<(), No> {
-        let greeted = Greeted {
-            user: Arc::clone(&self.session.user),
-            database: Arc::clone(&self.session.database),
-            identity: self.session.identity.clone(),
-            settings: Arc::clone(&self.session.startup),
-        };
-        let shard = Rc::clone(&self.client.shard);
-        let known = shard.greetings.borrow().get_key_value(&greeted).map(|(greeted, greeting)| {
-            // Those who came alike carry the very same settings: a backend that served one of
-            // them is known at a glance to be as another wants it. Names, too, are kept once.
-            self.session.user = Arc::clone(&greeted.user);
-            self.session.database = Arc::clone(&greeted.database);
-            self.session.identity.clone_from(&greeted.identity);
-            self.session.startup = Arc::clone(&greeted.settings);
-            self.session.settings = Arc::clone(&greeted.settings);
-            greeting.clone()
-        });
-        if let Some(known) = known
-            && (known.is_fresh(clock::now()) && known.at > shard.shared.pools.renewed()
-                || !shard.topology().any_answers())
-        {
-            self.client.reported = known.told;
-            self.session.first_role = known.first_role;
-            self.session.isolates = known.isolates;
-            return Ok(());
-        }
+    /// What others who said the same were told lately.
+    fn recalled(&self, introduction: &Introduction) -> Option<Greeting> {
+        let shard = &self.client.shard;
+        let greetings = shard.greetings.borrow();
+        let known = greetings.of(introduction)?;
+        let counts = known.is_fresh(clock::now()) && known.at > shard.shared.pools.renewed();
+        (counts || !shard.topology().any_answers()).then(|| known.clone())
+    }
+
+    fn take_over(&mut self, known: Greeting) {
+        self.client.reported = known.told;
+        self.session.first_role = known.first_role;
+        self.session.isolates = known.isolates;
+    }
+
+    /// What the servers report to such a session, from one of them.
+    async fn learn_parameters(&mut self, introduction: &Arc<Introduction>) -> Result<(), No> {
         // A server may be slow: meanwhile the client knows that it is let in.
         self.client.flush().await.map_err(|_| No::ShuttingDown)?;
-        match self.learn_at(Need::Anywhere, &greeted).await {
+        match self.learn_at(Need::Anywhere, introduction).await {
             // Of such a session a standby answers nothing.
             Err(No::Settings(SqlState::FEATURE_NOT_SUPPORTED, _))
                 if self.session.wishes.role != RoleWish::Standby =>
             {
-                self.learn_at(Need::Primary(PrimaryReason::Mode), &greeted).await
+                self.learn_at(Need::Primary(PrimaryReason::Mode), introduction).await
             }
             learned => learned,
         }
     }
 
     /// The same from a server.
-    async fn learn_at(&mut self, need: Need, greeted: &Greeted) -> Result<(), No> {
+    async fn learn_at(&mut self, need: Need, introduction: &Arc<Introduction>) -> Result<(), No> {
         let shard = Rc::clone(&self.client.shard);
         let plan = own_plan(need);
         // What a backend says from here on may be newer.
@@ -262,18 +221,13 @@ impl Serving {
         if told.compare(&attached.checkout.reports, &self.session.settings).is_some() {
             tracing::debug!("a server reports other settings than it shows");
         }
-        self.session.first_role = first_role.clone();
-        self.session.isolates = isolates;
         // What came of bringing the settings is told below, with everything else.
         self.client.out().clear();
-        self.client.reported = told.clone();
         self.session.cancel.detach();
         attached.into_inner().checkout.release(clock::now());
-        let mut greetings = shard.greetings.borrow_mut();
-        if greetings.len() >= GREETINGS_MAX {
-            greetings.clear();
-        }
-        greetings.insert(greeted.clone(), Greeting { told, first_role, isolates, at });
+        let greeting = Greeting { told, first_role, isolates, at };
+        shard.greetings.borrow_mut().remember(introduction, greeting.clone());
+        self.take_over(greeting);
         Ok(())
     }
 

@@ -8,7 +8,6 @@
 use crate::frontend::login::{Failure, lost};
 use crate::net::Stream;
 use crate::wire::startup;
-use crate::wire::startup::FirstPacket;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, ready};
@@ -32,16 +31,15 @@ impl Line {
         Self { stream, ahead: Vec::new() }
     }
 
-    /// The next first packet.
-    pub(super) async fn packet(&mut self) -> Result<FirstPacket, Failure> {
+    /// The next first packet, the length word included.
+    pub(super) async fn packet(&mut self) -> Result<Vec<u8>, Failure> {
         let size = loop {
             match startup::size(&self.ahead)? {
                 Some(size) => break size,
                 None => self.hear_more().await?,
             }
         };
-        let packet = self.exactly(size).await?;
-        Ok(startup::read(&packet)?)
+        self.exactly(size).await
     }
 
     /// The first of these bytes, without taking them.

@@ -16,6 +16,7 @@ use crate::auth::{Access, Authenticated, Failures, Keyring, Refusal, Source};
 use crate::backend::{Lookup, LookupError};
 use crate::clock;
 use crate::frontend::admit::{Wish, authenticate};
+use crate::frontend::introduction::Introduction;
 use crate::frontend::line::Line;
 use crate::metrics::Admission;
 use crate::net::{ClientCertificate, Peer, Secured, ServerTls, Stream};
@@ -25,9 +26,7 @@ use crate::wire::message::{
     AuthRequest, ErrorReport, Malformed, TooLong, write_auth_request, write_error,
 };
 use crate::wire::startup;
-use crate::wire::startup::{
-    CancelKey, FirstPacket, Minor, Negotiation, Replication, Startup, StartupError,
-};
+use crate::wire::startup::{CancelKey, FirstPacket, Negotiation, StartupError};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,17 +94,9 @@ pub struct LoggedIn {
     pub stream: Stream,
     /// Where it connects from.
     pub peer: Peer,
-    /// Who it is.
-    pub user: Arc<str>,
-    /// Where it wants to be.
-    pub database: Arc<str>,
-    /// The other parameters of its startup message, in the order in which they apply.
-    pub settings: Vec<(String, String)>,
-    /// Whether it wants to send replication commands.
-    pub replication: Replication,
-    /// Which protocol it speaks.
-    pub minor: Minor,
-    /// The proof that it is `user`.
+    /// What it says of itself.
+    pub introduction: Arc<Introduction>,
+    /// The proof of that.
     pub authenticated: Authenticated,
     /// What it is still to be told of its login, before anything else: up to `AuthenticationOk`.
     pub unsent: Vec<u8>,
@@ -149,7 +140,7 @@ pub(super) struct Visitor {
 /// Lets a client in, or turns it away. Not cancel-safe: dropped, the connection is closed.
 pub async fn enter(stream: Stream, gate: &Gate) -> Entered {
     let peer = stream.peer();
-    enter_within((stream, peer), gate, gate.timeout).await
+    enter_within((stream, peer), gate, gate.timeout, |_| None).await
 }
 
 /// Longest wait for what somebody comes for, for whom there is no place.
@@ -166,25 +157,26 @@ pub(super) async fn enter_to_cancel(
 ) -> Option<(CancelKey, Stream)> {
     let peer = stream.peer();
     let mut visitor = Visitor::new(stream, peer);
-    let errand = Box::pin(errand(&mut visitor, gate));
+    let errand = Box::pin(errand(&mut visitor, gate, |_| None));
     if let Ok(Ok(Errand::Cancel(key))) = timer::timeout(ERRAND_TIMEOUT, errand).await {
         return Some((key, visitor.line?.stream));
     }
     if let Some(line) = visitor.line {
-        drop(timer::timeout(FAREWELL, turn_away(line.stream, why)).await);
+        drop(timer::timeout(FAREWELL, Box::pin(turn_away(line.stream, why))).await);
     }
     None
 }
 
-/// The same for a client that has less time.
+/// The same for a client that has less time. `recall` knows what some packets say.
 pub(super) async fn enter_within(
     (stream, peer): (Stream, Peer),
     gate: &Gate,
     within: Duration,
+    recall: impl Fn(&[u8]) -> Option<Arc<Introduction>>,
 ) -> Entered {
     let mut visitor = Visitor::new(stream, peer);
-    // Boxed: thousands of clients that have logged in need not carry the room for it.
-    let visit = Box::pin(visit(&mut visitor, gate));
+    // Boxed: who is let in need not be copied with the room for it. So is what few come to.
+    let visit = Box::pin(visit(&mut visitor, gate, recall));
     let failure = match timer::timeout(within, visit).await {
         Ok(Ok(entered)) => return entered,
         Ok(Err(failure)) => failure,
@@ -200,25 +192,33 @@ pub(super) async fn enter_within(
         }
     }
     if let (Some(line), Some(report)) = (visitor.line, failure.report()) {
-        drop(timer::timeout(FAREWELL, turn_away(line.stream, &report)).await);
+        drop(timer::timeout(FAREWELL, Box::pin(turn_away(line.stream, &report))).await);
     }
     Entered::Nobody(counts_as)
 }
 
-async fn visit(visitor: &mut Visitor, gate: &Gate) -> Result<Entered, Failure> {
-    match errand(visitor, gate).await? {
+async fn visit(
+    visitor: &mut Visitor,
+    gate: &Gate,
+    recall: impl Fn(&[u8]) -> Option<Arc<Introduction>>,
+) -> Result<Entered, Failure> {
+    match errand(visitor, gate, recall).await? {
         Errand::Cancel(key) => Ok(Entered::Cancel(key, visitor.take()?.stream)),
-        Errand::Session(startup) => log_in(visitor, gate, startup).await,
+        Errand::Session(introduction) => log_in(visitor, gate, introduction).await,
     }
 }
 
 /// What a client comes for.
 enum Errand {
     Cancel(CancelKey),
-    Session(Startup),
+    Session(Arc<Introduction>),
 }
 
-async fn errand(visitor: &mut Visitor, gate: &Gate) -> Result<Errand, Failure> {
+async fn errand(
+    visitor: &mut Visitor,
+    gate: &Gate,
+    recall: impl Fn(&[u8]) -> Option<Arc<Introduction>>,
+) -> Result<Errand, Failure> {
     if gate.tls.is_some() {
         // What is TLS itself must not be taken off.
         let mut first = [0];
@@ -228,45 +228,44 @@ async fn errand(visitor: &mut Visitor, gate: &Gate) -> Result<Errand, Failure> {
         }
     }
     for _ in 0..PACKETS_MAX {
-        match visitor.line()?.packet().await? {
+        let packet = visitor.line()?.packet().await?;
+        if let Some(known) = recall(&packet) {
+            return Ok(Errand::Session(known));
+        }
+        match startup::read(&packet)? {
             FirstPacket::Ssl => visitor.secure(gate).await?,
             FirstPacket::GssEnc => visitor.line()?.send(b"N").await?,
             FirstPacket::Cancel(key) => return Ok(Errand::Cancel(key)),
-            FirstPacket::Startup(startup) => return Ok(Errand::Session(startup)),
+            FirstPacket::Startup(startup) => {
+                return Ok(Errand::Session(Arc::new(Introduction::new(packet, startup))));
+            }
         }
     }
     Err(Failure::Protocol("too many requests for encryption".to_owned()))
 }
 
-async fn log_in(visitor: &mut Visitor, gate: &Gate, startup: Startup) -> Result<Entered, Failure> {
-    let Startup { user, database, settings, replication, minor, negotiation } = startup;
-    let user: Arc<str> = user.into();
+async fn log_in(
+    visitor: &mut Visitor,
+    gate: &Gate,
+    introduction: Arc<Introduction>,
+) -> Result<Entered, Failure> {
     let mut out = Vec::new();
-    match negotiation {
+    match &introduction.negotiation {
         Negotiation::Agreed => (),
         Negotiation::Offer { unknown_options } => {
-            startup::write_negotiation(&mut out, minor, &unknown_options)?;
+            startup::write_negotiation(&mut out, introduction.minor, unknown_options)?;
         }
     }
     visitor.check_tls(gate)?;
     visitor.line()?.send(&out).await?;
-    let wish = Wish { user: &user, database: &database, replication };
+    let Introduction { user, database, replication, .. } = &*introduction;
+    let wish = Wish { user, database, replication: *replication };
     let authenticated = authenticate(visitor, gate, wish).await?;
     let mut unsent = std::mem::take(&mut visitor.unsent);
     write_auth_request(&mut unsent, &AuthRequest::Ok)?;
-    let (line, peer, database) = (visitor.take()?, visitor.peer, database.into());
-    Ok(Entered::Session(LoggedIn {
-        stream: line.stream,
-        ahead: line.ahead,
-        peer,
-        user,
-        database,
-        settings,
-        replication,
-        minor,
-        authenticated,
-        unsent,
-    }))
+    let (line, peer) = (visitor.take()?, visitor.peer);
+    let Line { stream, ahead } = line;
+    Ok(Entered::Session(LoggedIn { stream, peer, introduction, authenticated, unsent, ahead }))
 }
 
 impl Visitor {
@@ -300,7 +299,8 @@ impl Visitor {
     async fn secure_unasked(&mut self, gate: &Gate) -> Result<(), Failure> {
         match (self.take()?.stream, &gate.tls) {
             (Stream::Tcp(tcp), Some(tls)) => {
-                self.secured(tls.accept_unasked(tcp).await.map_err(Failure::Tls)?);
+                let secured = Box::pin(tls.accept_unasked(tcp)).await;
+                self.secured(secured.map_err(Failure::Tls)?);
             }
             // Its first packet will turn out to be none.
             (stream, _) => self.line = Some(Line::new(stream)),
@@ -325,7 +325,7 @@ impl Visitor {
             }
             (Stream::Tcp(mut tcp), Some(tls)) => {
                 tcp.write_all(b"S").await.map_err(Failure::Broken)?;
-                self.secured(tls.accept(tcp).await.map_err(Failure::Tls)?);
+                self.secured(Box::pin(tls.accept(tcp)).await.map_err(Failure::Tls)?);
                 Ok(())
             }
             (stream @ (Stream::TlsServer(_) | Stream::TlsClient(_)), _) => {

@@ -5,8 +5,9 @@ use crate::board::Board;
 use crate::clock::Moment;
 use crate::frontend::attached::EmptyHold;
 use crate::frontend::cancel::Cancels;
-use crate::frontend::greet::Greetings;
+use crate::frontend::introduction::Greetings;
 use crate::frontend::login::Gate;
+use crate::frontend::numbers::Numbers;
 use crate::frontend::seat::{Reign, Seats};
 use crate::latest::{Latest, Lent};
 use crate::limits::{Counts, Rules};
@@ -98,6 +99,8 @@ pub struct Shard {
     pub recall: RefCell<Recall>,
     /// What logins were told.
     pub(super) greetings: RefCell<Greetings>,
+    /// For the keys of cancel requests.
+    pub(super) numbers: Numbers,
     /// Where its sessions are found when the primary changes.
     pub(super) seats: Rc<Seats>,
     topology: Latest<Topology>,
@@ -129,6 +132,7 @@ impl Shard {
             facts: RefCell::default(),
             recall: RefCell::default(),
             greetings: RefCell::default(),
+            numbers: Numbers::default(),
             seats: Seats::new(),
             topology: Latest::new(shared.board.cell()),
             live: Latest::new(Arc::clone(&shared.live)),

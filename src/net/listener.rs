@@ -4,7 +4,8 @@
 //! its socket is set to it has from the one that is listened at, where the system does so.
 
 use super::SocketPolicy;
-use super::stream::Detached;
+use super::socket::defer_accept;
+use super::stream::{Detached, Newcomer, Peer};
 use crate::reactor::Registered;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::future::poll_fn;
@@ -128,17 +129,19 @@ impl Listener {
 impl Doorway {
     /// The next client. Cancel-safe. An error (out of file descriptors, say) says nothing about
     /// the next one: pause and try again.
-    pub async fn accept(&self) -> io::Result<Detached> {
+    pub async fn accept(&self) -> io::Result<Newcomer> {
         match self {
             Self::Tcp(listener) => {
-                let tcp = poll_fn(|context| listener.poll_accept(context)).await?;
+                let (tcp, from) = poll_fn(|context| listener.poll_accept(context)).await?;
                 #[cfg(not(target_os = "linux"))]
                 SocketPolicy::TO_CLIENTS.apply(&tcp)?;
-                Ok(Detached::Tcp(tcp.into()))
+                let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+                let peer = from.map_or(Peer::Unknown, Peer::Ip);
+                Ok(Newcomer { socket: Detached::Tcp(tcp.into()), peer })
             }
             Self::Unix(listener, _) => {
-                let unix = poll_fn(|context| listener.poll_accept(context)).await?;
-                Ok(Detached::Unix(unix.into()))
+                let (unix, _) = poll_fn(|context| listener.poll_accept(context)).await?;
+                Ok(Newcomer { socket: Detached::Unix(unix.into()), peer: Peer::Unix })
             }
         }
     }
@@ -174,6 +177,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     SocketPolicy::TO_CLIENTS.apply(&socket)?;
+    // Where the system knows no such thing, who connects is told of at once.
+    drop(defer_accept(&socket));
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -205,6 +210,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
     use crate::reactor;
+    use std::io::Write;
+    use std::task::{Context, Poll, Waker};
 
     fn scratch(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("pgsteer-{name}-{}", std::process::id()));
@@ -228,7 +235,7 @@ mod tests {
 
     fn accepted(listener: Listener) -> Detached {
         let accept = async { listener.open().unwrap().accept().await };
-        reactor::run(accept).unwrap().unwrap()
+        reactor::run(accept).unwrap().unwrap().socket
     }
 
     #[test]
@@ -272,5 +279,36 @@ mod tests {
         drop(listener);
         assert!(!path.exists(), "removed by its owner");
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// Who speaks is let in before those who only came, and what it said is read without a wait.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_speaks_comes_first_and_is_read_at_once() {
+        // The silent one is let in by itself when a second has passed, and a machine may take that
+        // long for these lines.
+        let tried = (0..20).any(|_| {
+            let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let silent = std::net::TcpStream::connect(address).unwrap();
+            let mut speaks = std::net::TcpStream::connect(address).unwrap();
+            speaks.write_all(b"hello").unwrap();
+            let let_in = async {
+                let doorway = listener.open().unwrap();
+                let first = doorway.accept().await.unwrap();
+                let is_first = first.peer == Peer::Ip(speaks.local_addr().unwrap());
+                let mut stream = first.attach().unwrap();
+                let mut said = [0; 8];
+                let mut context = Context::from_waker(Waker::noop());
+                let read = stream.poll_receive(&mut context, &mut said);
+                let second = doorway.accept().await.unwrap();
+                assert!(is_first || second.peer == Peer::Ip(speaks.local_addr().unwrap()));
+                is_first.then_some(read)
+            };
+            let read = reactor::run(let_in).unwrap();
+            drop(silent);
+            matches!(read, Some(Poll::Ready(Ok(5))))
+        });
+        assert!(tried);
     }
 }

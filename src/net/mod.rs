@@ -21,7 +21,7 @@ mod tls;
 pub use listener::{BindError, Doorway, Listener, SocketFile, UNIX_MODE};
 pub use plain::Plain;
 pub use socket::SocketPolicy;
-pub use stream::{Detached, Peer, Stream, TlsStays, is_ours, user_name};
+pub use stream::{Detached, Newcomer, Peer, Stream, TlsStays, is_ours, user_name};
 pub use tls::{
     ClientCertificate, ClientTls, Identity, Roots, Secured, ServerFiles, ServerTls, TlsError,
     Verification,

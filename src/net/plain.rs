@@ -143,6 +143,15 @@ impl<S: Carrier> Plain<S> {
         }
     }
 
+    /// The same of one that most likely has something to be read already.
+    pub(super) fn with_something(socket: S) -> io::Result<Self> {
+        if reactor::is_here() {
+            Registered::with_something(socket).map(Self::Shard)
+        } else {
+            socket.enroll().map(Self::Runtime)
+        }
+    }
+
     /// The connection alone.
     pub(super) fn detach(self) -> io::Result<Detached>
     where

@@ -1,6 +1,6 @@
 //! What every TCP connection is set to.
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use std::io;
 use std::time::Duration;
 
@@ -50,4 +50,38 @@ impl SocketPolicy {
         socket.set_tcp_user_timeout(self.user_timeout)?;
         Ok(())
     }
+}
+
+/// Whoever connects here is let in with the first that it says, or after about a second of silence:
+/// a client always speaks first, and so it is read where it is let in and not waited for again.
+///
+/// Source: `TCP_DEFER_ACCEPT` in tcp(7). The kernel counts in resent answers to who connects, of
+/// which the first is due after a second.
+///
+/// # Errors
+/// The system has no such thing.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no crate sets it in stable Rust")]
+pub(super) fn defer_accept(listening: &Socket) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let seconds: libc::c_int = 1;
+    let size = u32::try_from(size_of_val(&seconds)).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel reads `size` bytes of a
+    // value that has as many and outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            listening.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Only Linux has such a thing.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn defer_accept(_: &Socket) -> io::Result<()> {
+    Ok(())
 }

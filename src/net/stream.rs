@@ -46,6 +46,15 @@ pub enum Detached {
     Unix(UnixStream),
 }
 
+/// Who was let in, and is on no shard yet.
+#[derive(Debug)]
+pub struct Newcomer {
+    /// Its connection.
+    pub socket: Detached,
+    /// Who it is.
+    pub peer: Peer,
+}
+
 /// Why a connection was not detached.
 #[derive(Debug)]
 pub enum TlsStays {
@@ -198,6 +207,17 @@ impl Detached {
         match self {
             Self::Tcp(tcp) => Plain::new(tcp).map(Stream::Tcp),
             Self::Unix(unix) => Plain::new(unix).map(Stream::Unix),
+        }
+    }
+}
+
+impl Newcomer {
+    /// Puts the connection on the shard that this is called on, or else on the runtime. It is read
+    /// at once: over TCP nobody is let in who has said nothing, unless that took too long.
+    pub fn attach(self) -> io::Result<Stream> {
+        match self.socket {
+            Detached::Tcp(tcp) => Plain::with_something(tcp).map(Stream::Tcp),
+            Detached::Unix(unix) => Plain::new(unix).map(Stream::Unix),
         }
     }
 }

@@ -4,11 +4,12 @@
 
 use crate::frontend;
 use crate::frontend::{Inlet, Shard};
-use crate::net::{Detached, Doorway, Listener};
+use crate::net::{Doorway, Listener, Newcomer};
 use crate::proxy::shard::keep;
 use crate::tasks;
 use crate::timer;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,8 +42,8 @@ pub(super) struct Post {
 /// A connection on its way to a shard.
 #[derive(Debug)]
 pub(super) struct Arrival {
-    /// The socket.
-    pub socket: Detached,
+    /// Whose.
+    pub newcomer: Newcomer,
     /// Where it came in.
     pub inlet: Inlet,
     /// Counts it at its shard.
@@ -89,12 +90,12 @@ impl Doors {
     }
 
     /// Through the door behind which the fewest are. Who stays at `here` is let in at once.
-    fn deal(&self, here: &Rc<Shard>, socket: Detached, inlet: Inlet) {
+    fn deal(&self, here: &Rc<Shard>, newcomer: Newcomer, inlet: Inlet) {
         let inside = |(_, door): &(usize, &Door)| door.inside.load(Ordering::Relaxed);
         let open = self.0.iter().enumerate().filter(|(_, door)| !door.arrivals.is_closed());
         if let Some((number, door)) = open.min_by_key(inside) {
             door.inside.fetch_add(1, Ordering::Relaxed);
-            let arrival = Arrival { socket, inlet, place: Place(Arc::clone(&door.inside)) };
+            let arrival = Arrival { newcomer, inlet, place: Place(Arc::clone(&door.inside)) };
             if number == here.pools.shard {
                 arrival.enter(here);
             } else if door.arrivals.try_send(arrival).is_err() {
@@ -107,8 +108,8 @@ impl Doors {
 impl Arrival {
     /// Lets it in at the shard that this is called on.
     pub(super) fn enter(self, shard: &Rc<Shard>) {
-        let Self { socket, inlet, place } = self;
-        let client = frontend::admit(Rc::clone(shard), (socket, inlet), place);
+        let Self { newcomer, inlet, place } = self;
+        let client = frontend::admit(Rc::clone(shard), (newcomer, inlet), place);
         tasks::spawn_local("client", client);
     }
 }
@@ -134,10 +135,12 @@ async fn accept(
     doors: Doors,
     stop: CancellationToken,
 ) {
+    // One for all: to begin to wait, and to end it, takes a lock.
+    let mut stopped = pin!(stop.cancelled());
     loop {
         let accepted = tokio::select! {
             accepted = doorway.accept() => accepted,
-            () = stop.cancelled() => return,
+            () = &mut stopped => return,
         };
         match accepted {
             Ok(arrival) => doors.deal(&shard, arrival, inlet.clone()),

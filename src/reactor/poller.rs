@@ -37,7 +37,7 @@ struct Seat {
 
 /// What is there to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Arrival {
+pub(super) enum Arrival {
     /// Nothing, as far as the kernel has said.
     Nothing,
     /// Something, most likely.
@@ -119,8 +119,8 @@ impl Poller {
         self.reactor.get() != 0
     }
 
-    /// Registers a socket, for both ways and as long as it is open.
-    pub(super) fn register(&self, socket: BorrowedFd<'_>) -> io::Result<Place> {
+    /// Registers a socket, for both ways and as long as it is open, of which this is known.
+    pub(super) fn register(&self, socket: BorrowedFd<'_>, arrival: Arrival) -> io::Result<Place> {
         let queue = self.queue.borrow();
         let (poll, _) = queue.as_ref().ok_or_else(elsewhere)?;
         let mut seats = self.seats.borrow_mut();
@@ -132,8 +132,7 @@ impl Poller {
         let both = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token(&place), both)?;
         let (reader, writer) = (Waiter::Nobody, Waiter::Nobody);
-        let (arrival, outlet) = (Arrival::Nothing, Outlet::Full);
-        entry.insert(Seat { number, arrival, outlet, reader, writer });
+        entry.insert(Seat { number, arrival, outlet: Outlet::Full, reader, writer });
         Ok(place)
     }
 

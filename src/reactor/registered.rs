@@ -2,9 +2,9 @@
 
 use super::HERE;
 use super::Reactor;
-use super::poller::{Place, Way};
+use super::poller::{Arrival, Place, Way};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,7 +33,20 @@ impl<S: AsFd> Registered<S> {
     /// # Errors
     /// What the system says; or there is no reactor here.
     pub fn new(socket: S) -> io::Result<Self> {
-        let place = HERE.with(|here| here.poller.register(socket.as_fd()))?;
+        Self::with(socket, Arrival::Nothing)
+    }
+
+    /// The same for one that most likely has something to be read: who reads it tries at once and
+    /// does not wait to be told.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_something(socket: S) -> io::Result<Self> {
+        Self::with(socket, Arrival::Something)
+    }
+
+    fn with(socket: S, arrival: Arrival) -> io::Result<Self> {
+        let place = HERE.with(|here| here.poller.register(socket.as_fd(), arrival))?;
         Ok(Self { held: Held(place), socket })
     }
 
@@ -82,11 +95,14 @@ impl<S: AsFd> Registered<S> {
         })
     }
 
-    /// The next connection, which does not block.
-    pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+    /// The next connection, which does not block, and where it comes from.
+    pub fn poll_accept(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<(OwnedFd, Option<SocketAddrAny>)>> {
         HERE.with(|here| {
             self.poll_incoming(here, context, |socket| {
-                rustix::net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+                rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
             })
         })
     }

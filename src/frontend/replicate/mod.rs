@@ -50,19 +50,20 @@ const WORD_MAX: Duration = Duration::from_secs(5);
 pub(super) async fn replicate(
     shard: Rc<Shard>,
     (login, role): (LoggedIn, RoleWish),
-    random: impl FnMut() -> i32,
     entered: impl Fn(Option<&No>),
 ) {
-    let LoggedIn { mut stream, user, database, settings, minor, unsent, ahead, .. } = login;
-    let replication = login.replication;
+    let LoggedIn { mut stream, introduction, unsent, ahead, .. } = login;
+    let replication = introduction.replication;
     let mut presence = arrive(&shard);
     let seat = shard.seats.sit(own_waker().await);
     presence.turn(ClientState::Waiting);
     let first = Wishes { role, consistency: shard.live().routing.consistency };
-    let wanted = wanted(settings, first);
+    let wanted = wanted(&introduction.settings, first);
     let opened = match wanted {
         Ok((role, params)) => {
             let purpose = Purpose { replication, params };
+            let (user, database) = (Arc::clone(&introduction.user), &introduction.database);
+            let database = Arc::clone(database);
             let key = PoolKey { server: ServerId(0), database, user, identity: None };
             let mut search = Search::new(&shard, &seat, role, (key, purpose));
             search.open().await
@@ -78,7 +79,8 @@ pub(super) async fn replicate(
         }
     };
     presence.turn(ClientState::Active);
-    let keys = if minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
+    let keys = if introduction.minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
+    let random = || shard.numbers.draw();
     let cancel = shard.shared.cancels.enter(Some(alone.backend.pid), keys, random);
     cancel.attach(Arc::clone(&alone.running));
     let server = Arc::clone(&alone.running.target.name);
@@ -103,15 +105,15 @@ pub(super) async fn replicate(
 
 /// What the client asks of pgsteer, and what of its server.
 fn wanted(
-    settings: Vec<(String, String)>,
+    settings: &[(String, String)],
     first: Wishes,
 ) -> Result<(RoleWish, Vec<(String, String)>), No> {
     let mut wishes = first;
     let mut params = Vec::new();
     for (name, value) in settings {
         match name.to_ascii_lowercase().strip_prefix("pgsteer.") {
-            Some(name) => wishes = local::with_option(wishes, name, &value)?,
-            None => params.push((name, value)),
+            Some(name) => wishes = local::with_option(wishes, name, value)?,
+            None => params.push((name.clone(), value.clone())),
         }
     }
     Ok((wishes.role, params))

@@ -4,6 +4,7 @@ use super::postgres::{Postgres, psql};
 use pgsteer::auth::rules::Rules;
 use pgsteer::auth::{Access, Keyring, Method, Userlist};
 use pgsteer::backend::{Backend, Login, SslMode, Target, TlsPolicy, connect};
+use pgsteer::frontend::Introduction;
 use pgsteer::frontend::login::{Entered, Gate, LoggedIn, Plaintext, enter};
 use pgsteer::net::{Listener, ServerFiles, ServerTls, SocketFile, Stream};
 use pgsteer::tasks;
@@ -86,13 +87,12 @@ impl Door {
 }
 
 async fn serve(mut client: LoggedIn, target: Option<Target>, keyring: &Keyring) {
-    assert_eq!(client.authenticated.user(), &client.user);
+    let Introduction { user, database, settings, .. } = &*client.introduction;
+    assert_eq!(client.authenticated.user(), user);
     client.stream.write_all(&client.unsent).await.unwrap();
     let Some(target) = target else { return };
-    let login = Login {
-        params: client.settings.clone(),
-        ..Login::new(&client.user, &client.database, keyring.secret_for(&client.user))
-    };
+    let login =
+        Login { params: settings.clone(), ..Login::new(user, database, keyring.secret_for(user)) };
     let mut out = Vec::new();
     match connect(&target, &login, WITHIN).await {
         Ok(Backend { mut stream, params, pid, key, .. }) => {
