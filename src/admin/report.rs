@@ -139,7 +139,7 @@ pub struct AccountReport {
     pub steps: Vec<StepReport>,
     /// The change that it made.
     pub change: Option<ChangeReport>,
-    /// Why it was not carried out.
+    /// Why it was not carried out, or what it waits for.
     pub refusal: Option<String>,
 }
 
@@ -153,6 +153,8 @@ pub enum OrderState {
     Done,
     /// It was not.
     Refused,
+    /// It is begun, and nobody follows it any more: it goes on by itself when it can.
+    Waiting,
     /// Nobody can tell.
     Lost,
 }
@@ -300,6 +302,9 @@ impl AccountReport {
         let (state, took, change, refusal) = match &account.outcome {
             Outcome::Underway => (OrderState::Underway, so_far, None, None),
             Outcome::Done { change, took } => (OrderState::Done, *took, change.as_ref(), None),
+            Outcome::Refused(refusal) if refusal.goes_on() => {
+                (OrderState::Waiting, so_far, None, Some(refusal))
+            }
             Outcome::Refused(refusal) => (OrderState::Refused, so_far, None, Some(refusal)),
             Outcome::Lost => (OrderState::Lost, so_far, None, None),
         };

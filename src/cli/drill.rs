@@ -155,7 +155,7 @@ impl Drill<'_> {
             say::talk(&format!("the switchover to {to} was not done: {why}"));
             return Err(match account.state {
                 OrderState::Refused => Exit::Refused,
-                OrderState::Underway => Exit::TimedOut,
+                OrderState::Underway | OrderState::Waiting => Exit::TimedOut,
                 OrderState::Done | OrderState::Lost => Exit::Failed,
             });
         }

@@ -201,6 +201,38 @@ pub enum Refusal {
     Waits(Box<Why>),
 }
 
+impl Refusal {
+    /// Whether what was ordered is begun all the same, and goes on by itself when it can.
+    pub const fn goes_on(&self) -> bool {
+        match self {
+            Self::NotContinued(_) | Self::Waits(_) => true,
+            Self::ModeOff
+            | Self::Busy
+            | Self::Idle
+            | Self::TooLate
+            | Self::PrimaryLives
+            | Self::PrimaryLost
+            | Self::NoSuchServer(_)
+            | Self::IsPrimary(_)
+            | Self::NotAStandby(_)
+            | Self::MayNotLead(_)
+            | Self::TooFarBehind { .. }
+            | Self::NoCandidate
+            | Self::Obstacle(_)
+            | Self::DrainTimedOut { .. }
+            | Self::ForeignWriters(_)
+            | Self::PrimaryBack
+            | Self::LostInBetween
+            | Self::CalledOff
+            | Self::StepTimedOut
+            | Self::PromotedElsewhere(_)
+            | Self::TooFewStandbys { .. }
+            | Self::ChosenLost(_)
+            | Self::NotRecorded(_) => false,
+        }
+    }
+}
+
 impl Why {
     /// The word for logs and machines.
     pub const fn as_str(&self) -> &'static str {

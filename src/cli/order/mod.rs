@@ -128,6 +128,9 @@ pub(in crate::cli) fn carry_out(
     follow(office, &number, output)
 }
 
+/// What else can be done about an order that has begun.
+const CALLS_OFF: &str = "`pgsteer failover --abort` calls it off, if it still can be";
+
 /// Tells how it ended.
 fn told(account: &AccountReport, globals: &Globals) -> Result<Exit, Exit> {
     if globals.output == Output::Json {
@@ -145,15 +148,17 @@ fn told(account: &AccountReport, globals: &Globals) -> Result<Exit, Exit> {
             say::talk(&format!("refused: {why}"));
             Err(Exit::Refused)
         }
+        OrderState::Waiting => {
+            let what = account.refusal.as_deref().unwrap_or("it is begun, and waits");
+            say::talk(&format!("{what}; {CALLS_OFF}"));
+            Err(Exit::TimedOut)
+        }
         OrderState::Lost => {
             say::talk("error: pgsteer does not know what became of it: see `pgsteer status`");
             Err(Exit::Failed)
         }
         OrderState::Underway => {
-            say::talk(
-                "error: it is still under way: see `pgsteer status`; `pgsteer failover --abort` \
-                 calls it off, if it still can be",
-            );
+            say::talk(&format!("error: it is still under way: see `pgsteer status`; {CALLS_OFF}"));
             Err(Exit::TimedOut)
         }
     }

@@ -180,6 +180,22 @@ fn a_command_that_is_refused_ends_with_4() {
     assert!(conductor.orders.lock().unwrap().is_empty(), "something was ordered");
 }
 
+/// An order that is begun and waits is not refused: it may be done a moment later.
+#[test]
+fn a_command_whose_order_is_begun_and_waits_ends_with_5() {
+    for refusal in
+        [Refusal::NotContinued("the disk is full".into()), Refusal::Waits(Box::new(Why::Freezing))]
+    {
+        let told = refusal.to_string();
+        let mut office = Office::open();
+        let _conductor = office.conduct(preview(Loss::None, None), Err(refusal));
+        let (code, _, err) = said(&office.command(&["failover", "--yes"]));
+        assert_eq!(code, Some(5), "{err}");
+        assert!(err.contains(&told) && err.contains("failover --abort"), "{err}");
+        assert!(!err.contains("refused"), "{err}");
+    }
+}
+
 /// Every path that tells or changes something about failovers.
 const PATHS: [&str; 9] = [
     "GET /failover",
