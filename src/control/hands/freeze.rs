@@ -58,8 +58,17 @@ const STAND: &str = "SELECT (SELECT count(w.pid) FROM pg_catalog.pg_stat_wal_rec
      (SELECT a.wait_event FROM pg_catalog.pg_stat_activity AS a \
       WHERE a.backend_type = 'startup'), pg_catalog.pg_is_in_recovery()";
 
-/// From whom a standby receives now.
-const RECEIVES: &str = "SELECT w.status, w.sender_host, w.sender_port, w.received_tli \
+/// From whom a standby receives now, and whether it was sent anything.
+///
+/// A walreceiver says that it streams as soon as it is connected, before it has asked for that, and
+/// may be refused it then: for its slot is not there, or the log that it needs. The times of its
+/// first message are alike until there is one, and that follows at once, for a standby asks for
+/// the log from the beginning of a file.
+///
+/// Source: `WalReceiverMain` in `replication/walreceiver.c`, `RequestXLogStreaming` in
+/// `replication/walreceiverfuncs.c` of PostgreSQL.
+const RECEIVES: &str = "SELECT w.status, w.sender_host, w.sender_port, w.received_tli, w.pid, \
+         w.last_msg_send_time IS DISTINCT FROM w.last_msg_receipt_time \
      FROM pg_catalog.pg_stat_wal_receiver AS w WHERE w.pid IS NOT NULL";
 
 /// What the startup process waits for when nothing that it could apply is left anywhere.
@@ -71,6 +80,10 @@ const PACE: Duration = Duration::from_millis(2);
 /// Between two wakings of a standby that does not stream yet: without one it would sleep for
 /// `wal_retrieve_retry_interval`, 5 s by default, after each attempt that failed.
 const NUDGE: Duration = Duration::from_millis(50);
+
+/// Who is refused has ended by then: one that is there so long after it was connected streams, also
+/// if there was nothing to send it, as where the log ends with a file.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// What a standby is told now of where its log comes from.
 pub(super) async fn upstream(line: &mut Line<'_>) -> Result<(Role, Upstream), HandError> {
@@ -248,14 +261,19 @@ async fn stream(
     seen: &mut &'static str,
 ) -> Result<(), HandError> {
     let mut nudged = clock::now();
+    let mut process = (String::new(), nudged);
     loop {
         if elsewhere.is_cancelled() {
             return Err(HandError::GaveWay);
         }
-        let due = clock::now().since(nudged) >= NUDGE;
+        let now = clock::now();
+        let due = now.since(nudged) >= NUDGE;
         let rows = line.ask(RECEIVES).await?;
         *seen = trouble(&rows);
-        match receives(&rows, &lead) {
+        if process_of(&rows) != process.0 {
+            process = (process_of(&rows).to_owned(), now);
+        }
+        match receives(&rows, &lead, now.since(process.1)) {
             Receives::Something => return Ok(()),
             // It may have been promoted meanwhile.
             Receives::Branch(received) if received == lead.timeline || due => {
@@ -340,14 +358,22 @@ enum Receives {
     Something,
 }
 
-fn receives(rows: &[Row], lead: &Lead<'_>) -> Receives {
+fn process_of(rows: &[Row]) -> &str {
+    rows.first().and_then(|row| row.get(4)?.as_deref()).unwrap_or_default()
+}
+
+/// What this row says of a walreceiver that was first seen so long ago.
+fn receives(rows: &[Row], lead: &Lead<'_>, age: Duration) -> Receives {
     let Some(row) = rows.first() else { return Receives::Nothing };
     let text = |column: usize| row.get(column).and_then(Option::as_deref);
     let number = |column: usize| text(column)?.parse::<u32>().ok();
     let Some(status) = text(0) else { return Receives::Something };
     let there = text(1) == Some(lead.host) && number(2) == Some(lead.port.into());
+    let is_let_in = text(5) == Some("t") || age >= SETTLED;
     match number(3) {
-        Some(timeline) if status == "streaming" && there => Receives::Branch(Timeline(timeline)),
+        Some(timeline) if status == "streaming" && there && is_let_in => {
+            Receives::Branch(Timeline(timeline))
+        }
         Some(_) | None => Receives::Nothing,
     }
 }
@@ -355,6 +381,28 @@ fn receives(rows: &[Row], lead: &Lead<'_>) -> Receives {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_connected_and_was_sent_nothing_does_not_stream_yet() {
+        let lead = Lead { host: "db2", port: 5433, timeline: Timeline(3) };
+        let row = |row: [&str; 6]| -> [Row; 1] {
+            [row.iter().map(|text| (*text != "-").then(|| (*text).to_owned())).collect()]
+        };
+        let (young, old) = (Duration::from_millis(2), SETTLED);
+        let streams = Receives::Branch(Timeline(3));
+        for (row, age, expected) in [
+            (row(["streaming", "db2", "5433", "3", "9", "t"]), young, streams),
+            (row(["streaming", "db2", "5433", "3", "9", "f"]), young, Receives::Nothing),
+            (row(["streaming", "db2", "5433", "3", "9", "f"]), old, streams),
+            (row(["waiting", "db2", "5433", "3", "9", "t"]), old, Receives::Nothing),
+            (row(["streaming", "db1", "5433", "3", "9", "t"]), old, Receives::Nothing),
+            (row(["-", "-", "-", "-", "9", "-"]), young, Receives::Something),
+        ] {
+            assert_eq!(receives(&row, &lead, age), expected, "{row:?} {age:?}");
+            assert_eq!(process_of(&row), "9");
+        }
+        assert_eq!(receives(&[], &lead, old), Receives::Nothing);
+    }
 
     #[test]
     fn the_end_is_certain_or_not_told() {
@@ -389,7 +437,7 @@ mod tests {
         let rows = |row: &[&str]| {
             vec![row.iter().map(|text| (*text != "-").then(|| (*text).to_owned())).collect::<Row>()]
         };
-        let received = |row: [&str; 4]| receives(&rows(&row), &lead);
+        let received = |row: [&str; 4]| receives(&rows(&row), &lead, SETTLED);
         assert_eq!(received(["streaming", "a", "5", "2"]), Receives::Branch(Timeline(2)));
         assert_eq!(received(["streaming", "a", "5", "1"]), Receives::Branch(Timeline(1)));
         for row in
@@ -398,6 +446,6 @@ mod tests {
             assert_eq!(received(row), Receives::Nothing, "{row:?}");
         }
         assert_eq!(received(["-"; 4]), Receives::Something, "what can't be seen");
-        assert_eq!(receives(&[], &lead), Receives::Nothing);
+        assert_eq!(receives(&[], &lead, SETTLED), Receives::Nothing);
     }
 }

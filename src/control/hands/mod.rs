@@ -365,10 +365,12 @@ impl Hands {
         let (hand, upstream) = (self.hand(server)?, self.hand(to)?);
         hand.acts();
         let before = self.way_of(hand, upstream).await?;
+        // What it is set to now may be newer than what was noted.
+        let (_, now) = freeze::upstream(&mut hand.line(ASK_MAX).await?).await?;
         // Until then nothing is done to the standby.
         let timeline = tokio::select! {
             () = elsewhere.cancelled() => return Err(HandError::GaveWay),
-            timeline = upstream.lead(&before.slot) => timeline?,
+            timeline = upstream.lead(&now.slot) => timeline?,
         };
         let lead = Lead {
             host: &upstream.address.host,

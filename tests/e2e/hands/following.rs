@@ -103,6 +103,22 @@ fn the_slot_that_a_standby_receives_through_is_made_first() {
     grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
 }
 
+/// The slot that it was given a moment ago is the one through which it will ask to be let in.
+#[test]
+fn the_slot_of_a_moment_ago_is_made_as_well() {
+    let plan = Plan::new().setting("wal_retrieve_retry_interval", "5s");
+    let grip = Grip::on(&plan);
+    grip.survey(SECOND);
+    grip.server(SECOND).set("primary_slot_name", "new").unwrap();
+    // It is not waited for: there is no such slot where it receives from now.
+    drop(grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())));
+
+    let made = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'new'";
+    assert_eq!(grip.server(FIRST).value(made).unwrap(), "1");
+    let used = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'new' AND active";
+    grip.server(FIRST).await_value(used, "1", "used").unwrap();
+}
+
 /// Between two branches an archive may hold more of the old one than the new one has.
 #[test]
 fn the_archive_comes_back_when_the_new_branch_is_followed() {
