@@ -49,6 +49,7 @@ fn what_an_operator_changed_a_moment_ago_is_kept() {
     let before = Conninfo::parse(&conninfo(grip.server(SECOND))).unwrap();
     let changed = before.with("user", "third");
     grip.server(SECOND).set("primary_conninfo", &changed.text()).unwrap();
+    reloaded(grip.server(SECOND), "primary_conninfo", &changed.text());
 
     follows_soon(&grip, SECOND, FIRST);
 
@@ -110,6 +111,7 @@ fn the_slot_of_a_moment_ago_is_made_as_well() {
     let grip = Grip::on(&plan);
     grip.survey(SECOND);
     grip.server(SECOND).set("primary_slot_name", "new").unwrap();
+    reloaded(grip.server(SECOND), "primary_slot_name", "new");
     // It is not waited for: there is no such slot where it receives from now.
     drop(grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())));
 
@@ -362,6 +364,12 @@ impl Reader {
     fn release(mut self) {
         self.pipe.write_all(self.text.as_bytes()).unwrap();
     }
+}
+
+/// Waits until every session of a server has been told of a change: a new one has it, and the
+/// others were signalled before that began.
+fn reloaded(server: &Server, name: &str, value: &str) {
+    server.await_value(&format!("SHOW {name}"), value, "reloaded").unwrap();
 }
 
 /// Sends a standby to another server, and has it follow long before it would try again by itself.
