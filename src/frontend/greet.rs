@@ -178,9 +178,9 @@ impl Serving {
     }
 
     /// What others who said the same were told lately.
-    fn recalled(&self, introduction: &Introduction) -> Option<Greeting> {
+    fn recalled(&self, introduction: &Arc<Introduction>) -> Option<Greeting> {
         let shard = &self.client.shard;
-        let greetings = shard.greetings.borrow();
+        let mut greetings = shard.greetings.borrow_mut();
         let known = greetings.of(introduction)?;
         let counts = known.is_fresh(clock::now()) && known.at > shard.shared.pools.renewed();
         (counts || !shard.topology().any_answers()).then(|| known.clone())

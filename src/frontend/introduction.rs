@@ -88,6 +88,14 @@ impl Introduction {
             settings,
         }
     }
+
+    /// Whether a server tells both the same.
+    fn is_like(&self, other: &Self) -> bool {
+        self.user == other.user
+            && self.database == other.database
+            && self.identity == other.identity
+            && self.startup == other.startup
+    }
 }
 
 impl Greeting {
@@ -102,8 +110,15 @@ impl Greetings {
         self.0.get_key_value(packet).map(|(known, _)| Arc::clone(&known.0))
     }
 
-    /// What who said the same was told.
-    pub(super) fn of(&self, introduction: &Introduction) -> Option<&Greeting> {
+    /// What who said the same was told, also if it was said in other words: a server that is asked
+    /// takes a backend, for which one may have to wait.
+    pub(super) fn of(&mut self, introduction: &Arc<Introduction>) -> Option<&Greeting> {
+        if !self.0.contains_key(&*introduction.packet) {
+            let mut known = self.0.iter();
+            let alike = known.find(|(known, _)| known.0.is_like(introduction));
+            let greeting = alike.map(|(_, greeting)| greeting.clone())?;
+            self.remember(introduction, greeting);
+        }
         self.0.get(&*introduction.packet)
     }
 
@@ -160,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_same_packet_is_known() {
+    fn only_the_very_same_packet_is_known_and_what_it_says_in_other_words() {
         let mut greetings = Greetings::default();
         let (packet, known) = introduced(&[("user", "a"), ("application_name", "x")]);
         let (other, unknown) = introduced(&[("user", "b"), ("application_name", "x")]);
@@ -168,6 +183,9 @@ mod tests {
         assert!(Arc::ptr_eq(&greetings.introduction(&packet).unwrap(), &known));
         assert!(greetings.introduction(&other).is_none());
         assert!(greetings.of(&unknown).is_none());
+        let (third, reworded) = introduced(&[("user", "a"), ("Application_Name", "x")]);
+        assert_eq!(greetings.of(&reworded).unwrap().at, Moment::from_nanos(1));
+        assert!(Arc::ptr_eq(&greetings.introduction(&third).unwrap(), &reworded));
         greetings.remember(&known, greeting(2));
         assert_eq!(greetings.of(&known).unwrap().at, Moment::from_nanos(2));
     }

@@ -166,10 +166,15 @@ impl Pools {
             user.is_none_or(|user| *key.user == *user)
                 && database.is_none_or(|database| *key.database == *database)
         };
+        let mut found = false;
         for pool in self.all().into_iter().filter(|pool| concerned(&pool.key)) {
             pool.renew(at);
+            found = true;
         }
-        self.note_change(at);
+        // Of somebody who never had a backend nobody has been told anything.
+        if found {
+            self.note_change(at);
+        }
     }
 
     /// A session that begins now may have other settings than one that began before `at`.

@@ -6,7 +6,7 @@
 use crate::raw::{Message, Raw};
 use crate::support::{Blueprint, House, end_backends};
 use pgsteer::clock;
-use pgsteer::sandbox::{StatementLog, eventually};
+use pgsteer::sandbox::{Plan, SUPERUSER, StatementLog, eventually};
 use pgsteer::tasks;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -418,4 +418,29 @@ async fn who_ends_its_own_backend_is_told_as_by_a_server_and_nobody_else_is() {
         assert_eq!(other.value("SELECT count(*) FROM kept").await, "0", "{mode}");
         assert_eq!(enter(&house).await.value("SELECT 1").await, "1", "{mode}");
     }
+}
+
+/// `\connect` of psql logs in anew before it ends its session: who holds the only backend would
+/// wait for himself.
+#[test]
+fn who_connects_anew_needs_no_backend_for_it() {
+    let servers = |plan: Plan| plan.standbys(0);
+    let house = Blueprint::new()
+        .servers(servers)
+        .set("pool.size", "1")
+        .set("pool.wait_timeout", "1s")
+        .build();
+    let target = format!(
+        "host=127.0.0.1 port={} user={SUPERUSER} dbname=postgres",
+        house.proxy.address().port()
+    );
+    let mut psql = std::process::Command::new("psql");
+    psql.args(["-XAt", "-v", "ON_ERROR_STOP=1", &target, "-c", "CREATE TEMP TABLE mine ()"]);
+    // Neither when others, who are not here, come and go; they are looked for every second.
+    psql.args(["-c", "CREATE ROLE passes LOGIN", "-c", "SELECT pg_sleep(2.5)"]);
+    psql.args(["-c", "DROP ROLE passes", "-c", "SELECT pg_sleep(2.5)"]);
+    psql.args(["-c", "\\c", "-c", "SELECT 'here'"]);
+    let output = psql.env("PGCLIENTENCODING", "UTF8").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.ends_with("here\n"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
