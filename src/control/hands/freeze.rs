@@ -81,7 +81,7 @@ const PACE: Duration = Duration::from_millis(2);
 /// `wal_retrieve_retry_interval`, 5 s by default, after each attempt that failed.
 const NUDGE: Duration = Duration::from_millis(50);
 
-/// Who is refused has ended by then: one that is there so long after it was connected streams, also
+/// Who is refused has ended by then: one that is still connected there after so long streams, also
 /// if there was nothing to send it, as where the log ends with a file.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -261,7 +261,7 @@ async fn stream(
     seen: &mut &'static str,
 ) -> Result<(), HandError> {
     let mut nudged = clock::now();
-    let mut process = (String::new(), nudged);
+    let mut connected = (Row::new(), nudged);
     loop {
         if elsewhere.is_cancelled() {
             return Err(HandError::GaveWay);
@@ -270,10 +270,10 @@ async fn stream(
         let due = now.since(nudged) >= NUDGE;
         let rows = line.ask(RECEIVES).await?;
         *seen = trouble(&rows);
-        if process_of(&rows) != process.0 {
-            process = (process_of(&rows).to_owned(), now);
+        if link_of(&rows) != connected.0 {
+            connected = (link_of(&rows).to_vec(), now);
         }
-        match receives(&rows, &lead, now.since(process.1)) {
+        match receives(&rows, &lead, now.since(connected.1)) {
             Receives::Something => return Ok(()),
             // It may have been promoted meanwhile.
             Receives::Branch(received) if received == lead.timeline || due => {
@@ -358,11 +358,12 @@ enum Receives {
     Something,
 }
 
-fn process_of(rows: &[Row]) -> &str {
-    rows.first().and_then(|row| row.get(4)?.as_deref()).unwrap_or_default()
+/// Which process it is, and where it is connected: not yet anywhere, as long as it tries.
+fn link_of(rows: &[Row]) -> &[Option<String>] {
+    rows.first().and_then(|row| row.get(..5)).unwrap_or_default()
 }
 
-/// What this row says of a walreceiver that was first seen so long ago.
+/// What this row says of a walreceiver that has been connected there for so long.
 fn receives(rows: &[Row], lead: &Lead<'_>, age: Duration) -> Receives {
     let Some(row) = rows.first() else { return Receives::Nothing };
     let text = |column: usize| row.get(column).and_then(Option::as_deref);
@@ -399,7 +400,15 @@ mod tests {
             (row(["-", "-", "-", "-", "9", "-"]), young, Receives::Something),
         ] {
             assert_eq!(receives(&row, &lead, age), expected, "{row:?} {age:?}");
-            assert_eq!(process_of(&row), "9");
+        }
+        let link = |row: [Row; 1]| link_of(&row).to_vec();
+        let there = link(row(["streaming", "db2", "5433", "3", "9", "f"]));
+        assert_eq!(there, link(row(["streaming", "db2", "5433", "3", "9", "t"])));
+        for other in [
+            row(["streaming", "-", "-", "3", "9", "f"]),
+            row(["streaming", "db2", "5433", "3", "8", "f"]),
+        ] {
+            assert_ne!(there, link(other), "it is connected only now");
         }
         assert_eq!(receives(&[], &lead, old), Receives::Nothing);
     }
