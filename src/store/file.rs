@@ -10,6 +10,10 @@
 //! `SET` is made from the names of the configured servers. When servers were added or taken
 //! away the record of those that stayed is taken over: a changed list must not pass for a new
 //! set, whose first look would believe whoever says that he is the primary.
+//!
+//! Where the disk does not say that what was written lasts, what stood there is put back, and
+//! nothing is read or written until what stands there does last: nobody acts by a record that
+//! may be gone when the machine comes back.
 
 use crate::failover::Record;
 use crate::store::files::{self, Privacy, Unwritten};
@@ -32,6 +36,8 @@ struct Inside {
     set: String,
     /// The configured servers, sorted.
     servers: Vec<String>,
+    /// The kinds of files of which it is not known that what stands there lasts.
+    unsure: BTreeSet<&'static str>,
     _lock: File,
 }
 
@@ -55,8 +61,12 @@ impl FileStore {
         // Held for a moment: two that start at once must not both find no record.
         let gate = files::wait_for_lock(directory)?;
         let lock = files::lock(&path_in(directory, &set, LOCK))?;
-        let inside = Inside { directory: directory.to_owned(), set, servers, _lock: lock };
+        let directory = directory.to_owned();
+        let unsure = BTreeSet::new();
+        let mut inside = Inside { directory, set, servers, unsure, _lock: lock };
         inside.take_over()?;
+        // Who wrote last may have ended before it was on the disk.
+        files::sync_directory(&inside.directory)?;
         inside.read()?;
         inside.read_notes()?;
         drop(gate);
@@ -93,7 +103,7 @@ impl FileStore {
 
     pub(super) async fn note(&self, server: &str) -> Result<Option<Note>, StoreError> {
         let server = server.to_owned();
-        let read = move |inside: &Inside| Ok(inside.read_notes()?.remove(&server));
+        let read = move |inside: &mut Inside| Ok(inside.read_notes()?.remove(&server));
         self.apart(read).await.unwrap_or(Err(StoreError::Ending))
     }
 
@@ -106,14 +116,14 @@ impl FileStore {
     /// Runs on a thread that may wait for a disk; `None` if the runtime ends before it does.
     async fn apart<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&Inside) -> T + Send + 'static,
+        act: impl FnOnce(&mut Inside) -> T + Send + 'static,
     ) -> Option<T> {
         let store = self.clone();
         tokio::task::spawn_blocking(move || store.with(act)).await.ok()
     }
 
-    fn with<T>(&self, act: impl FnOnce(&Inside) -> T) -> T {
-        act(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, act: impl FnOnce(&mut Inside) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -122,15 +132,32 @@ impl Inside {
         path_in(&self.directory, &self.set, kind)
     }
 
-    fn read(&self) -> Result<Option<(Record, Revision)>, StoreError> {
+    /// Makes sure that what stands there lasts, by writing it again: a directory that could not
+    /// be synced may say at the next try that it is, and not be.
+    fn make_sure(&mut self, kind: &'static str, privacy: Privacy) -> Result<(), StoreError> {
+        if !self.unsure.contains(kind) {
+            return Ok(());
+        }
+        let path = self.path(kind);
+        match files::read(&path, privacy)? {
+            Some(text) => files::write(&path, &text).map_err(Unwritten::into_error)?,
+            None => files::sync_directory(&self.directory)?,
+        }
+        self.unsure.remove(kind);
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<Option<(Record, Revision)>, StoreError> {
+        self.make_sure(RECORD, Privacy::Readable)?;
         let path = self.path(RECORD);
         let Some(text) = files::read(&path, Privacy::Readable)? else { return Ok(None) };
         let (record, revision) = format::read_record(&text).map_err(|error| error.of(&path))?;
         Ok(Some((record, revision)))
     }
 
-    fn swap(&self, expected: Option<Revision>, record: &Record) -> Result<Revision, SwapError> {
-        let found = self.read().map_err(SwapError::Failed)?.map(|(_, revision)| revision);
+    fn swap(&mut self, expected: Option<Revision>, record: &Record) -> Result<Revision, SwapError> {
+        let before = self.read().map_err(SwapError::Failed)?;
+        let found = before.as_ref().map(|(_, revision)| *revision);
         if found != expected {
             return Err(SwapError::Raced);
         }
@@ -141,11 +168,29 @@ impl Inside {
         match files::write(&path, &text) {
             Ok(()) => Ok(revision),
             Err(Unwritten::Kept(error)) => Err(SwapError::Failed(error)),
-            Err(Unwritten::Unsure(error)) => Err(SwapError::Unsure(error)),
+            Err(Unwritten::Unsure(error)) => {
+                self.unsure.insert(RECORD);
+                self.put_back(before);
+                Err(SwapError::Unsure(error))
+            }
         }
     }
 
-    fn read_notes(&self) -> Result<BTreeMap<String, Note>, StoreError> {
+    /// Has what stood there before stand there again, so that who reads it finds what was not
+    /// changed. If that fails too, the new one does, and the next reading makes it last.
+    fn put_back(&self, before: Option<(Record, Revision)>) {
+        let path = self.path(RECORD);
+        let text = before.map(|(record, at)| format::write_record(&record, at, &self.servers));
+        // That the disk refuses is told already.
+        match text {
+            Some(Ok(text)) => drop(files::write(&path, &text)),
+            Some(Err(_)) => {}
+            None => drop(files::remove(&path)),
+        }
+    }
+
+    fn read_notes(&mut self) -> Result<BTreeMap<String, Note>, StoreError> {
+        self.make_sure(SECRETS, Privacy::Secret)?;
         let path = self.path(SECRETS);
         let Some(text) = files::read(&path, Privacy::Secret)? else {
             return Ok(BTreeMap::new());
@@ -153,7 +198,7 @@ impl Inside {
         format::read_notes(&text).map_err(|error| error.of(&path))
     }
 
-    fn keep(&self, server: String, note: Option<Note>) -> Result<(), StoreError> {
+    fn keep(&mut self, server: String, note: Option<Note>) -> Result<(), StoreError> {
         let mut notes = self.read_notes()?;
         let before = notes.clone();
         match note {
@@ -164,11 +209,17 @@ impl Inside {
             return Ok(());
         }
         let path = self.path(SECRETS);
-        if notes.is_empty() {
-            return files::remove(&path);
+        let kept = if notes.is_empty() {
+            files::remove(&path)
+        } else {
+            let text = format::write_notes(&notes).map_err(|error| error.of(&path))?;
+            files::write(&path, &text).map_err(Unwritten::into_error)
+        };
+        // It stands there or not; the next time it must not pass for what lasts.
+        if kept.is_err() {
+            self.unsure.insert(SECRETS);
         }
-        let text = format::write_notes(&notes).map_err(|error| error.of(&path))?;
-        files::write(&path, &text).map_err(Unwritten::into_error)
+        kept
     }
 
     /// Where there is no record of exactly these servers, takes over the one of some of them.

@@ -225,7 +225,8 @@ fn check(file: &File, path: &Path, (privacy, owner): (Privacy, Owner)) -> Result
     Ok(())
 }
 
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
+/// Has the names in a directory last.
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
 }
 

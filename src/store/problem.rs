@@ -126,9 +126,9 @@ pub enum SwapError {
     /// It was not: what stood there still does.
     #[error("the record was not written: {0}")]
     Failed(#[source] StoreError),
-    /// It may be there or not, and may or may not last: [`crate::store::Store::load`] tells, and
-    /// a swap that repeats it makes sure.
-    #[error("the record may not have been written: {0}")]
+    /// It is not there, as far as can be seen; but it may be when the machine comes back. Nothing is
+    /// read or written until what stands there lasts.
+    #[error("the record was not written, or may not last: {0}")]
     Unsure(#[source] StoreError),
 }
 

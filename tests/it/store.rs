@@ -5,7 +5,8 @@ use pgsteer::pg::{Lsn, SystemId, Timeline};
 use pgsteer::sandbox::Scratch;
 use pgsteer::store::{FileStore, MemoryStore, Note, Store, StoreError, SwapError, Token};
 use pgsteer::topology::Epoch;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -242,6 +243,72 @@ fn a_token_is_read_only_where_it_is_one() {
 
     std::fs::write(&path, "root:x:0:0").unwrap();
     assert!(Token::read(&path).is_err(), "any file passes for a token");
+}
+
+/// A disk that does not say that what was written lasts: who reads finds what stood there before,
+/// and nothing until that lasts.
+#[tokio::test]
+async fn what_may_not_last_is_not_read_and_not_passed_for_kept() {
+    if let Some(dir) = std::env::var_os(CHILD) {
+        return write_where_nothing_lasts(Path::new(&dir)).await;
+    }
+    let (scratch, state) = fresh();
+    std::fs::create_dir(&state).unwrap();
+    // Where anybody may go: a checkout in /root is closed to others.
+    let copy = scratch.path().join("it");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let mut child = Command::new(copy);
+    let test = "store::what_may_not_last_is_not_read_and_not_passed_for_kept";
+    child.args(["--exact", test, "--nocapture"]).env(CHILD, &state).current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        // Nothing is closed to the superuser of the machine.
+        std::os::unix::fs::chown(&state, Some(NOBODY), None).unwrap();
+        child.uid(NOBODY).gid(NOBODY);
+    }
+    let done = child.output().unwrap();
+    let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(done.status.success() && said[0].contains("1 passed"), "{}", said.concat());
+}
+
+/// `nobody` on Debian.
+const NOBODY: u32 = 65_534;
+
+async fn write_where_nothing_lasts(dir: &Path) {
+    let chmod = |mode| std::fs::set_permissions(dir, PermissionsExt::from_mode(mode)).unwrap();
+    let note = || Note::new().with("primary_conninfo", "host=a");
+    chmod(0o700);
+    let store = open(dir).unwrap();
+    for before in [None, Some(numbered(1))] {
+        let known = store.load().await.unwrap();
+        assert_eq!(known.as_ref().map(|(record, _)| record), before.as_ref());
+        let revision = known.as_ref().map(|(_, revision)| *revision);
+
+        // Files in it may be made and renamed; but it can't be opened, and so not be synced.
+        chmod(0o300);
+        let unsure = store.swap(revision, &numbered(9)).await;
+        assert!(matches!(unsure, Err(SwapError::Unsure(_))), "{unsure:?}");
+        assert!(store.load().await.is_err(), "it is read, and may not last");
+        let failed = store.swap(revision, &numbered(9)).await;
+        assert!(matches!(failed, Err(SwapError::Failed(_))), "{failed:?}");
+
+        chmod(0o700);
+        assert_eq!(store.load().await.unwrap(), known, "what was not written is there");
+        store.swap(revision, &numbered(1)).await.unwrap();
+    }
+
+    chmod(0o300);
+    assert!(store.keep("db1:5432", note()).await.is_err());
+    assert!(store.keep("db1:5432", note()).await.is_err(), "it stands there, and may not last");
+    assert!(store.note("db1:5432").await.is_err(), "it is read, and may not last");
+    chmod(0o700);
+    store.keep("db1:5432", note()).await.unwrap();
+
+    chmod(0o300);
+    assert!(store.forget("db1:5432").await.is_err());
+    assert!(store.forget("db1:5432").await.is_err(), "it is gone, and may come back");
+    chmod(0o700);
+    store.forget("db1:5432").await.unwrap();
+    assert_eq!(store.note("db1:5432").await.unwrap(), None);
 }
 
 /// Says to a copy of this test that it is the child, and where it writes.
