@@ -2,6 +2,7 @@
 //! in: no change waits for ever, nothing that was acknowledged is given up by itself, and the
 //! operator is told why, and what helps.
 
+use super::shut_out::Crowd;
 use super::{asynchronous, await_armed, epoch, new_primary, ordered, quorum, settle, writing};
 use crate::support::Blueprint;
 use crate::support::Door;
@@ -35,6 +36,15 @@ pub fn build_from(blueprint: Blueprint, promise: &str) -> House {
     let house = blueprint.never_leads("standby2").build();
     await_armed(&house, promise);
     house
+}
+
+/// Nobody is promoted, and nothing is given up.
+fn nothing_is_given_up(house: &House, before: u64) {
+    let (code, said) = ordered(house, &["failover", "--yes"]);
+    assert_ne!(code, Some(0), "{said}");
+    assert_eq!(epoch(house), before, "nobody was promoted");
+    let (less, more) = (held(house, "standby1"), held(house, "standby2"));
+    assert!(less < more, "nothing was at stake: {less}, {more}");
 }
 
 /// Waits until `pgsteer status` names the obstacle; what it says.
@@ -83,14 +93,30 @@ fn with_a_quorum_nothing_is_given_up_for_a_source_that_lets_nobody_in() {
     }
     assert_eq!(blocked(&house), Some(1.0));
     assert!(house.proxy.log().contains("can't take over"), "{}", house.proxy.log());
-    let (code, said) = ordered(&house, &["failover", "--yes"]);
-    assert_ne!(code, Some(0), "{said}");
-    assert_eq!(epoch(&house), before, "nobody was promoted");
-    let (less, more) = (held(&house, "standby1"), held(&house, "standby2"));
-    assert!(less < more, "nothing was at stake: {less}, {more}");
+    nothing_is_given_up(&house, before);
 
     // What it says helps: it is let in, and takes over all of it.
     door.open();
+    ledger.await_more(300);
+    settle(ledger, new_primary(&house));
+    assert_eq!(blocked(&house), Some(0.0));
+}
+
+#[test]
+fn with_a_quorum_nothing_is_given_up_for_a_source_that_has_no_place() {
+    let places = quorum().servers(|plan| plan.setting("max_wal_senders", "10"));
+    let house = build_from(places, "quorum");
+    let before = epoch(&house);
+    let crowd = Crowd::come(&house, "standby2");
+    let ledger = one_that_may_not_lead_holds_more(&house);
+
+    let said = told(&house);
+    for what in ["all 10 places", "max_wal_senders", "--accept-loss any"] {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    nothing_is_given_up(&house, before);
+
+    crowd.leave();
     ledger.await_more(300);
     settle(ledger, new_primary(&house));
     assert_eq!(blocked(&house), Some(0.0));

@@ -33,7 +33,7 @@ fn told(house: &House, cause: &str) -> String {
 }
 
 /// Others receive from a server, on every place that there is.
-struct Crowd {
+pub struct Crowd {
     leaves: Arc<AtomicBool>,
     comes: JoinHandle<()>,
 }
@@ -41,7 +41,7 @@ struct Crowd {
 impl Crowd {
     /// Returns when there is no place left. One that becomes free is taken at once: on a crowded
     /// machine pgsteer may lose a connection of its own.
-    fn come(house: &House, server: &str) -> Self {
+    pub fn come(house: &House, server: &str) -> Self {
         let address = house.server(server).address().parse().unwrap();
         let params = [("user", "postgres"), ("database", "postgres"), ("replication", "true")];
         let next = move || Wire::log_in_with(address, &params).ok();
@@ -58,7 +58,7 @@ impl Crowd {
         Self { leaves, comes }
     }
 
-    fn leave(self) {
+    pub fn leave(self) {
         self.leaves.store(true, Ordering::SeqCst);
         self.comes.join().unwrap();
     }
