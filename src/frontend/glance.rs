@@ -2,6 +2,7 @@
 
 use crate::frontend::overdue::Allowed;
 use crate::pg::SqlState;
+use crate::session::find_ours;
 use crate::wire::frame;
 use crate::wire::message;
 
@@ -69,6 +70,31 @@ pub(super) fn cancelled_as_overdue(message: &[u8], allowed: Allowed) -> Option<V
         out.push(b'H');
         frame::write_text(out, hint.as_bytes());
         out.push(0);
+    });
+    Some(told)
+}
+
+/// An error that names a statement as the servers know it, as the client would be told it by a
+/// server of its own.
+///
+/// Source: `exec_bind_message` in `tcop/postgres.c`, the only one that names a statement that is
+/// there.
+pub(super) fn by_clients_names<'a>(
+    message: &[u8],
+    name_of: impl Fn(u64) -> Option<&'a [u8]>,
+) -> Option<Vec<u8>> {
+    let fields = message::read_error(message).ok()?;
+    if fields.code != SqlState::PROTOCOL_VIOLATION {
+        return None;
+    }
+    let said = message.get(frame::HEADER..)?;
+    let (place, id) = find_ours(said)?;
+    let name = name_of(id)?;
+    let mut told = Vec::new();
+    frame::write(&mut told, b'E', |out| {
+        out.extend_from_slice(said.get(..place.start).unwrap_or(&[]));
+        out.extend_from_slice(name);
+        out.extend_from_slice(said.get(place.end..).unwrap_or(&[]));
     });
     Some(told)
 }

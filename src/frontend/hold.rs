@@ -98,7 +98,7 @@ impl Serving {
             event = attached.exchange.next(
                 &mut self.client,
                 &mut attached.checkout,
-                &self.session.seat,
+                &self.session,
             ) => Happened::Event(event),
             () = shard.seats.news(ticket, news) => Happened::Nothing,
             () = timer::sleep(left) => Happened::Nothing,

@@ -251,7 +251,8 @@ impl Serving {
         let seat = &self.session.seat;
         let rests = attached.is_free() && self.client.inbox().is_empty();
         let work = if rests { Work::None } else { Work::Some };
-        let next = attached.exchange.next(&mut self.client, &mut attached.checkout, seat);
+        let (client, conn) = (&mut self.client, &mut attached.checkout);
+        let next = attached.exchange.next(client, conn, &self.session);
         match seat.unless_sent_away(work, next).await {
             Ok(event) => self.on_event(event).await,
             Err(SentAway::Overdue(Overdue::Statement(allowed))) => {

@@ -161,6 +161,13 @@ pub enum NeedsPrimary {
 }
 
 impl Session {
+    /// What the client calls the statement with this id.
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        let unnamed = self.unnamed.as_ref().and_then(|unnamed| unnamed.prepared.as_ref());
+        let is_unnamed = unnamed.is_some_and(|prepared| prepared.id() == id);
+        self.names.name_of(id).or_else(|| is_unnamed.then_some(&[][..]))
+    }
+
     /// Whether what it says, beside what says so itself, is nothing for a standby: its transactions
     /// are, or become, `SERIALIZABLE` by default.
     pub fn isolates(&self) -> Isolates {

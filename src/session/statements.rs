@@ -14,6 +14,7 @@ use crate::session::Settings;
 use crate::sql::Facts;
 use crate::wire::frame;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -50,6 +51,16 @@ pub(super) fn write_foreign_name(out: &mut Vec<u8>, name: &[u8]) {
     if is_ours(name) {
         out.push(b' ');
     }
+}
+
+/// The first name of ours in a text: where it stands, and which statement's it is.
+pub fn find_ours(text: &[u8]) -> Option<(Range<usize>, u64)> {
+    let from = text.windows(PREFIX.len()).position(|part| part == PREFIX)?;
+    let digits = text.get(from + PREFIX.len()..)?;
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let to = from + PREFIX.len() + digits;
+    let id = std::str::from_utf8(text.get(from + PREFIX.len()..to)?).ok()?.parse().ok()?;
+    Some((from..to, id))
 }
 
 /// Whether a statement of ours could have this name on the servers.
@@ -282,6 +293,12 @@ impl Names {
     /// The statement with this name.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
         self.0.as_ref()?.all.get(name)
+    }
+
+    /// The name of the statement with this id.
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        let mut named = self.0.as_ref()?.all.iter();
+        named.find(|(_, statement)| statement.id == id).map(|(name, _)| &**name)
     }
 
     /// Gives a statement a name; returns the one that had it.

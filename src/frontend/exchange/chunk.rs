@@ -10,10 +10,12 @@ use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::glance::{
-    cancelled_as_overdue, gave_up_waiting, is_bulk, is_stale, may_not_fit, may_run_again,
+    by_clients_names, cancelled_as_overdue, gave_up_waiting, is_bulk, is_stale, may_not_fit,
+    may_run_again,
 };
 use crate::frontend::lost::Loss;
 use crate::frontend::params::Cause;
+use crate::frontend::state::Session;
 use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
 use crate::pool::Reports;
@@ -44,6 +46,7 @@ pub(super) struct Chunk<'a, 'c> {
     pub(super) client: &'a mut Client,
     pub(super) context: &'a mut Context<'c>,
     reports: &'a mut Reports,
+    session: &'a Session,
     marked: Marked,
     /// What the session wants of the primary, if this chunk ends its transaction.
     wish: Wish,
@@ -65,9 +68,9 @@ impl<'a, 'c> Chunk<'a, 'c> {
         exchange: &'a mut Exchange,
         client: &'a mut Client,
         context: &'a mut Context<'c>,
-        reports: &'a mut Reports,
+        (reports, session): (&'a mut Reports, &'a Session),
     ) -> Self {
-        Self { exchange, client, context, reports, marked: Marked::No, wish: Wish::None }
+        Self { exchange, client, context, reports, session, marked: Marked::No, wish: Wish::None }
     }
 
     /// Goes through the messages in `bytes`; what is left of one that has not arrived whole is
@@ -249,16 +252,21 @@ impl<'a, 'c> Chunk<'a, 'c> {
         shard.counts(epoch, now).map_err(Stop::Void)
     }
 
-    /// Adds to an error that a rule is behind it, if one is.
+    /// Adds to an error that a rule is behind it, if one is, and has it speak of statements by the
+    /// client's names.
     fn explain(&mut self, message: &[u8], disposition: Disposition) -> Result<Disposition, Stop> {
-        if let Some(allowed) = self.exchange.overdue
-            && disposition == Disposition::Forward
-            && let Some(told) = cancelled_as_overdue(message, allowed)
-        {
-            self.emit(&told, 0, told.len())?;
-            return Ok(Disposition::Swallow);
+        if disposition != Disposition::Forward {
+            return Ok(disposition);
         }
-        Ok(disposition)
+        let overdue = self.exchange.overdue;
+        let told = overdue.and_then(|allowed| cancelled_as_overdue(message, allowed));
+        let told = told.or_else(|| {
+            let session = self.session;
+            by_clients_names(message, |id| session.name_of(id))
+        });
+        let Some(told) = told else { return Ok(disposition) };
+        self.emit(&told, 0, told.len())?;
+        Ok(Disposition::Swallow)
     }
 
     /// Deals with an error: it is shown, unless it answers us, or the group may be run again.

@@ -24,9 +24,9 @@ use crate::frontend::glance::is_deallocation;
 use crate::frontend::lost::Loss;
 use crate::frontend::overdue::Allowed;
 use crate::frontend::processes::Processes;
-use crate::frontend::seat::Seat;
 use crate::frontend::sense::Reshapes;
 use crate::frontend::shard::Shard;
+use crate::frontend::state::Session;
 use crate::pg::SqlState;
 use crate::pool::Conn;
 use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Room, Undo};
@@ -322,11 +322,13 @@ impl Exchange {
         &mut self,
         client: &mut Client,
         conn: &mut Conn,
-        seat: &Seat,
+        session: &Session,
     ) -> impl Future<Output = Event> + Unpin {
-        poll_fn(|context| match self.poll_next(context, client, conn) {
+        poll_fn(|context| match self.poll_next(context, client, (conn, session)) {
             // Whatever the server had said by then was heard.
-            Poll::Pending if seat.is_cut() => Poll::Ready(Event::ServerGone(Loss::Replaced)),
+            Poll::Pending if session.seat.is_cut() => {
+                Poll::Ready(Event::ServerGone(Loss::Replaced))
+            }
             polled @ (Poll::Ready(_) | Poll::Pending) => polled,
         })
     }
@@ -335,7 +337,7 @@ impl Exchange {
         &mut self,
         context: &mut Context<'_>,
         client: &mut Client,
-        conn: &mut Conn,
+        (conn, session): (&mut Conn, &Session),
     ) -> Poll<Event> {
         loop {
             if client.has_output()
@@ -360,7 +362,7 @@ impl Exchange {
                 return Poll::Ready(Event::ClientBytes);
             }
             if !client.is_backed_up() {
-                match self.poll_receive(context, client, conn) {
+                match self.poll_receive(context, client, (conn, session)) {
                     Poll::Ready(Some(event)) => return Poll::Ready(event),
                     Poll::Ready(None) => continue,
                     Poll::Pending => {}
@@ -469,11 +471,11 @@ impl Exchange {
         &mut self,
         context: &mut Context<'_>,
         client: &mut Client,
-        conn: &mut Conn,
+        (conn, session): (&mut Conn, &Session),
     ) -> Poll<Option<Event>> {
         if self.unread == Unread::Yes {
             let left = std::mem::take(&mut conn.partial);
-            return Poll::Ready(self.process(context, client, &left, conn));
+            return Poll::Ready(self.process(context, client, &left, (conn, session)));
         }
         let shard = Rc::clone(&client.shard);
         let mut lent = shard.read_buffer.borrow_mut();
@@ -499,11 +501,11 @@ impl Exchange {
             }
             conn.partial.clear();
             let bytes = lent.get(..before + arrived).unwrap_or_default();
-            return Poll::Ready(self.process(context, client, bytes, conn));
+            return Poll::Ready(self.process(context, client, bytes, (conn, session)));
         }
         let mut whole = std::mem::take(&mut conn.partial);
         whole.extend_from_slice(lent.get(..arrived).unwrap_or_default());
-        Poll::Ready(self.process(context, client, &whole, conn))
+        Poll::Ready(self.process(context, client, &whole, (conn, session)))
     }
 
     fn process(
@@ -511,11 +513,12 @@ impl Exchange {
         context: &mut Context<'_>,
         client: &mut Client,
         bytes: &[u8],
-        conn: &mut Conn,
+        (conn, session): (&mut Conn, &Session),
     ) -> Option<Event> {
         self.unread = Unread::No;
         let Conn { reports, partial, .. } = conn;
-        let processed = Chunk::new(self, client, context, reports).process(bytes, partial);
+        let told = (reports, session);
+        let processed = Chunk::new(self, client, context, told).process(bytes, partial);
         match processed {
             // Something may have waited for the answers up to `Flush`, or be data for a COPY that
             // has just begun.

@@ -221,6 +221,25 @@ fn turns() -> Vec<Script> {
     ]
 }
 
+fn misfits() -> Vec<Script> {
+    let two = "SELECT $1::int, $2::int";
+    let one = |name| bind(name, &[b"1"]);
+    vec![(
+        "an error names a statement as its client does",
+        vec![
+            ready(&[parse("s", two), one("s"), execute(), sync()]),
+            ready(&[one("s"), sync()]),
+            ready(&[parse("", "SELECT $1::text, $2::text"), one(""), sync()]),
+            ready(&[one(""), sync()]),
+            ready(&[parse("pgsteer_0", "SELECT $1::date, $2::date"), one("pgsteer_0"), sync()]),
+            ready(&[query("BEGIN")]),
+            ready(&[parse("a statement", "SELECT $1::int"), bind("a statement", &[]), sync()]),
+            ready(&[query("ROLLBACK")]),
+            ready(&[bind("s", &[b"1", b"2"]), execute(), sync()]),
+        ],
+    )]
+}
+
 /// What a client can tell of a message: a server's own numbers and places in its source aside.
 pub(super) fn told(message: &Message) -> String {
     match message.tag() {
@@ -277,7 +296,7 @@ fn every_script_is_answered_as_by_the_server_itself() {
             await_known_read(&house, &mut client, "SELECT count(*) FROM pg_class").await;
             client.leave().await;
         });
-        for (what, script) in [portals(), empty(), asides(), turns()].concat() {
+        for (what, script) in [portals(), empty(), asides(), turns(), misfits()].concat() {
             let expected = runtime.block_on(play(primary, &script));
             for _ in 0..TIMES {
                 let heard = runtime.block_on(play(house.proxy.address(), &script));
