@@ -7,6 +7,8 @@
 //! Invariants:
 //! - A server takes the primary's place only on a timeline that is known to descend from the
 //!   recorded one, and only when the recorded primary is in recovery or gone by the evidence.
+//! - A server beside which the primary went on is not adopted when that is gone: it lacks what was
+//!   acknowledged since.
 //! - Silence alone is not enough while a standby still streams, or may stream, from it.
 //! - The same primary on the same timeline keeps its epoch, however often it restarts.
 //! - Two primaries at the start are nobody's primary, until only one is left.
@@ -17,6 +19,7 @@ use crate::clock::Moment;
 use crate::control::Policy;
 use crate::control::evidence::{Sighting, Testimony};
 use crate::control::finding::{Finding, Refusal};
+use crate::control::rogues::Rogues;
 use crate::pg::SystemId;
 use crate::pg::Timeline;
 use crate::topology::Epoch;
@@ -61,6 +64,8 @@ pub(crate) struct Scene<'a> {
     pub sightings: &'a [Sighting],
     /// The history of each server's timeline, where it is known in full.
     pub histories: &'a [Option<History>],
+    /// Who was promoted beside a primary that went on.
+    pub rogues: &'a Rogues,
     /// What the operator chose.
     pub policy: &'a Policy,
     /// A change of primary of our own is under way: nobody is adopted, and writes are held.
@@ -197,6 +202,12 @@ fn successor(record: &Record, scene: &Scene<'_>) -> Result<Record, Refusal> {
     };
     if server != record.server {
         scene.vacant(record.server, record.timeline)?;
+        // One in recovery was made so by somebody, who knows what that gives up.
+        let gone = scene.fresh(record.server).is_none();
+        let history = scene.histories.get(server.index()).and_then(Option::as_ref);
+        if gone && scene.rogues.lacks(server, history) {
+            return Err(Refusal::WentOnBeside);
+        }
     }
     let epoch = Epoch(record.epoch.max(scene.epochs_used).0 + 1);
     Ok(Record { server, system: record.system, timeline: seen.timeline, epoch })
@@ -258,7 +269,7 @@ impl Scene<'_> {
     }
 
     /// Every answer that still counts.
-    fn answers(&self) -> impl Iterator<Item = (ServerId, &Testimony)> {
+    pub(crate) fn answers(&self) -> impl Iterator<Item = (ServerId, &Testimony)> + Clone {
         let ids = (0..self.sightings.len()).filter_map(|at| u16::try_from(at).ok()).map(ServerId);
         ids.filter_map(|id| self.fresh(id).map(|seen| (id, seen)))
     }
@@ -472,6 +483,7 @@ mod tests {
             now: at(NOW),
             sightings,
             histories: &histories,
+            rogues: &Rogues::default(),
             policy: &policy,
             changing: None,
             epochs_used: Epoch(0),
@@ -611,6 +623,7 @@ mod tests {
             now: at(NOW),
             sightings: &sightings,
             histories: &[None, None],
+            rogues: &Rogues::default(),
             policy: &policy,
             changing: None,
             epochs_used: Epoch(0),

@@ -83,6 +83,16 @@ impl Desk {
         self.change(|fold| fold.appoint(appointment, clock::now()));
     }
 
+    /// The primary was done with a statement of ours at this moment.
+    pub(crate) fn went_on(&self, at: Moment) {
+        self.change(|fold| fold.went_on(at));
+    }
+
+    /// An operator takes a server as the primary that was promoted beside another.
+    pub(crate) fn consent(&self, server: ServerId) {
+        self.change(|fold| fold.consent(server, clock::now()));
+    }
+
     /// Others confirm the primary's commits than before, or fewer.
     pub(crate) fn pledge(&self, quorum: Option<Quorum>) {
         self.change(|fold| fold.pledge(quorum, clock::now()));

@@ -86,6 +86,8 @@ pub(crate) enum Refusal {
     SameTimeline,
     /// Several servers could take the place.
     SeveralNewcomers,
+    /// The recorded primary is gone, and had gone on beside it.
+    WentOnBeside,
 }
 
 impl Finding {
@@ -140,6 +142,10 @@ impl Text<'_> {
                 "it is on the recorded primary's own timeline: a copy, or the same server twice",
             ),
             Refusal::SeveralNewcomers => out.write_str("several servers could take the place"),
+            Refusal::WentOnBeside => out.write_str(
+                "that one went on beside it, and what it acknowledged since is not there; to take \
+                 it all the same, name it to `pgsteer failover --accept-loss any --to`",
+            ),
         }
     }
 }

@@ -35,6 +35,7 @@ mod loader;
 mod look;
 mod policy;
 mod right;
+mod rogues;
 mod snapshot;
 mod start;
 mod steward;

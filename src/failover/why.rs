@@ -319,7 +319,8 @@ impl fmt::Display for Refusal {
             Self::PromotedElsewhere(server) => write!(
                 out,
                 "another tool promoted {server}: it is followed once the primary is gone for \
-                 certain; if it is not wanted, stop it"
+                 certain; if it is not wanted, stop it; if the primary went on beside it, only \
+                 `pgsteer failover --to {server} --accept-loss any` takes it"
             ),
             Self::TooFewStandbys { reached, needed } => write!(
                 out,

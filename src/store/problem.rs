@@ -126,8 +126,8 @@ pub enum SwapError {
     /// It was not: what stood there still does.
     #[error("the record was not written: {0}")]
     Failed(#[source] StoreError),
-    /// It is not there, as far as can be seen; but it may be when the machine comes back. Nothing is
-    /// read or written until what stands there lasts.
+    /// It is not there, as far as can be seen; but it may be when the machine comes back. Nothing
+    /// is read or written until what stands there lasts.
     #[error("the record was not written, or may not last: {0}")]
     Unsure(#[source] StoreError),
 }

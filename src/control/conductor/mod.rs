@@ -15,6 +15,7 @@
 //! Deliberately absent: any rule on what to do. Those are in `failover`.
 
 mod act;
+mod answer;
 mod arming;
 mod memory;
 mod prepared;
@@ -33,7 +34,7 @@ use crate::control::hands::{HandError, Hands};
 use crate::control::steward::{Ask, Bulletin, Progress};
 use crate::failover::{
     Act, Arming, Checkpoint, Fenced, Gate, Kind, Order, Phase, Policy, Promise, Record, Refusal,
-    ServerView, Sight, Situation, Why, decide, preview,
+    ServerView, Sight, Situation, Why, decide,
 };
 use crate::metrics::{Metrics, SwapResult};
 use crate::store::{Revision, Store, SwapError};
@@ -176,12 +177,14 @@ impl Conductor {
     async fn rounds(&mut self) {
         for _ in 0..WRITES_MAX {
             self.look_at_the_clock(Duration::ZERO);
-            if let Some(found) = self.found()
-                && !self.write(found).await
-            {
-                return;
+            if let Some(found) = self.found() {
+                if !self.write(found).await {
+                    return;
+                }
+                self.finish_if_taken();
             }
             let Some((record, _)) = self.record.clone() else { return };
+            self.ask_whether_it_goes_on();
             let views = self.views(&record);
             let witnesses = self.ask_witnesses(&record, &views);
             self.asking = self.ask_confirmers(&views) || witnesses;
@@ -283,6 +286,16 @@ impl Conductor {
             self.parts.desk.look_at(primary.id);
         }
         true
+    }
+
+    /// Finds out whether the primary goes on beside one that another tool promoted.
+    fn ask_whether_it_goes_on(&mut self) {
+        let Some(primary) = self.parts.desk.read(Fold::unsettled) else { return };
+        self.parts.desk.went_on(self.parts.signals.last_acknowledged());
+        if clock::now().since(self.awaited) >= WITNESS_PACE {
+            self.awaited = clock::now();
+            self.parts.desk.look_at(primary);
+        }
     }
 
     /// Has the standbys looked at while the primary is kept from its clients until enough of them
@@ -510,41 +523,6 @@ impl Conductor {
         self.parts.desk.appoint(scene::appointment(before, &record, seen, &self.parts.names));
         self.record = Some((record, revision));
         self.publish(None);
-    }
-
-    /// Answers an operator, or remembers his order.
-    fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Preview(order, reply) => {
-                let record = self.record.as_ref().map(|(record, _)| record.clone());
-                let told = record.map(|record| {
-                    let views = self.views(&record);
-                    let arming = self.arming(&record, &views);
-                    let policy = self.parts.policy.load();
-                    let obstacle = self.parts.hands.obstacle(&policy, &record.primary.server);
-                    let means = (&arming, obstacle.as_ref());
-                    preview(&self.situation(&record, &views, means), &order, &policy)
-                });
-                // Whoever asked may have given up.
-                reply.send(told).unwrap_or_default();
-            }
-            Ask::Carry(order, reply) => {
-                let busy = self.order.is_some() && order != Order::Abort;
-                if busy || self.record.is_none() {
-                    reply.send(Err(Refusal::Busy)).unwrap_or_default();
-                    return;
-                }
-                let abort = order == Order::Abort;
-                self.checkpoint = Checkpoint::Wanted;
-                if let Some((_, earlier)) = self.order.replace((order, reply)) {
-                    earlier.send(Err(Refusal::CalledOff)).unwrap_or_default();
-                    // It had not begun: that was all that there was to call off.
-                    if abort && !self.is_changing() {
-                        self.finish(Ok(()));
-                    }
-                }
-            }
-        }
     }
 
     /// The order is done with.

@@ -2,6 +2,7 @@
 
 use super::Fold;
 use crate::clock::Moment;
+use crate::sql::Catalog;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,18 @@ pub(crate) enum Vacancy {
 }
 
 impl Fold {
+    /// Puts a database's catalog up, or takes it down because it changed.
+    pub(crate) fn set_catalog(&mut self, database: &Arc<str>, catalog: Option<Arc<Catalog>>) {
+        match catalog {
+            Some(catalog) => {
+                self.catalogs.insert(Arc::clone(database), catalog);
+            }
+            None => {
+                self.catalogs.remove(database);
+            }
+        }
+    }
+
     /// A database is to be left, or need not be any more.
     pub(crate) fn vacate(&mut self, database: &Arc<str>, vacancy: Vacancy) {
         match vacancy {

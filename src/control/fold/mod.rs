@@ -8,6 +8,7 @@
 //!   that may be gone (a crash restart reopens lower and shows it in nothing else).
 //! - The positions of the primary are of one epoch and one timeline; a new epoch starts anew.
 
+mod consent;
 mod databases;
 mod ground;
 mod sight;
@@ -24,6 +25,7 @@ use crate::control::footing::{Quorum, Spoken};
 use crate::control::lag::LagRing;
 use crate::control::look::Look;
 use crate::control::right::Right;
+use crate::control::rogues::Rogues;
 use crate::pg::Lsn;
 use crate::pg::Position;
 use crate::pg::SystemId;
@@ -140,6 +142,7 @@ pub(crate) struct Fold {
     policy: Policy,
     servers: Vec<Watched>,
     standing: Standing,
+    rogues: Rogues,
     /// A change of primary of our own is under way.
     changing: Option<NoPrimary>,
     /// The highest epoch that was ever claimed.
@@ -187,6 +190,7 @@ impl Fold {
             policy,
             servers,
             standing: Standing::Fresh,
+            rogues: Rogues::default(),
             changing: None,
             epochs_used: Epoch(0),
             verdict: None,
@@ -212,18 +216,6 @@ impl Fold {
             server.take(report, epoch, &self.policy, resolve);
         }
         self.reconsider(now);
-    }
-
-    /// Puts a database's catalog up, or takes it down because it changed.
-    pub(crate) fn set_catalog(&mut self, database: &Arc<str>, catalog: Option<Arc<Catalog>>) {
-        match catalog {
-            Some(catalog) => {
-                self.catalogs.insert(Arc::clone(database), catalog);
-            }
-            None => {
-                self.catalogs.remove(database);
-            }
-        }
     }
 
     /// Takes another policy and other weights into use; the servers stay the same.
@@ -267,16 +259,23 @@ impl Fold {
         let before = self.epoch();
         let sightings: Vec<_> = self.servers.iter().map(|s| s.sighting.clone()).collect();
         let histories: Vec<_> = self.servers.iter().map(Watched::history).collect();
+        let mut rogues = std::mem::take(&mut self.rogues);
         let scene = Scene {
             now,
             sightings: &sightings,
             histories: &histories,
+            rogues: &Rogues::default(),
             policy: &self.policy,
             changing: self.changing,
             epochs_used: self.epochs_used,
         };
+        if let (Standing::Adopted(record), None) = (&self.standing, self.changing) {
+            rogues.note(record, &scene.answers(), now);
+        }
+        let scene = Scene { rogues: &rogues, ..scene };
         let verdict = decide(&self.standing, &scene);
         self.standing = verdict.standing.clone();
+        self.rogues = rogues;
         if self.epoch() != before {
             self.begin_epoch(before, Succession::Unproven);
         }

@@ -74,6 +74,28 @@ fn a_promotion_beside_a_living_primary_is_a_rogue() {
     assert!(exposed.contains("\npgsteer_findings 1\n"), "{exposed}");
 }
 
+/// It lacks what the primary acknowledged since: that one restarts, or dies, and nobody takes its
+/// place.
+#[test]
+fn a_rogue_takes_no_primarys_place() {
+    let watched = Watched::new();
+    watched.server(FIRST).promote().unwrap();
+    watched.wait("it is cordoned", |topology| topology.servers[1].reads == Err(Unfit::Cordoned));
+
+    watched.always("the old one goes on", is_open);
+    watched.server(PRIMARY).stop(Shutdown::Fast).unwrap();
+    watched.wait("it is missed", |topology| !is_open(topology));
+    watched.always("nobody takes its place", |topology| topology.writable().is_none());
+    watched.server(PRIMARY).start().unwrap();
+    watched.wait("it is back", |topology| topology.writable() == Some(PRIMARY));
+
+    // Whoever makes it a standby says what that gives up.
+    watched.server(PRIMARY).stop(Shutdown::Fast).unwrap();
+    std::fs::write(watched.server(PRIMARY).data().join("standby.signal"), "").unwrap();
+    watched.server(PRIMARY).start().unwrap();
+    watched.wait("the other one is", |topology| topology.writable() == Some(FIRST));
+}
+
 #[test]
 fn a_restart_of_the_primary_keeps_the_epoch() {
     let watched = Watched::new();

@@ -1,6 +1,6 @@
 //! Another tool changes the primary, and pgsteer is not asked: it promotes nobody beside that one.
 
-use super::{asynchronous, await_armed, primaries, quorum};
+use super::{asynchronous, await_armed, ordered, primaries, quorum};
 use crate::support::Door;
 use crate::support::House;
 use crate::support::await_that;
@@ -123,4 +123,57 @@ fn once_the_unseen_one_is_gone_another_is_promoted() {
     await_that("another is the primary", || house.status()["primary"].is_string());
     let taken = primaries(&house);
     assert!(taken.len() == 1 && taken[0] != "standby1", "{taken:?}");
+}
+
+/// Another tool promotes the first standby while the primary is well, which goes on, and dies: what
+/// it acknowledged meanwhile only the second standby holds.
+fn promoted_beside_one_that_dies() -> House {
+    let house = quorum().build();
+    await_armed(&house, "quorum");
+    promoted_by_hand(house.server("standby1"));
+    await_that("it is cordoned", || house.status_of("standby1")["role"] == "primary");
+    house.wire().run("CREATE TABLE acknowledged ()");
+    house.server("primary").kill9().unwrap();
+    let beside = "what it acknowledged since is not there";
+    await_that("it is gone for certain", || house.proxy.log().contains(beside));
+    house
+}
+
+#[test]
+fn one_that_was_promoted_beside_a_primary_that_went_on_does_not_follow_it() {
+    let house = promoted_beside_one_that_dies();
+    stays_alone(&house, "standby1");
+    assert!(house.status()["primary"].is_null(), "{}", house.proxy.log());
+    let (code, said) = ordered(&house, &["failover", "--accept-loss", "any", "--yes"]);
+    assert_eq!(code, Some(4), "{said}");
+
+    // Once it is gone, the one that holds everything is promoted; an order says that no other can
+    // have confirmed more.
+    house.server("standby1").kill9().unwrap();
+    await_that("it is missed", || house.status_of("standby1")["role"].is_null());
+    let (code, said) = ordered(&house, &["failover", "--accept-loss", "any", "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    await_adopted(&house, "standby2");
+    house.wire().run("TABLE acknowledged");
+}
+
+#[test]
+fn an_operator_takes_one_that_was_promoted_beside_a_primary_that_went_on() {
+    let house = promoted_beside_one_that_dies();
+    let address = house.server("standby1").address();
+    let wanted = ["failover", "--to", &address, "--yes"];
+    let (code, said) = ordered(&house, &wanted);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("--accept-loss any"), "{said}");
+
+    // A busy machine may have to make sure once more that the other one is gone.
+    let accepts = [&wanted[..], &["--accept-loss", "any"]].concat();
+    await_that("it is taken", || ordered(&house, &accepts).0 == Some(0));
+    await_adopted(&house, "standby1");
+    let mut client = house.wire();
+    // Nobody is left to confirm: the other standby holds what this one lacks.
+    client.run("SET synchronous_commit = 'local'");
+    client.run("CREATE TABLE taken ()");
+    let (_, history) = ordered(&house, &["history"]);
+    assert_eq!(history.lines().count(), 1, "{history}");
 }
