@@ -115,10 +115,10 @@ fn handed_over(situation: &Situation<'_>, policy: &Policy) -> bool {
 }
 
 /// Whether the last automatic failover was a moment ago. A process that has not seen one knows
-/// from the record that there was one, and not when: it counts from where it came in.
+/// from the record that there was one, and not when: it counts from its own beginning.
 fn is_soon(situation: &Situation<'_>, policy: &Policy) -> bool {
     let recorded = situation.record.changes.iter().any(|change| change.by == By::Evidence);
-    let known = situation.last_automatic.or(recorded.then_some(situation.phase_since));
+    let known = situation.last_automatic.or(recorded.then_some(situation.began));
     known.is_some_and(|last| situation.now.since(last) < policy.gap)
 }
 

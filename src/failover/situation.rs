@@ -40,6 +40,8 @@ pub struct Situation<'a> {
     pub phase_since: Moment,
     /// When a failover was last completed by the evidence, by this process.
     pub last_automatic: Option<Moment>,
+    /// When this process began.
+    pub began: Moment,
 }
 
 /// Whether this proxy may act by itself.

@@ -128,9 +128,11 @@ impl Memory {
             }
         }
         view.catching = server.catching.as_ref().map(|(catching, _)| catching.clone());
-        if let Some((fenced, _)) = server.fenced {
-            view.fenced = Some(fenced);
+        if view.as_standby().is_some() && server.fenced.is_some_and(|(_, since)| newer(since)) {
+            // Its fence is lifted there. What it may be once more is fenced anew.
+            server.fenced = None;
         }
+        view.fenced = server.fenced.map(|(fenced, _)| fenced);
         if server.resisted >= DEMOTIONS {
             view.tags.demotable = Demotable::No;
         }
@@ -412,6 +414,28 @@ mod tests {
         let streams = Receiver::Streams { from: None, heard: Duration::ZERO, written: None };
         assert!(is_frozen(&mut frozen(), standby(50, streams)), "it was asked before");
         assert!(!is_frozen(&mut frozen(), standby(200, streams)));
+    }
+
+    /// Its fence is lifted while it is a standby.
+    #[test]
+    fn who_was_a_standby_since_is_not_taken_for_fenced() {
+        let (fence, end) = (Act::Fence(B), Lsn(10));
+        let is_fenced = |memory: &mut Memory, sight| {
+            let mut view = view(sight);
+            memory.complete(&mut view);
+            view.fenced.is_some()
+        };
+        let primary = |millis| {
+            let Sight::Answers(answer) = standby(millis, Receiver::Idle) else { unreachable!() };
+            Sight::Answers(Testimony { role: Standing::Primary { flushed: end }, ..answer })
+        };
+        let mut memory = Memory::new(2);
+        memory.begin(&fence, at(90));
+        memory.end(&fence, &Ok(Done::Fenced(Fenced { end, foreign: 0 })), at(100));
+        assert!(is_fenced(&mut memory, primary(200)));
+        assert!(is_fenced(&mut memory, standby(50, Receiver::Idle)), "it was asked before");
+        assert!(!is_fenced(&mut memory, standby(300, Receiver::Idle)));
+        assert!(!is_fenced(&mut memory, primary(400)));
     }
 
     #[test]

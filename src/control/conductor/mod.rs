@@ -94,6 +94,8 @@ pub(crate) struct Conductor {
     proved: Option<Moment>,
     promised: Option<(Promise, Moment)>,
     last_automatic: Option<Moment>,
+    /// When this process began.
+    began: Moment,
     why: Option<Why>,
     /// Why the last record could not be written, and when that was tried.
     unwritten: Option<(Arc<str>, Moment)>,
@@ -123,6 +125,7 @@ impl Conductor {
             proved: None,
             promised: None,
             last_automatic: None,
+            began: now,
             why: None,
             unwritten: None,
             asking: false,
@@ -365,6 +368,7 @@ impl Conductor {
             awake_since: self.wakeful.since(),
             phase_since: self.phase_since,
             last_automatic: self.last_automatic,
+            began: self.began,
         }
     }
 

@@ -116,7 +116,7 @@ fn a_process_that_was_restarted_knows_the_gap_from_the_record() {
     let changed = |by| dead().with(|scene| scene.record.changes.push(change(by, "c", "a")));
     let soon = changed(By::Evidence);
     assert_eq!(soon.decide(), Decision::wait(Why::TooSoon));
-    assert!(claims(&soon.with(|scene| scene.phase_since = ms(NOW - 30_000))));
+    assert!(claims(&soon.with(|scene| scene.began = ms(NOW - 30_000))), "whatever was done since");
     let later = changed(By::Evidence);
     assert!(claims(&later.with(|scene| scene.last_automatic = Some(ms(NOW - 30_000)))));
     assert!(claims(&changed(By::Operator)));

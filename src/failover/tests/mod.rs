@@ -56,6 +56,7 @@ struct Scene {
     awake_since: Moment,
     phase_since: Moment,
     last_automatic: Option<Moment>,
+    began: Moment,
     policy: Policy,
 }
 
@@ -90,6 +91,7 @@ fn scene() -> Scene {
         awake_since: ms(0),
         phase_since: ms(ENTERED),
         last_automatic: None,
+        began: ms(ENTERED),
         policy: Policy { mode: Mode::Auto, ..Policy::of(Profile::Calm) },
     }
 }
@@ -284,6 +286,7 @@ impl Scene {
             awake_since: self.awake_since,
             phase_since: self.phase_since,
             last_automatic: self.last_automatic,
+            began: self.began,
         })
     }
 

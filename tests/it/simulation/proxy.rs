@@ -72,6 +72,7 @@ pub(super) struct Proxy {
     proved: Option<u64>,
     promised: Option<(Promise, u64)>,
     last_automatic: Option<u64>,
+    began: u64,
     pub disarmed_until: u64,
     pub bad_hands: Vec<u64>,
     pub full: Vec<u64>,
@@ -103,6 +104,7 @@ impl Proxy {
             proved: None,
             promised: None,
             last_automatic: None,
+            began: 0,
             disarmed_until: 0,
             bad_hands: vec![0; servers],
             full: vec![0; servers],
@@ -125,6 +127,7 @@ impl World {
             ended: now,
             awake_since: now,
             phase_since: now,
+            began: now,
             disarmed_until: old.disarmed_until,
             bad_hands: old.bad_hands.clone(),
             full: old.full.clone(),
@@ -347,6 +350,7 @@ impl World {
             awake_since: moment(self.proxy.awake_since),
             phase_since: moment(self.proxy.phase_since),
             last_automatic: self.proxy.last_automatic.map(moment),
+            began: moment(self.proxy.began),
         })
     }
 

@@ -136,7 +136,7 @@ impl Arm {
             Self::UnknownIsNone => seen.acknowledged = Acknowledged::UpTo(Lsn(0)),
             Self::GapForgotten => {
                 seen.last_automatic = None;
-                seen.phase_since = moment(0);
+                seen.began = moment(0);
             }
             Self::PromiseUnproved => seen.proved = Some(seen.now),
             Self::PauseCounts => seen.awake_since = moment(0),
