@@ -426,7 +426,8 @@ keys! {
         counts: OnReload,
     }
     /// Most of the acknowledged log that an automatic failover may lose; `any` is also more than
-    /// is known. With synchronous replication by quorum nothing is lost.
+    /// is known, and without a quorum it is not known while clients write. With synchronous
+    /// replication by quorum nothing is lost. What does not go through this pgsteer is not counted.
     MAX_DATA_LOSS: failover::MaxLoss = "failover.max_data_loss" {
         default: failover::Policy::default().max_data_loss,
         counts: OnReload,

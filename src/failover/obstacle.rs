@@ -35,6 +35,7 @@ pub fn obstacle(
     let surveyed = || servers.iter().filter_map(|(name, survey)| survey.map(|it| (*name, it)));
     let (name, survey) = surveyed().find(|(name, _)| ***name == *primary)?;
     let of_primary = restart(survey, policy, user).or_else(|| right(survey, user));
+    let of_primary = of_primary.or_else(|| sessions(survey, user));
     let what = of_primary.map(|what| format!("{name}: {what}"));
     let what = what.or_else(|| {
         surveyed().find_map(|(name, survey)| Some(format!("{name}: {}", setting(survey)?)))
@@ -59,6 +60,17 @@ fn right(survey: &Survey, user: &str) -> Option<String> {
     let missing = NEEDED.into_iter().find(|right| !survey.rights.have(*right))?;
     let grant = missing.grant(user).map_or_else(String::new, |grant| format!(" ({grant})"));
     Some(format!("{}{grant}", Lack::Right(missing)))
+}
+
+/// Whose sessions would stay and could write.
+fn sessions(survey: &Survey, user: &str) -> Option<String> {
+    let count = survey.unendable;
+    (count > 0).then(|| {
+        format!(
+            "{count} sessions of superusers are open, also those of pgsteer's clients, and {user} \
+             may not end them: end them, or make it a superuser (ALTER ROLE \"{user}\" SUPERUSER)"
+        )
+    })
 }
 
 /// What a server is set to that keeps it from being fenced, or from being cut off.
@@ -111,6 +123,13 @@ mod tests {
             old.version = Version(140_010);
         };
         assert!(found(Demotion::Fence, older).unwrap().contains("no superuser, on this release"));
+    }
+
+    #[test]
+    fn sessions_that_could_not_be_ended_are_counted_on_the_old_primary() {
+        let told = found(Demotion::Fence, |old, _| old.unendable = 2).unwrap();
+        assert!(told.starts_with("db0: 2 sessions of superusers"), "{told}");
+        assert_eq!(found(Demotion::Fence, |_, new| new.unendable = 2), None);
     }
 
     #[test]

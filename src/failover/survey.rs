@@ -39,6 +39,8 @@ pub struct Survey {
     pub role: SurveyedRole,
     /// Its prepared transactions, the oldest first; of very many not all. A standby shows none.
     pub prepared: Box<[Prepared]>,
+    /// Sessions of superusers, if our user is none: it can't end them.
+    pub unendable: usize,
     /// The other instances of pgsteer that may act on it.
     pub others: BTreeSet<Instance>,
     /// Whether this one holds the lock by which it may act there.
@@ -376,6 +378,7 @@ pub(super) mod sample {
             slots: Some(Vec::new()),
             role,
             prepared: Box::default(),
+            unendable: 0,
             others: BTreeSet::new(),
             locked: true,
         }

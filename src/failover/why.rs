@@ -309,13 +309,13 @@ impl fmt::Display for Refusal {
             ),
             Self::ForeignWriters(count) => write!(
                 out,
-                "{count} sessions that do not come through pgsteer can write to the primary; \
-                 nothing was changed"
+                "{count} sessions on the primary can write, and the control user may not end them; \
+                 the primary goes on, and the other sessions there were ended"
             ),
             Self::PrimaryBack => out.write_str("the primary came back before another was chosen"),
             Self::LostInBetween => out.write_str("the primary was lost in the middle of it"),
             Self::CalledOff => out.write_str("an operator called it off"),
-            Self::StepTimedOut => out.write_str("a step took too long; nothing was changed"),
+            Self::StepTimedOut => out.write_str("a step took too long; the primary goes on"),
             Self::PromotedElsewhere(server) => write!(
                 out,
                 "another tool promoted {server}: it is followed once the primary is gone for \
@@ -325,7 +325,7 @@ impl fmt::Display for Refusal {
             Self::TooFewStandbys { reached, needed } => write!(
                 out,
                 "only {reached} of the {needed} standbys that could hold an acknowledged write \
-                 answer; nothing was changed"
+                 answer; the primary goes on"
             ),
             Self::ChosenLost(server) => write!(out, "{server} was lost before it took over"),
             Self::NotRecorded(problem) => {

@@ -78,12 +78,23 @@ const PREPARED: &str = "SELECT p.gid, p.owner, p.database, \
      extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared) \
      FROM pg_catalog.pg_prepared_xacts AS p ORDER BY p.prepared LIMIT 100";
 
+/// Sessions that could write and that our user may not end.
+///
+/// Source: `pg_signal_backend` in `storage/ipc/signalfuncs.c` of PostgreSQL.
+const UNENDABLE: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity AS a \
+     JOIN pg_catalog.pg_roles AS r ON r.oid = a.usesysid \
+     WHERE r.rolsuper \
+     AND NOT (SELECT u.rolsuper FROM pg_catalog.pg_roles AS u \
+              WHERE u.rolname = CURRENT_USER) \
+     AND (a.backend_type = 'client backend' OR a.backend_type LIKE 'logical replication%worker')";
+
 /// The command line that started it; only a superuser may ask.
 pub(super) const STARTED: &str = "SELECT pg_catalog.pg_read_file('postmaster.opts')";
 
 /// What is asked of a server of this release, in this order.
 pub(super) fn questions(version: Version) -> Vec<&'static str> {
-    let mut all = vec![SETTINGS, RIGHTS, SLOTS, ROLE, RECEIVERS, OTHERS, EXEMPT, PREPARED];
+    let mut all =
+        vec![SETTINGS, RIGHTS, SLOTS, ROLE, RECEIVERS, OTHERS, EXEMPT, PREPARED, UNENDABLE];
     if version.grants_settings() {
         all.push(NEWER_RIGHTS);
     }
@@ -102,7 +113,8 @@ pub(super) struct Taken {
 
 /// Reads the answers to [`questions`].
 pub(super) fn read(answers: &[Vec<Row>], taken: &Taken) -> Option<Survey> {
-    let [settings, rights, slots, role, receivers, others, exempt, prepared, newer @ ..] = answers
+    let [settings, rights, slots, role, receivers, others, exempt, prepared, kept, newer @ ..] =
+        answers
     else {
         return None;
     };
@@ -127,6 +139,7 @@ pub(super) fn read(answers: &[Vec<Row>], taken: &Taken) -> Option<Survey> {
         slots: Some(slots.iter().filter_map(read_slot).collect()),
         role,
         prepared: prepared.iter().filter_map(read_prepared).collect(),
+        unendable: kept.first().and_then(|row| text(row, 0)?.parse().ok())?,
         others: others.filter(|other| *other != taken.own).collect(),
         locked: taken.locked,
         rights,

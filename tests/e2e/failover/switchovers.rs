@@ -3,9 +3,11 @@
 use super::{
     asynchronous, await_armed, epoch, new_primary, ordered, primaries, quorum, settle, writing,
 };
+use crate::hands::rights::grant_everything;
 use crate::support::Blueprint;
 use crate::support::Door;
 use crate::support::House;
+use crate::support::Wire;
 use crate::support::await_that;
 use pgsteer::sandbox::Server;
 use serde_json::Value;
@@ -147,4 +149,38 @@ fn a_standby_that_waits_for_its_stream_does_not_hold_up_the_next_switchover() {
     assert!(gave_way(), "{}", house.proxy.log());
     first.await_value(follows, "1", "following again").unwrap();
     door.open();
+}
+
+/// Its sessions could go on writing, and a control user that is no superuser can't end them.
+#[test]
+fn a_switchover_beside_a_superusers_session_is_refused_before_anything_is_done() {
+    let granted = quorum().set("servers.user", "pgsteer").set("failover.demote", "fence");
+    let house = granted.build_after(|cluster| {
+        grant_everything(cluster.primary());
+        cluster.await_replay().unwrap();
+    });
+    let primary = house.server("primary");
+    if !primary.version().grants_settings() {
+        // Nobody but a superuser can hand over there.
+        return;
+    }
+    await_that("it is known", || house.status()["failover"]["promise"] == "quorum");
+    let superuser = primary.connect("postgres").unwrap();
+    let address = primary.address().parse().unwrap();
+    let params = [("user", "app"), ("database", "postgres")];
+    let mut client = Wire::log_in_with(address, &params).unwrap();
+    let speaks_against_it = || {
+        let (_, said) = ordered(&house, &["switchover", "--dry-run"]);
+        said.contains("1 sessions of superusers")
+    };
+    await_that("it is seen", speaks_against_it);
+    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+    assert_eq!(code, CALLED_OFF, "{said}");
+    assert_eq!(client.run("SELECT 1").rows.len(), 1, "nobody's session was ended");
+
+    drop(superuser);
+    await_that("nothing speaks against it", || !speaks_against_it());
+    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_ne!(new_primary(&house).name(), "primary");
 }

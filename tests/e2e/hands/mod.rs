@@ -6,7 +6,7 @@ mod freezing;
 mod locking;
 mod promoting;
 mod proving;
-mod rights;
+pub(crate) mod rights;
 mod surveys;
 
 use crate::support::Wire;

@@ -25,18 +25,23 @@ enum Try {
     Promote,
 }
 
+/// Makes the role on this primary, with all of this that its release knows, and one of a client's.
+pub(crate) fn grant_everything(primary: &Server) {
+    let all = primary.version().grants_settings();
+    primary.rows(ROLE).unwrap();
+    primary.rows("CREATE ROLE app LOGIN").unwrap();
+    let newer = |grant: &str| grant.starts_with("ALTER SYSTEM") || grant == "pg_checkpoint";
+    for (grant, _) in GRANTS.iter().filter(|(grant, _)| all || !newer(grant)) {
+        primary.rows(&format!("GRANT {grant} TO pgsteer")).unwrap();
+    }
+}
+
 /// A cluster with a role that has all of this which its release knows.
 fn granted() -> Cluster {
     let plan = Plan::new().setting("synchronous_standby_names", QUORUM);
     let cluster = cluster(&plan);
     let version = cluster.primary().version();
-    cluster.primary().rows(ROLE).unwrap();
-    cluster.primary().rows("CREATE ROLE app LOGIN").unwrap();
-    let newer = |grant: &str| grant.starts_with("ALTER SYSTEM") || grant == "pg_checkpoint";
-    for (grant, _) in GRANTS.iter().filter(|(grant, _)| version.grants_settings() || !newer(grant))
-    {
-        cluster.primary().rows(&format!("GRANT {grant} TO pgsteer")).unwrap();
-    }
+    grant_everything(cluster.primary());
     if version.grants_settings() {
         for server in cluster.servers() {
             server.set("restore_command", "false").unwrap();
