@@ -76,10 +76,13 @@ const LEAD_MAX: Duration = Duration::from_secs(2);
 /// The first pause after a survey that failed; doubled up to [`SURVEY_EVERY`].
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(50);
 
-/// Statements may hold a password: where we may, we keep them out of the server's log.
+/// Statements may hold a password: where we may, we keep them out of the server's log, and of what
+/// its extensions keep of statements.
 const UNLOGGED: &str = "SELECT pg_catalog.set_config(s.name, s.off, false) \
      FROM (VALUES ('log_statement', 'none'), ('log_min_duration_statement', '-1'), \
-                  ('log_min_error_statement', 'panic')) AS s (name, off) \
+                  ('log_min_error_statement', 'panic'), ('pg_stat_statements.track', 'none'), \
+                  ('pgaudit.log', 'none')) AS s (name, off) \
+     JOIN pg_catalog.pg_settings AS known ON known.name = s.name \
      WHERE (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = CURRENT_USER)";
 
 /// Who receives from it, and how many may; our own connections take places, too.
@@ -211,14 +214,16 @@ impl Hand {
             survey.place.started =
                 started.ok().and_then(|rows| setting::first(&rows).map(Arc::from));
         }
-        drop(line);
         let upstream = survey.upstream.clone();
         self.survey.store(Some(Arc::new(survey)));
-        match bearing {
+        let noted = match bearing {
             // Ahead of time, so that a freeze need not wait for a disk.
             Bearing::Acts => self.notes.of_upstream(&upstream).await,
             Bearing::Watches => Ok(()),
-        }
+        };
+        // No act changes in between what is noted here.
+        drop(line);
+        noted
     }
 
     /// Runs one statement on a connection of its own, which keeps no act waiting.

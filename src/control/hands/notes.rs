@@ -114,21 +114,29 @@ impl Notes {
         if let Some(note) = known.as_ref() {
             return Ok(note.clone());
         }
+        Ok(known.insert(self.stored().await?).clone())
+    }
+
+    async fn stored(&self) -> Result<Note, HandError> {
         let stored = self.store.note(&self.server).await;
         let note = stored.map_err(|error| HandError::NotNoted(error.to_string()))?;
-        Ok(known.insert(note.unwrap_or_default()).clone())
+        Ok(note.unwrap_or_default())
     }
 
     /// Stores the note if that changes it. Given up, it may or may not have been stored.
     async fn change(&self, change: impl FnOnce(Note) -> Note) -> Result<(), HandError> {
-        let before = self.read().await?;
-        let after = change(before.clone());
-        if after == before {
-            return Ok(());
-        }
+        // Nobody else's change comes in between.
         let mut known = self.known.lock().await;
         // Not known any more until it is stored.
-        *known = None;
+        let before = match known.take() {
+            Some(note) => note,
+            None => self.stored().await?,
+        };
+        let after = change(before.clone());
+        if after == before {
+            *known = Some(before);
+            return Ok(());
+        }
         let kept = self.store.keep(&self.server, after.clone()).await;
         kept.map_err(|error| HandError::NotNoted(error.to_string()))?;
         *known = Some(after);

@@ -219,3 +219,26 @@ fn held(server: &Server) -> Lsn {
     let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())";
     server.value(sql).unwrap().parse().unwrap()
 }
+
+/// What undoes a freeze holds a standby's password, and so does the statement by which it is undone.
+#[test]
+fn no_extension_keeps_the_password_with_which_a_freeze_is_undone() {
+    let grip = Grip::on(&Plan::new().setting("shared_preload_libraries", "pg_stat_statements"));
+    grip.server(PRIMARY).rows("CREATE EXTENSION pg_stat_statements").unwrap();
+    grip.cluster.await_replay().unwrap();
+    let standby = grip.server(FIRST);
+    let kept = || {
+        let sql = "SELECT count(*) FROM pg_stat_statements WHERE query ~ 'very-[s]ecret'";
+        standby.value(sql).unwrap()
+    };
+    let with_password = format!("{} password=very-secret", conninfo(standby));
+    standby.set("primary_conninfo", &with_password).unwrap();
+    await_that("others' statements are kept", || kept() == "1");
+    standby.rows("SELECT pg_stat_statements_reset()").unwrap();
+    await_that("it is noted", || {
+        grip.wait(grip.hands.freeze(FIRST)).unwrap();
+        grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+        conninfo(standby).contains("very-secret")
+    });
+    assert_eq!(kept(), "0");
+}
