@@ -309,6 +309,7 @@ fn specs(config: &ControlConfig) -> Vec<Spec> {
         name: Arc::clone(&server.name),
         host: Arc::clone(&server.host),
         port: server.port,
+        reached: server.replication_address.clone(),
         weight,
     });
     specs.collect()

@@ -116,6 +116,8 @@ pub(crate) struct Spec {
     pub host: Arc<str>,
     /// Port.
     pub port: u16,
+    /// Where other servers reach it.
+    pub reached: (Arc<str>, u16),
     /// Its share of the reads.
     pub weight: u32,
 }
@@ -581,10 +583,13 @@ impl Answer {
     }
 }
 
-/// The configured server at this very address; other names of the same machine are not tried,
-/// since a wrong guess would silence a witness.
+/// The configured server at this very address, ours or that of other servers; other names of the
+/// same machine are not tried, since a wrong guess would silence a witness.
 fn resolve(specs: &[Spec], host: &str, port: u16) -> Option<ServerId> {
-    let at = specs.iter().position(|spec| spec.port == port && &*spec.host == host)?;
+    let is = |(own, at): (&str, u16)| (own, at) == (host, port);
+    let at = specs
+        .iter()
+        .position(|spec| is((&*spec.host, spec.port)) || is((&*spec.reached.0, spec.reached.1)))?;
     u16::try_from(at).ok().map(ServerId)
 }
 

@@ -112,7 +112,9 @@ mod tests {
     /// take none from those that follow.
     #[test]
     fn a_server_that_is_lost_while_we_sleep_is_missing_from_when_we_wake() {
-        let spec = Spec { name: Arc::from("a"), host: Arc::from("a"), port: 5432, weight: 1 };
+        let name: Arc<str> = Arc::from("a");
+        let reached = (Arc::clone(&name), 5432);
+        let spec = Spec { host: Arc::clone(&name), name, port: 5432, reached, weight: 1 };
         for asleep in [300, 20_000] {
             let mut fold = Fold::new(Policy::default(), vec![spec.clone()]);
             let awake = 1_000 + asleep;

@@ -13,7 +13,13 @@ fn ms(at: u64) -> Moment {
 
 /// A primary and a standby, of which nothing is known.
 fn fold() -> Fold {
-    let spec = |name: &str| Spec { name: name.into(), host: name.into(), port: 5432, weight: 1 };
+    let spec = |name: &str| Spec {
+        name: name.into(),
+        host: name.into(),
+        port: 5432,
+        reached: (name.into(), 5432),
+        weight: 1,
+    };
     Fold::new(Policy::default(), vec![spec("old"), spec("new")])
 }
 
@@ -202,4 +208,28 @@ fn where_no_quorum_is_promised_nothing_is_waited_for() {
     fold.take(OLD, looked(50, Role::Primary, 1, 130), ms(51));
     let topology = fold.topology(ms(51));
     assert_eq!((topology.writable(), topology.vouched), (Some(OLD), None));
+}
+
+/// What a standby says of its upstream is what stands in its `primary_conninfo`.
+#[test]
+fn an_upstream_is_known_by_the_address_for_servers_too() {
+    let spec = |name: &str, reached: &str, port| Spec {
+        name: name.into(),
+        host: name.into(),
+        port: 5432,
+        reached: (reached.into(), port),
+        weight: 1,
+    };
+    let specs = [spec("a", "10.0.0.1", 5433), spec("b", "b", 5432)];
+    let cases = [
+        ("a", 5432, Some(0)),
+        ("10.0.0.1", 5433, Some(0)),
+        ("10.0.0.1", 5432, None),
+        ("a", 5433, None),
+        ("b", 5432, Some(1)),
+        ("c", 5432, None),
+    ];
+    for (host, port, expected) in cases {
+        assert_eq!(resolve(&specs, host, port), expected.map(ServerId), "{host}:{port}");
+    }
 }
