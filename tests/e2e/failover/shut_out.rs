@@ -32,20 +32,25 @@ fn told(house: &House, cause: &str) -> String {
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Others receive from a server, on every place that there is.
+/// Others take every place that a server has, for connections or for receivers.
 pub struct Crowd {
     leaves: Arc<AtomicBool>,
     comes: JoinHandle<()>,
 }
 
 impl Crowd {
+    /// As receivers of the log.
+    pub fn come(house: &House, server: &str) -> Self {
+        Self::come_as(house, server, &[("replication", "true")])
+    }
+
     /// Returns when there is no place left. One that becomes free is taken at once: on a crowded
     /// machine pgsteer may lose a connection of its own.
-    pub fn come(house: &House, server: &str) -> Self {
+    pub fn come_as(house: &House, server: &str, more: &[(&'static str, &'static str)]) -> Self {
         let address = house.server(server).address().parse().unwrap();
-        let params = [("user", "postgres"), ("database", "postgres"), ("replication", "true")];
+        let params = [&[("user", "postgres"), ("database", "postgres")], more].concat();
         let next = move || Wire::log_in_with(address, &params).ok();
-        let mut inside: Vec<_> = std::iter::from_fn(next).collect();
+        let mut inside: Vec<_> = std::iter::from_fn(&next).collect();
         assert!(!inside.is_empty(), "there was no place");
         let leaves = Arc::new(AtomicBool::new(false));
         let left = Arc::clone(&leaves);

@@ -1,12 +1,12 @@
 //! What is no reason for a failover, whatever the servers promise, and what is.
 
 use super::settle;
+use super::shut_out::Crowd;
 use super::writing;
 use super::{armed, await_armed, new_primary, quorum};
 use super::{epoch, ledger::Ledger};
 use crate::support::Blueprint;
 use crate::support::House;
-use crate::support::Wire;
 use crate::support::await_that;
 use pgsteer::sandbox::Plan;
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,14 +36,23 @@ fn nothing_was_begun(house: &House, before: u64) {
 
 /// All connections of the primary are in use, and ours are no exception.
 fn every_connection_is_in_use(house: &House) {
-    let address = house.server("primary").address().parse().unwrap();
-    let mut crowd = Vec::new();
-    while let Ok(wire) = Wire::log_in(address, "postgres") {
-        crowd.push(wire);
-    }
-    assert!(crowd.len() > 10, "the server was full before");
+    let mut inside = house.server("primary").connect("postgres").unwrap();
+    let crowd = Crowd::come_as(house, "primary", &[]);
+    let refused = || house.server("primary").logged("too many clients already");
+    let before = refused();
+    // It comes back at once, and may be faster than the crowd.
+    await_that("pgsteer is kept out", || {
+        let out = house.status_of("primary")["role"].is_null() && refused() > before;
+        if !out {
+            let ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                        WHERE application_name LIKE 'pgsteer%' AND pid <> pg_backend_pid()";
+            inside.rows(ours).unwrap();
+        }
+        out
+    });
     std::thread::sleep(LONG);
-    drop(crowd);
+    crowd.leave();
+    await_that("it is let in", || house.status_of("primary")["role"] == "primary");
     house.wire().run("CREATE TABLE after_the_crowd ()");
 }
 
