@@ -220,7 +220,7 @@ fn held(server: &Server) -> Lsn {
     server.value(sql).unwrap().parse().unwrap()
 }
 
-/// What undoes a freeze holds a standby's password, and so does the statement by which it is undone.
+/// What undoes a freeze holds a password, and so does the statement by which it is undone.
 #[test]
 fn no_extension_keeps_the_password_with_which_a_freeze_is_undone() {
     let grip = Grip::on(&Plan::new().setting("shared_preload_libraries", "pg_stat_statements"));
