@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{
-    Attached, Computed, Deallocated, Doomed, Reads, Segment, ShownData, Standing,
+    Attached, Computed, Deallocated, Doomed, Lasting, Reads, Segment, ShownData, Standing,
 };
 use crate::frontend::block::Block;
 use crate::frontend::cancel::Cancelled;
@@ -149,6 +149,7 @@ impl Serving {
             block: Block::default(),
             doomed: Doomed::No,
             computed: Computed::No,
+            lasting: Lasting::No,
             shown: ShownData::No,
             noted: None,
             defaults: (Vec::new(), 0),

@@ -73,6 +73,8 @@ pub struct Attached {
     pub doomed: Doomed,
     /// Whether a setting was set under a computed name.
     pub computed: Computed,
+    /// Whether something was left here that no reset takes back.
+    pub lasting: Lasting,
     /// Whether the session has seen data here.
     pub shown: ShownData,
     /// That it may notify, and under which process that is told.
@@ -228,6 +230,15 @@ pub enum Computed {
     /// No.
     No,
     /// Yes: no probe can list it, so the session stays.
+    Yes,
+}
+
+/// Whether something was left on a backend that no reset takes back, and no probe shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasting {
+    /// Nothing that is known of.
+    No,
+    /// Something, perhaps: the backend is its session's for good, and closed behind it.
     Yes,
 }
 
@@ -486,7 +497,7 @@ impl Attached {
     }
 
     /// Notes what a group may leave behind.
-    pub fn note(&mut self, plan: &Plan) {
+    pub fn note(&mut self, plan: &Plan, executes: Executes) {
         self.taint = self.taint.max(plan.taint);
         self.left = self.left.max(plan.taint);
         if plan.taint != Taint::None || plan.effects.any(Effects::SET_LOCAL) {
@@ -504,6 +515,9 @@ impl Attached {
         }
         if plan.effects.any(Effects::SET_CONFIG_DYNAMIC) {
             self.computed = Computed::Yes;
+        }
+        if plan.effects.any(Effects::LASTING) && executes == Executes::Something {
+            self.lasting = Lasting::Yes;
         }
         if plan.effects.any(Effects::DISCARD_ALL | Effects::RESET_ALL) {
             self.computed = Computed::No;

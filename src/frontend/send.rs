@@ -51,7 +51,7 @@ impl Serving {
         let tried_again = !last && (again || repeats != Repeats::No);
         attached.exchange.shown = if tried_again { Shown::NotYet(Vec::new()) } else { Shown::Yes };
         attached.note_facts(&session.mentioned);
-        attached.note(plan);
+        attached.note(plan, group.executes);
         sense::note_reshaping(&mut attached.exchange.reshapes, session);
         let sharing = sharing(*retry, &attached.exchange);
         let tally = build(client, session, attached, (group, sharing))?;

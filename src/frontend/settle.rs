@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{
-    Attached, Computed, Deallocated, Hold, Reads, Resting, Segment, Stale, Standing,
+    Attached, Computed, Deallocated, Hold, Lasting, Reads, Resting, Segment, Stale, Standing,
 };
 use crate::frontend::audit;
 use crate::frontend::cancel::{Cancelled, UnderWay};
@@ -422,6 +422,9 @@ impl Serving {
         if attached.computed == Computed::Yes {
             attached.pins.add(Pin::Hidden);
         }
+        if attached.lasting == Lasting::Yes {
+            attached.pins.add(Pin::Lasting);
+        }
         let carried = Arc::new(found.settings.clone());
         self.session.adopt_settings(found.settings, &std::mem::take(&mut attached.resets));
         conn.carried = if *carried == *self.session.settings {
@@ -528,7 +531,8 @@ pub(super) async fn release_at_end(
     if let UnderWay::Yes = session.cancel.detach() {
         session.cancel.settled().await;
     }
-    if attached.checkout.running.has_stray() || reset == Reset::Close {
+    let lasts = attached.lasting == Lasting::Yes;
+    if attached.checkout.running.has_stray() || reset == Reset::Close || lasts {
         return;
     }
     if listening::mark_end(session, client, &mut attached).await.is_err() {

@@ -2,7 +2,7 @@
 
 /// Why a session can't leave its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pins(u8);
+pub struct Pins(u16);
 
 /// One reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,13 @@ pub enum Pin {
     Hidden,
     /// It may have left something, and nobody could ask any more.
     Unknown,
+    /// It left something that no reset takes back, and that goes with the backend only.
+    Lasting,
 }
 
 impl Pin {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Advisory,
         Self::Temporary,
         Self::Listen,
@@ -36,6 +38,7 @@ impl Pin {
         Self::SessionUser,
         Self::Hidden,
         Self::Unknown,
+        Self::Lasting,
     ];
 
     /// The word for it: in a probe's answer, in `status`, in metrics.
@@ -49,6 +52,7 @@ impl Pin {
             Self::SessionUser => "session_user",
             Self::Hidden => "hidden",
             Self::Unknown => "unknown",
+            Self::Lasting => "lasting",
         }
     }
 
@@ -63,10 +67,11 @@ impl Pin {
             Self::SessionUser => "SET SESSION AUTHORIZATION",
             Self::Hidden => "settings under a computed name, or in letters that are not UTF-8",
             Self::Unknown => "what the last statements may have set",
+            Self::Lasting => "what no reset takes back (setseed, LOAD, a backup and their like)",
         }
     }
 
-    const fn bit(self) -> u8 {
+    const fn bit(self) -> u16 {
         match self {
             Self::Advisory => 1,
             Self::Temporary => 2,
@@ -76,6 +81,7 @@ impl Pin {
             Self::SessionUser => 32,
             Self::Hidden => 64,
             Self::Unknown => 128,
+            Self::Lasting => 256,
         }
     }
 }

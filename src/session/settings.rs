@@ -52,8 +52,10 @@ const ROLE: &str = "role";
 /// what the client gives (`PGC_S_OVERRIDE`).
 const SESSION_USER: &str = "session_authorization";
 
-/// Parameters of the startup message that are no settings that could be brought to a backend.
-const NO_SETTINGS: [&str; 6] = ["user", "database", "replication", "options", ROLE, SESSION_USER];
+/// Parameters of the startup message that are no settings that could be brought to a backend. A
+/// seed does nothing there (`check_random_seed` in `commands/variable.c`).
+const NO_SETTINGS: [&str; 7] =
+    ["user", "database", "replication", "options", "seed", ROLE, SESSION_USER];
 
 /// The role that a session has before it sets one, and to which `RESET ROLE` leads: of its login,
 /// or of its user or database (`ALTER ROLE ... SET role`).
@@ -349,6 +351,7 @@ mod tests {
             ("_pq_.x", "1"),
             ("role", "a"),
             ("session_authorization", "c"),
+            ("Seed", "0.5"),
             ("ROLE", "b"),
             ("Session_Authorization", "d"),
             ("TimeZone", "UTC"),

@@ -125,6 +125,15 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
     }
 }
 
+/// What a change of this setting does besides.
+fn besides(setting: &str) -> Effects {
+    match setting {
+        "role" | "session_authorization" => Effects::ROLE,
+        "seed" => Effects::LASTING,
+        _ => Effects::NONE,
+    }
+}
+
 /// Whether a text has ended the transaction that it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -290,12 +299,7 @@ impl Collector {
             (Scope::Session, Change::Set) => Effects::SET,
             (Scope::Session, Change::Reset) => Effects::RESET,
         };
-        if matches!(name.as_str(), "role" | "session_authorization") {
-            self.effects |= Effects::ROLE;
-        }
-        if name == "seed" {
-            self.effects |= Effects::LASTING;
-        }
+        self.effects |= besides(&name);
         self.settings.push(Setting { name: name.into(), scope, change });
     }
 
@@ -310,9 +314,7 @@ impl Collector {
             Scope::Transaction => Effects::SET_LOCAL,
         };
         let name = name.to_ascii_lowercase();
-        if matches!(name.as_str(), "role" | "session_authorization") {
-            self.effects |= Effects::ROLE;
-        }
+        self.effects |= besides(&name);
         self.settings.push(Setting { name: name.into(), scope, change });
     }
 

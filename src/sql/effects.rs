@@ -70,7 +70,8 @@ effects! {
     SET_CONFIG = 18, "set_config";
     /// `set_config(...)` of a setting, or for a scope, that is only known when it runs.
     SET_CONFIG_DYNAMIC = 19, "set_config of a computed name";
-    /// Something that no reset takes back: `LOAD`, `setseed`, a replication origin.
+    /// Something that no reset takes back: `LOAD`, `setseed`, a replication origin, a temporary
+    /// slot, a backup.
     LASTING = 20, "lasting state";
     /// `DO`.
     DO = 21, "do";

@@ -133,6 +133,10 @@ const RUNS_TEXT: &[&str] = &[
 const SESSION: &[&str] =
     &["pg_cursor", "pg_listening_channels", "pg_prepared_statement", "set_config", "setseed"];
 
+/// They leave on the backend what no reset takes back. Sorted.
+const LASTING: &[&str] =
+    &["dblink_connect", "dblink_connect_u", "pg_backup_start", "pg_start_backup", "setseed"];
+
 /// Views of PostgreSQL's own that describe the primary, or a session: a standby's are empty, or
 /// about something else.
 const PRIMARY_RELATIONS: &[&str] = &[
@@ -157,9 +161,9 @@ pub(super) fn effects(name: &str) -> Effects {
     if is_session_lock(name) {
         return Effects::ADVISORY;
     }
-    let lasting = name == "setseed"
+    let lasting = LASTING.binary_search(&name).is_ok()
         || name.starts_with("pg_replication_origin_session_")
-        || (name.starts_with("pg_create_") && name.ends_with("_slot"));
+        || begins_with_one_of(name, &["pg_copy_", "pg_create_"]) && name.ends_with("_slot");
     match name {
         "pg_notify" => Effects::NOTIFY,
         "currval" | "lastval" => Effects::SEQUENCE,
@@ -219,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_lists_are_sorted() {
-        assert!(HARMLESS.is_sorted() && PRIMARY_ONLY.is_sorted());
+        assert!(HARMLESS.is_sorted() && PRIMARY_ONLY.is_sorted() && LASTING.is_sorted());
     }
 
     #[test]

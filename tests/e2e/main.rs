@@ -47,6 +47,7 @@ mod own;
 mod lost_servers;
 mod flow;
 mod hands;
+mod lasting;
 mod leaks;
 mod memory;
 mod metrics;

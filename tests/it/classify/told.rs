@@ -70,8 +70,6 @@ fn effects_are_told_by_the_text() {
         ("SELECT set_config('work_mem', '1MB', $1)", Effects::SET_CONFIG_DYNAMIC),
         ("SELECT set_config('work_mem', '1MB', is_local => true)", Effects::SET_CONFIG_DYNAMIC),
         ("SELECT set_config('role', 'x', false)", Effects::SET_CONFIG | Effects::ROLE),
-        ("LOAD 'x'", Effects::LASTING),
-        ("SELECT setseed(0.1)", Effects::LASTING),
         ("DO ''", Effects::DO),
         ("CALL work()", Effects::CALL),
         ("UPDATE items SET id = 1", Effects::DML),
@@ -85,6 +83,26 @@ fn effects_are_told_by_the_text() {
         ("SELECT pg_notify('c', '')", Effects::NOTIFY),
         ("SELEC", Effects::UNKNOWN),
         ("BEGIN; SET work_mem = '1MB'; LISTEN c", Effects::SET | Effects::LISTEN),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(facts(sql).effects(), *expected, "{sql}");
+    }
+}
+
+#[test]
+fn what_no_reset_takes_back_is_told_by_the_text() {
+    let cases: &[(&str, Effects)] = &[
+        ("LOAD 'x'", Effects::LASTING),
+        ("SELECT setseed(0.1)", Effects::LASTING),
+        ("SELECT set_config('seed', '0.1', false)", Effects::SET_CONFIG | Effects::LASTING),
+        ("SET seed = 0.1", Effects::SET | Effects::LASTING),
+        ("SELECT pg_replication_origin_session_setup('o')", Effects::LASTING),
+        ("SELECT pg_create_logical_replication_slot('s', 'p', true)", Effects::LASTING),
+        ("SELECT pg_copy_physical_replication_slot('s', 't', true)", Effects::LASTING),
+        ("SELECT pg_create_restore_point('r')", Effects::NONE),
+        ("SELECT pg_backup_start('x')", Effects::LASTING),
+        ("SELECT pg_start_backup('x', false, true)", Effects::LASTING),
+        ("SELECT dblink_connect('c', 'dbname=x')", Effects::LASTING),
     ];
     for (sql, expected) in cases {
         assert_eq!(facts(sql).effects(), *expected, "{sql}");
