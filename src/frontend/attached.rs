@@ -357,6 +357,8 @@ pub enum Stale {
     No,
     /// One, at least.
     Yes,
+    /// One, at least, that is not there.
+    Gone,
 }
 
 /// Whether the client was told, or is to be told, that a statement is prepared that was prepared

@@ -129,6 +129,9 @@ impl Suspect {
         if !found.pins.is_empty() {
             left.push(found.pins.told());
         }
+        if found.prepared != Some(self.checkout.held.len()) {
+            left.push("other prepared statements".to_owned());
+        }
         Ok(left.join(", "))
     }
 

@@ -222,6 +222,7 @@ fn counts_as(no: &No) -> Admission {
         | No::Replaced
         | No::Terminated
         | No::Overdue(_)
+        | No::NameOfOurs(_)
         | No::OverLimit(_)
         | No::ShuttingDown => Admission::Unavailable,
     }

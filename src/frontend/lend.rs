@@ -8,14 +8,15 @@
 use crate::frontend::attached::{Attached, Deallocated, Segment};
 use crate::frontend::own;
 use crate::frontend::params::Reported;
+use crate::frontend::report::No;
 use crate::frontend::serve::Stop;
 use crate::frontend::settle::Usable;
 use crate::frontend::state::Serving;
 use crate::pg::quote_literal;
 use crate::pool::Conn;
-use crate::session::{End, Group, Prepared, Stray};
+use crate::session::{End, Executes, Group, Prepared, Stray, is_ours_on_servers};
 use crate::sql;
-use crate::sql::{Touches, Transaction};
+use crate::sql::{Effects, Touches, Transaction};
 use crate::wire::frame::{Cursor, TxStatus};
 use std::sync::Arc;
 
@@ -106,6 +107,19 @@ impl Serving {
         };
         let usable = self.after_own(asked.map(|answer| Ok(answer?.for_client))).await?;
         Ok((usable, status))
+    }
+
+    /// Why the present group can't be sent, if it speaks in SQL of what the backend holds under a
+    /// name of ours: all sessions rely on that.
+    pub(super) fn names_ours(&self, group: &Group) -> Option<No> {
+        let speaks = Effects::PREPARE | Effects::EXECUTE | Effects::DEALLOCATE;
+        let mut mentioned = self.session.mentioned.iter().flatten();
+        if group.executes == Executes::Nothing || !mentioned.any(|it| it.effects().any(speaks)) {
+            return None;
+        }
+        let mut named = self.session.mentioned.iter().flatten().flat_map(|facts| facts.prepared());
+        let (_, name) = named.find(|(_, name)| is_ours_on_servers(name))?;
+        Some(No::NameOfOurs(String::from_utf8_lossy(name).into_owned()))
     }
 
     /// Whether the present group executes by SQL what was prepared by the protocol.

@@ -44,6 +44,7 @@ mod plan;
 mod probe;
 mod processes;
 mod prove;
+mod recount;
 mod refuse;
 mod replicate;
 mod report;

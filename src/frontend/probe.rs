@@ -20,6 +20,8 @@ pub(super) struct Found {
     pub pins: Pins,
     /// The channels that it listens to.
     pub channels: Vec<String>,
+    /// How many statements the protocol has prepared there.
+    pub prepared: Option<usize>,
 }
 
 /// The probe's text, for a session that began as this user and with this role. `custom` are the
@@ -42,7 +44,9 @@ pub(super) fn sql((user, first): (&str, &FirstRole), custom: &BTreeSet<Box<str>>
          UNION ALL SELECT 'pin', 'cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors \
          WHERE is_holdable) \
          UNION ALL SELECT 'pin', 'prepared', NULL WHERE EXISTS (SELECT FROM \
-         pg_catalog.pg_prepared_statements WHERE from_sql)",
+         pg_catalog.pg_prepared_statements WHERE from_sql) \
+         UNION ALL SELECT 'held', pg_catalog.count(*)::pg_catalog.text, NULL FROM \
+         pg_catalog.pg_prepared_statements WHERE NOT from_sql",
     );
     sql.push_str(" UNION ALL SELECT 'pin', 'session_user', NULL WHERE session_user <> ");
     sql.push_str(&quote_literal(user));
@@ -102,6 +106,7 @@ pub(super) fn read(rows: &[Vec<Option<String>>], letters: Letters) -> Found {
                     found.pins.add(*pin);
                 }
             }
+            [Some(kind), Some(count), _] if kind == "held" => found.prepared = count.parse().ok(),
             _ => {}
         }
     }

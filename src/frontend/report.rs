@@ -75,6 +75,8 @@ pub enum No {
     TooManyOfThem(Exceeded),
     /// The session, or its transaction, has lasted too long.
     Overdue(Overdue),
+    /// A statement of SQL names one that is prepared, by a name of pgsteer's own.
+    NameOfOurs(String),
     /// A message is longer than its session may send.
     OverLimit(String),
 }
@@ -149,6 +151,7 @@ impl No {
                 "Close connections, or change the rule in limits.rules.",
             ),
             Self::Overdue(overdue) => lasted(*overdue),
+            Self::NameOfOurs(name) => name_of_ours(name),
             Self::OverLimit(what) => over_limit(what),
         }
     }
@@ -214,6 +217,17 @@ fn too_many(message: String, remedy: &str) -> ErrorReport {
 fn over_limit(what: &str) -> ErrorReport {
     ErrorReport::fatal(SqlState::LIMIT_EXCEEDED, what)
         .with_hint("Send less at a time, or change the rule in limits.rules.")
+}
+
+/// In PostgreSQL's own words, which drivers know.
+fn name_of_ours(name: &str) -> ErrorReport {
+    let words = format!("prepared statement \"{name}\" does not exist");
+    ErrorReport::error(SqlState::UNDEFINED_PREPARED_STATEMENT, words)
+        .with_detail(
+            "By such names pgsteer prepares statements on the servers; in SQL there is none of \
+             them. The statement was not sent.",
+        )
+        .with_hint("Give the statement a name that does not begin with pgsteer_ and a number.")
 }
 
 fn too_much_held() -> ErrorReport {

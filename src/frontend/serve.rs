@@ -356,11 +356,12 @@ impl Serving {
 
     /// What can be said to a group without a server.
     fn answer(&mut self, group: &Group) -> Result<Answer, Stop> {
+        let no = memory::too_much_kept(&self.session, group)?;
+        if let Some(no) = no.or_else(|| self.names_ours(group)) {
+            return Ok(Answer::No(Box::new(no)));
+        }
         let attached = self.attached.as_deref_mut();
-        Ok(match memory::too_much_kept(&self.session, group)? {
-            Some(no) => Answer::No(Box::new(no)),
-            None => local::answer(&mut self.client, &mut self.session, group, attached),
-        })
+        Ok(local::answer(&mut self.client, &mut self.session, group, attached))
     }
 
     fn plan(&mut self, group: &Group) -> Plan {

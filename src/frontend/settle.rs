@@ -18,6 +18,7 @@ use crate::frontend::params::Reported;
 use crate::frontend::plan::{Plan, Taint};
 use crate::frontend::probe;
 use crate::frontend::probe::Letters;
+use crate::frontend::recount::recount;
 use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::state::{Serving, Session};
@@ -372,16 +373,13 @@ impl Serving {
             let answer = own::run(&mut attached.checkout, ";", reported).await?;
             self.client.out().extend_from_slice(&answer.for_client);
         }
-        if std::mem::replace(&mut attached.exchange.stale, Stale::No) == Stale::Yes
-            && let Some(sql) = attached.checkout.held.deallocation()
-        {
-            let reported = &mut self.client.reported;
-            let answer = own::run_unhurried(&mut attached.checkout, &sql, reported).await?;
-            if answer.error.is_some() {
-                return Err(own::Unanswered);
+        match std::mem::replace(&mut attached.exchange.stale, Stale::No) {
+            Stale::No => {}
+            Stale::Yes => self.deallocate(&mut attached.checkout).await?,
+            Stale::Gone => {
+                let told = recount(&mut attached.checkout, &mut self.client.reported).await?;
+                self.client.out().extend_from_slice(&told);
             }
-            self.client.out().extend_from_slice(&answer.for_client);
-            attached.checkout.held.clear();
         }
         match policy.reset {
             Reset::Tracked | Reset::Close => self.examine(attached, policy.mode).await?,
@@ -390,6 +388,18 @@ impl Serving {
         if policy.mode == Mode::Transaction && attached.pins.is_empty() {
             listening::mark_end(&self.session, &self.client, attached).await?;
         }
+        Ok(())
+    }
+
+    /// Takes off the backend what it holds under our names.
+    async fn deallocate(&mut self, conn: &mut Conn) -> Result<(), own::Unanswered> {
+        let Some(sql) = conn.held.deallocation() else { return Ok(()) };
+        let answer = own::run_unhurried(conn, &sql, &mut self.client.reported).await?;
+        if answer.error.is_some() {
+            return Err(own::Unanswered);
+        }
+        self.client.out().extend_from_slice(&answer.for_client);
+        conn.held.clear();
         Ok(())
     }
 
@@ -414,6 +424,10 @@ impl Serving {
         let (answer, found) = probed(conn, &sql, reported, letters).await?;
         conn.trust.holders = 0;
         self.client.out().extend_from_slice(&answer.for_client);
+        if found.prepared != Some(conn.held.len()) {
+            let told = recount(conn, &mut self.client.reported).await?;
+            self.client.out().extend_from_slice(&told);
+        }
         attached.pins = found.pins;
         attached.channels = found.channels;
         if !attached.channels.is_empty() {

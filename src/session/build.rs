@@ -8,7 +8,7 @@ use crate::session::batch::Ends;
 use crate::session::own::Own;
 use crate::session::replies::{Expect, Replies, Undo};
 use crate::session::statements::{
-    Held, Library, Names, Prepared, Reading, Recall, is_ours, write_foreign_name,
+    Held, Library, Names, Prepared, Reading, Recall, is_ours_on_servers, write_foreign_name,
 };
 use crate::session::stray::{Lent, Stray};
 use crate::sql::{Facts, Touches};
@@ -412,7 +412,7 @@ impl Builder<'_> {
     /// answered. This can't: the name is free.
     fn lend_names(&mut self, facts: &Facts, out: &mut Vec<u8>) {
         for (touches, name) in facts.prepared() {
-            if is_ours(name) || self.names.get(name).is_none() {
+            if is_ours_on_servers(name) || self.names.get(name).is_none() {
                 continue;
             }
             let (undo, before) = match touches {

@@ -32,5 +32,7 @@ pub use settings::{
     FirstRole, ISOLATION, Identity, Isolates, Settings, SharedSettings, is_ours, same,
 };
 pub use shape::{Shape, Shapes};
-pub use statements::{Held, KeepLimits, Library, Names, Prepared, Reading, Recall, find_ours};
+pub use statements::{
+    Held, KeepLimits, Library, Names, Prepared, Reading, Recall, find_ours, is_ours_on_servers,
+};
 pub use stray::{Lent, Stray};

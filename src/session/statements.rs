@@ -48,7 +48,7 @@ const PREFIX: &[u8] = b"pgsteer_";
 /// could be ours is changed to what no statement of ours is called.
 pub(super) fn write_foreign_name(out: &mut Vec<u8>, name: &[u8]) {
     out.extend_from_slice(name);
-    if is_ours(name) {
+    if is_ours_on_servers(name) {
         out.push(b' ');
     }
 }
@@ -64,8 +64,8 @@ pub fn find_ours(text: &[u8]) -> Option<(Range<usize>, u64)> {
 }
 
 /// Whether a statement of ours could have this name on the servers.
-pub(super) fn is_ours(name: &[u8]) -> bool {
-    name.starts_with(PREFIX)
+pub fn is_ours_on_servers(name: &[u8]) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
 }
 
 impl Prepared {
@@ -407,6 +407,12 @@ impl Held {
         if self.ids.remove(&id) {
             self.order.retain(|held| held.id != id);
         }
+    }
+
+    /// Takes note that the backend holds these of them at most.
+    pub fn keep_only(&mut self, there: &HashSet<u64>) {
+        self.ids.retain(|id| there.contains(id));
+        self.order.retain(|held| there.contains(&held.id));
     }
 
     /// Takes note that the backend holds nothing any more.

@@ -319,3 +319,112 @@ async fn a_statement_without_a_name_is_nobody_elses_and_ends_with_the_next_query
         assert_eq!(seen.code().as_deref(), none, "{mode}: {seen:?}");
     }
 }
+
+/// Statements of ours on the only backend.
+const OURS: &str = "SELECT name FROM pg_prepared_statements WHERE NOT from_sql LIMIT 1";
+
+/// Code that is not in the text may take away what all share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_code_has_taken_away_is_prepared_anew_for_everybody() {
+    let house = house("1");
+    let mut client = Raw::enter(&house).await;
+    let mut other = Raw::enter(&house).await;
+    client.value("CREATE TABLE t (i int)").await;
+    let mut narrow = Raw::enter(&house).await;
+    narrow.value("SET standard_conforming_strings = off").await;
+    let texts = ["SELECT 41", "INSERT INTO t VALUES (1)", "SELECT 42"];
+    for (number, text) in texts.iter().enumerate() {
+        let name = number.to_string();
+        assert_eq!(other.batch(&[parse(&name, text)]).await.tags(), "1Z");
+    }
+    let one = "DO $$DECLARE which text; BEGIN FOR which IN SELECT name FROM \
+        pg_prepared_statements LOOP EXECUTE 'DEALLOCATE ' || which; END LOOP; END$$";
+    for takes_away in ["DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$", one, "DEALLOCATE"] {
+        for name in ["0", "1", "2"] {
+            assert_eq!(run(&mut other, name).await.code(), None, "before {takes_away}");
+        }
+        if takes_away == "DEALLOCATE" {
+            // A text that nobody looks into.
+            let ours = narrow.value(OURS).await;
+            assert_eq!(narrow.query(&format!("DEALLOCATE {ours}")).await.code(), None);
+        } else {
+            assert_eq!(client.query(takes_away).await.code(), None, "{takes_away}");
+        }
+        for name in ["1", "0", "2"] {
+            let answer = run(&mut other, name).await;
+            assert_eq!(answer.code(), None, "{takes_away}: {name}: {answer:?}");
+        }
+        // And for who prepares the same text only now.
+        let mut third = Raw::enter(&house).await;
+        let batch = [parse("s", texts[1]), bind("s", &[]), execute()];
+        assert_eq!(third.batch(&batch).await.code(), None, "{takes_away}");
+    }
+}
+
+/// Where nobody asks what is left on a backend, it is noticed when it is used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_of_what_was_taken_away_unseen_is_prepared_anew() {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0))
+        .set("pool.size", "1")
+        .set("pool.reset", "off")
+        .build();
+    let mut client = Raw::enter(&house).await;
+    let mut other = Raw::enter(&house).await;
+    assert_eq!(other.batch(&[parse("s", "SELECT 41")]).await.tags(), "1Z");
+    assert_eq!(other.batch(&[parse("t", "SELECT 42")]).await.tags(), "1Z");
+    client.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$").await;
+    assert_eq!(run(&mut other, "s").await.value(), "41");
+    assert_eq!(run(&mut other, "t").await.value(), "42");
+    client.query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$").await;
+    let batch = [parse("u", "SELECT 41"), bind("u", &[]), execute()];
+    assert_eq!(other.batch(&batch).await.value(), "41");
+}
+
+/// What a backend holds under our names is there for nobody who speaks SQL.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_of_ours_stands_for_nothing_in_sql() {
+    let house = house("1");
+    let mut client = Raw::enter(&house).await;
+    let mut other = Raw::enter(&house).await;
+    assert_eq!(other.batch(&[parse("s", "SELECT 'of the other'")]).await.tags(), "1Z");
+    assert_eq!(other.batch(&[parse("w", "CREATE TABLE IF NOT EXISTS u ()")]).await.tags(), "1Z");
+    for name in ["s", "w"] {
+        assert_eq!(run(&mut other, name).await.code(), None);
+    }
+    let ours = client.value(OURS).await;
+    for names in ["EXECUTE", "DEALLOCATE", "DEALLOCATE PREPARE", "SELECT 1; DEALLOCATE"] {
+        let sql = format!("{names} {ours}");
+        let answer = client.query(&sql).await;
+        assert_eq!(answer.code().as_deref(), Some("26000"), "{sql}");
+        assert_eq!(answer.status(), 'I', "{sql}");
+        let told = answer.error().unwrap().field(b'M').unwrap();
+        assert_eq!(told, format!("prepared statement \"{ours}\" does not exist"), "{sql}");
+        // In a transaction it fails as a server's own does.
+        client.query("BEGIN").await;
+        let answer = client.query(&sql).await;
+        assert_eq!((answer.code().as_deref(), answer.status()), (Some("26000"), 'E'), "{sql}");
+        assert_eq!(client.query("ROLLBACK").await.status(), 'I', "{sql}");
+        if !names.contains(';') {
+            let batch = [parse("", &sql), bind("", &[]), execute()];
+            assert_eq!(client.batch(&batch).await.code().as_deref(), Some("26000"), "{sql}");
+        }
+    }
+    let prepare = format!("PREPARE {ours} AS SELECT 'of SQL'");
+    assert_eq!(client.query(&prepare).await.code().as_deref(), Some("26000"));
+    // By the protocol it is a name like any other; nor does SQL mix the two up.
+    let given = [parse(&ours, "SELECT 'of the client'"), bind(&ours, &[]), execute()];
+    assert_eq!(client.batch(&given).await.value(), "of the client");
+    assert_eq!(client.query(&format!("EXECUTE {ours}")).await.code().as_deref(), Some("26000"));
+    assert_eq!(run(&mut client, &ours).await.value(), "of the client");
+    for name in ["w", "s"] {
+        let answer = run(&mut other, name).await;
+        assert_eq!(answer.code(), None, "{name}: {answer:?}");
+    }
+    assert_eq!(run(&mut other, "s").await.value(), "of the other");
+    // A name that only begins alike is the client's.
+    assert_eq!(client.batch(&[parse("pgsteer_mine", "SELECT 'mine'")]).await.tags(), "1Z");
+    assert_eq!(client.value("EXECUTE pgsteer_mine").await, "mine");
+    assert_eq!(client.query("DEALLOCATE pgsteer_mine").await.code(), None);
+    assert_eq!(run(&mut client, "pgsteer_mine").await.code().as_deref(), Some("26000"));
+}

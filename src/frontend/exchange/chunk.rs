@@ -19,7 +19,7 @@ use crate::frontend::state::Session;
 use crate::metrics::ErrorOrigin;
 use crate::pg::SqlState;
 use crate::pool::Reports;
-use crate::session::{CopyIn, Disposition, status_of};
+use crate::session::{CopyIn, Disposition, find_ours, status_of};
 use crate::topology::{Void, Wish};
 use crate::wire::frame;
 use crate::wire::frame::Header;
@@ -278,10 +278,18 @@ impl<'a, 'c> Chunk<'a, 'c> {
         if stale {
             exchange.stale = Stale::Yes;
         }
+        // What is noted of the backend is not there: a client's own names are none of ours.
+        let gone = code == SqlState::UNDEFINED_PREPARED_STATEMENT
+            && exchange.replies.is_planning()
+            && find_ours(message).is_some();
+        if gone {
+            exchange.stale = Stale::Gone;
+        }
         // What others prepared may have been read under other circumstances: it is planned when it
         // is bound or described, before anything is run.
-        let in_vain = exchange.relies == Relies::Yes
-            && (stale || exchange.replies.is_planning() && may_not_fit(code));
+        let in_vain = gone
+            || exchange.relies == Relies::Yes
+                && (stale || exchange.replies.is_planning() && may_not_fit(code));
         if exchange.copy_in.take().is_some() && exchange.client_pass > 0 {
             exchange.leftover = Leftover::Passing;
         }
