@@ -4,6 +4,7 @@
 //! follow, and what those report is the client's only if it differs from what the client knows.
 
 use crate::frontend::exchange::Untold;
+use crate::frontend::plan::READING;
 use crate::pool::{Defaults, Reports};
 use crate::session::{Disposition, Settings};
 use crate::sql::Dialect;
@@ -94,6 +95,12 @@ impl Reported {
     /// How the session's SQL is to be read.
     pub const fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// Whether the session's SQL is not to be read as these settings say, which are to be brought
+    /// to its next backend: by then it would have been looked at.
+    pub fn reads_otherwise(&self, settings: &Settings) -> bool {
+        READING.iter().any(|name| settings.get(name).is_some_and(|own| self.get(name) != Some(own)))
     }
 
     /// Takes a `ParameterStatus`; whether the client is to have it.

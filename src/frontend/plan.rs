@@ -339,7 +339,7 @@ fn reads_change(mentioned: &[Option<Arc<Facts>>]) -> bool {
 }
 
 /// The settings by which a server tells letters, and strings from what is around them.
-const READING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
+pub(super) const READING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
 
 /// Whether the statement begins a transaction that a standby can run.
 fn begins_read_only(facts: &Facts) -> bool {

@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 pub(super) struct Found {
     /// The settings of the session.
     pub settings: Settings,
+    /// Those of them whose values we can't read.
+    pub unread: BTreeSet<Box<str>>,
     /// What pins it.
     pub pins: Pins,
     /// The channels that it listens to.
@@ -63,6 +65,22 @@ pub(super) fn sql((user, first): (&str, &FirstRole), custom: &BTreeSet<Box<str>>
     sql
 }
 
+/// What no probe lists under this name, whatever a client has set it to: what is a transaction's
+/// own, and names that a server takes for others (`map_old_guc_names` in `utils/misc/guc.c`).
+const UNLISTED: [&str; 6] = [
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_deferrable",
+    "sort_mem",
+    "vacuum_mem",
+    "force_parallel_mode",
+];
+
+/// Whether a probe lists this setting if it is set, also where no statement has named it.
+pub(super) fn lists(name: &str) -> bool {
+    !name.contains('.') && !UNLISTED.contains(&name)
+}
+
 /// In which letters a probe was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Letters {
@@ -96,6 +114,7 @@ pub(super) fn read(rows: &[Vec<Option<String>>], letters: Letters) -> Found {
                     found.settings.set(name, value);
                 } else {
                     found.pins.add(Pin::Hidden);
+                    found.unread.insert(name.as_str().into());
                 }
             }
             [Some(kind), Some(name), value] if kind == "pin" => {

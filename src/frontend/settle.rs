@@ -440,7 +440,8 @@ impl Serving {
             attached.pins.add(Pin::Lasting);
         }
         let carried = Arc::new(found.settings.clone());
-        self.session.adopt_settings(found.settings, &std::mem::take(&mut attached.resets));
+        let resets = std::mem::take(&mut attached.resets);
+        self.session.adopt_settings(found.settings, &found.unread, &resets);
         conn.carried = if *carried == *self.session.settings {
             Arc::clone(&self.session.settings)
         } else {
@@ -452,7 +453,7 @@ impl Serving {
         }
         let conn = &mut *attached.checkout;
         let leaves = mode == Mode::Transaction && attached.pins.is_empty();
-        if !leaves {
+        if !leaves || self.client.reported.reads_otherwise(&self.session.settings) {
             self.bring_back(conn, attached.pins).await?;
         }
         if leaves && attached.left == Taint::Hidden {

@@ -9,6 +9,7 @@ use crate::frontend::listening::Listening;
 use crate::frontend::lost::{LostState, LostTransaction};
 use crate::frontend::obtain::Waited;
 use crate::frontend::plan::Wishes;
+use crate::frontend::probe;
 use crate::frontend::seat::Seat;
 use crate::metrics::Presence;
 use crate::pool::{Conn, PoolKey, ShardPool};
@@ -210,12 +211,20 @@ impl Session {
     }
 
     /// The settings that a probe found, and those that `RESET` has brought back to what the
-    /// client gave at its start.
-    pub fn adopt_settings(&mut self, found: Settings, resets: &Resets) {
+    /// client gave at its start: what a probe lists and has not found was reset, whoever did that.
+    /// `unread` it found, in letters that we can't read.
+    pub(super) fn adopt_settings(
+        &mut self,
+        found: Settings,
+        unread: &BTreeSet<Box<str>>,
+        resets: &Resets,
+    ) {
         let mut settings = found;
         let startup = Arc::clone(&self.startup);
         for (name, value) in startup.iter() {
             let reset = match resets {
+                _ if unread.contains(name) => false,
+                _ if probe::lists(name) => true,
                 Resets::Some(names) => names.contains(name),
                 Resets::All => true,
             };

@@ -216,6 +216,77 @@ async fn a_reset_goes_back_to_the_login() {
     }
 }
 
+/// So it does where nobody has read that it is one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_in_what_is_not_read_goes_back_to_the_login_too() {
+    let pins = ["", "SELECT pg_advisory_lock(1)"];
+    for (mode, pin) in [("session", ""), ("transaction", pins[0]), ("transaction", pins[1])] {
+        let house = house(mode);
+        let options = "-c search_path=tenant_a -c work_mem=7MB -c app.x=mine";
+        let login = [("user", "postgres"), ("database", "postgres"), ("options", options)];
+        let mut client = Raw::connect(house.proxy.address(), &login).await.unwrap();
+        client.query(pin).await;
+        let resets = "RESET search_path; RESET work_mem;";
+        let function = format!(
+            "CREATE FUNCTION public.resets() RETURNS int LANGUAGE plpgsql AS \
+             'BEGIN {resets} RETURN 1; END'"
+        );
+        client.value(&function).await;
+        let long = format!("{resets} SELECT '{}'", "x".repeat(100_000));
+        for reset in [
+            format!("DO 'BEGIN {resets} END'"),
+            "SELECT public.resets()".to_owned(),
+            "DO 'BEGIN RESET ALL; END'".to_owned(),
+            long,
+        ] {
+            let what = format!("{mode} {pin} {reset:.60}");
+            client.query("SET work_mem = '9MB'").await;
+            assert_eq!(client.query(&reset).await.code(), None, "{what}");
+            assert_eq!(client.value("SHOW search_path").await, "tenant_a", "{what}");
+            assert_eq!(client.value("SHOW work_mem").await, "7MB", "{what}");
+        }
+        // What was rolled back, or was for a transaction only, changes nothing.
+        client.query("SET work_mem = '9MB'").await;
+        for passing in [
+            format!("BEGIN; DO 'BEGIN {resets} END'; ROLLBACK"),
+            "BEGIN; SET LOCAL work_mem = '8MB'; DO 'BEGIN END'; COMMIT".to_owned(),
+            "BEGIN; DO 'BEGIN SET LOCAL work_mem TO DEFAULT; END'; COMMIT".to_owned(),
+        ] {
+            assert_eq!(client.query(&passing).await.code(), None, "{mode} {pin} {passing}");
+            assert_eq!(client.value("SHOW work_mem").await, "9MB", "{mode} {pin} {passing}");
+            assert_eq!(client.value("SHOW search_path").await, "tenant_a", "{mode} {passing}");
+        }
+        // Nor is what was set behind it taken away.
+        client.query("DO 'BEGIN RESET work_mem; SET work_mem = ''5MB''; END'").await;
+        assert_eq!(client.value("SHOW work_mem").await, "5MB", "{mode} {pin}");
+    }
+}
+
+/// Texts of some sessions are never read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_of_a_session_whose_texts_are_not_read_goes_back_to_the_login() {
+    for (name, value) in [("standard_conforming_strings", "off"), ("client_encoding", "SJIS")] {
+        for (mode, pin) in [("session", 0), ("transaction", 0), ("transaction", 1)] {
+            let house = house(mode);
+            let mut given = vec![("user", "postgres"), ("database", "postgres"), (name, value)];
+            given.extend([("search_path", "tenant_a"), ("work_mem", "7MB")]);
+            let mut client = Raw::connect(house.proxy.address(), &given).await.unwrap();
+            if pin == 1 {
+                client.query("SELECT pg_advisory_lock(1)").await;
+            }
+            let own = format!("RESET {name}");
+            for reset in ["RESET search_path", own.as_str(), "RESET ALL", "DISCARD ALL"] {
+                let what = format!("{mode} {pin} {name} {reset}");
+                assert_eq!(client.query(reset).await.code(), None, "{what}");
+                assert_eq!(client.value("SHOW search_path").await, "tenant_a", "{what}");
+                assert_eq!(client.value("SHOW work_mem").await, "7MB", "{what}");
+                assert_eq!(client.value(&format!("SHOW {name}")).await, value, "{what}");
+                assert_eq!(client.params[name], value, "{what}");
+            }
+        }
+    }
+}
+
 /// A setting under a name that only the server has seen stays with its session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_setting_under_a_computed_name_stays_with_its_session() {
