@@ -25,7 +25,7 @@ use crate::frontend::state::Session;
 use crate::metrics::{AuditResult, DisconnectReason};
 use crate::pg::quote_literal;
 use crate::pool::{Checkout, Next, Trust};
-use crate::session::{FirstRole, Settings};
+use crate::session::{CustomNames, FirstRole, Settings};
 use crate::tasks;
 use crate::topology::Epoch;
 use std::collections::BTreeSet;
@@ -103,12 +103,7 @@ impl Suspect {
     /// What is there that is not known to be; nothing: `""`.
     async fn look(&mut self) -> Result<String, own::Unanswered> {
         let carried = Arc::clone(&self.checkout.carried);
-        let custom: BTreeSet<Box<str>> = carried
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| name.contains('.'))
-            .map(Into::into)
-            .collect();
+        let custom: CustomNames = carried.iter().map(|(name, _)| name).collect();
         let sql = probe::sql((&self.user, &self.first_role), &custom);
         let found = self.probe(&sql).await?;
         let mut strange = differing(&carried, &found.settings, &self.first_role);

@@ -223,6 +223,7 @@ fn counts_as(no: &No) -> Admission {
         | No::Terminated
         | No::Overdue(_)
         | No::NameOfOurs(_)
+        | No::TooManyCustom
         | No::OverLimit(_)
         | No::ShuttingDown => Admission::Unavailable,
     }

@@ -66,11 +66,7 @@ pub(super) async fn greet(
         unnamed: None,
         floor: Floor::default(),
         settings: Arc::clone(startup),
-        custom: startup
-            .iter()
-            .filter(|(name, _)| name.contains('.'))
-            .map(|(name, _)| name.into())
-            .collect(),
+        custom: startup.iter().map(|(name, _)| name).collect(),
         startup: Arc::clone(startup),
         wishes,
         first_wishes: wishes,

@@ -5,7 +5,8 @@
 //! rather than one that has waited long; and who waits already is read no further, so that its
 //! socket holds it back.
 //!
-//! What stays with a session, its named statements and its settings, is bounded for each by
+//! What stays with a session, its named statements, its settings and the names of those that it may
+//! have set, is bounded for each by
 //! `limits.rules`, where a rule says so.
 
 use crate::frontend::Shared;
@@ -26,7 +27,7 @@ pub(super) fn too_much_kept(session: &Session, group: &Group) -> Result<Option<N
     if memory == usize::MAX && (named == 0 || statements == usize::MAX) {
         return Ok(None);
     }
-    let settings = session.settings.bytes();
+    let settings = session.settings.bytes() + session.custom.bytes();
     if settings > memory {
         let what = format!(
             "the session's settings take {settings} bytes, more than max_memory of {memory} bytes \

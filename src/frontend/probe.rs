@@ -8,7 +8,7 @@
 //! `pg_prepared_statements`) and 9.27 "System Information Functions".
 
 use crate::pg::quote_literal;
-use crate::session::{FirstRole, Pin, Pins, Settings};
+use crate::session::{CustomNames, FirstRole, Pin, Pins, Settings, is_custom};
 use std::collections::BTreeSet;
 
 /// What a probe found.
@@ -29,7 +29,7 @@ pub(super) struct Found {
 /// The probe's text, for a session that began as this user and with this role. `custom` are the
 /// names of custom settings that the session is known to have touched: `pg_settings` does not list
 /// those that no library has defined.
-pub(super) fn sql((user, first): (&str, &FirstRole), custom: &BTreeSet<Box<str>>) -> String {
+pub(super) fn sql((user, first): (&str, &FirstRole), custom: &CustomNames) -> String {
     let first = quote_literal(first.shown());
     let mut sql = format!(
         "SELECT 'set', name, setting FROM pg_catalog.pg_settings WHERE source = 'session' \
@@ -52,16 +52,17 @@ pub(super) fn sql((user, first): (&str, &FirstRole), custom: &BTreeSet<Box<str>>
     );
     sql.push_str(" UNION ALL SELECT 'pin', 'session_user', NULL WHERE session_user <> ");
     sql.push_str(&quote_literal(user));
-    for name in custom {
-        let name = quote_literal(name);
-        sql.push_str(" UNION ALL SELECT 'set', ");
-        sql.push_str(&name);
-        sql.push_str(", pg_catalog.current_setting(");
-        sql.push_str(&name);
-        sql.push_str(", true) WHERE pg_catalog.current_setting(");
-        sql.push_str(&name);
-        sql.push_str(", true) <> ''");
+    if custom.is_empty() {
+        return sql;
     }
+    sql.push_str(
+        " UNION ALL SELECT 'set', name, pg_catalog.current_setting(name, true) FROM (VALUES ",
+    );
+    for (name, before) in custom.iter().zip(std::iter::once("(").chain(std::iter::repeat("),("))) {
+        sql.push_str(before);
+        sql.push_str(&quote_literal(name));
+    }
+    sql.push_str(")) AS custom (name) WHERE pg_catalog.current_setting(name, true) <> ''");
     sql
 }
 
@@ -78,7 +79,7 @@ const UNLISTED: [&str; 6] = [
 
 /// Whether a probe lists this setting if it is set, also where no statement has named it.
 pub(super) fn lists(name: &str) -> bool {
-    !name.contains('.') && !UNLISTED.contains(&name)
+    !is_custom(name) && !UNLISTED.contains(&name)
 }
 
 /// In which letters a probe was answered.

@@ -8,7 +8,7 @@ use crate::limits::Exceeded;
 use crate::pg::SqlState;
 use crate::pool::CheckoutError;
 use crate::route::Refusal;
-use crate::session::Pins;
+use crate::session::{NAMES_BYTES_MAX, NAMES_MAX, Pins};
 use crate::sql::NeedsPrimary;
 use crate::topology::NoPrimary;
 use crate::wire::message::ErrorReport;
@@ -77,6 +77,8 @@ pub enum No {
     Overdue(Overdue),
     /// A statement of SQL names one that is prepared, by a name of pgsteer's own.
     NameOfOurs(String),
+    /// It would set more custom settings than are followed.
+    TooManyCustom,
     /// A message is longer than its session may send.
     OverLimit(String),
 }
@@ -93,11 +95,7 @@ impl No {
             )
             .with_detail("The statement was a read: nothing was changed.")
             .with_hint("Run it again."),
-            Self::LoginBroken => ErrorReport::error(
-                SqlState::CONNECTION_FAILURE,
-                "the connection to the server broke during the login",
-            )
-            .with_hint("Connect again."),
+            Self::LoginBroken => login_broken(),
             Self::InDoubt(doubt) => in_doubt(*doubt),
             Self::TransactionLost(loss) => transaction_lost(*loss),
             Self::TransactionFailed => ErrorReport::error(
@@ -152,9 +150,15 @@ impl No {
             ),
             Self::Overdue(overdue) => lasted(*overdue),
             Self::NameOfOurs(name) => name_of_ours(name),
+            Self::TooManyCustom => too_many_custom(),
             Self::OverLimit(what) => over_limit(what),
         }
     }
+}
+
+fn login_broken() -> ErrorReport {
+    let what = "the connection to the server broke during the login";
+    ErrorReport::error(SqlState::CONNECTION_FAILURE, what).with_hint("Connect again.")
 }
 
 /// Why nobody knows what became of a statement.
@@ -266,6 +270,19 @@ fn too_much_kept(kept: Kept) -> ErrorReport {
     ErrorReport::error(SqlState::CONFIGURATION_LIMIT, message)
         .with_detail("Named statements and settings are kept; this one was not sent.")
         .with_hint(format!("Close statements that are not needed; or raise {key} in limits.rules."))
+}
+
+fn too_many_custom() -> ErrorReport {
+    let kilobytes = NAMES_BYTES_MAX / 1024;
+    ErrorReport::error(
+        SqlState::CONFIGURATION_LIMIT,
+        format!(
+            "more custom settings than pgsteer follows in a session: {NAMES_MAX}, whose names take \
+             {kilobytes} kB"
+        ),
+    )
+    .with_detail("The statement was not sent.")
+    .with_hint("RESET what is not needed, or end the transaction; or use fewer names.")
 }
 
 fn state_lost(what: Pins) -> ErrorReport {

@@ -24,14 +24,15 @@ use crate::frontend::seat::{SentAway, Work};
 use crate::frontend::settle;
 use crate::frontend::settle::Usable;
 use crate::frontend::state::{Serving, Session, Skipping};
-use crate::pool::Mode;
+use crate::pool::{Mode, Reset};
 use crate::route::{Consistency, Need, PrimaryReason};
-use crate::session::{End, Group, Isolates, Reader, Scan, Violation, scan};
+use crate::session::{End, Executes, Group, Isolates, Reader, Scan, Violation, scan};
 use crate::tasks;
 use crate::topology::Wish;
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -356,18 +357,33 @@ impl Serving {
 
     /// What can be said to a group without a server.
     fn answer(&mut self, group: &Group) -> Result<Answer, Stop> {
-        let no = memory::too_much_kept(&self.session, group)?;
-        if let Some(no) = no.or_else(|| self.names_ours(group)) {
+        let no = memory::too_much_kept(&self.session, group)?.or_else(|| self.names_ours(group));
+        if let Some(no) = no.or_else(|| self.note_settings(group)) {
             return Ok(Answer::No(Box::new(no)));
         }
         let attached = self.attached.as_deref_mut();
         Ok(local::answer(&mut self.client, &mut self.session, group, attached))
     }
 
+    /// Notes the settings that a group may leave on its backend; why it can't be sent if they are
+    /// too many to be followed.
+    fn note_settings(&mut self, group: &Group) -> Option<No> {
+        let tracks = || self.client.shard.pools.policy().reset != Reset::Off;
+        let noted = match group.executes {
+            Executes::Something => self.session.note_settings(),
+            Executes::Nothing => Ok(()),
+        };
+        if noted.is_ok() || !tracks() {
+            return None;
+        }
+        // What was refused before may have left names, of which no probe tells.
+        if self.attached.is_none() {
+            self.session.forget_names(&BTreeSet::new());
+        }
+        self.session.note_settings().is_err().then_some(No::TooManyCustom)
+    }
+
     fn plan(&mut self, group: &Group) -> Plan {
-        let mentioned = std::mem::take(&mut self.session.mentioned);
-        mentioned.iter().flatten().for_each(|facts| self.session.note_settings(facts));
-        self.session.mentioned = mentioned;
         let topology = self.client.shard.topology();
         let catalog = topology.catalog(&self.session.database);
         match catalog {

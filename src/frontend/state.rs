@@ -15,8 +15,9 @@ use crate::metrics::Presence;
 use crate::pool::{Conn, PoolKey, ShardPool};
 use crate::route::Patience;
 use crate::session::{
-    FirstRole, Floor, ISOLATION, Identity, Isolates, KeepLimits, MessageLimits, Names, OwnPortals,
-    Renamed, Settings, Shape, SharedSettings, Undo, Unnamed, UnnamedThere,
+    CustomNames, FirstRole, Floor, ISOLATION, Identity, Isolates, KeepLimits, MessageLimits, Names,
+    OwnPortals, Renamed, Settings, Shape, SharedSettings, TooManyNames, Undo, Unnamed,
+    UnnamedThere,
 };
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
@@ -62,8 +63,8 @@ pub struct Session {
     pub settings: SharedSettings,
     /// Those that it gave at its start, to which `RESET` goes back.
     pub startup: SharedSettings,
-    /// Custom settings that it has touched.
-    pub custom: BTreeSet<Box<str>>,
+    /// Custom settings that it may have set.
+    pub custom: CustomNames,
     /// What it wishes for.
     pub wishes: Wishes,
     /// What it wished for at its start.
@@ -201,13 +202,21 @@ impl Session {
         pool
     }
 
-    /// Notes the settings that a statement names, for the next probe.
-    pub fn note_settings(&mut self, facts: &Facts) {
-        for setting in facts.settings() {
-            if setting.scope == Scope::Session && setting.name.contains('.') {
-                self.custom.insert(setting.name.clone());
-            }
-        }
+    /// Notes the custom settings that the present group sets, for the next probe.
+    pub(super) fn note_settings(&mut self) -> Result<(), TooManyNames> {
+        let settings = self.mentioned.iter().flatten().flat_map(|facts| facts.settings());
+        let of_session = settings.filter(|setting| setting.scope == Scope::Session);
+        self.custom.add(of_session.map(|setting| &*setting.name))
+    }
+
+    /// Forgets the names that need not be asked for: of what has no value, and was not given at
+    /// the start. Only where no transaction is open, behind a probe or without a backend.
+    pub(super) fn forget_names(&mut self, unread: &BTreeSet<Box<str>>) {
+        let Self { custom, settings, startup, .. } = self;
+        custom.keep_only(|name| {
+            let has_value = settings.get(name).is_some() || unread.contains(name);
+            has_value || startup.get(name).is_some()
+        });
     }
 
     /// The settings that a probe found, and those that `RESET` has brought back to what the
@@ -235,6 +244,7 @@ impl Session {
         if *self.settings != settings {
             self.settings = Arc::new(settings);
         }
+        self.forget_names(unread);
     }
 
     /// Takes back what a group that is sent again made of the names.

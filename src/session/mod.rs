@@ -7,6 +7,7 @@
 
 mod batch;
 mod build;
+mod custom;
 mod floor;
 mod group;
 mod own;
@@ -18,6 +19,7 @@ mod statements;
 mod stray;
 
 pub use build::{Builder, PreparedBySql, Renamed, Tally, Unnamed, UnnamedThere};
+pub use custom::{CustomNames, NAMES_BYTES_MAX, NAMES_MAX, TooManyNames, is_custom};
 pub use floor::{Anchor, Demand, Floor, Mark};
 pub use group::{
     Cut, End, Executes, GROUP_MAX, Group, MessageLimits, Parses, Reader, Scan, Violation, scan,

@@ -31,6 +31,7 @@ mod auth;
 mod bad_input;
 mod cancel;
 mod catalogs;
+mod custom;
 mod consistency;
 mod dashboards;
 mod demo;

@@ -1,0 +1,120 @@
+//! The names of custom settings, which no server lists: what is kept of them is what they are
+//! needed for.
+
+use crate::raw::{Raw, parse, query};
+use crate::support::{Blueprint, House};
+use std::fmt::Write;
+
+/// A primary alone with one backend for everybody.
+fn house(rules: &str) -> House {
+    let blueprint = Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", "1");
+    let house = match rules {
+        "" => blueprint.build(),
+        rules => blueprint.set("limits.rules", &format!("[{rules}]")).build(),
+    };
+    house.server("primary").rows("CREATE ROLE app LOGIN").unwrap();
+    house
+}
+
+/// How often a server was asked for a setting of this name.
+fn asked(house: &House, name: &str) -> usize {
+    house.server("primary").logged(&format!("'{name}'"))
+}
+
+/// Has the backend probed.
+async fn probe(client: &mut Raw) {
+    client.query("SET work_mem = '5MB'").await;
+    // What is asked next comes behind that.
+    client.value("SELECT 1").await;
+}
+
+/// `SET` of so many names.
+fn sets(names: std::ops::Range<u32>) -> String {
+    names.fold(String::new(), |mut sql, number| {
+        write!(sql, "SET many.n{number} = 1;").unwrap();
+        sql
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_of_a_custom_setting_is_forgotten_with_its_value() {
+    let house = house("");
+    let mut client = Raw::enter_as(&house, "app").await;
+    // Only prepared.
+    assert_eq!(client.batch(&[parse("", "SET pile.parsed = 1")]).await.tags(), "1Z");
+    probe(&mut client).await;
+    assert_eq!(asked(&house, "pile.parsed"), 0);
+    for (name, sql) in [
+        ("pile.rolled_back", "BEGIN; SET pile.rolled_back = 1; ROLLBACK"),
+        ("pile.failed", "SET pile.failed = 1; SELECT 1/0"),
+        ("pile.reset", "SET pile.reset = 1; RESET pile.reset"),
+    ] {
+        client.query(sql).await;
+        probe(&mut client).await;
+        let before = asked(&house, name);
+        probe(&mut client).await;
+        probe(&mut client).await;
+        assert_eq!(asked(&house, name), before, "{sql}");
+    }
+    // What has a value is asked for each time, or it would be lost.
+    client.query("SET pile.kept = 'mine'").await;
+    for _ in 0..3 {
+        probe(&mut client).await;
+    }
+    assert!(asked(&house, "pile.kept") >= 3);
+    let mut other = Raw::enter_as(&house, "app").await;
+    let shown = "SELECT current_setting('pile.kept', true)";
+    assert_eq!(other.value(shown).await, "");
+    assert_eq!(client.value(shown).await, "mine");
+    // So is what was given at the login, for it may be set again.
+    let login = [("user", "app"), ("database", "postgres"), ("options", "-c pile.given=1")];
+    let mut given = Raw::connect(house.proxy.address(), &login).await.unwrap();
+    given.query("RESET pile.given").await;
+    assert_eq!(given.value("SHOW pile.given").await, "1");
+    given.query("DO $$BEGIN PERFORM set_config('pile.' || 'given', '2', false); END$$").await;
+    assert_eq!(given.value("SHOW pile.given").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_settings_beyond_what_is_followed_are_refused() {
+    let house = house("");
+    let mut client = Raw::enter_as(&house, "app").await;
+    let refused = client.query(&sets(0..1001)).await;
+    assert_eq!(refused.code().as_deref(), Some("53400"));
+    assert_eq!(refused.error().unwrap().field(b'D').unwrap(), "The statement was not sent.");
+    // Nothing of it counts.
+    assert_eq!(client.query(&sets(0..1000)).await.code(), None);
+    assert_eq!(client.query("SET many.n7 = 'seven'").await.code(), None);
+    assert_eq!(client.query("SET many.more = 1").await.code().as_deref(), Some("53400"));
+    let mut other = Raw::enter_as(&house, "app").await;
+    assert_eq!(other.value("SELECT current_setting('many.n7', true)").await, "");
+    assert_eq!(client.value("SHOW many.n7").await, "seven");
+    assert_eq!(client.value("SHOW many.n999").await, "1");
+    assert_eq!(client.query("RESET ALL").await.code(), None);
+    assert_eq!(client.query("SET many.more = 'more'").await.code(), None);
+    assert_eq!(client.value("SHOW many.more").await, "more");
+    // Within a transaction, which fails by it.
+    client.query("BEGIN").await;
+    assert_eq!(client.query(&sets(0..600)).await.code(), None);
+    let refused = client.query(&sets(600..1200)).await;
+    assert_eq!((refused.code().as_deref(), refused.status()), (Some("53400"), 'E'));
+    assert_eq!(client.query("ROLLBACK").await.status(), 'I');
+    assert_eq!(client.query("SET many.again = 'again'").await.code(), None);
+    assert_eq!(client.value("SHOW many.again").await, "again");
+    assert_eq!(client.value("SHOW many.more").await, "more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_names_of_custom_settings_count_as_memory() {
+    let house = house(r#"{ user = "app", max_memory = "64kB" }"#);
+    let mut client = Raw::enter_as(&house, "app").await;
+    client.query("BEGIN").await;
+    for letter in ["a", "b", "c"] {
+        let name = letter.repeat(30_000);
+        let sql = format!("SELECT set_config('x.{name}', '', false)");
+        assert_eq!(client.query(&sql).await.code(), None);
+    }
+    client.send(&query("SELECT 1")).await;
+    let last = client.end().await.into_iter().filter_map(|message| message.code()).next_back();
+    assert_eq!(last.as_deref(), Some("54000"));
+}
