@@ -261,7 +261,8 @@ keys! {
     }
     /// The query that finds a user's verifier on a server: `$1` is the name, and it returns the
     /// name and the verifier. `""`: only the file counts. The default needs a superuser as
-    /// `servers.user`; a `SECURITY DEFINER` function of your own does not.
+    /// `servers.user`; a `SECURITY DEFINER` function of your own does not, and is named with its
+    /// schema: `search_path` is `pg_catalog, pg_temp`.
     AUTH_QUERY: Option<String> = "auth.query" {
         default: auth::Policy::default().query,
         counts: OnReload,

@@ -22,7 +22,7 @@ use crate::control::config::{ControlConfig, LiveControl};
 use crate::control::desk::Desk;
 use crate::control::fold::Vacancy;
 use crate::failover::Instance;
-use crate::pg::SqlState;
+use crate::pg::{SEARCH_PATH, SqlState};
 use crate::sql::Catalog;
 use crate::sql::FunctionLists;
 use crate::tasks;
@@ -328,7 +328,11 @@ impl Keeper {
             .application_name(&self.instance.watching_name())
             .ssl_mode(ssl_mode(tls))
             .statement_cache_capacity(0)
-            .options([("statement_timeout", "30s"), ("lock_timeout", "5s")])
+            .options([
+                ("search_path", SEARCH_PATH),
+                ("statement_timeout", "30s"),
+                ("lock_timeout", "5s"),
+            ])
             .disable_statement_logging();
         options = if server.host.starts_with('/') {
             options.socket(&*server.host)

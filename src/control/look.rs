@@ -70,9 +70,10 @@ pub(crate) struct Look {
     pub history: Option<History>,
 }
 
-/// What a session of ours is set to, whatever the role's defaults are: no question may hang, a
-/// kick waits for the local disk only, and is possible on a primary that was fenced.
-pub(crate) const SETTINGS: &str = "SET search_path = pg_catalog; SET statement_timeout = '5s'; \
+/// What a session of ours is set to, whatever the role's defaults are: nothing of a user's may be
+/// run, no question may hang, a kick waits for the local disk only, and is possible on a primary
+/// that was fenced.
+pub(crate) const SETTINGS: &str = "SET search_path = pg_catalog, pg_temp; SET statement_timeout = '5s'; \
      SET lock_timeout = '1s'; SET idle_in_transaction_session_timeout = '5s'; \
      SET default_transaction_isolation = 'read committed'; SET synchronous_commit = 'local'; \
      SET default_transaction_read_only = off; SET DateStyle = 'ISO'; SET client_min_messages = 'warning'";
@@ -249,6 +250,12 @@ mod tests {
 
     fn look(columns: &[&str]) -> Option<Look> {
         read_look(&rows(columns), Moment::from_nanos(5), WalLayout::default())
+    }
+
+    #[test]
+    fn names_are_looked_for_where_nobody_can_put_any_before_anything_is_asked() {
+        let first = format!("SET search_path = {};", crate::pg::SEARCH_PATH);
+        assert!(SETTINGS.starts_with(&first), "{SETTINGS}");
     }
 
     #[test]

@@ -13,8 +13,10 @@ use crate::wire::message;
 use std::sync::Arc;
 
 /// Whether a commit of this session waits for nobody but its own server.
-const WAITS_FOR_NOBODY: &str = "SELECT pg_catalog.current_setting('synchronous_standby_names') = '' \
-    OR pg_catalog.current_setting('synchronous_commit') IN ('off', 'local')";
+pub(super) const WAITS_FOR_NOBODY: &str = "SELECT \
+    pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.=) '' \
+    OR pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' \
+    OR pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'local'";
 
 impl Serving {
     /// The server says that it has committed, and a cancel was on its way.

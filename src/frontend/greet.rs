@@ -253,15 +253,7 @@ async fn reported_by(attached: &mut Attached) -> Result<Learned, No> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
         base.insert(text(name), text(value));
     }
-    let names: Vec<_> = base.keys().map(|name| quote_literal(name)).collect();
-    // That view leaves out what follows from the role.
-    let sql = format!(
-        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({}) \
-         UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser') \
-         UNION ALL SELECT NULL, pg_catalog.current_setting('role') \
-         UNION ALL SELECT pg_catalog.current_setting('{ISOLATION}'), NULL",
-        names.join(",")
-    );
+    let sql = asking(base.keys());
     let answer = own::run_unhurried(conn, &sql, &mut Reported::default()).await;
     let answer = answer.map_err(|_| No::LoginBroken)?;
     if let (Some(code @ SqlState::FEATURE_NOT_SUPPORTED), Some(message)) =
@@ -281,6 +273,20 @@ async fn reported_by(attached: &mut Attached) -> Result<Learned, No> {
         }
     }
     Ok(Learned { base, first_role, isolates })
+}
+
+/// What asks for these settings, and for what else a login learns.
+pub(super) fn asking<'a>(names: impl Iterator<Item = &'a Box<str>>) -> String {
+    let names: Vec<_> = names.map(|name| quote_literal(name)).collect();
+    // That view leaves out what follows from the role.
+    format!(
+        "SELECT name, setting FROM pg_catalog.pg_settings \
+         WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY[{}]) \
+         UNION ALL SELECT 'is_superuser', pg_catalog.current_setting('is_superuser') \
+         UNION ALL SELECT NULL, pg_catalog.current_setting('role') \
+         UNION ALL SELECT pg_catalog.current_setting('{ISOLATION}'), NULL",
+        names.join(",")
+    )
 }
 
 /// Whether any standby takes reads.

@@ -246,7 +246,7 @@ async fn closed(
 }
 
 /// What asks which of these a backend holds, and how it calls them.
-fn there(strays: &[Stray]) -> Option<String> {
+pub(super) fn there(strays: &[Stray]) -> Option<String> {
     let value = |(number, Stray { name, letters, .. }): (usize, &Stray)| {
         let letters = letters.as_deref().unwrap_or("SQL_ASCII");
         // A server takes no name that is none.
@@ -261,7 +261,8 @@ fn there(strays: &[Stray]) -> Option<String> {
     let there = format!(
         "SELECT stray.number, pg_catalog.encode(pg_catalog.convert_to(held.name, \
          pg_catalog.getdatabaseencoding()), 'hex') FROM (VALUES {}) AS stray (number, name) \
-         JOIN pg_catalog.pg_prepared_statements AS held ON held.name = stray.name \
+         JOIN pg_catalog.pg_prepared_statements AS held \
+         ON held.name OPERATOR(pg_catalog.=) stray.name \
          WHERE NOT held.from_sql",
         values.join(",")
     );

@@ -39,6 +39,8 @@ const OWN_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a statement is tried that the session's `statement_timeout` ends: what comes before
 /// the one that lifts it takes microseconds.
 pub(super) const TRIES_MAX: u32 = 20;
+/// It fails, and with it the transaction around it.
+pub(super) const FAILING: &str = "SELECT 1 OPERATOR(pg_catalog./) 0";
 /// Most bytes of an answer.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
@@ -199,4 +201,35 @@ fn row(message: &[u8]) -> Result<Vec<Option<String>>, Unanswered> {
     let columns = message::read_data_row(message).map_err(|_| Unanswered)?;
     let text = |column: &[u8]| String::from_utf8_lossy(column).into_owned();
     Ok(columns.into_iter().map(|column| column.map(text)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend::{confirm, greet, lend, probe};
+    use crate::session::{FirstRole, Settings, Stray};
+    use crate::sql::bare_names;
+
+    /// A client's `search_path` leads to what others have put there, or the client itself to hide
+    /// what it leaves behind.
+    #[test]
+    fn no_statement_of_ours_leaves_a_name_to_the_clients_path() {
+        let mut settings = Settings::default();
+        settings.set("work_mem", "1MB");
+        settings.set("my.setting", "1");
+        let role = FirstRole::new("a");
+        let custom = ["my.setting"].into_iter().collect();
+        let names = ["TimeZone".into(), "DateStyle".into()];
+        let texts = [
+            probe::sql(("me", &role), &custom),
+            greet::asking(names.iter()),
+            lend::there(&[Stray::lent(b"s0".as_slice().into())]).unwrap(),
+            confirm::WAITS_FOR_NOBODY.to_owned(),
+            FAILING.to_owned(),
+            settings.difference_from(&Settings::default(), &role).unwrap(),
+        ];
+        for sql in texts {
+            assert_eq!(bare_names(&sql), Vec::<String>::new(), "{sql}");
+        }
+    }
 }

@@ -26,21 +26,26 @@ pub(super) struct Found {
     pub prepared: Option<usize>,
 }
 
-/// The probe's text, for a session that began as this user and with this role. `custom` are the
-/// names of custom settings that the session is known to have touched: `pg_settings` does not list
-/// those that no library has defined.
+/// The probe's text. Whatever the session's `search_path` is, nothing of a user's is run by it, or
+/// could hide what was left: everything is named by its schema, operators as well.
+///
+/// For a session that began as this user and with this role. `custom` are the names of custom
+/// settings that the session is known to have touched: `pg_settings` does not list those that no
+/// library has defined.
 pub(super) fn sql((user, first): (&str, &FirstRole), custom: &CustomNames) -> String {
     let first = quote_literal(first.shown());
     let mut sql = format!(
-        "SELECT 'set', name, setting FROM pg_catalog.pg_settings WHERE source = 'session' \
-         AND name NOT IN ('transaction_isolation','transaction_read_only','transaction_deferrable') \
+        "SELECT 'set', name, setting FROM pg_catalog.pg_settings \
+         WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[\
+         'transaction_isolation','transaction_read_only','transaction_deferrable']) \
          UNION ALL SELECT 'set', 'role', pg_catalog.current_setting('role') \
-         WHERE pg_catalog.current_setting('role') <> {first} \
+         WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) {first} \
          UNION ALL SELECT 'pin', 'advisory', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
-         WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
+         WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+         AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
          UNION ALL SELECT 'pin', 'temporary', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_depend \
-         WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
-         AND refobjid = pg_catalog.pg_my_temp_schema()) \
+         WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+         AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
          UNION ALL SELECT 'pin', 'listen', channel FROM \
          pg_catalog.pg_listening_channels() AS channel \
          UNION ALL SELECT 'pin', 'cursor', NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors \
@@ -50,7 +55,9 @@ pub(super) fn sql((user, first): (&str, &FirstRole), custom: &CustomNames) -> St
          UNION ALL SELECT 'held', pg_catalog.count(*)::pg_catalog.text, NULL FROM \
          pg_catalog.pg_prepared_statements WHERE NOT from_sql",
     );
-    sql.push_str(" UNION ALL SELECT 'pin', 'session_user', NULL WHERE session_user <> ");
+    sql.push_str(
+        " UNION ALL SELECT 'pin', 'session_user', NULL WHERE session_user OPERATOR(pg_catalog.<>) ",
+    );
     sql.push_str(&quote_literal(user));
     if custom.is_empty() {
         return sql;
@@ -62,7 +69,10 @@ pub(super) fn sql((user, first): (&str, &FirstRole), custom: &CustomNames) -> St
         sql.push_str(before);
         sql.push_str(&quote_literal(name));
     }
-    sql.push_str(")) AS custom (name) WHERE pg_catalog.current_setting(name, true) <> ''");
+    sql.push_str(
+        ")) AS custom (name) \
+         WHERE pg_catalog.current_setting(name, true) OPERATOR(pg_catalog.<>) ''",
+    );
     sql
 }
 

@@ -89,10 +89,10 @@ impl Serving {
         self.client.report(&no.report());
         self.client.take(group.bytes);
         match group.end {
-            End::Query | End::Sync => fail_transaction(attached, "SELECT 1/0"),
+            End::Query | End::Sync => fail_transaction(attached, own::FAILING),
             End::Flush if attached.exchange.replies.is_settled() => {
                 let reported = &mut self.client.reported;
-                let failing = own::run(&mut attached.checkout, "SELECT 1/0", reported);
+                let failing = own::run(&mut attached.checkout, own::FAILING, reported);
                 let failed = thread.unless_cut(failing).await;
                 self.session.skipping = Skipping::UntilSync;
                 let Ok(Ok(answer)) = failed else {

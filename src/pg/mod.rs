@@ -13,7 +13,7 @@ mod version;
 
 pub use conninfo::{Conninfo, InvalidConninfo};
 pub use lsn::{InvalidLsn, Lsn, WalLayout};
-pub use name::{quote_identifier, quote_literal};
+pub use name::{SEARCH_PATH, quote_identifier, quote_literal};
 pub use position::{Position, SystemId, Timeline};
 pub use sqlstate::SqlState;
 pub use version::Version;

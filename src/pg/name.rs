@@ -1,5 +1,13 @@
 //! Names and values as SQL text, when we are the ones who write the statement.
 
+/// Where names are looked for on the control user's connections: nobody but a superuser can put
+/// anything there. Without it a user's function, or an operator whose types fit ours better than
+/// any of PostgreSQL's own, would run as the control user. Temporary relations and types come
+/// first unless they are named, functions and operators never.
+///
+/// Source: PostgreSQL manual, 10.2 "Operators", and 20.11.1 `search_path`.
+pub const SEARCH_PATH: &str = "pg_catalog, pg_temp";
+
 /// `name` as a quoted identifier: always quoted, so that no word can be a keyword.
 ///
 /// Source: PostgreSQL manual, 4.1.1 "Identifiers and Key Words".

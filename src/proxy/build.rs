@@ -15,6 +15,7 @@ use crate::frontend::{Cancels, Inlet, Live, Peers};
 use crate::metrics::{BackendState, Build, Metrics, Reload};
 use crate::net::{BindError, Listener, ServerFiles, ServerTls, TlsError};
 use crate::notifications::Listeners;
+use crate::pg::SEARCH_PATH;
 use crate::pool::Pools;
 use crate::proxy::accept::Doors;
 use crate::proxy::explain::explainer;
@@ -425,11 +426,14 @@ pub(super) fn gate(
     })
 }
 
-/// How the control user logs in to a server to ask for verifiers.
+/// How the control user logs in to a server to ask for verifiers, or to listen.
 fn control_login(config: &Config, server: &ServerConfig) -> Login {
     let password = config.password_for(server);
     let secret = password.map_or(LoginSecret::None, |it| LoginSecret::Password(it.clone().into()));
-    Login::new(&config.control_login.user, &config.control_login.database, secret)
+    let mut login = Login::new(&config.control_login.user, &config.control_login.database, secret);
+    // Not the role's or the database's, which others may have set.
+    login.params.push(("search_path".to_owned(), SEARCH_PATH.to_owned()));
+    login
 }
 
 /// What the control plane is told.

@@ -1,9 +1,11 @@
 //! The SQL whose rows a [`super::Catalog`] is built from. Texts only; `control::catalog` runs
 //! them.
 //!
-//! They read nothing but system catalogs, need no privilege, work from PostgreSQL 13 on, on a
-//! primary and on a standby, and name every object by `pg_catalog`, so that nobody's
-//! `search_path` can lead them astray.
+//! They read nothing but system catalogs, need no privilege, and work from PostgreSQL 13 on, on a
+//! primary and on a standby.
+//!
+//! They count on [`crate::pg::SEARCH_PATH`]: most operators are named without a schema, and for
+//! some of the types here PostgreSQL has none that fits exactly, so that a user's would be taken.
 
 /// The number of rows, and the sum of their hashes: `[letter] [oid] [version] FROM ...`.
 macro_rules! digest {

@@ -47,6 +47,8 @@ pub use facts::{
     Access, Chain, Change, Class, Commits, Count, Facts, Hints, Isolation, Name, Scope, Setting,
     Snapshot, Touches, Transaction, Wish, examine,
 };
+#[cfg(test)]
+pub(crate) use grammar::bare::bare_names;
 pub use judge::{Judgement, NeedsPrimary};
 pub use lexer::first_statement;
 pub use lists::FunctionLists;

@@ -44,6 +44,7 @@ mod handover;
 mod limits;
 mod listening;
 mod logins;
+mod lookalikes;
 mod own;
 mod lost_servers;
 mod flow;

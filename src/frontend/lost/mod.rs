@@ -345,7 +345,8 @@ impl Serving {
             let thread = self.session.seat.thread();
             let Some(attached) = self.attached.as_deref_mut() else { continue };
             let reported = &mut self.client.reported;
-            let failing = own::run(&mut attached.checkout, "BEGIN; SELECT 1/0", reported);
+            let sql = format!("BEGIN; {}", own::FAILING);
+            let failing = own::run(&mut attached.checkout, &sql, reported);
             // Its time may be up before the transaction is open.
             if let Ok(Ok(own::Answer { status: Some(TxStatus::Failed), for_client, .. })) =
                 thread.unless_cut(failing).await

@@ -10,6 +10,8 @@
 //! The parser keeps state per thread, and the process can have about a thousand threads that
 //! ever parsed: call it from the shards and the control thread only.
 
+#[cfg(test)]
+pub(crate) mod bare;
 mod statement;
 mod tree;
 

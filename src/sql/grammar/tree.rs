@@ -239,7 +239,7 @@ fn with_clause(node: Node<'_>) -> Option<&nodes::WithClause> {
 /// Whether we, and the crate's walk, know what may be below this node. The list is that of
 /// `raw_expression_tree_walker` in PostgreSQL's `nodes/nodeFuncs.c`, which must hold every node
 /// of a query.
-const fn is_known(node: Node<'_>) -> bool {
+pub(super) const fn is_known(node: Node<'_>) -> bool {
     is_known_expression(node) || is_known_query(node) || is_known_json(node)
 }
 
