@@ -30,8 +30,8 @@ pub enum CatalogError {
 /// A function's labels, as our queries select them.
 type FunctionColumns = (String, String, String, String, String);
 
-/// A table, and the labels of a function.
-type WriteColumns = (String, String, String, String, String, String);
+/// A table or an operator, and the labels of a function.
+type NamedColumns = (String, String, String, String, String, String);
 
 /// Reads everything: some 10 ms for an empty database, more with its views and functions. Bound
 /// it by a timeout.
@@ -105,14 +105,14 @@ async fn read(connection: &mut PgConnection) -> Result<Rows, CatalogError> {
             .persistent(false)
             .fetch_all(&mut *connection)
             .await?,
-        operators: functions(connection, catalog_sql::OPERATORS).await?,
+        operators: named(connection, catalog_sql::OPERATORS).await?,
         hidden: functions(connection, catalog_sql::HIDDEN).await?,
         domains: sqlx::query_scalar(catalog_sql::DOMAINS)
             .persistent(false)
             .fetch_all(&mut *connection)
             .await?,
         policies: policies(connection).await?,
-        writes: writes(connection).await?,
+        writes: named(connection, catalog_sql::WRITES).await?,
         followers: sqlx::query_as(catalog_sql::FOLLOWERS)
             .persistent(false)
             .fetch_all(&mut *connection)
@@ -159,11 +159,15 @@ async fn policies(connection: &mut PgConnection) -> Result<Vec<PolicyRow>, Catal
     Ok(rows.into_iter().map(policy).collect())
 }
 
-async fn writes(connection: &mut PgConnection) -> Result<Vec<(String, FunctionRow)>, CatalogError> {
-    let rows: Vec<WriteColumns> =
-        sqlx::query_as(catalog_sql::WRITES).persistent(false).fetch_all(connection).await?;
-    let write = |(relation, name, place, origin, volatility, argument)| {
-        (relation, function((name, place, origin, volatility, argument)))
+/// What runs a function, and that.
+async fn named(
+    connection: &mut PgConnection,
+    sql: &'static str,
+) -> Result<Vec<(String, FunctionRow)>, CatalogError> {
+    let rows: Vec<NamedColumns> =
+        sqlx::query_as(sql).persistent(false).fetch_all(connection).await?;
+    let named = |(by, name, place, origin, volatility, argument)| {
+        (by, function((name, place, origin, volatility, argument)))
     };
-    Ok(rows.into_iter().map(write).collect())
+    Ok(rows.into_iter().map(named).collect())
 }

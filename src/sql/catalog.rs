@@ -51,6 +51,15 @@ struct Overloads {
     core: Option<Function>,
     /// In any other schema.
     other: Option<Function>,
+    behind_dots: BehindDots,
+}
+
+/// Whether one of them takes one argument, so that it may be called as `(value).name`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum BehindDots {
+    Yes,
+    #[default]
+    No,
 }
 
 /// The worst of several functions.
@@ -82,8 +91,11 @@ impl Function {
 
     /// The same for a function behind an operator, a cast or a type: what it is given is a
     /// value, never the text of a query, so a C function's word counts if it is stable, too
-    /// (`citextsend`).
+    /// (`citextsend`). Of what is for the primary by its name no text tells.
     fn behind_a_symbol(row: &FunctionRow) -> Self {
+        if functions::denied(&row.name).is_some() {
+            return Self::WORST;
+        }
         match (row.origin, row.volatility) {
             (Origin::Native, Volatility::Immutable | Volatility::Stable) => Self::NONE,
             (Origin::Native, Volatility::Volatile) | (Origin::Builtin | Origin::Written, _) => {
@@ -152,8 +164,8 @@ impl Catalog {
         if let Some(date_part) = catalog.functions.get("date_part").copied() {
             catalog.functions.entry("extract".into()).or_insert(date_part);
         }
-        for row in &rows.operators {
-            let entry = catalog.operators.entry(row.name.as_str().into()).or_default();
+        for (operator, row) in &rows.operators {
+            let entry = catalog.operators.entry(operator.as_str().into()).or_default();
             *entry = entry.and(Function::behind_a_symbol(row));
         }
         catalog.follow_defaults(&rows.defaults);
@@ -184,6 +196,9 @@ impl Catalog {
             Place::Other => &mut entry.other,
         };
         *place = Some(place.unwrap_or(Function::NONE).and(function));
+        if row.argument != Argument::Other {
+            entry.behind_dots = BehindDots::Yes;
+        }
         let takes_row = row.argument == Argument::Row;
         let matters = takes_row && row.origin != Origin::Builtin && function != Function::NONE;
         if matters {
@@ -329,6 +344,11 @@ impl Catalog {
                 (core, other) => core.or(other),
             },
         }
+    }
+
+    /// Whether `(value).name` may call a function.
+    pub(super) fn may_be_called_behind_dots(&self, name: &str) -> bool {
+        self.functions.get(name).is_some_and(|found| found.behind_dots == BehindDots::Yes)
     }
 
     /// The worst function of this name outside `pg_catalog`.

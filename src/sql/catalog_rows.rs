@@ -9,8 +9,8 @@ pub struct Rows {
     pub functions: Vec<FunctionRow>,
     /// [`super::catalog_sql::DEFAULTS`]: a function, and the defaults of its arguments.
     pub defaults: Vec<(String, String)>,
-    /// [`super::catalog_sql::OPERATORS`]: the operator's name with its function's labels.
-    pub operators: Vec<FunctionRow>,
+    /// [`super::catalog_sql::OPERATORS`]: an operator, and the function that it runs.
+    pub operators: Vec<(String, FunctionRow)>,
     /// [`super::catalog_sql::HIDDEN`]: functions that run without being named.
     pub hidden: Vec<FunctionRow>,
     /// [`super::catalog_sql::DOMAINS`]: the check expressions of the domains.
@@ -49,11 +49,13 @@ pub enum Place {
     Other,
 }
 
-/// Whether `row.name` may call a function.
+/// Whether a function may be called by its name behind a dot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Argument {
-    /// It may: one argument, of a composite type or a pseudo-type.
+    /// By `row.name` as well: one argument, of a composite type or a pseudo-type.
     Row,
+    /// By `(value).name`: one argument.
+    One,
     /// It can't.
     Other,
 }
@@ -90,7 +92,11 @@ impl Place {
 impl Argument {
     /// Reads the column `argument` of our queries.
     pub fn from_label(label: &str) -> Self {
-        if label == "other" { Self::Other } else { Self::Row }
+        match label {
+            "other" => Self::Other,
+            "one" => Self::One,
+            _ => Self::Row,
+        }
     }
 }
 

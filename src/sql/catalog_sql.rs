@@ -177,9 +177,35 @@ macro_rules! origin {
     };
 }
 
+/// Labels of what runs the function `p` though nobody names it: what users put before one of
+/// PostgreSQL's own that may do anything is theirs.
+macro_rules! unnamed_origin {
+    () => {
+        "CASE WHEN p.oid < 16384 AND p.provolatile <> 'v' THEN 'builtin'
+              WHEN p.oid >= 16384 AND l.lanname IN ('c', 'internal') THEN 'native'
+              ELSE 'written' END"
+    };
+}
+
+/// How the function in this alias can be called behind a dot: by its one argument, if at all.
+macro_rules! argument {
+    ($function:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $function,
+            ".pronargs < 1 OR ",
+            $function,
+            ".pronargs - ",
+            $function,
+            ".pronargdefaults > 1
+                 THEN 'other' WHEN t.typtype IN ('c', 'p') THEN 'row' ELSE 'one' END"
+        )
+    };
+}
+
 /// Every function: `name`, `place` (core, other), `origin` (builtin, native, written),
-/// `volatility` (i, s, v), `argument` (row, other). A user's aggregate has a row for itself and
-/// one for each of its parts, since it is always labelled immutable itself.
+/// `volatility` (i, s, v), `argument` (row, one, other). A user's aggregate has a row for itself
+/// and one for each of its parts, since it is always labelled immutable itself.
 pub const FUNCTIONS: &str = concat!(
     "
 SELECT DISTINCT p.proname::text AS name,
@@ -188,16 +214,19 @@ SELECT DISTINCT p.proname::text AS name,
     origin!(),
     " AS origin,
        p.provolatile::text AS volatility,
-       CASE WHEN p.oid >= 16384 AND p.pronargs >= 1 AND p.pronargs - p.pronargdefaults <= 1
-                 AND t.typtype IN ('c', 'p') THEN 'row' ELSE 'other' END AS argument
+       ",
+    argument!("p"),
+    " AS argument
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   LEFT JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
 UNION
 SELECT whole.proname::text, 'other', ",
-    origin!(),
-    ", p.provolatile::text, 'other'
+    unnamed_origin!(),
+    ", p.provolatile::text, ",
+    argument!("whole"),
+    "
   FROM pg_catalog.pg_aggregate a
   JOIN pg_catalog.pg_proc whole ON whole.oid = a.aggfnoid
  CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn,
@@ -205,6 +234,7 @@ SELECT whole.proname::text, 'other', ",
        AS part (oid)
   JOIN pg_catalog.pg_proc p ON p.oid = part.oid
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+  LEFT JOIN pg_catalog.pg_type t ON t.oid = whole.proargtypes[0]
  WHERE whole.oid >= 16384"
 );
 
@@ -215,40 +245,40 @@ SELECT p.proname::text AS name, pg_catalog.pg_get_expr(p.proargdefaults, 0) AS e
   FROM pg_catalog.pg_proc p
  WHERE p.proargdefaults IS NOT NULL AND p.oid >= 16384";
 
-/// Users' operators with users' functions: the columns of [`FUNCTIONS`], the operator's name.
+/// Users' operators, whoever made their functions: `operator`, and the columns of [`FUNCTIONS`].
 pub const OPERATORS: &str = concat!(
     "
-SELECT DISTINCT o.oprname::text AS name, 'other' AS place, ",
-    origin!(),
+SELECT DISTINCT o.oprname::text AS operator, p.proname::text AS name, 'other' AS place, ",
+    unnamed_origin!(),
     " AS origin, p.provolatile::text AS volatility, 'other' AS argument
   FROM pg_catalog.pg_operator o
   JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
- WHERE p.oid >= 16384"
+ WHERE o.oid >= 16384"
 );
 
-/// Users' functions that run without being named: those of casts, of types, of index support
-/// and of comparisons, which sorting, grouping and joining use. The columns of [`FUNCTIONS`].
+/// The functions that run without being named because of what users have made: those of casts, of
+/// types, of index support and of comparisons, which sorting, grouping and joining use. The
+/// columns of [`FUNCTIONS`].
 pub const HIDDEN: &str = concat!(
     "
 SELECT DISTINCT p.proname::text AS name, 'other' AS place, ",
-    origin!(),
+    unnamed_origin!(),
     " AS origin, p.provolatile::text AS volatility, 'other' AS argument
   FROM (
-    SELECT castfunc AS oid FROM pg_catalog.pg_cast
-    UNION SELECT amproc FROM pg_catalog.pg_amproc
+    SELECT castfunc AS oid FROM pg_catalog.pg_cast WHERE oid >= 16384
+    UNION SELECT amproc FROM pg_catalog.pg_amproc WHERE oid >= 16384
     UNION SELECT oprcode FROM pg_catalog.pg_operator
-           WHERE oprname IN ('=', '<>', '<', '<=', '>', '>=')
-    UNION SELECT rngcanonical FROM pg_catalog.pg_range
-    UNION SELECT rngsubdiff FROM pg_catalog.pg_range
+           WHERE oprname IN ('=', '<>', '<', '<=', '>', '>=') AND oid >= 16384
+    UNION SELECT rngcanonical FROM pg_catalog.pg_range WHERE rngtypid >= 16384
+    UNION SELECT rngsubdiff FROM pg_catalog.pg_range WHERE rngtypid >= 16384
     UNION SELECT f.oid FROM pg_catalog.pg_type t
            CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[t.typinput, t.typoutput, t.typreceive,
                  t.typsend, t.typmodin, t.typmodout]::oid[]) AS f (oid)
            WHERE t.oid >= 16384
   ) used
   JOIN pg_catalog.pg_proc p ON p.oid = used.oid
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
- WHERE p.oid >= 16384"
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang"
 );
 
 /// The check expressions of users' domains: `expression`.
@@ -294,7 +324,8 @@ SELECT c.relname::text AS relation, e.expression
 pub const WRITES: &str = concat!(
     "
 WITH called (relid, oid) AS (
-  SELECT tgrelid, tgfoid FROM pg_catalog.pg_trigger WHERE NOT tgisinternal OR tgparentid <> 0
+  SELECT tgrelid, tgfoid FROM pg_catalog.pg_trigger
+   WHERE (NOT tgisinternal OR tgparentid <> 0) AND tgfoid >= 16384
   UNION
   SELECT owner.relid, used.oid
     FROM (
@@ -320,13 +351,13 @@ WITH called (relid, oid) AS (
    ) owner
 )
 SELECT DISTINCT c.relname::text AS relation, p.proname::text AS name, 'other' AS place, ",
-    origin!(),
+    unnamed_origin!(),
     " AS origin, p.provolatile::text AS volatility, 'other' AS argument
   FROM called
   JOIN pg_catalog.pg_class c ON c.oid = called.relid AND c.relpersistence <> 't'
   JOIN pg_catalog.pg_proc p ON p.oid = called.oid
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
- WHERE p.oid >= 16384
+ WHERE p.oid >= 16384 OR p.provolatile = 'v'
 UNION
 SELECT c.relname::text, r.rulename::text, 'other', 'written', 'v', 'other'
   FROM pg_catalog.pg_rewrite r

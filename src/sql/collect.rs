@@ -114,6 +114,7 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
         operators: Box::default(),
         constructs: Box::default(),
         attributes: AttributeFilter::default(),
+        dotted: Box::default(),
         settings: Box::default(),
         wishes: Box::default(),
         hints,
@@ -158,6 +159,7 @@ pub(super) struct Collector {
     operators: BTreeSet<Box<str>>,
     constructs: BTreeSet<&'static str>,
     attributes: AttributeFilter,
+    dotted: BTreeSet<Box<str>>,
     settings: Vec<Setting>,
     wishes: Vec<Wish>,
     shown: Option<Box<str>>,
@@ -182,6 +184,7 @@ impl Default for Collector {
             operators: BTreeSet::new(),
             constructs: BTreeSet::new(),
             attributes: AttributeFilter::default(),
+            dotted: BTreeSet::new(),
             settings: Vec::new(),
             wishes: Vec::new(),
             shown: None,
@@ -285,6 +288,16 @@ impl Collector {
         self.attributes.add(name);
     }
 
+    /// The statement has this name behind a dot, and what is before that may be any value: then it
+    /// is a call if there is such a function.
+    pub(super) fn dotted(&mut self, name: &str) {
+        self.attributes.add(name);
+        self.effects |= functions::effects(name);
+        if !self.dotted.contains(name) {
+            self.dotted.insert(name.into());
+        }
+    }
+
     /// The statement changes a setting to `value`, or back to its default.
     pub(super) fn setting(&mut self, name: &str, scope: Scope, value: Option<String>) {
         let name = name.to_ascii_lowercase();
@@ -367,6 +380,7 @@ impl Collector {
             operators: self.operators.into_iter().collect(),
             constructs: self.constructs.into_iter().collect(),
             attributes: self.attributes,
+            dotted: self.dotted.into_iter().collect(),
             settings: self.settings.into(),
             wishes: self.wishes.into(),
             hints,

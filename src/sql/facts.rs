@@ -27,6 +27,8 @@ pub struct Facts {
     pub(super) constructs: Box<[&'static str]>,
     /// Names behind a dot: each may turn out to be a function of the row before it.
     pub(super) attributes: AttributeFilter,
+    /// Those of them behind what may be no row: each may be a function of any value.
+    pub(super) dotted: Box<[Box<str>]>,
     pub(super) settings: Box<[Setting]>,
     pub(super) wishes: Box<[Wish]>,
     pub(super) hints: Option<Box<Hints>>,
@@ -381,7 +383,8 @@ impl Facts {
     /// Roughly what it occupies, for the cache's bound.
     pub(super) fn weight(&self) -> usize {
         let names = self.functions.len() + self.relations.len() + self.targets.len();
-        let rest = self.operators.len() + self.settings.len() + self.wishes.len();
+        let symbols = self.operators.len() + self.dotted.len();
+        let rest = symbols + self.settings.len() + self.wishes.len();
         size_of::<Self>() + (names + rest) * AVERAGE_NAME
     }
 }

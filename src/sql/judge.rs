@@ -198,13 +198,22 @@ impl Scale<'_> {
         for name in &facts.functions {
             self.function(name);
         }
+        for name in &facts.dotted {
+            self.dotted(name);
+        }
         for name in &facts.relations {
             self.relation(name);
         }
         for name in &facts.targets {
             self.code |= self.catalog.is_none_or(|catalog| catalog.writing_runs_code(&name.name));
         }
-        let Some(catalog) = self.catalog else { return };
+        let Some(catalog) = self.catalog else {
+            for name in facts.operators.iter().filter(|name| !is_arithmetic(name)) {
+                self.code = true;
+                self.blame(NeedsPrimary::CatalogUnknown, name);
+            }
+            return;
+        };
         for name in &facts.operators {
             let Some(function) = catalog.operator(name) else { continue };
             self.code |= function.is_users_code();
@@ -261,6 +270,13 @@ impl Scale<'_> {
         }
     }
 
+    /// A column, unless there is such a function.
+    fn dotted(&mut self, name: &str) {
+        if self.catalog.is_none_or(|catalog| catalog.may_be_called_behind_dots(name)) {
+            self.function(&Name::bare(name));
+        }
+    }
+
     fn relation(&mut self, name: &Name) {
         let Some(catalog) = self.catalog else {
             self.code = true;
@@ -284,6 +300,11 @@ impl Scale<'_> {
             }
         }
     }
+}
+
+/// Whether an operator is one of those that nobody needs to make.
+fn is_arithmetic(operator: &str) -> bool {
+    matches!(operator, "+" | "-" | "*" | "/" | "%")
 }
 
 /// The last judgement and the catalog that it was made by: 32 bits of the catalog's id, 8 of each

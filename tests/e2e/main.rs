@@ -36,6 +36,7 @@ mod consistency;
 mod dashboards;
 mod demo;
 mod deployment;
+mod disguised;
 mod doctor;
 mod drivers;
 mod failover;

@@ -24,6 +24,9 @@ pub(crate) const SETUP: &[&str] = &[
     "CREATE FUNCTION bump() RETURNS bigint VOLATILE LANGUAGE sql AS 'SELECT nextval(''ids'')'",
     "CREATE FUNCTION bumps(int, int) RETURNS int VOLATILE LANGUAGE sql
         AS 'SELECT (nextval(''ids'') + $1 + $2)::int'",
+    "CREATE FUNCTION plus(int) RETURNS bigint VOLATILE LANGUAGE sql
+        AS 'SELECT nextval(''ids'') + $1'",
+    "CREATE OPERATOR ### (rightarg = regclass, function = nextval)",
     "CREATE FUNCTION title(items) RETURNS text STABLE LANGUAGE sql AS 'SELECT upper($1.name)'",
     "CREATE FUNCTION touched(items) RETURNS bigint VOLATILE LANGUAGE sql
         AS 'SELECT nextval(''ids'')'",
@@ -250,6 +253,22 @@ pub(crate) const CASES: &[Case] = &[
     primary("function_volatile", "SELECT i.touched FROM items i"),
     primary("function_volatile", "SELECT (i).touched FROM items i"),
     primary("function_volatile", "SELECT touched(i) FROM items i"),
+    // A call may look like a column; of a function in FROM the whole row may be a number.
+    primary("function_volatile", "SELECT (1).plus"),
+    primary("function_volatile", "SELECT (ARRAY[1])[1].plus, ((1)).plus"),
+    primary("function_volatile", "SELECT (i.id).plus FROM items i"),
+    primary("function_volatile", "SELECT g.plus FROM generate_series(1, 1) AS g"),
+    primary("function_volatile", "SELECT (g).plus FROM generate_series(1, 1) AS g"),
+    primary("function_volatile", "SELECT generate_series.plus FROM generate_series(1, 1)"),
+    primary("function_volatile", "SELECT id FROM items, LATERAL abs(id) AS a ORDER BY a.plus"),
+    primary("function_denied", "SELECT ('ids'::regclass).nextval"),
+    primary("advisory_lock", "SELECT (7).pg_try_advisory_lock"),
+    primary("advisory_lock", "SELECT g.pg_try_advisory_lock FROM generate_series(1, 1) AS g"),
+    standby("SELECT (1).looks, g.looks FROM generate_series(1, 1) AS g"),
+    standby("SELECT i.plus FROM (SELECT 1 AS plus) AS i"),
+    standby("SELECT i.plus FROM (SELECT 1 AS plus) AS i, generate_series(1, 1) AS g"),
+    standby("SELECT n.name, n.length, (n.name).length FROM unnest(ARRAY['a']) AS n (name)"),
+    standby("SELECT d.key, (d).value, d.value->>'x' FROM jsonb_each('{\"a\": 1}') AS d"),
     primary("function_unknown", "SELECT unheard_of(1)"),
     primary("function_unknown", "SELECT \"Bump\"()"),
     primary("function_unknown", "SELECT other.adds2(1)"),
@@ -303,6 +322,7 @@ pub(crate) const CASES: &[Case] = &[
     primary("operator_volatile", "SELECT 1 OPERATOR(public.<*>) 2"),
     primary("operator_volatile", "SELECT 1 <*> ANY (ARRAY[1])"),
     primary("operator_volatile", "SELECT id FROM items ORDER BY id USING <*>"),
+    primary("operator_volatile", "SELECT ### 'ids'::regclass"),
     // Writes.
     primary("write", "INSERT INTO items (id) VALUES (100)"),
     primary("write", "INSERT INTO items (id) VALUES (1) ON CONFLICT DO NOTHING RETURNING *"),

@@ -21,10 +21,18 @@ use pg_raw_parse::walk::walk_manual;
 /// Reads everything below `root`.
 pub(super) fn read(root: Node<'_>, into: &mut Collector) {
     let pending = vec![(root, NO_SCOPE)];
-    let mut walk = Walk { pending, scopes: Vec::new(), steps_left: MAX_SCOPE_STEPS, into };
+    let mut walk = Walk {
+        pending,
+        scopes: Vec::new(),
+        steps_left: MAX_SCOPE_STEPS,
+        columns: Vec::new(),
+        callers: Vec::new(),
+        into,
+    };
     while let Some((node, scope)) = walk.pending.pop() {
         walk.visit(node, scope);
     }
+    walk.settle_columns();
 }
 
 /// Where a `WITH` name is visible: an index into `Walk::scopes`, or [`NO_SCOPE`].
@@ -36,6 +44,9 @@ const NO_SCOPE: ScopeId = usize::MAX;
 /// Most scopes that are looked through in one statement: a fraction of a millisecond.
 const MAX_SCOPE_STEPS: u32 = 100_000;
 
+/// Most functions in `FROM` that are told apart by what they are called there.
+const MAX_CALLERS: usize = 16;
+
 /// A walk with its own stack: as deep as the text is long, which is bounded.
 struct Walk<'a, 'c> {
     pending: Vec<(Node<'a>, ScopeId)>,
@@ -43,6 +54,10 @@ struct Walk<'a, 'c> {
     scopes: Vec<(ScopeId, &'a str)>,
     /// How many scopes may still be looked through.
     steps_left: u32,
+    /// What stands before and behind the dot of each `alias.name`.
+    columns: Vec<(&'a str, &'a str)>,
+    /// What the functions in `FROM` are called; `None`: it isn't said.
+    callers: Vec<Option<&'a str>>,
     into: &'c mut Collector,
 }
 
@@ -128,8 +143,15 @@ impl<'a> Walk<'a, '_> {
                     self.into.function(method);
                 }
             }
-            Node::ColumnRef(column) => self.attributes(column.fields(), 1),
-            Node::A_Indirection(path) => self.attributes(path.indirection(), 0),
+            Node::ColumnRef(column) => self.column(column.fields()),
+            Node::A_Indirection(path) => {
+                for name in path.indirection().iter().filter_map(Node::as_str) {
+                    self.into.dotted(name);
+                }
+            }
+            Node::RangeFunction(function) => {
+                self.callers.push(function.alias().and_then(nodes::Alias::aliasname));
+            }
             _ => self.construct(node),
         }
     }
@@ -201,9 +223,30 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    fn attributes(&mut self, path: &NodeList, from: usize) {
-        for name in path.iter().skip(from).filter_map(Node::as_str) {
+    fn column(&mut self, path: &'a NodeList) {
+        for name in path.iter().skip(1).filter_map(Node::as_str) {
             self.into.attribute(name);
+        }
+        let part = |at| path.get(at).and_then(Node::as_str);
+        if let (Some(before), Some(name)) = (part(0), part(1)) {
+            self.columns.push((before, name));
+        }
+    }
+
+    /// A function in `FROM` may give plain values, of which `alias.name` may call any function that
+    /// takes one. What else is in `FROM` gives rows.
+    ///
+    /// Source: `makeWholeRowVar` in `nodes/makefuncs.c`, and `transformColumnRef` in
+    /// `parser/parse_expr.c`: a column of that name comes first.
+    fn settle_columns(&mut self) {
+        if self.callers.is_empty() {
+            return;
+        }
+        let all = self.callers.len() > MAX_CALLERS || self.callers.contains(&None);
+        for (before, name) in &self.columns {
+            if all || self.callers.contains(&Some(before)) {
+                self.into.dotted(name);
+            }
         }
     }
 }

@@ -26,6 +26,13 @@ fn without_a_catalog_only_what_names_nothing_is_fit() {
         assert_eq!(judgement.fit, Err(NeedsPrimary::CatalogUnknown), "{sql}");
         assert!(judgement.taints() && !judgement.replayable(), "{sql}");
     }
+    for sql in
+        ["SELECT ### 1", "SELECT (1).f", "SELECT g.f FROM (SELECT 1) AS g, (SELECT (g).f) AS h"]
+    {
+        let judgement = facts(sql).judge(None);
+        assert_eq!(judgement.fit, Err(NeedsPrimary::CatalogUnknown), "{sql}");
+        assert!(judgement.taints() && !judgement.replayable(), "{sql}");
+    }
     let lock = facts("SELECT pg_advisory_lock(1)").judge(None);
     assert_eq!(lock.fit, Err(NeedsPrimary::Advisory), "the better reason");
 }
@@ -46,13 +53,16 @@ fn a_judgement_is_remembered_for_one_catalog_only() {
 /// The operator's lists go before labels, through views as well.
 #[test]
 fn the_operators_lists_go_before_labels() {
-    let lists = FunctionLists::new(&["bump", "nextval"], &["public.looks"]);
+    let lists = FunctionLists::new(&["bump", "nextval", "plus"], &["public.looks", "length"]);
     let catalog = Catalog::new(&rows(), lists);
     let judge = |sql| facts(sql).judge(Some(&catalog)).fit;
     assert_eq!(judge("SELECT bump()"), Ok(()));
     assert_eq!(judge("SELECT * FROM more_numbers"), Ok(()));
     assert_eq!(judge("SELECT looks(1)"), Err(NeedsPrimary::FunctionListed));
     assert_eq!(judge("SELECT * FROM looking"), Err(NeedsPrimary::RelationImpure));
+    assert_eq!(judge("SELECT (1).plus"), Ok(()));
+    assert_eq!(judge("SELECT ('a').length"), Err(NeedsPrimary::FunctionListed));
+    assert_eq!(judge("SELECT i.length FROM items i"), Ok(()), "a column");
     let bump = facts("SELECT bump()").judge(Some(&catalog));
     assert!(bump.taints() && !bump.replayable(), "allowed is not known");
 }
@@ -74,6 +84,12 @@ fn users_code_taints_and_is_not_run_again() {
         ("SELECT * FROM looking", true, false),
         ("SELECT 1 <+> 2", true, false),
         ("SELECT i.title FROM items i", true, false),
+        ("SELECT (1).looks", true, false),
+        ("SELECT g.looks FROM generate_series(1, 1) AS g", true, false),
+        ("SELECT i.looks FROM items i", false, true),
+        ("SELECT (i).looked FROM items i", false, true),
+        ("SELECT (7).pg_try_advisory_lock", true, false),
+        ("SELECT ### 'ids'", true, false),
         ("SELECT unheard_of()", true, false),
         ("SELECT pg_advisory_lock(1)", true, false),
         ("SELECT pg_advisory_xact_lock(1)", true, false), // not in this catalog
@@ -117,14 +133,20 @@ fn users_code_taints_and_is_not_run_again() {
 fn volatile_casts_and_domains_send_everything_to_the_primary() {
     let mut by_cast = rows();
     by_cast.hidden = vec![function("to_money", Origin::Written, "v")];
+    // PostgreSQL's own, behind a cast of a user's.
+    let mut by_own = rows();
+    by_own.hidden = vec![function("txid_current", Origin::Builtin, "s")];
     let mut by_domain = rows();
     by_domain.domains = vec!["(VALUE > 0)".into(), "(bump() > VALUE)".into()];
     let mut harmless = rows();
-    harmless.hidden = vec![function("citext_eq", Origin::Native, "i")];
+    harmless.hidden = vec![
+        function("citext_eq", Origin::Native, "i"),
+        function("range_in", Origin::Builtin, "s"),
+    ];
     harmless.domains = vec!["(VALUE ~ '^[a-z]+$'::text)".into()];
     let judge =
         |rows: &Rows, sql| facts(sql).judge(Some(&Catalog::new(rows, FunctionLists::default())));
-    for rows in [by_cast, by_domain] {
+    for rows in [by_cast, by_own, by_domain] {
         assert_eq!(judge(&rows, "TABLE items").fit, Err(NeedsPrimary::HiddenVolatile));
         assert_eq!(judge(&rows, "SHOW work_mem").fit, Ok(()));
     }

@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 
 /// PostgreSQL's own functions in the statements, as `pg_proc` of PostgreSQL 15 labels them.
 const BUILTIN: &[(&str, &str)] = &[
-    ("i", "abs avg bernoulli count date_part extract jsonb_to_recordset length lower"),
+    ("i", "abs avg bernoulli count date_part extract jsonb_to_recordset jsonb_each length lower"),
     ("i", "percentile_cont pg_size_pretty position row_number substring sum timezone unnest upper"),
     ("i", "btrim xpath generate_series"),
     ("s", "current_setting format_type has_table_privilege now obj_description pg_backend_pid"),
@@ -39,10 +39,15 @@ const BUILTIN: &[(&str, &str)] = &[
     ("v", "pg_advisory_lock pg_try_advisory_lock system ts_stat pg_switch_wal"),
 ];
 
+/// Functions that take one argument, which is no row.
+const UNARY: [&str; 8] =
+    ["length", "lower", "upper", "nextval", "pg_try_advisory_lock", "looks", "plus", "abs"];
+
 fn function(name: &str, origin: Origin, label: &str) -> FunctionRow {
     let place = if origin == Origin::Builtin { Place::Core } else { Place::Other };
     let volatility = Volatility::from_label(label);
-    FunctionRow { name: name.into(), place, origin, volatility, argument: Argument::Other }
+    let argument = if UNARY.contains(&name) { Argument::One } else { Argument::Other };
+    FunctionRow { name: name.into(), place, origin, volatility, argument }
 }
 
 fn relation(name: &str, kind: RelationKind) -> RelationRow {
@@ -58,7 +63,9 @@ fn rows() -> Rows {
     let builtin = BUILTIN.iter().flat_map(|(label, names)| {
         names.split(' ').map(|name| function(name, Origin::Builtin, label))
     });
-    let written = [("looks", "s"), ("adds", "i"), ("bump", "v"), ("bumps", "v"), ("stamp", "v")]
+    let written = "looks/s adds/i bump/v bumps/v stamp/v plus/v".split(' ');
+    let written = written
+        .filter_map(|labelled| labelled.split_once('/'))
         .map(|(name, label)| function(name, Origin::Written, label));
     let of_rows = [("title", "s"), ("touched", "v")].map(|(name, label)| FunctionRow {
         argument: Argument::Row,
@@ -79,8 +86,9 @@ fn rows() -> Rows {
         fingerprint: "one".into(),
         functions: builtin.chain(written).chain(of_rows).chain(bumping).chain([highest]).collect(),
         operators: vec![
-            function("<+>", Origin::Written, "i"),
-            function("<*>", Origin::Written, "v"),
+            ("<+>".into(), function("adds", Origin::Written, "i")),
+            ("<*>".into(), function("bumps", Origin::Written, "v")),
+            ("###".into(), function("nextval", Origin::Written, "v")),
         ],
         relations: tables
             .split(' ')

@@ -26,6 +26,9 @@ use pgsteer::sql::Volatility;
 fn effects_are_told_by_the_text() {
     let cases: &[(&str, Effects)] = &[
         ("SELECT 1", Effects::NONE),
+        ("SELECT (7).pg_advisory_lock", Effects::ADVISORY),
+        ("SELECT g.setseed FROM generate_series(1, 1) AS g", Effects::LASTING),
+        ("SELECT i.setseed FROM items AS i", Effects::NONE),
         ("SET work_mem = '1MB'", Effects::SET),
         ("SET LOCAL work_mem = '1MB'", Effects::SET_LOCAL),
         ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", Effects::SET),
