@@ -131,6 +131,8 @@ pub(super) enum Reading {
     Plain,
     /// It runs someone's own code that is labelled as harmless.
     UsersCode,
+    /// It tells of the sessions of the server that answers.
+    OfSessions,
     /// Its rows are on the primary, or in a session.
     OfPrimary,
     /// It asks another server.
@@ -237,6 +239,7 @@ impl Catalog {
                 (RelationKind::Foreign, _, _) => Reading::Foreign,
                 (RelationKind::Unlogged, _, _) => Reading::OfPrimary,
                 (_, Origin::Builtin, _) if functions::about_the_primary(name) => Reading::OfPrimary,
+                (_, Origin::Builtin, _) if functions::about_sessions(name) => Reading::OfSessions,
                 (RelationKind::Table, _, _) | (RelationKind::View, Origin::Builtin, _) => {
                     Reading::Plain
                 }
@@ -279,6 +282,7 @@ impl Catalog {
         match (judgement.fit, judgement.taints()) {
             (Ok(()), false) => Reading::Plain,
             (Ok(()), true) => Reading::UsersCode,
+            (Err(super::NeedsPrimary::SessionState), false) => Reading::OfSessions,
             (Err(super::NeedsPrimary::RelationOfPrimary), _) => Reading::OfPrimary,
             (Err(super::NeedsPrimary::RelationForeign), _) => Reading::Foreign,
             (Err(_), _) => Reading::Impure,

@@ -73,7 +73,7 @@ const fn in_words(why: NeedsPrimary) -> &'static str {
         NeedsPrimary::RowLock => "it locks rows",
         NeedsPrimary::TableLock => "it locks a table",
         NeedsPrimary::TransactionControl => "it begins, ends or alters a transaction",
-        NeedsPrimary::SessionState => "it is about the session's own state",
+        NeedsPrimary::SessionState => "it is about sessions: its own, or a server's",
         NeedsPrimary::Cursor => "it uses a cursor of the session",
         NeedsPrimary::PreparedSql => "it uses a statement prepared by SQL",
         NeedsPrimary::Procedural => "it runs a procedure or a block of code",

@@ -129,9 +129,30 @@ const RUNS_TEXT: &[&str] = &[
     "ts_stat",
 ];
 
-/// Their answer is about the session that asks.
-const SESSION: &[&str] =
-    &["pg_cursor", "pg_listening_channels", "pg_prepared_statement", "set_config", "setseed"];
+/// Their answer is about the session that asks, or about the processes of one server.
+const SESSION: &[&str] = &[
+    "pg_blocking_pids",
+    "pg_cursor",
+    "pg_listening_channels",
+    "pg_lock_status",
+    "pg_prepared_statement",
+    "pg_safe_snapshot_blocking_pids",
+    "pg_stat_get_activity",
+    "pg_stat_get_progress_info",
+    "set_config",
+    "setseed",
+];
+
+/// A family of such.
+const SESSION_FAMILY: &str = "pg_stat_get_backend_";
+
+/// Views of PostgreSQL's own that describe the sessions of one server: whoever looks for a process
+/// means to do something about it, and `pg_terminate_backend` and its kin are for the primary.
+const SESSION_RELATIONS: &[&str] =
+    &["pg_locks", "pg_stat_activity", "pg_stat_gssapi", "pg_stat_ssl"];
+
+/// A family of such.
+const SESSION_RELATIONS_FAMILY: &str = "pg_stat_progress_";
 
 /// They leave on the backend what no reset takes back. Sorted.
 const LASTING: &[&str] =
@@ -178,7 +199,7 @@ pub(super) fn denied(name: &str) -> Option<NeedsPrimary> {
     if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") {
         return Some(NeedsPrimary::Advisory);
     }
-    if SESSION.contains(&name) {
+    if SESSION.contains(&name) || name.starts_with(SESSION_FAMILY) {
         return Some(NeedsPrimary::SessionState);
     }
     let denied = PRIMARY_ONLY.binary_search(&name).is_ok()
@@ -200,6 +221,11 @@ pub(super) fn runs_text(name: &str) -> bool {
 /// Whether this relation of PostgreSQL's own describes the primary, or a session.
 pub(super) fn about_the_primary(relation: &str) -> bool {
     PRIMARY_RELATIONS.contains(&relation)
+}
+
+/// Whether this relation of PostgreSQL's own describes the sessions of one server.
+pub(super) fn about_sessions(relation: &str) -> bool {
+    SESSION_RELATIONS.contains(&relation) || relation.starts_with(SESSION_RELATIONS_FAMILY)
 }
 
 /// Whether this setting tells a standby from a primary.

@@ -46,7 +46,7 @@ reasons! {
     TableLock = "table_lock",
     /// It begins, ends or alters a transaction.
     TransactionControl = "transaction_control",
-    /// It changes or asks for the state of the session.
+    /// It changes or asks for the state of the session, or asks for a server's sessions.
     SessionState = "session_state",
     /// A cursor of this session.
     Cursor = "cursor",
@@ -289,6 +289,7 @@ impl Scale<'_> {
             }
             Some(Reading::Plain) => {}
             Some(Reading::UsersCode) => self.code = true,
+            Some(Reading::OfSessions) => self.blame(NeedsPrimary::SessionState, name),
             Some(Reading::OfPrimary) => self.blame(NeedsPrimary::RelationOfPrimary, name),
             Some(Reading::Foreign) => {
                 self.code = true;

@@ -3,6 +3,7 @@
 
 mod isolation;
 mod policy;
+mod sessions;
 mod table;
 mod wishes;
 

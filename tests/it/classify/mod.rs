@@ -35,6 +35,8 @@ const BUILTIN: &[(&str, &str)] = &[
     ("s", "current_database pg_listening_channels pg_cursor query_to_xml table_to_xml"),
     ("v", "clock_timestamp random timeofday gen_random_uuid pg_sleep pg_is_in_recovery"),
     ("v", "pg_last_wal_replay_lsn pg_relation_size pg_total_relation_size pg_database_size"),
+    ("s", "pg_stat_get_backend_pid"),
+    ("v", "pg_blocking_pids"),
     ("v", "nextval setval currval lastval set_config setseed pg_read_file pg_ls_dir pg_notify"),
     ("v", "pg_advisory_lock pg_try_advisory_lock system ts_stat pg_switch_wal"),
 ];
@@ -78,7 +80,7 @@ fn rows() -> Rows {
     highest.place = Place::Other;
     let tables = "items orders parts parts_low totals audited noted numbered guarded counted";
     let catalogs = "pg_class pg_namespace pg_attribute";
-    let own_views = "tables pg_stat_activity pg_settings pg_stat_replication pg_sequences \
+    let own_views = "tables pg_stat_activity pg_locks pg_stat_progress_vacuum pg_settings pg_stat_replication pg_sequences \
         pg_replication_slots pg_prepared_statements";
     let builtin_relation =
         |name, kind| RelationRow { origin: Origin::Builtin, ..relation(name, kind) };
@@ -100,6 +102,7 @@ fn rows() -> Rows {
             .chain([
                 relation("distant", RelationKind::Foreign),
                 relation("scratch", RelationKind::Unlogged),
+                view("busy", " SELECT count(*) AS n FROM pg_stat_activity;"),
                 view("more_numbers", " SELECT numbers.n + 1 AS n\n   FROM numbers;"),
                 view("numbers", " SELECT nextval('ids'::regclass) AS n;"),
                 view("locking", " SELECT pg_try_advisory_lock(4711::bigint) AS got;"),
