@@ -86,19 +86,20 @@ impl FirstRole {
 const NO_ROLE: &str = "none";
 
 /// What a client gave in its startup message of who it is to be: only a login can give a backend
-/// that, so that backends are opened with it. In the order in which it was given, for a server
-/// looks at each.
+/// that, so that backends are opened with it. Of each name the last, in the order of the names, for
+/// that is what a server is sent: who says the same in other words must not be somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(Box<[(Box<str>, Box<str>)]>);
 
 impl Identity {
     /// By the startup message's parameters; `None`: its user, and nothing else.
     pub fn from_startup(params: &[(String, String)]) -> Option<Arc<Self>> {
-        let given =
-            params.iter().filter(|(name, _)| [ROLE, SESSION_USER].contains(&&*canonical(name)));
-        let given: Box<[_]> =
-            given.map(|(name, value)| (canonical(name).into(), value.as_str().into())).collect();
-        (!given.is_empty()).then(|| Arc::new(Self(given)))
+        let given = params.iter().map(|(name, value)| (canonical(name), value.as_str()));
+        let given = given.filter(|(name, _)| [ROLE, SESSION_USER].contains(&&**name));
+        let last: BTreeMap<_, _> = given.collect();
+        let pairs = last.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let pairs: Box<[(Box<str>, Box<str>)]> = pairs.collect();
+        (!pairs.is_empty()).then(|| Arc::new(Self(pairs)))
     }
 
     /// The parameters of a login as just that.
@@ -108,7 +109,7 @@ impl Identity {
 
     /// The role that it begins with.
     pub fn role(&self) -> Option<&str> {
-        self.params().filter(|(name, _)| *name == ROLE).last().map(|(_, role)| role)
+        self.params().find(|(name, _)| *name == ROLE).map(|(_, role)| role)
     }
 }
 
@@ -363,8 +364,9 @@ mod tests {
         let identity = Identity::from_startup(&params).unwrap();
         assert_eq!(identity.role(), Some("b"));
         let given: Vec<_> = identity.params().collect();
-        let name = "session_authorization";
-        assert_eq!(given, [("role", "a"), (name, "c"), ("role", "b"), (name, "d")]);
+        assert_eq!(given, [("role", "b"), ("session_authorization", "d")]);
+        let reworded = Identity::from_startup(&[params[8].clone(), params[7].clone()]);
+        assert_eq!(reworded.as_ref(), Some(&identity), "it is the same to a server");
         assert_eq!(Identity::from_startup(&params[..2]), None);
     }
 }

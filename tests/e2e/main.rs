@@ -25,6 +25,7 @@ mod control;
 mod sandbox;
 mod splits;
 mod stalled;
+mod taking;
 mod audits;
 mod kernel_calls;
 mod auth;
