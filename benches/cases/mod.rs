@@ -10,7 +10,7 @@ use pgsteer::clock::Moment;
 use pgsteer::frontend::{Material, Wishes, plan};
 use pgsteer::metrics::{Build, Metrics};
 use pgsteer::pg::{Lsn, Position, SystemId, Timeline, Version};
-use pgsteer::pool::{Policy as PoolPolicy, PoolKey, Pools, ShardPools};
+use pgsteer::pool::{Policy as PoolPolicy, PoolKey, Pools, ShardPools, Wanted};
 use pgsteer::route;
 use pgsteer::route::{Consistency, Need, Patience, Request, RoleWish};
 use pgsteer::sandbox::SUPERUSER;
@@ -255,15 +255,16 @@ fn checked_out(server: SocketAddr) -> Box<dyn FnMut()> {
         server: ServerId(0),
         database: Arc::from("postgres"),
         user: Arc::from(SUPERUSER),
-        identity: None,
     };
     let (pool, settings) = (pools.pool(&key), SharedSettings::default());
-    runtime.block_on(pool.check_out(&settings, patience)).unwrap().release(NOW);
+    let wanted = Wanted { identity: None, settings: &settings };
+    runtime.block_on(pool.check_out(wanted, patience)).unwrap().release(NOW);
     Box::new(move || {
         // Its sockets end with it.
         black_box(&runtime);
         let pool = Rc::clone(&pool);
-        if let Some(checkout) = pool.try_check_out(black_box(&settings)) {
+        let wanted = Wanted { identity: None, settings: black_box(&settings) };
+        if let Some(checkout) = pool.try_check_out(wanted) {
             checkout.release(NOW);
         }
     })

@@ -16,7 +16,7 @@ use crate::frontend::state::{NeedsPrimary, Retry, Session, bit};
 use crate::latest::Lent;
 use crate::metrics::{ClientState, GuardOutcome, HoldOutcome, WaitOutcome};
 use crate::pg::SqlState;
-use crate::pool::{Checkout, CheckoutError};
+use crate::pool::{Checkout, CheckoutError, Wanted};
 use crate::route;
 use crate::route::{
     Ask, Consistency, Need, Patience, PrimaryReason, Proof, Refusal, Request, Route, Why, decide,
@@ -229,7 +229,7 @@ impl Attempt<'_> {
             Route::Go { server, why, proof } => {
                 let choice = Choice { server, why, proof, topology, now };
                 let pool = self.session.pool(self.client, server);
-                Ok(match pool.try_check_out(&self.session.settings) {
+                Ok(match pool.try_check_out(self.session.wanted()) {
                     Some(checkout) => self.weigh(choice, checkout),
                     None => Next::Wait(Wait::CheckOut(choice)),
                 })
@@ -423,12 +423,14 @@ impl Attempt<'_> {
         let pool = self.session.pool(self.client, server);
         let started = clock::now();
         let elsewhere = self.primary_may_do(server, decided);
-        if elsewhere && pool.is_avoided(started) {
+        let identity = self.session.identity.clone();
+        if elsewhere && pool.is_avoided(identity.as_ref(), started) {
             self.failed |= bit(server);
             return Ok(None);
         }
         let patience = self.client.shard.pools.policy().wait_timeout;
         let settings = std::sync::Arc::clone(&self.session.settings);
+        let wanted = Wanted { identity: identity.as_ref(), settings: &settings };
         let seats = Rc::clone(&self.client.shard.seats);
         let ticket = self.ticket();
         let reign = (decided.epoch, decided.primary);
@@ -436,7 +438,7 @@ impl Attempt<'_> {
         let coming = async {
             tokio::select! {
                 biased;
-                came = pool.check_out(&settings, patience) => Some(came),
+                came = pool.check_out(wanted, patience) => Some(came),
                 () = seats.news(ticket, News::Since(reign)) => None,
             }
         };
@@ -447,7 +449,7 @@ impl Attempt<'_> {
             Ok(checkout) => Ok(Some(checkout)),
             Err(error @ CheckoutError::Connect { .. }) if elsewhere && error.is_final() => {
                 tracing::debug!(%error, server = %server, "a standby does not let this user in");
-                pool.avoid(clock::now());
+                pool.avoid(identity.as_ref(), clock::now());
                 self.failed |= bit(server);
                 self.last_error = Some(error);
                 Ok(None)

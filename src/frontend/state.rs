@@ -12,7 +12,7 @@ use crate::frontend::plan::Wishes;
 use crate::frontend::probe;
 use crate::frontend::seat::Seat;
 use crate::metrics::Presence;
-use crate::pool::{Conn, PoolKey, ShardPool};
+use crate::pool::{Conn, PoolKey, ShardPool, Wanted};
 use crate::route::Patience;
 use crate::session::{
     CustomNames, FirstRole, Floor, ISOLATION, Identity, Isolates, KeepLimits, MessageLimits, Names,
@@ -181,6 +181,11 @@ impl Session {
         self.settings.isolates()
     }
 
+    /// Which backend of a pool it asks for.
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted { identity: self.identity.as_ref(), settings: &self.settings }
+    }
+
     /// The pool of this session on a server.
     pub fn pool(&mut self, client: &Client, server: ServerId) -> Rc<ShardPool> {
         if self.pools.len() <= server.index() {
@@ -189,12 +194,8 @@ impl Session {
         if let Some(Some(pool)) = self.pools.get(server.index()) {
             return Rc::clone(pool);
         }
-        let key = PoolKey {
-            server,
-            database: Arc::clone(&self.database),
-            user: Arc::clone(&self.user),
-            identity: self.identity.clone(),
-        };
+        let key =
+            PoolKey { server, database: Arc::clone(&self.database), user: Arc::clone(&self.user) };
         let pool = client.shard.pools.pool(&key);
         if let Some(place) = self.pools.get_mut(server.index()) {
             *place = Some(Rc::clone(&pool));

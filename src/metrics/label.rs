@@ -106,6 +106,8 @@ labels! {
         Idle = "idle",
         /// It lived too long.
         Lifetime = "lifetime",
+        /// There are as many as there may be, and its place was needed for another one.
+        Room = "room",
         /// It broke, or could not be made clean.
         Error = "error",
         /// An audit found what a session had left there.

@@ -6,7 +6,7 @@ use super::shared::Slot;
 use crate::backend::{Backend, CancelKey, Detached, Target};
 use crate::clock::Moment;
 use crate::metrics::Holder;
-use crate::session::{Held, SharedSettings, UnnamedThere};
+use crate::session::{Held, Identity, SharedSettings, UnnamedThere};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Conn {
     /// The connection.
     pub backend: Backend,
+    /// What it was opened with of who its sessions are to be, such as the role that `RESET ROLE`
+    /// leads to: only these may have it.
+    pub identity: Option<Arc<Identity>>,
     /// The settings that it carries.
     pub carried: SharedSettings,
     /// The statements that it holds under our names.
@@ -103,6 +106,7 @@ pub struct Running {
 #[derive(Debug)]
 pub struct Moved {
     backend: Detached,
+    identity: Option<Arc<Identity>>,
     running: Arc<Running>,
     carried: SharedSettings,
     held: Held,
@@ -156,7 +160,7 @@ impl Conn {
     /// A backend that was just opened.
     pub fn new(
         (backend, reports): (Backend, Reports),
-        target: Target,
+        (identity, target): (Option<Arc<Identity>>, Target),
         slot: Slot,
         holder: Holder,
     ) -> Box<Self> {
@@ -164,6 +168,7 @@ impl Conn {
         let running = Running::new(target, backend.pid, backend.key.clone());
         Box::new(Self {
             backend,
+            identity,
             carried: SharedSettings::default(),
             held: Held::default(),
             running: Arc::new(running),
@@ -203,12 +208,13 @@ impl Conn {
 
     /// Takes it off this shard's runtime; only its slot is left if it can't be moved (TLS).
     pub fn detach(self: Box<Self>) -> Result<Moved, Slot> {
-        let Self { backend, carried, held, running, .. } = *self;
+        let Self { backend, identity, carried, held, running, .. } = *self;
         let Self { rested_at, drawn, trust, reports, holder, slot, .. } = *self;
         match backend.detach() {
             Ok(backend) => {
                 let moved = Moved {
                     backend,
+                    identity,
                     running,
                     carried,
                     held,
@@ -235,7 +241,7 @@ impl Moved {
     /// Puts it on this shard's runtime; only its slot is left if that fails, or if its server has
     /// closed it. A shard that is busy may not know that of a backend that it gives away.
     pub fn attach(self) -> Result<Box<Conn>, Slot> {
-        let Self { backend, running, carried, held, rested_at, .. } = self;
+        let Self { backend, identity, running, carried, held, rested_at, .. } = self;
         let Self { drawn, trust, reports, holder, slot, .. } = self;
         if !backend.is_quiet() {
             return Err(slot);
@@ -245,6 +251,7 @@ impl Moved {
                 let (partial, unnamed_there) = (Vec::new(), UnnamedThere::No);
                 let conn = Conn {
                     backend,
+                    identity,
                     carried,
                     held,
                     running,

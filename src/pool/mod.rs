@@ -19,7 +19,7 @@ pub use alone::{Alone, Purpose};
 pub use conn::{Conn, Drawn, Moved, Next, Running, Trust};
 pub use policy::{Mode, Policy, Reset, UnnamedStatements};
 pub use reports::{Defaults, Reports};
-pub use shard::{Audit, Checkout, ShardPool, ShardPools};
+pub use shard::{Audit, Checkout, ShardPool, ShardPools, Wanted};
 pub use shared::{PoolKey, Shared};
 
 use crate::auth::Keyring;
@@ -28,6 +28,7 @@ use crate::backend::{Backend, ConnectError, Login, Target};
 use crate::clock;
 use crate::clock::Moment;
 use crate::metrics::{ConnectResult, DisconnectReason, Metrics};
+use crate::session::Identity;
 use crate::topology::{ServerId, Signals, Unseen};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -209,8 +210,14 @@ impl Pools {
     }
 
     /// Opens a backend: logs in as the user, with what is known to prove it.
-    async fn open(&self, key: &PoolKey) -> Result<(Backend, Target), CheckoutError> {
-        self.open_for(key, Purpose::default()).await
+    async fn open(
+        &self,
+        key: &PoolKey,
+        identity: Option<&Identity>,
+    ) -> Result<(Backend, Target), CheckoutError> {
+        let given = identity.into_iter().flat_map(Identity::params);
+        let params = given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        self.open_for(key, Purpose { params, ..Purpose::default() }).await
     }
 
     /// The same for something else than a pool.
@@ -221,9 +228,7 @@ impl Pools {
     ) -> Result<(Backend, Target), CheckoutError> {
         let target = self.target(key.server).ok_or(CheckoutError::NoSuchServer)?;
         let login = Login::new(&key.user, &key.database, self.keyring.secret_for(&key.user));
-        let Purpose { replication, mut params } = purpose;
-        let given = key.identity.iter().flat_map(|identity| identity.params());
-        params.extend(given.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let Purpose { replication, params } = purpose;
         let login = Login { replication, params, ..login };
         let started = clock::now();
         let _opening = self.metrics.backends.opening(key.server);

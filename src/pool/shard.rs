@@ -6,13 +6,13 @@
 
 use super::conn::{Conn, Next};
 use super::reports::{Defaults, Reports};
-use super::shared::{Grant, PoolKey, Shared, Slot, Waiter};
+use super::shared::{Grant, Offered, PoolKey, Shared, Slot, Waiter};
 use super::{CheckoutError, Policy, Pools, UnnamedStatements};
 use crate::clock;
 use crate::clock::Moment;
 use crate::latest::Latest;
 use crate::metrics::{DisconnectReason, StatementSide};
-use crate::session::SharedSettings;
+use crate::session::{Identity, SharedSettings};
 use crate::timer;
 use crate::topology::ServerId;
 use std::cell::{Cell, RefCell};
@@ -41,10 +41,11 @@ pub struct ShardPool {
     pub(super) pools: Arc<Pools>,
     policy: Rc<Latest<Policy>>,
     pub(super) shared: Arc<Shared>,
+    /// In the order in which they came to rest.
     #[expect(clippy::vec_box, reason = "each changes hands in its box")]
     idle: RefCell<Vec<Box<Conn>>>,
-    /// Until when no new backend is tried where another server will do.
-    avoided_until: Cell<Option<Moment>>,
+    /// With which identities, and until when, no new backend is tried where another server will do.
+    avoided: RefCell<Vec<(Option<Arc<Identity>>, Moment)>>,
     /// Backends that came free here, and were found clean without a look, since the last audit.
     unaudited: Cell<u32>,
     /// How many may be audited until the next sweep.
@@ -57,6 +58,15 @@ const AVOIDED: Duration = Duration::from_secs(2);
 
 /// Most audits between two sweeps: one that is drawn, and the one behind it.
 const AUDITS_MAX: u32 = 2;
+
+/// Which backend a session asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The session's, with which a backend must have been opened.
+    pub identity: Option<&'a Arc<Identity>>,
+    /// The session's, which need not be brought to one that carries them.
+    pub settings: &'a SharedSettings,
+}
 
 /// Whether a backend that comes free is audited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +112,7 @@ impl ShardPools {
             policy: Rc::clone(&self.policy),
             shared: self.pools.shared(key),
             idle: RefCell::default(),
-            avoided_until: Cell::new(None),
+            avoided: RefCell::default(),
             unaudited: Cell::new(0),
             audits: Cell::new(AUDITS_MAX),
         });
@@ -177,18 +187,19 @@ impl ShardPools {
 impl ShardPool {
     /// A backend, if one is at hand and nobody waits longer; one that carries the session's
     /// settings before others, for the others need a round trip first.
-    pub fn try_check_out(self: &Rc<Self>, wanted: &SharedSettings) -> Option<Checkout> {
+    pub fn try_check_out(self: &Rc<Self>, wanted: Wanted<'_>) -> Option<Checkout> {
         if self.shared.has_waiters() {
             return None;
         }
         loop {
             let mut conn = {
                 let mut idle = self.idle.borrow_mut();
-                let alike = idle.iter().rposition(|conn| Arc::ptr_eq(&conn.carried, wanted));
-                match alike {
-                    Some(at) => idle.remove(at),
-                    None => idle.pop()?,
-                }
+                let fits = |conn: &Conn| conn.identity.as_ref() == wanted.identity;
+                let is_ready =
+                    |conn: &Conn| Arc::ptr_eq(&conn.carried, wanted.settings) && fits(conn);
+                let ready = idle.iter().rposition(|conn| is_ready(conn));
+                let at = ready.or_else(|| idle.iter().rposition(|conn| fits(conn)))?;
+                idle.remove(at)
             };
             if self.shared.is_outdated(conn.backend.opened_at) {
                 self.pools.closed(conn.backend.server, DisconnectReason::Reload);
@@ -201,7 +212,8 @@ impl ShardPool {
         }
     }
 
-    /// A backend: one at hand, else a new one, else the first to come free.
+    /// A backend: one at hand, else a new one, which may be in the place of one that rests and was
+    /// opened with another identity, else the first to come free.
     ///
     /// Not cancel-safe in one harmless way: a backend that is granted just as the caller gives up
     /// is closed.
@@ -210,56 +222,76 @@ impl ShardPool {
     /// [`CheckoutError`] if none came free within `patience`, or none could be opened.
     pub async fn check_out(
         self: &Rc<Self>,
-        wanted: &SharedSettings,
+        wanted: Wanted<'_>,
         patience: Duration,
     ) -> Result<Checkout, CheckoutError> {
         if let Some(checkout) = self.try_check_out(wanted) {
             return Ok(checkout);
         }
-        let slot = if self.shared.has_waiters() { None } else { self.shared.try_slot() };
-        if let Some(slot) = slot {
-            return Box::pin(self.open(slot)).await;
+        let identity = wanted.identity;
+        if let Some(slot) = self.slot_at_hand() {
+            return Box::pin(self.open(slot, identity)).await;
         }
-        match self.granted(patience).await? {
+        match self.granted(identity, patience).await? {
             Grant::Here(conn) => Ok(self.lend(conn)),
             Grant::Elsewhere(moved) => match moved.attach() {
                 Ok(conn) => Ok(self.lend(conn)),
-                Err(slot) => Box::pin(self.open(slot)).await,
+                Err(slot) => Box::pin(self.open(slot, identity)).await,
             },
-            Grant::Slot(slot) => Box::pin(self.open(slot)).await,
+            Grant::Slot(slot) => Box::pin(self.open(slot, identity)).await,
         }
     }
 
     /// The right to open a backend, in the place of one that rests if there are enough.
     pub(super) async fn slot(&self, patience: Duration) -> Result<Slot, CheckoutError> {
-        if !self.shared.has_waiters() {
-            if let Some(slot) = self.shared.try_slot() {
-                return Ok(slot);
-            }
-            let idle = self.idle.borrow_mut().pop();
-            if let Some(conn) = idle {
-                self.pools.closed(self.server(), DisconnectReason::Idle);
-                return Ok(conn.into_slot());
-            }
+        if let Some(slot) = self.slot_at_hand() {
+            return Ok(slot);
         }
-        Ok(match self.granted(patience).await? {
+        Ok(match self.granted(None, patience).await? {
             Grant::Here(conn) => {
-                self.pools.closed(self.server(), DisconnectReason::Idle);
+                self.pools.closed(self.server(), DisconnectReason::Room);
                 conn.into_slot()
             }
             Grant::Elsewhere(moved) => {
-                self.pools.closed(self.server(), DisconnectReason::Idle);
+                self.pools.closed(self.server(), DisconnectReason::Room);
                 moved.into_slot()
             }
             Grant::Slot(slot) => slot,
         })
     }
 
+    /// The same if nobody waits longer and nothing must be waited for.
+    fn slot_at_hand(&self) -> Option<Slot> {
+        if self.shared.has_waiters() {
+            return None;
+        }
+        self.shared.try_slot().or_else(|| self.make_room())
+    }
+
+    /// The place of the one that has rested longest here, which is closed.
+    fn make_room(&self) -> Option<Slot> {
+        loop {
+            let mut idle = self.idle.borrow_mut();
+            let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+            drop(idle);
+            let slot = oldest?.into_slot();
+            self.pools.closed(self.server(), DisconnectReason::Room);
+            if !self.shared.is_over() {
+                return Some(slot);
+            }
+        }
+    }
+
     /// What comes free, in the order of those who wait for it.
-    async fn granted(&self, patience: Duration) -> Result<Grant, CheckoutError> {
+    async fn granted(
+        &self,
+        identity: Option<&Arc<Identity>>,
+        patience: Duration,
+    ) -> Result<Grant, CheckoutError> {
         let started = clock::now();
         let (grant, granted) = oneshot::channel();
-        self.shared.wait(Waiter { shard: self.shard, since: started, grant });
+        let identity = identity.map(Arc::clone);
+        self.shared.wait(Waiter { shard: self.shard, since: started, identity, grant });
         // Those before it may have left, and what rests here was kept for them.
         self.donate();
         self.pools.call_for(&self.shared, self.shard);
@@ -273,13 +305,16 @@ impl ShardPool {
     }
 
     /// The server has refused this login just now.
-    pub fn avoid(&self, now: Moment) {
-        self.avoided_until.set(Some(now + AVOIDED));
+    pub fn avoid(&self, identity: Option<&Arc<Identity>>, now: Moment) {
+        let mut avoided = self.avoided.borrow_mut();
+        avoided.retain(|(_, until)| now < *until);
+        avoided.push((identity.map(Arc::clone), now + AVOIDED));
     }
 
     /// Whether the server has refused this login a moment ago.
-    pub fn is_avoided(&self, now: Moment) -> bool {
-        self.avoided_until.get().is_some_and(|until| now < until)
+    pub fn is_avoided(&self, identity: Option<&Arc<Identity>>, now: Moment) -> bool {
+        let avoided = self.avoided.borrow();
+        avoided.iter().any(|(who, until)| who.as_ref() == identity && now < *until)
     }
 
     /// The server whose backends these are.
@@ -287,17 +322,23 @@ impl ShardPool {
         self.shared.key.server
     }
 
-    async fn open(self: &Rc<Self>, slot: Slot) -> Result<Checkout, CheckoutError> {
+    async fn open(
+        self: &Rc<Self>,
+        slot: Slot,
+        identity: Option<&Arc<Identity>>,
+    ) -> Result<Checkout, CheckoutError> {
         let begun = clock::now();
-        let (mut backend, mut target) = self.pools.open(&self.shared.key).await?;
+        let identity = identity.map(Arc::clone);
+        let open = || self.pools.open(&self.shared.key, identity.as_deref());
+        let (mut backend, mut target) = open().await?;
         if self.shared.is_outdated(begun) {
             // It may have begun before its settings changed.
-            (backend, target) = self.pools.open(&self.shared.key).await?;
+            (backend, target) = open().await?;
         }
         let holder = self.pools.metrics.statements.holder(StatementSide::Server);
         let params = backend.params.iter().map(|(name, value)| (&**name, &**value));
         let reports = Reports::new(self.pools.same_defaults(Defaults::new(params)));
-        Ok(self.lend(Conn::new((backend, reports), target, slot, holder)))
+        Ok(self.lend(Conn::new((backend, reports), (identity, target), slot, holder)))
     }
 
     /// Why a backend that is free goes, however warm it is; `None`: it may stay.
@@ -320,18 +361,38 @@ impl ShardPool {
     }
 
     fn donate(&self) {
-        while self.shared.has_waiters() {
-            let Some(mut conn) = self.idle.borrow_mut().pop() else { return };
-            if !conn.is_quiet() || self.shared.is_outdated(conn.backend.opened_at) {
+        while let Some(identity) = self.shared.first_wants() {
+            let mut idle = self.idle.borrow_mut();
+            if idle.is_empty() {
+                return;
+            }
+            // One that is of no use to him gives its place: then the warm ones stay.
+            let at = idle.iter().rposition(|conn| conn.identity == identity).unwrap_or(0);
+            let mut conn = idle.remove(at);
+            drop(idle);
+            if !conn.is_quiet()
+                || self.shared.is_over()
+                || self.shared.is_outdated(conn.backend.opened_at)
+            {
                 // Its slot goes to the first waiter.
                 self.pools.closed(conn.backend.server, DisconnectReason::Error);
                 continue;
             }
-            if let Some(conn) = self.shared.offer(conn, self.shard) {
-                self.idle.borrow_mut().push(conn);
+            if let Some(conn) = self.offer(conn) {
+                self.idle.borrow_mut().insert(at, conn);
                 return;
             }
         }
+    }
+
+    /// Offers it to those who wait; hands it back if nobody does.
+    fn offer(&self, conn: Box<Conn>) -> Option<Box<Conn>> {
+        match self.shared.offer(conn, self.shard) {
+            Offered::Kept(conn) => return Some(conn),
+            Offered::Given => {}
+            Offered::Replaced => self.pools.closed(self.server(), DisconnectReason::Room),
+        }
+        None
     }
 }
 
@@ -354,7 +415,7 @@ impl Checkout {
             return;
         }
         if self.home.shared.has_waiters() {
-            let Some(kept) = self.home.shared.offer(conn, self.home.shard) else { return };
+            let Some(kept) = self.home.offer(conn) else { return };
             conn = kept;
         }
         self.home.idle.borrow_mut().push(conn);

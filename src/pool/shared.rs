@@ -3,6 +3,10 @@
 //! The limit is global and exact: a backend holds a [`Slot`] from before its connection is opened
 //! until after it is closed. Waiters are served first come, first served, across all shards: as
 //! long as one waits, nobody else takes a backend that came free.
+//!
+//! What its user gave at the login of who he is to be makes a backend fit for some of them only.
+//! All count together, for nobody is to have more of them by being many: one that comes free while
+//! the first who waits needs another is closed in his favour.
 
 use super::conn::{Conn, Moved};
 use crate::clock::Moment;
@@ -15,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::topology::ServerId;
 
-/// Which backends are alike: those of one user in one database of one server, which began alike.
+/// Which backends count together: those of one user in one database of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolKey {
     /// Where.
@@ -24,8 +28,6 @@ pub struct PoolKey {
     pub database: Arc<str>,
     /// As whom.
     pub user: Arc<str>,
-    /// What the login gave of who it is to be, such as the role that `RESET ROLE` leads to.
-    pub identity: Option<Arc<Identity>>,
 }
 
 /// One pool, as far as all shards share it.
@@ -66,8 +68,21 @@ pub struct Waiter {
     pub shard: usize,
     /// Since when.
     pub since: Moment,
+    /// For a backend that was opened with this.
+    pub identity: Option<Arc<Identity>>,
     /// Where the grant goes.
     pub grant: oneshot::Sender<Grant>,
+}
+
+/// What became of a backend that was offered to those who wait.
+#[derive(Debug)]
+pub enum Offered {
+    /// Nobody waits.
+    Kept(Box<Conn>),
+    /// Somebody has it, or had it and left.
+    Given,
+    /// It was closed: who waits opens another one in its place.
+    Replaced,
 }
 
 impl Shared {
@@ -152,26 +167,42 @@ impl Shared {
         self.offer_slots();
     }
 
-    /// Gives a free backend to the first waiter; hands it back if nobody waits.
-    pub fn offer(&self, conn: Box<Conn>, shard: usize) -> Option<Box<Conn>> {
+    /// Gives a free backend to the first waiter, or its place if that one needs another; hands it
+    /// back if nobody waits.
+    pub fn offer(&self, conn: Box<Conn>, shard: usize) -> Offered {
         let mut conn = conn;
         while let Some(waiter) = self.next_waiter() {
-            let grant = if waiter.shard == shard {
-                Grant::Here(conn)
+            let (grant, given) = if waiter.identity != conn.identity {
+                (Grant::Slot(conn.into_slot()), Offered::Replaced)
+            } else if waiter.shard == shard {
+                (Grant::Here(conn), Offered::Given)
             } else {
                 match conn.detach() {
-                    Ok(moved) => Grant::Elsewhere(Box::new(moved)),
-                    Err(slot) => Grant::Slot(slot),
+                    Ok(moved) => (Grant::Elsewhere(Box::new(moved)), Offered::Given),
+                    Err(slot) => (Grant::Slot(slot), Offered::Replaced),
                 }
             };
             conn = match waiter.grant.send(grant) {
                 Err(Grant::Here(conn)) => conn,
                 // Taken; or the waiter left, and a detached backend is not worth bringing back:
                 // dropped, its slot goes to the next one.
-                Ok(()) | Err(Grant::Elsewhere(_) | Grant::Slot(_)) => return None,
+                Ok(()) | Err(Grant::Elsewhere(_) | Grant::Slot(_)) => return given,
             };
         }
-        Some(conn)
+        Offered::Kept(conn)
+    }
+
+    /// With which identity the first who waits wants a backend; `None` if nobody waits.
+    pub fn first_wants(&self) -> Option<Option<Arc<Identity>>> {
+        if !self.has_waiters() {
+            return None;
+        }
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        while queue.front().is_some_and(|waiter| waiter.grant.is_closed()) {
+            queue.pop_front();
+        }
+        self.count_queue(&queue);
+        queue.front().map(|waiter| waiter.identity.clone())
     }
 
     /// Gives free slots to waiters, as long as there are both.

@@ -64,7 +64,7 @@ pub(super) async fn replicate(
             let purpose = Purpose { replication, params };
             let (user, database) = (Arc::clone(&introduction.user), &introduction.database);
             let database = Arc::clone(database);
-            let key = PoolKey { server: ServerId(0), database, user, identity: None };
+            let key = PoolKey { server: ServerId(0), database, user };
             let mut search = Search::new(&shard, &seat, role, (key, purpose));
             search.open().await
         }
