@@ -9,6 +9,7 @@
 
 use crate::clock::Moment;
 use crate::frontend::params::Reported;
+use crate::pool;
 use crate::session::{FirstRole, Identity, Isolates, Settings, SharedSettings, is_ours};
 use crate::wire::startup::{Minor, Negotiation, Replication, Startup};
 use std::borrow::Borrow;
@@ -54,6 +55,9 @@ pub(super) struct Greeting {
 /// How long a greeting counts while a server can be asked again: an upgrade or a changed default
 /// shows within this time.
 const GREETING_AGE_MAX: Duration = Duration::from_mins(1);
+
+// What tells that one is out of date must outlast it.
+const _: () = assert!(GREETING_AGE_MAX.as_secs() < pool::KEPT.as_secs());
 
 /// Who came to a shard, and what they were told.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ pub use alone::{Alone, Purpose};
 pub use conn::{Conn, Drawn, Moved, Next, Running, Trust};
 pub use policy::{Mode, Policy, Reset, UnnamedStatements};
 pub use reports::{Defaults, Reports};
-pub use shard::{Audit, Checkout, ShardPool, ShardPools, Wanted};
+pub use shard::{Audit, Checkout, KEPT, ShardPool, ShardPools, Wanted};
 pub use shared::{PoolKey, Shared};
 
 use crate::auth::Keyring;
@@ -45,7 +45,7 @@ pub struct Pools {
     keyring: Arc<Keyring>,
     connect_timeout: Duration,
     metrics: Arc<Metrics>,
-    /// Guards the registry; locked when a shard meets a pool for the first time.
+    /// Guards the registry; locked when a shard meets a pool for the first time, and by sweeps.
     registry: Mutex<HashMap<PoolKey, Arc<Shared>>>,
     /// When the settings with which backends begin were changed last.
     renewed: AtomicU64,
@@ -172,7 +172,8 @@ impl Pools {
             pool.renew(at);
             found = true;
         }
-        // Of somebody who never had a backend nobody has been told anything.
+        // Of somebody who never had a backend, or had none for so long that his pool was forgotten,
+        // nobody has been told anything that is remembered.
         if found {
             self.note_change(at);
         }
@@ -197,6 +198,13 @@ impl Pools {
         let limit = self.policy.load().size;
         let entry = registry.entry(key.clone());
         Arc::clone(entry.or_insert_with(|| Shared::new(key.clone(), limit)))
+    }
+
+    /// Forgets the pools that no shard knows any more.
+    fn forget_unknown(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each shard's part holds one, and each backend.
+        registry.retain(|_, shared| Arc::strong_count(shared) > 1);
     }
 
     /// Asks the other shards for an idle backend.

@@ -50,11 +50,18 @@ pub struct ShardPool {
     unaudited: Cell<u32>,
     /// How many may be audited until the next sweep.
     audits: Cell<u32>,
+    /// Since when no sweep has seen it in use.
+    unused_since: Cell<Option<Moment>>,
 }
 
 /// How long a standby that has refused a login is not tried again for what the primary can do
 /// as well: a replica is rarely further behind, and a login that is refused costs it a process.
 const AVOIDED: Duration = Duration::from_secs(2);
+
+/// How long a pool without backends is kept after its last use. Whoever was told of his settings by
+/// one of its backends may still be remembered for so long, and is to be asked for anew when they
+/// change (`Pools::renew`).
+pub const KEPT: Duration = Duration::from_mins(2);
 
 /// Most audits between two sweeps: one that is drawn, and the one behind it.
 const AUDITS_MAX: u32 = 2;
@@ -104,6 +111,7 @@ impl ShardPools {
     /// The pool for this user in this database of this server.
     pub fn pool(&self, key: &PoolKey) -> Rc<ShardPool> {
         if let Some(pool) = self.known.borrow().get(key) {
+            pool.unused_since.set(None);
             return Rc::clone(pool);
         }
         let pool = Rc::new(ShardPool {
@@ -115,6 +123,7 @@ impl ShardPools {
             avoided: RefCell::default(),
             unaudited: Cell::new(0),
             audits: Cell::new(AUDITS_MAX),
+            unused_since: Cell::new(None),
         });
         self.known.borrow_mut().insert(key.clone(), Rc::clone(&pool));
         pool
@@ -129,8 +138,8 @@ impl ShardPools {
     }
 
     /// Closes what has rested or lived too long, was closed by its server, or is more than there
-    /// may be by now, and serves waiters that a full mailbox has kept waiting. To be called every
-    /// second or so.
+    /// may be by now, serves waiters that a full mailbox has kept waiting, and forgets pools that
+    /// nobody has used for long. To be called every second or so.
     pub fn sweep(&self, now: Moment) {
         let policy = self.policy();
         let mut pools: Vec<_> = self.known.borrow().values().map(Rc::clone).collect();
@@ -157,6 +166,8 @@ impl ShardPools {
                 pool.donate();
             }
         }
+        self.known.borrow_mut().retain(|_, pool| pool.is_kept(now));
+        self.pools.forget_unknown();
     }
 
     /// Closes every idle backend in this database.
@@ -304,6 +315,19 @@ impl ShardPool {
         grant.map_err(|_| exhausted())?.map_err(|_| exhausted())
     }
 
+    /// Whether it is still of use as of this sweep: anybody who is let in can name any database,
+    /// and has a pool before a server says that there is none.
+    fn is_kept(self: &Rc<Self>, now: Moment) -> bool {
+        let is_used = Rc::strong_count(self) > 1 || !self.idle.borrow().is_empty();
+        if is_used || self.shared.has_waiters() {
+            self.unused_since.set(None);
+            return true;
+        }
+        let since = self.unused_since.get().unwrap_or(now);
+        self.unused_since.set(Some(since));
+        now.since(since) < if self.shared.had_backends() { KEPT } else { AVOIDED }
+    }
+
     /// The server has refused this login just now.
     pub fn avoid(&self, identity: Option<&Arc<Identity>>, now: Moment) {
         let mut avoided = self.avoided.borrow_mut();
@@ -335,6 +359,7 @@ impl ShardPool {
             // It may have begun before its settings changed.
             (backend, target) = open().await?;
         }
+        self.shared.note_opened();
         let holder = self.pools.metrics.statements.holder(StatementSide::Server);
         let params = backend.params.iter().map(|(name, value)| (&**name, &**value));
         let reports = Reports::new(self.pools.same_defaults(Defaults::new(params)));
@@ -480,5 +505,94 @@ impl Drop for Checkout {
             self.home.pools.signals.given_back(self.home.shard, self.home.server());
             self.home.pools.closed(conn.backend.server, DisconnectReason::Error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Keyring, Userlist};
+    use crate::metrics::{Build, Metrics};
+    use crate::topology::Signals;
+    use std::task::Waker;
+
+    fn pools() -> ShardPools {
+        let metrics = Metrics::new(&[Arc::from("a")], Build::default()).unwrap();
+        let signals = Signals::new(Waker::noop().clone());
+        let pools = Pools::new(
+            Policy::default(),
+            Box::default(),
+            Arc::new(Keyring::new(Userlist::parse("").unwrap(), [1; 32])),
+            Duration::from_secs(1),
+            (Arc::new(metrics), Arc::new(signals)),
+        );
+        ShardPools::new(0, Arc::new(pools))
+    }
+
+    fn key(database: &str) -> PoolKey {
+        let (server, user) = (ServerId(0), Arc::from("bob"));
+        PoolKey { server, database: Arc::from(database), user }
+    }
+
+    /// How many a shard knows, and the process.
+    fn known(pools: &ShardPools) -> (usize, usize) {
+        (pools.known.borrow().len(), pools.pools.all().len())
+    }
+
+    const START: Moment = Moment::from_nanos(1_000_000_000_000);
+
+    #[test]
+    fn names_of_databases_do_not_fill_the_memory() {
+        let pools = pools();
+        let held = pools.pool(&key("held"));
+        for number in 0..1_000 {
+            pools.pool(&key(&format!("x{number}")));
+        }
+        pools.sweep(START);
+        assert_eq!(known(&pools), (1_001, 1_001), "a standby that refuses is avoided meanwhile");
+        pools.sweep(START + AVOIDED);
+        assert_eq!(known(&pools), (1, 1));
+        assert!(Arc::ptr_eq(&pools.pool(&key("held")).shared, &held.shared));
+        drop(held);
+        pools.sweep(START + AVOIDED);
+        pools.sweep(START + 2 * AVOIDED);
+        assert_eq!(known(&pools), (0, 0));
+    }
+
+    /// What was told of such a backend may still be told to others.
+    #[test]
+    fn a_pool_that_had_backends_is_kept_for_longer_than_what_they_said() {
+        let pools = pools();
+        pools.pool(&key("shop")).shared.note_opened();
+        pools.sweep(START);
+        // A login on the way: it counts from the next sweep on.
+        pools.sweep(START + KEPT / 2);
+        pools.pool(&key("shop"));
+        let again = START + KEPT;
+        pools.sweep(again);
+        pools.sweep(again + KEPT - Duration::from_nanos(1));
+        pools.pools.renew((None, Some("shop")), again);
+        assert_eq!(pools.pools.renewed(), again, "whoever was told is asked for anew");
+        pools.sweep(again + KEPT);
+        assert_eq!(known(&pools), (0, 0));
+        pools.pools.renew((None, Some("shop")), again + KEPT);
+        assert_eq!(pools.pools.renewed(), again, "there is nobody left who was told");
+    }
+
+    #[test]
+    fn a_pool_is_forgotten_by_all_shards_before_it_is_another() {
+        let one = pools();
+        let other = ShardPools::new(1, Arc::clone(&one.pools));
+        let slot = one.pool(&key("shop")).shared.try_slot().unwrap();
+        other.pool(&key("shop"));
+        for pools in [&one, &other] {
+            pools.sweep(START);
+            pools.sweep(START + AVOIDED);
+        }
+        // A backend on its way from one to the other.
+        assert_eq!((known(&one), known(&other)), ((0, 1), (0, 1)));
+        assert_eq!(one.pool(&key("shop")).shared.open(), 1);
+        drop(slot);
+        assert_eq!(one.pool(&key("shop")).shared.open(), 0);
     }
 }

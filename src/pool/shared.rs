@@ -13,7 +13,7 @@ use crate::clock::Moment;
 use crate::session::Identity;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
@@ -40,6 +40,8 @@ pub struct Shared {
     waiting: AtomicU32,
     /// Backends that were opened until then began with other settings than a new one would.
     renewed: AtomicU64,
+    /// Whether there ever was a backend.
+    opened: AtomicBool,
     /// Guards the queue; held for a push or a pop only.
     queue: Mutex<VecDeque<Waiter>>,
 }
@@ -94,6 +96,7 @@ impl Shared {
             open: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             renewed: AtomicU64::new(0),
+            opened: AtomicBool::new(false),
             queue: Mutex::default(),
         })
     }
@@ -155,6 +158,16 @@ impl Shared {
     /// Whether a backend that was opened then is of no more use.
     pub fn is_outdated(&self, opened: Moment) -> bool {
         opened.nanos() <= self.renewed.load(Ordering::Acquire)
+    }
+
+    /// A server has let somebody in.
+    pub fn note_opened(&self) {
+        self.opened.store(true, Ordering::Release);
+    }
+
+    /// Whether there ever was a backend.
+    pub fn had_backends(&self) -> bool {
+        self.opened.load(Ordering::Acquire)
     }
 
     /// Joins the end of the queue.

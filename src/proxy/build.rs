@@ -321,9 +321,9 @@ fn show_pools(shared: &Arc<frontend::Shared>) {
         let held = all.upgrade().map_or(0, |shared| shared.held_bytes.load(Ordering::Relaxed));
         metrics.clients.held_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
         metrics.clients.limit.set(i64::from(pools.policy().max_clients));
+        let all = pools.all();
         for (server, load) in (0_u16..).zip(pools.loads()) {
             let server = ServerId(server);
-            let all = pools.all();
             let of_server = all.iter().filter(|pool| pool.key.server == server);
             let (open, limit) = of_server.fold((0, 0), |(open, limit), pool| {
                 (open + i64::from(pool.open()), limit + i64::from(pool.limit()))
@@ -335,7 +335,6 @@ fn show_pools(shared: &Arc<frontend::Shared>) {
             metrics.backends.set_limit(server, limit);
         }
         let now = clock::now();
-        let all = pools.all();
         let waits = all.iter().filter_map(|pool| pool.oldest()).map(|since| now.since(since));
         metrics.clients.set_oldest_wait(waits.max().unwrap_or_default());
     }));

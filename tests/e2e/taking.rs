@@ -2,7 +2,7 @@
 //! ever another place: no more than by logging in as himself.
 
 use crate::raw::Raw;
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, House, await_that};
 use pgsteer::sandbox::StatementLog;
 use pgsteer::tasks;
 use std::collections::BTreeSet;
@@ -116,4 +116,25 @@ async fn roles_that_share_a_limit_share_no_backend() {
     let [itself, r0, r1, again] = &by_role[..] else { panic!("{by_role:?}") };
     assert!(itself.is_disjoint(r0) && itself.is_disjoint(r1) && r0.is_disjoint(r1), "{by_role:?}");
     assert!(!again.is_disjoint(r0), "settings make nobody else: {by_role:?}");
+}
+
+/// A pool is there before a server says that there is no such database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_that_are_not_there_are_forgotten() {
+    let house = house(&[("pool.size", "20")]);
+    let address = house.server("primary").address();
+    let series = format!("pgsteer_pool_limit_connections{{server=\"{address}\"}}");
+    let may_be = || house.metric(&series).unwrap();
+    let mut client = enter(&house, "").await;
+    client.value("SELECT 1").await;
+    assert!(may_be() >= 20.0, "the figure shows each pool");
+    for number in 0..100 {
+        let database = format!("x{number}");
+        let login = [("user", "app"), ("database", &*database)];
+        let refused = Raw::connect(house.proxy.address(), &login).await.unwrap_err();
+        assert_eq!(refused.code().as_deref(), Some("3D000"));
+    }
+    await_that("only the pool of the one that is there is left", || may_be() <= 20.0);
+    assert_eq!(client.value("SELECT 1").await, "1");
+    assert!((may_be() - 20.0).abs() < 1.0, "{} may be", may_be());
 }
