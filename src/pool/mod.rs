@@ -32,6 +32,7 @@ use crate::session::Identity;
 use crate::topology::{ServerId, Signals, Unseen};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -162,20 +163,32 @@ impl Pools {
 
     /// Sessions of this user, or of all, in this database, or in all, begin with other settings
     /// since `at`: backends that were opened before are closed instead of being given to anybody.
-    pub fn renew(&self, (user, database): (Option<&str>, Option<&str>), at: Moment) {
-        let concerned = |key: &PoolKey| {
-            user.is_none_or(|user| *key.user == *user)
-                && database.is_none_or(|database| *key.database == *database)
-        };
-        let mut found = false;
-        for pool in self.all().into_iter().filter(|pool| concerned(&pool.key)) {
-            pool.renew(at);
-            found = true;
-        }
-        // Of somebody who never had a backend, or had none for so long that his pool was forgotten,
-        // nobody has been told anything that is remembered.
-        if found {
-            self.note_change(at);
+    pub fn renew(&self, whose: (Option<&str>, Option<&str>), at: Moment) {
+        self.renew_each(iter::once((whose, at)));
+    }
+
+    /// The same of many.
+    pub fn renew_each<'a>(
+        &self,
+        told: impl Iterator<Item = ((Option<&'a str>, Option<&'a str>), Moment)>,
+    ) {
+        let mut told = told.peekable();
+        let all = if told.peek().is_some() { self.all() } else { Vec::new() };
+        for ((user, database), at) in told {
+            let concerned = |key: &PoolKey| {
+                user.is_none_or(|user| *key.user == *user)
+                    && database.is_none_or(|database| *key.database == *database)
+            };
+            let mut found = false;
+            for pool in all.iter().filter(|pool| concerned(&pool.key)) {
+                pool.renew(at);
+                found = true;
+            }
+            // Of somebody who never had a backend, or had none for so long that his pool was
+            // forgotten, nobody has been told anything that is remembered.
+            if found {
+                self.note_change(at);
+            }
         }
     }
 

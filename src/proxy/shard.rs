@@ -139,9 +139,9 @@ async fn sweep(shard: Rc<Shard>, health: Arc<Health>) {
         for database in &topology.vacated {
             shard.pools.leave(database);
         }
-        for ((database, role), at) in &topology.renewed {
+        shard.shared.pools.renew_each(topology.renewed.iter().map(|((database, role), at)| {
             let role = Some(&**role).filter(|role| !role.is_empty());
-            shard.shared.pools.renew((role, Some(database)), *at);
-        }
+            ((role, Some(&**database)), *at)
+        }));
     }
 }

@@ -41,13 +41,19 @@ impl Fold {
         };
     }
 
-    /// Sessions of these roles (`""`: of all) begin with other settings in this database.
-    pub(crate) fn renew(&mut self, database: &Arc<str>, roles: Vec<Box<str>>, now: Moment) {
-        self.renewed.retain(|_, at| now.since(*at) < TOLD_FOR);
-        if self.renewed.len() + roles.len() > ROLES_MAX {
-            self.renewed.insert((Arc::clone(database), "".into()), now);
-            return;
+    /// Sessions of these roles (`""`: of all) begin with other settings in this database than they
+    /// did until then.
+    pub(crate) fn renew(&mut self, database: &Arc<str>, roles: Vec<Box<str>>, at: Moment) {
+        let many = self.renewed.len() + roles.len() > ROLES_MAX;
+        let roles = if many { vec!["".into()] } else { roles };
+        for role in roles {
+            let last = self.renewed.entry((Arc::clone(database), role)).or_insert(at);
+            *last = at.max(*last);
         }
-        self.renewed.extend(roles.into_iter().map(|role| ((Arc::clone(database), role), now)));
+    }
+
+    /// Tells no more what every shard has heard.
+    pub(super) fn forget_renewed(&mut self, now: Moment) {
+        self.renewed.retain(|_, at| now.since(*at) < TOLD_FOR);
     }
 }

@@ -258,6 +258,7 @@ impl Fold {
 
     /// Decides anew who the primary is; time alone can change that.
     pub(crate) fn reconsider(&mut self, now: Moment) {
+        self.forget_renewed(now);
         let before = self.epoch();
         let sightings: Vec<_> = self.servers.iter().map(|s| s.sighting.clone()).collect();
         let histories: Vec<_> = self.servers.iter().map(Watched::history).collect();

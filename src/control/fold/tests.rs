@@ -233,3 +233,22 @@ fn an_upstream_is_known_by_the_address_for_servers_too() {
         assert_eq!(resolve(&specs, host, port), expected.map(ServerId), "{host}:{port}");
     }
 }
+
+#[test]
+fn shards_are_told_for_a_while_that_backends_are_to_be_renewed() {
+    let mut fold = begun();
+    let shop: Arc<str> = Arc::from("shop");
+    let at = |fold: &Fold, role: &str| {
+        fold.topology(ms(0)).renewed.get(&(Arc::clone(&shop), role.into())).copied()
+    };
+    fold.renew(&shop, vec!["bob".into(), "eve".into()], ms(1_000));
+    fold.renew(&shop, vec!["eve".into()], ms(5_000));
+    fold.renew(&shop, vec!["eve".into()], ms(4_000));
+    assert_eq!((at(&fold, "bob"), at(&fold, "eve")), (Some(ms(1_000)), Some(ms(5_000))));
+    fold.reconsider(ms(60_999));
+    assert!(at(&fold, "bob").is_some());
+    fold.reconsider(ms(61_000));
+    assert_eq!((at(&fold, "bob"), at(&fold, "eve")), (None, Some(ms(5_000))));
+    fold.reconsider(ms(65_000));
+    assert_eq!(fold.topology(ms(65_000)).renewed.len(), 0);
+}
