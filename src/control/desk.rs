@@ -68,9 +68,9 @@ impl Desk {
         self.change(|fold| fold.vacate(database, vacancy));
     }
 
-    /// Roles begin with other settings in a database.
-    pub(crate) fn renew(&self, database: &Arc<str>, roles: Vec<Box<str>>, now: Moment) {
-        self.change(|fold| fold.renew(database, roles, now));
+    /// Roles begin with other settings in a database than until then.
+    pub(crate) fn renew(&self, database: &Arc<str>, roles: Vec<Box<str>>, at: Moment) {
+        self.change(|fold| fold.renew(database, roles, at));
     }
 
     /// The operator changed the limits or the weights.

@@ -94,11 +94,11 @@ impl Loader {
             if wanted.len() < DATABASES_MAX {
                 told = Told::No;
             }
-            for database in self.signals.take_catalogs() {
+            for (database, since) in self.signals.take_catalogs() {
                 if let Some(poke) = wanted.get(&database) {
                     poke.notify_one();
                 } else if wanted.len() < DATABASES_MAX {
-                    wanted.insert(Arc::clone(&database), self.start(database));
+                    wanted.insert(Arc::clone(&database), self.start(database, since));
                 } else if std::mem::replace(&mut told, Told::Yes) == Told::No {
                     warn!(%database, "too many databases: its functions are not known");
                 }
@@ -107,7 +107,7 @@ impl Loader {
         }
     }
 
-    fn start(&self, database: Arc<str>) -> Arc<Notify> {
+    fn start(&self, database: Arc<str>, since: Moment) -> Arc<Notify> {
         let poke = Arc::new(Notify::new());
         let keeper = Keeper {
             database,
@@ -120,6 +120,7 @@ impl Loader {
             published: None,
             defaults: None,
             admitted: None,
+            since,
             compared: clock::now(),
         };
         let ending = self.shutdown.clone();
@@ -156,6 +157,8 @@ struct Keeper {
     defaults: Option<BTreeMap<String, String>>,
     /// Who might connect when it was asked last, and by what a change of that is seen.
     admitted: Option<(String, BTreeMap<String, i64>)>,
+    /// Since when it is wanted. What was opened before may be as it was at any time.
+    since: Moment,
     /// When the catalog was last read or found unchanged.
     compared: Moment,
 }
@@ -241,8 +244,10 @@ impl Keeper {
     }
 
     /// Has the backends of those closed who may connect no more, or who are somebody else by now:
-    /// a server asks for the right when a backend is opened, and not when one is used again.
+    /// a server asks for the right when a backend is opened, and not when one is used again. At the
+    /// first look that may be anybody, and the settings with which he begins may be others, too.
     async fn compare_admission(&mut self, connection: &mut PgConnection) -> Result<(), LoadError> {
+        let begun = clock::now();
         let admission = catalog::admission(connection).await?;
         if self.admitted.as_ref().is_some_and(|(known, _)| *known == admission) {
             return Ok(());
@@ -259,6 +264,9 @@ impl Keeper {
             for (role, _) in other.into_iter().filter(|(_, who)| *who != NOBODY) {
                 current.entry(role).or_insert(NOBODY);
             }
+        } else {
+            let roles = vec!["".into()];
+            self.desk.renew(&self.database, roles, unwatched_until(self.since, begun));
         }
         self.admitted = Some((admission, current));
         Ok(())
@@ -370,6 +378,16 @@ impl Keeper {
     }
 }
 
+/// Until when nobody has watched a database that is wanted since `since`, and was first looked at
+/// in a round that was `begun` then. There is nothing to compare that look with, so backends of
+/// before are not relied on. Whoever has a database looked at does so by opening the first backend
+/// there, which is to be of use for more than a moment: if the look came soon, it counts as
+/// watched.
+fn unwatched_until(since: Moment, begun: Moment) -> Moment {
+    const INSTANT: Duration = Duration::from_nanos(1);
+    if begun.since(since) < ANSWER_MAX { since - INSTANT } else { begun }
+}
+
 /// Why a catalog is not known.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
@@ -402,5 +420,24 @@ const fn ssl_mode(tls: &TlsPolicy) -> PgSslMode {
         SslMode::Require => PgSslMode::Require,
         SslMode::VerifyCa => PgSslMode::VerifyCa,
         SslMode::VerifyFull => PgSslMode::VerifyFull,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_opened_before_anybody_looked_is_not_relied_on() {
+        const WANTED: Moment = Moment::from_nanos(1_000_000_000_000);
+        let late = WANTED + ANSWER_MAX;
+        for (begun, until, what) in [
+            (WANTED, WANTED - Duration::from_nanos(1), "at once"),
+            (WANTED + COMPARE, WANTED - Duration::from_nanos(1), "soon"),
+            (late, late, "no server answered for a while"),
+            (late + FORGET, late + FORGET, "nor for long"),
+        ] {
+            assert_eq!(unwatched_until(WANTED, begun), until, "{what}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! that a login needs no server at all. Any server: logins work while there is no primary.
 
 use crate::clock;
+use crate::clock::Moment;
 use crate::frontend::Shard;
 use crate::frontend::attached::Attached;
 use crate::frontend::cancel::KeyForm;
@@ -158,7 +159,7 @@ impl Serving {
     /// what `pg_backend_pid()` and notifications will show it.
     async fn keep_one(&mut self, need: Need, keys: KeyForm) -> Result<(), No> {
         let shard = Rc::clone(&self.client.shard);
-        self.attach_to_learn(&own_plan(need)).await?;
+        self.attach_to_learn(&own_plan(need), clock::now()).await?;
         if let Some(attached) = &mut self.attached {
             let running = Arc::clone(&attached.checkout.running);
             let random = || shard.numbers.draw();
@@ -209,7 +210,7 @@ impl Serving {
         let plan = own_plan(need);
         // What a backend says from here on may be newer.
         let at = clock::now();
-        self.attach_to_learn(&plan).await?;
+        self.attach_to_learn(&plan, at).await?;
         let Some(mut attached) = self.attached.take() else { return Ok(()) };
         let Learned { base, first_role, isolates } = reported_by(&mut attached).await?;
         let mut told = Reported::new(base);
@@ -227,9 +228,17 @@ impl Serving {
         Ok(())
     }
 
-    async fn attach_to_learn(&mut self, plan: &Plan) -> Result<(), No> {
+    /// A backend, which may be the first in its database: from `since` on it is watched who may
+    /// connect there, and with which settings, and what it says is as it was then.
+    async fn attach_to_learn(&mut self, plan: &Plan, since: Moment) -> Result<(), No> {
         match self.attach_or_no(plan).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                let (shard, database) = (&self.client.shard, &self.session.database);
+                if shard.topology().catalog(database).is_none() {
+                    shard.shared.signals.want_catalog(database, since);
+                }
+                Ok(())
+            }
             Ok(Err(no)) => Err(no),
             Err(Stop::Refuse(no)) => Err(*no),
             Err(Stop::Gone) => Err(No::ShuttingDown),

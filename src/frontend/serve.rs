@@ -385,11 +385,11 @@ impl Serving {
 
     fn plan(&mut self, group: &Group) -> Plan {
         let topology = self.client.shard.topology();
-        let catalog = topology.catalog(&self.session.database);
+        let (catalog, now) = (topology.catalog(&self.session.database), clock::now());
         match catalog {
             _ if self.session.mentioned.is_empty() => {}
             Some(catalog) => catalog.note_use(),
-            None => self.client.shard.shared.signals.want_catalog(&self.session.database),
+            None => self.client.shard.shared.signals.want_catalog(&self.session.database, now),
         }
         let mut planned = plan(&Material {
             mentioned: &self.session.mentioned,
@@ -397,7 +397,7 @@ impl Serving {
             wishes: self.session.wishes,
             end: group.end,
             executes: group.executes,
-            now: clock::now(),
+            now,
         });
         // A session that keeps its backend must be able to write on it.
         if self.client.shard.pools.policy().mode == Mode::Session

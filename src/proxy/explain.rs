@@ -24,10 +24,10 @@ fn answer(shared: &Shared, live: &Live, database: &str, sql: &str) -> Value {
     let topology = shared.board.load();
     let facts = Arc::new(examine(sql.as_bytes(), Dialect::default()));
     let catalog = topology.catalog(database).map(|catalog| &**catalog);
-    if catalog.is_none() {
-        shared.signals.want_catalog(&Arc::from(database));
-    }
     let now = clock::now();
+    if catalog.is_none() {
+        shared.signals.want_catalog(&Arc::from(database), now);
+    }
     let mentioned = [Some(Arc::clone(&facts))];
     let planned = plan(&Material {
         mentioned: &mentioned,

@@ -2,7 +2,7 @@
 
 use crate::clock::Moment;
 use crate::topology::ServerId;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
@@ -20,8 +20,8 @@ pub struct Signals {
     /// What each shard alone writes; the last is shared by those beyond.
     shards: Box<[ShardSignals]>,
     servers: Box<[ServerSignals]>,
-    /// Databases whose catalog is wanted or has changed.
-    catalogs: Mutex<BTreeSet<Arc<str>>>,
+    /// Databases whose catalog is wanted or has changed, and since when.
+    catalogs: Mutex<BTreeMap<Arc<str>, Moment>>,
     /// Whether the reader sleeps and must be woken.
     asleep: AtomicBool,
     waker: Waker,
@@ -194,10 +194,12 @@ impl Signals {
         }
     }
 
-    /// This database's catalog is wanted, or was changed and must be read again.
-    pub fn want_catalog(&self, database: &Arc<str>) {
+    /// This database's catalog is wanted as of `since`, or was changed and must be read again.
+    /// Backends that were opened there before `since` may have been watched by nobody.
+    pub fn want_catalog(&self, database: &Arc<str>, since: Moment) {
         let mut wanted = self.catalogs.lock().unwrap_or_else(PoisonError::into_inner);
-        wanted.insert(Arc::clone(database));
+        let first = wanted.entry(Arc::clone(database)).or_insert(since);
+        *first = since.min(*first);
         drop(wanted);
         self.wake();
     }
@@ -258,8 +260,8 @@ impl Signals {
         signals.map_or(0, |signals| signals.lost.load(Ordering::Acquire))
     }
 
-    /// Takes the databases whose catalog is to be read.
-    pub fn take_catalogs(&self) -> BTreeSet<Arc<str>> {
+    /// Takes the databases whose catalog is to be read, and since when.
+    pub fn take_catalogs(&self) -> BTreeMap<Arc<str>, Moment> {
         std::mem::take(&mut *self.catalogs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

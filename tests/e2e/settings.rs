@@ -1,7 +1,7 @@
 //! Settings that no probe lists, and what depends on settings without being one.
 
 use crate::raw::{Raw, bind, execute, parse};
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, House, await_that};
 use pgsteer::clock;
 use pgsteer::sandbox::eventually;
 use std::time::Duration;
@@ -572,6 +572,21 @@ async fn who_may_connect_no_more_is_served_by_no_backend_that_is_left() {
     }
     server.rows("ALTER ROLE tenant RENAME TO former2; CREATE ROLE tenant LOGIN").unwrap();
     await_answer(&mut client, "SELECT session_user", "tenant").await;
+}
+
+/// Nor where nobody has asked anything since he came: that is seen from the first backend on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_the_right_to_connect_before_the_first_statement_is_not_served() {
+    let house = house("transaction");
+    let server = house.server("primary");
+    server.rows("CREATE ROLE tenant LOGIN").unwrap();
+    server.rows("CREATE DATABASE shop").unwrap();
+    let login = [("user", "tenant"), ("database", "shop")];
+    let mut client = Raw::connect(house.proxy.address(), &login).await.unwrap();
+    let is_read = |line: &str| line.contains("catalog read") && line.contains("shop");
+    await_that("somebody watches", || house.proxy.log().lines().any(is_read));
+    server.rows("REVOKE CONNECT ON DATABASE shop FROM PUBLIC").unwrap();
+    await_answer(&mut client, "SELECT 1", "42501").await;
 }
 
 /// Asks until this is the answer, or the code of the error.

@@ -176,7 +176,7 @@ fn a_lost_connection_drops_what_vouched() {
 fn a_catalog_is_read_and_read_again_when_it_changes() {
     let watched = Watched::new();
     let database: Arc<str> = "postgres".into();
-    watched.signals.want_catalog(&database);
+    watched.signals.want_catalog(&database, now());
     let (first, _) = watched.wait("it is read", |topology| topology.catalog("postgres").is_some());
     let before = first.catalog("postgres").unwrap().fingerprint().to_owned();
 
@@ -186,4 +186,23 @@ fn a_catalog_is_read_and_read_again_when_it_changes() {
     watched.wait("it is read again", |topology| {
         topology.catalog("postgres").is_some_and(|catalog| catalog.fingerprint() != before)
     });
+}
+
+/// Who might connect there before, and with which settings, nobody knows. Of what was opened behind
+/// the wish that is known, if a server has answered soon.
+#[test]
+fn no_backend_of_before_is_relied_on_where_nobody_has_looked() {
+    let watched = Watched::new();
+    let (database, since): (Arc<str>, _) = ("postgres".into(), now());
+    let all = (Arc::clone(&database), Box::from(""));
+    watched.signals.want_catalog(&database, since);
+
+    let told = watched.wait("they are renewed", |topology| topology.renewed.contains_key(&all));
+
+    let until = told.0.renewed[&all];
+    let late = now().since(since) >= Duration::from_secs(5);
+    assert!(until < since || late, "{until:?} and not until {since:?}");
+    watched.wait("the catalog is read", |topology| topology.catalog("postgres").is_some());
+    let told = watched.now().renewed.get(&all).copied();
+    assert!(told.is_none_or(|told| told == until), "it is done once: {told:?}");
 }
