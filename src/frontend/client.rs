@@ -252,8 +252,7 @@ impl Client {
             self.ended = Ended::Yes;
             return Poll::Ready(Ok(()));
         }
-        let bytes = u64::try_from(arrived.len()).unwrap_or(0);
-        self.shard.shared.metrics.clients.received.inc_by(bytes);
+        self.note_received(arrived.len());
         let skipped = self.skip.min(arrived.len());
         self.skip -= skipped;
         arrived = arrived.get(skipped..).unwrap_or(&[]);
@@ -261,13 +260,24 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
+    /// This has arrived with its login, and is to be dealt with.
+    pub fn take_in_ahead(&mut self, ahead: &[u8]) {
+        self.note_received(ahead.len());
+        self.take_in(ahead);
+    }
+
     /// This has arrived, and is to be dealt with.
-    pub fn take_in(&mut self, arrived: &[u8]) {
+    fn take_in(&mut self, arrived: &[u8]) {
         if self.inbox.capacity() == 0 && !arrived.is_empty() {
             self.inbox = self.shard.take_buffer();
         }
         make_room(&mut self.inbox, &mut self.taken, arrived.len());
         self.inbox.extend_from_slice(arrived);
+    }
+
+    fn note_received(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        self.shard.shared.metrics.clients.received.inc_by(bytes);
     }
 
     fn note_sent(&mut self, bytes: usize) {

@@ -49,7 +49,7 @@ pub(super) async fn greet(
 ) -> Result<Box<Serving>, (Client, No)> {
     let LoggedIn { stream, introduction, unsent, ahead, .. } = login;
     let mut client = Client::new(Rc::clone(&shard), stream);
-    client.take_in(&ahead);
+    client.take_in_ahead(&ahead);
     client.out().extend_from_slice(&unsent);
     let keys = if introduction.minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
     let cancel = shard.shared.cancels.enter(None, keys, || shard.numbers.draw());

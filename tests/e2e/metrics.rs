@@ -10,6 +10,8 @@ use crate::support::House;
 use crate::support::await_that;
 use pgsteer::clock;
 use pgsteer::sandbox::eventually;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -318,4 +320,23 @@ fn only_what_clients_ask_is_counted() {
     // Reads that wait for a standby make the control plane ask more often.
     await_that("it was looked many times", || looks() > looked + 50);
     assert_eq!(counted(), asked);
+}
+
+/// Also what it sends without waiting to be let in.
+#[test]
+fn what_a_client_sends_right_behind_its_login_is_counted() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(0)).build();
+    let received = || count(&house, "pgsteer_client_received_bytes_total");
+    let before = received();
+    let behind = crate::raw::query("SELECT 1");
+    let login = b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    let mut stream = TcpStream::connect(house.proxy.address()).unwrap();
+    stream.write_all(&[&login[..], &behind].concat()).unwrap();
+    let (mut answer, mut place) = (Vec::new(), [0; 1024]);
+    while !answer.ends_with(b"SELECT 1\0Z\0\0\0\x05I") {
+        let bytes = stream.read(&mut place).unwrap();
+        assert_ne!(bytes, 0, "{}", answer.escape_ascii());
+        answer.extend_from_slice(&place[..bytes]);
+    }
+    settles_at(u64::try_from(behind.len()).unwrap(), || received() - before);
 }
