@@ -44,6 +44,8 @@ pub struct Attached {
     pub sent: Option<Sent>,
     /// Whether the group before `Sync` goes on.
     pub segment: Segment,
+    /// Whether the next group is to be refused.
+    pub(super) veto: Veto,
     /// What the backend may carry that is not recorded.
     pub taint: Taint,
     /// The most that it may carry since its settings were reset: what no probe lists stays until
@@ -332,6 +334,16 @@ pub enum Segment {
     Open,
 }
 
+/// Whether what comes next is to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Veto {
+    /// Nobody has said so.
+    None,
+    /// It is, but for what was sent before it, whose answers go first: if that fails, what comes
+    /// next is passed over, and there is nothing to refuse.
+    Due,
+}
+
 /// Whether the next group goes on with what earlier ones have begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GoesOn {
@@ -378,7 +390,17 @@ impl Attached {
     pub fn may_send(&self) -> bool {
         self.exchange.client_pass == 0
             && !self.exchange.is_copying_in()
-            && (self.segment == Segment::Open || self.exchange.replies.is_settled())
+            && (self.goes_before_answers() || self.exchange.replies.is_settled())
+    }
+
+    /// Whether the next group may be sent before the present one is answered.
+    fn goes_before_answers(&self) -> bool {
+        self.segment == Segment::Open && self.veto == Veto::None
+    }
+
+    /// Whether the server passes over all that comes before the client's next `Sync`.
+    pub const fn passes_over(&self) -> bool {
+        self.exchange.replies.is_skipping()
     }
 
     /// Whether what comes next is something else if what was sent before it fails, or begins a

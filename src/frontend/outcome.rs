@@ -91,7 +91,7 @@ impl Serving {
     }
 
     /// Gives the backend back, unless something is owed or keeps it.
-    async fn settle_if_free(&mut self, now: Moment) -> Result<(), Stop> {
+    pub(super) async fn settle_if_free(&mut self, now: Moment) -> Result<(), Stop> {
         let free = self.attached.as_ref().is_some_and(|attached| attached.is_free());
         if free { self.settle(now).await } else { Ok(()) }
     }

@@ -1,16 +1,18 @@
 //! Saying no: to a group that goes nowhere, and to one within a transaction, which fails by it.
 
 use crate::clock;
-use crate::frontend::attached::{Attached, Segment};
+use crate::frontend::attached::{Attached, Segment, Veto};
 use crate::frontend::exchange::Shown;
 use crate::frontend::lost::{Loss, LostTransaction};
 use crate::frontend::overdue::rest_in;
 use crate::frontend::own;
 use crate::frontend::report::No;
+use crate::frontend::seat::CutOff;
 use crate::frontend::serve::{Goodbye, Stop};
-use crate::frontend::state::{Serving, Skipping};
+use crate::frontend::state::{HasOwn, Serving, Skipping};
 use crate::metrics::ClientState;
 use crate::session::{Cut, End, Expect, Group, UnnamedThere, Violation};
+use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 
@@ -72,46 +74,72 @@ impl Serving {
         self.refuse_group(group, &No::Cancelled);
     }
 
-    /// Refuses a group, with its transaction if it has one.
+    /// Refuses a group, with its transaction if it has one. It is what the server would come to
+    /// only when it is done with what was sent before.
     pub(super) async fn refuse(&mut self, group: &Group, no: Box<No>) -> Result<(), Stop> {
-        if self.attached.is_some() {
+        let Some(attached) = self.attached.as_deref_mut() else {
+            self.refuse_group(group, &no);
+            return Ok(());
+        };
+        if attached.exchange.replies.is_settled() {
+            attached.veto = Veto::None;
             return Box::pin(self.refuse_in_transaction(group, no)).await;
         }
-        self.refuse_group(group, &no);
+        attached.veto = Veto::Due;
+        // Where a batch was cut nobody has asked for the answers yet.
+        attached.exchange.to_server.extend_from_slice(frame::FLUSH);
         Ok(())
+    }
+
+    /// Sends of a group only the `Sync` at its end: the server, which has failed its batch, passes
+    /// over the rest. It is neither judged nor heard, for it is not run.
+    pub(super) async fn pass_over(&mut self, group: &Group) -> Result<(), Stop> {
+        self.leave_replaced().await?;
+        self.session.mentioned.clear();
+        self.session.own = HasOwn::Yes;
+        let plan = self.plan(group);
+        self.send(group, &plan)
     }
 
     /// Refuses a group inside a transaction, which fails by it: the server is made to fail it,
     /// so that it and the client agree.
     async fn refuse_in_transaction(&mut self, group: &Group, no: Box<No>) -> Result<(), Stop> {
-        let thread = self.session.seat.thread();
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
         self.client.report(&no.report());
         self.client.take(group.bytes);
         match group.end {
             End::Query | End::Sync => fail_transaction(attached, own::FAILING),
-            End::Flush if attached.exchange.replies.is_settled() => {
-                let reported = &mut self.client.reported;
-                let failing = own::run(&mut attached.checkout, own::FAILING, reported);
-                let failed = thread.unless_cut(failing).await;
-                self.session.skipping = Skipping::UntilSync;
-                let Ok(Ok(answer)) = failed else {
-                    return self.on_server_gone(Loss::Broken(None)).await;
-                };
-                self.client.out().extend_from_slice(&answer.for_client);
-                let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
-                if attached.status == TxStatus::Open {
-                    attached.status = TxStatus::Failed;
-                }
-                attached.segment = Segment::Closed;
-            }
-            End::Flush | End::Cut { .. } => {
+            End::Flush => return self.fail_before_sync().await,
+            End::Cut { .. } => {
                 return Err(Stop::from(No::Protocol(
                     "a statement that was sent in pieces can't be refused in a transaction".into(),
                 )));
             }
         }
         Ok(())
+    }
+
+    /// The same before the client has sent `Sync`, which gets the `ReadyForQuery`.
+    async fn fail_before_sync(&mut self) -> Result<(), Stop> {
+        let thread = self.session.seat.thread();
+        let Some(attached) = self.attached.as_deref_mut() else { return Ok(()) };
+        self.session.skipping = Skipping::UntilSync;
+        (attached.segment, attached.sent) = (Segment::Closed, None);
+        let reported = &mut self.client.reported;
+        let failing = own::run(&mut attached.checkout, own::FAILING, reported);
+        let loss = match thread.unless_cut(failing).await {
+            Ok(Ok(answer)) => {
+                self.client.out().extend_from_slice(&answer.for_client);
+                if attached.status == TxStatus::Open {
+                    attached.status = TxStatus::Failed;
+                }
+                return self.settle_if_free(clock::now()).await;
+            }
+            Ok(Err(own::Unanswered)) => Loss::Broken(None),
+            Err(CutOff) => Loss::Replaced,
+        };
+        attached.exchange.replies.expect(Expect::OwnFailure);
+        self.on_server_gone(loss).await
     }
 }
 
@@ -120,6 +148,6 @@ fn fail_transaction(attached: &mut Attached, sql: &str) {
     attached.exchange.replies.expect(Expect::OwnFailure);
     attached.exchange.shown = Shown::Yes;
     attached.checkout.unnamed_there = UnnamedThere::No;
-    attached.sent = None;
+    (attached.segment, attached.sent) = (Segment::Closed, None);
     message::write_query(&mut attached.exchange.to_server, sql);
 }

@@ -6,7 +6,7 @@
 
 use crate::clock;
 use crate::frontend::attach::Found;
-use crate::frontend::attached::{Segment, Standing};
+use crate::frontend::attached::{Attached, Segment, Standing};
 use crate::frontend::cancel::Cancelled;
 use crate::frontend::client::Gone;
 use crate::frontend::exchange::Appetite;
@@ -278,24 +278,24 @@ impl Serving {
 
     /// Sends a group, to the backend in hand or to one that is found for it.
     async fn dispatch(&mut self, group: &Group) -> Result<(), Stop> {
+        if self.attached.as_deref().is_some_and(Attached::passes_over) {
+            return Box::pin(self.pass_over(group)).await;
+        }
         if !self.has_waited() {
             self.session.cancel.begin();
         } else if self.session.cancel.cancelled() == Cancelled::Yes {
             self.refuse_cancelled(group);
             return Ok(());
         }
-        if self.attached.is_none() && self.session.listening.is_some() {
-            self.tell_all_heard();
-        }
-        let no = match self.answer(group)? {
+        match self.answer(group)? {
             Answer::Here => return Ok(()),
-            Answer::Elsewhere => None,
-            Answer::No(no) => Some(no),
-        };
-        if let Some(no) = no {
-            return self.refuse(group, no).await;
+            Answer::Elsewhere => {}
+            Answer::No(no) => return self.refuse(group, no).await,
         }
         self.leave_replaced().await?;
+        if self.session.skipping == Skipping::UntilSync {
+            return Ok(()); // It goes on with what was lost there, as its client was told.
+        }
         if self.must_hold() {
             return Box::pin(self.hold_here(group)).await;
         }
@@ -357,6 +357,9 @@ impl Serving {
 
     /// What can be said to a group without a server.
     fn answer(&mut self, group: &Group) -> Result<Answer, Stop> {
+        if self.attached.is_none() && self.session.listening.is_some() {
+            self.tell_all_heard();
+        }
         let no = memory::too_much_kept(&self.session, group)?.or_else(|| self.names_ours(group));
         if let Some(no) = no.or_else(|| self.note_settings(group)) {
             return Ok(Answer::No(Box::new(no)));
@@ -383,7 +386,7 @@ impl Serving {
         self.session.note_settings().is_err().then_some(No::TooManyCustom)
     }
 
-    fn plan(&mut self, group: &Group) -> Plan {
+    pub(super) fn plan(&mut self, group: &Group) -> Plan {
         let topology = self.client.shard.topology();
         let (catalog, now) = (topology.catalog(&self.session.database), clock::now());
         match catalog {

@@ -64,6 +64,7 @@ mod raw;
 mod read_only;
 mod operations;
 mod orders;
+mod refusals;
 mod reloads;
 mod roles;
 mod secrets;

@@ -120,10 +120,15 @@ impl Serving {
             return Ok(());
         }
         if was_refused {
-            // It was told of an error, and waits for the transaction to have failed.
+            // It was told of an error, and waits for what is open to have failed, if not for more.
             self.let_go_of(attached.into_inner());
-            self.session.lost_transaction = LostTransaction::Told;
-            message::write_ready(self.client.out(), TxStatus::Failed);
+            if around != Around::Nothing {
+                self.session.lost_transaction = LostTransaction::Told;
+            }
+            if self.session.skipping == Skipping::No {
+                let status = self.resting_status();
+                message::write_ready(self.client.out(), status);
+            }
             return Ok(());
         }
         if word == Word::Replaced {

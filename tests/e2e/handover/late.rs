@@ -5,6 +5,7 @@ use super::*;
 use crate::support::Ended;
 use crate::support::HeldShard;
 use pgsteer::sandbox::Sql;
+use pgsteer::wire::frame;
 use rustix::process::Signal;
 
 /// The shard finds the old primary's success and the news of the new one together: the success is
@@ -87,6 +88,53 @@ fn a_pause_ends_nothing_that_it_did_not_outlast() {
     }
     open.run("INSERT INTO ledger VALUES (3)");
     assert_eq!(open.run("COMMIT").tags, ["COMMIT"]);
+}
+
+/// The rest of a batch is found together with the news that its beginning was lost: it belongs to
+/// what has failed, and is run nowhere.
+#[test]
+fn what_goes_on_with_a_batch_that_was_lost_is_passed_over() {
+    let scene = Scene::new("", &[]);
+    let (house, new) = (&scene.house, scene.house.server("standby1"));
+    let mut wire = house.wire();
+    let insert = |id| extended(&format!("INSERT INTO ledger VALUES ({id})"));
+    let begins = insert(3);
+    let batch = begins.strip_suffix(frame::SYNC).unwrap();
+    wire.send(&[batch, frame::FLUSH].concat()).unwrap();
+    while wire.message().is_some_and(|message| message[0] != b'C') {}
+
+    let held = HeldShard::hold(&house.proxy);
+    scene.lose(Loss::Hung);
+    scene.freeze();
+    new.rows("SELECT pg_promote(false)").unwrap();
+    await_that("it is replaced", || house.status()["primary"] == *new.address());
+    wire.send(&insert(4)).unwrap();
+    assert!(held.is_still());
+    drop(held);
+
+    let reply = wire.reply();
+    assert_eq!((reply.codes(), reply.ended), (vec!["08007"], Ended::Ready('I')), "{reply:?}");
+    assert!(reply.tags.is_empty(), "{reply:?}");
+    wire.run("INSERT INTO ledger VALUES (5)");
+    assert_eq!([3, 4, 5].map(|id| scene.count(id)), [0, 0, 1]);
+}
+
+/// A server is lost that is to fail what a refusal is in. Outside of a transaction that is nothing.
+#[test]
+fn a_refusal_whose_server_is_lost_fails_no_transaction_where_there_is_none() {
+    let scene = Scene::new("", &[]);
+    let [mut open, mut pinned] = [(); 2].map(|()| scene.house.wire());
+    pinned.run("SELECT pg_advisory_lock(4711)");
+    open.run("BEGIN");
+    open.run("INSERT INTO ledger VALUES (3)");
+    scene.lose(Loss::Hung);
+    for wire in [&mut open, &mut pinned] {
+        wire.send(&query("SET pgsteer.role = 'master'")).unwrap();
+        assert_eq!(wire.message().unwrap()[0], b'E');
+    }
+    scene.lose(Loss::Killed);
+    assert_eq!(open.reply().ended, Ended::Ready('E'));
+    assert_eq!(pinned.reply().ended, Ended::Ready('I'));
 }
 
 /// pgsteer stands still from here on: a thread that is under way may take a moment to.
