@@ -18,6 +18,7 @@ use crate::frontend::serve::Stop;
 use crate::frontend::state::Serving;
 use crate::pg::SqlState;
 use crate::route::{Need, PrimaryReason};
+use crate::session::End;
 use crate::wire::frame::TxStatus;
 
 /// A transaction that is to begin anew.
@@ -58,7 +59,8 @@ impl Serving {
         let carried = attached.carry();
         self.roll_back().await?;
         let need = Need::Primary(PrimaryReason::Statement);
-        let plan = Plan { need, since: clock::now(), ..*plan };
+        // What is said first is not what its client has just said.
+        let plan = Plan { need, end: End::Flush, since: clock::now(), ..*plan };
         self.begin_anew(&plan, Beginning { sql, block, carried }).await
     }
 

@@ -16,6 +16,7 @@ use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
 use crate::frontend::settle;
 use crate::frontend::state::{Resets, Serving};
+use crate::frontend::withheld::TRIES_MAX;
 use crate::route::Refusal;
 use crate::session::{Pins, UnnamedThere};
 use crate::wire::frame::TxStatus;
@@ -49,8 +50,9 @@ impl Serving {
 
     /// Brings the session's settings to a backend, or to another that is found if that one fails.
     async fn prepare_and_hold(&mut self, plan: &Plan, found: Obtained) -> Result<Found, Stop> {
-        let mut obtained = found;
+        let (mut obtained, mut plan, mut refused) = (found, *plan, 0);
         loop {
+            let plan = &mut plan;
             if settle::is_ready(&self.client, &self.session, plan, &obtained) {
                 return self.hold_wanted(obtained).await;
             }
@@ -61,8 +63,16 @@ impl Serving {
                 // The settings took a round trip, and the primary may have changed meanwhile.
                 Ok(Ok(obtained)) if self.has_ended(&obtained) => {}
                 Ok(Ok(obtained)) => return self.hold_wanted(obtained).await,
-                Ok(Err(settle::NotBrought::Refused(code, message))) => {
-                    return Ok(No::Settings(code, message).into());
+                Ok(Err(settle::NotBrought::Refused(_))) if refused >= TRIES_MAX => {
+                    let held = clock::now().since(plan.since);
+                    return Ok(No::Refused(Refusal::NoServer, held).into());
+                }
+                Ok(Err(settle::NotBrought::Refused(by))) => {
+                    refused += 1;
+                    let thread = self.session.seat.thread();
+                    if let Ok(Err(no)) = thread.unless_cut(self.on_refused(plan, *by)).await {
+                        return Ok(no.into());
+                    }
                 }
                 // That backend is gone; the next one may be well.
                 Ok(Err(settle::NotBrought::Broken)) if self.has_held_long(plan) => {

@@ -201,7 +201,7 @@ const fn address(peer: Peer) -> Option<IpAddr> {
 fn counts_as(no: &No) -> Admission {
     match no {
         No::BadWish { .. } | No::UnknownWish { .. } | No::Protocol(_) => Admission::ProtocolError,
-        No::Settings(..) | No::Startup(..) => Admission::Refused,
+        No::Settings(..) | No::SettingRefused { .. } | No::Startup(..) => Admission::Refused,
         No::Checkout(CheckoutError::Connect { error, .. }) if error.is_final() => {
             Admission::Refused
         }

@@ -27,7 +27,7 @@ use crate::pg::quote_literal;
 use crate::pool::Mode;
 use crate::route::{Consistency, Need, Patience, PrimaryReason, RoleWish};
 use crate::session::{
-    FirstRole, Floor, ISOLATION, Isolates, KeepLimits, MessageLimits, Names, OwnPortals,
+    End, FirstRole, Floor, ISOLATION, Isolates, KeepLimits, MessageLimits, Names, OwnPortals,
 };
 use crate::sql::Effects;
 use crate::topology::Topology;
@@ -85,6 +85,7 @@ pub(super) async fn greet(
         lost_state: LostState::default(),
         held: None,
         listening: None,
+        withheld: None,
         most: MessageLimits::default(),
         keeps: KeepLimits::default(),
         pools: Vec::new(),
@@ -106,7 +107,11 @@ pub(super) async fn greet(
 /// Of a session that has only begun no other server has taken the settings: a client is told what
 /// its server says of them.
 fn at_login(no: No) -> No {
-    if let No::Settings(code, message) = no { No::Startup(code, message) } else { no }
+    if let No::Settings(code, message) | No::SettingRefused { code, message, .. } = no {
+        No::Startup(code, message)
+    } else {
+        no
+    }
 }
 
 /// Counts a client that has come.
@@ -322,6 +327,7 @@ pub(super) fn own_plan(need: Need) -> Plan {
         again: Again::MustNot,
         commits: MayCommit::No,
         read: PureRead::No,
+        end: End::Flush,
         since: clock::now(),
     }
 }

@@ -55,6 +55,7 @@ mod serve;
 mod settle;
 mod shard;
 mod state;
+mod withheld;
 
 pub use cancel::Cancels;
 pub use door::{Inlet, admit};

@@ -60,6 +60,9 @@ impl Serving {
         self.session.seat.turn(rest_in(status), now);
         if let Some(sent) = attached.sent.take() {
             self.client.take(sent.kept);
+            if self.session.withheld.is_some() {
+                self.session.settle_withheld(&sent, attached.exchange.erred);
+            }
             let took = now.since(sent.since);
             let statements = &self.client.shard.shared.metrics.statements;
             statements.answered(attached.standing.served_by(), sent.kind, took);

@@ -43,6 +43,8 @@ pub struct Plan {
     /// Whether it only reads; what may follow it in the same implicit transaction, behind a
     /// `Flush`, may do more.
     pub read: PureRead,
+    /// How the group ends.
+    pub end: End,
     /// When it arrived.
     pub since: Moment,
 }
@@ -116,6 +118,7 @@ pub fn plan(material: &Material<'_>) -> Plan {
         again: Again::May,
         commits: MayCommit::No,
         read: PureRead::No,
+        end: material.end,
         since: material.now,
     };
     let mut reads = Reads::Nothing;

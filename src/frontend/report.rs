@@ -39,6 +39,15 @@ pub enum No {
     Cancelled,
     /// The session's settings could not be brought to another backend.
     Settings(SqlState, String),
+    /// No server takes any more what the session has set.
+    SettingRefused {
+        /// The setting.
+        name: String,
+        /// The server's code.
+        code: SqlState,
+        /// The server's words.
+        message: String,
+    },
     /// What it gave at its login is refused by the server.
     Startup(SqlState, String),
     /// A value that `pgsteer.*` does not take.
@@ -116,6 +125,7 @@ impl No {
                 format!("the session's settings were refused by another server: {message}"),
             )
             .with_hint("RESET the setting; all servers must accept the same settings."),
+            Self::SettingRefused { name, code, message } => setting_refused(name, *code, message),
             Self::BadWish { name, value, takes } => ErrorReport::error(
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("invalid value for parameter \"pgsteer.{name}\": \"{value}\""),
@@ -212,6 +222,16 @@ fn transaction_lost(loss: Loss) -> ErrorReport {
     ErrorReport::error(SqlState::SERIALIZATION_FAILURE, message)
         .with_detail("Nothing that was sent could have committed it.")
         .with_hint("Run the whole transaction again.")
+}
+
+/// In the server's own words.
+fn setting_refused(name: &str, code: SqlState, message: &str) -> ErrorReport {
+    ErrorReport::error(code, message)
+        .with_detail(format!(
+            "A new connection to the server was refused the setting \"{name}\" of this session. The \
+             statement was not sent."
+        ))
+        .with_hint("RESET it, or set it to something else: until then nothing else is run.")
 }
 
 fn too_many(message: String, remedy: &str) -> ErrorReport {

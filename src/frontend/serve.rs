@@ -357,6 +357,9 @@ impl Serving {
 
     /// What can be said to a group without a server.
     fn answer(&mut self, group: &Group) -> Result<Answer, Stop> {
+        if self.session.withheld.is_some() {
+            self.want_again();
+        }
         if self.attached.is_none() && self.session.listening.is_some() {
             self.tell_all_heard();
         }

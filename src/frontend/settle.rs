@@ -35,8 +35,8 @@ use std::sync::Arc;
 /// Why a backend could not be given the session's settings.
 #[derive(Debug)]
 pub(super) enum NotBrought {
-    /// The server refused one, with this message.
-    Refused(SqlState, String),
+    /// The server refused one. It is to be closed: half of the settings may have arrived.
+    Refused(Box<Obtained>),
     /// The backend broke.
     Broken,
 }
@@ -112,11 +112,7 @@ pub(super) async fn bring_settings(
         {
             Err(NotBrought::Broken)
         }
-        // Dropped, the backend is closed: half of the settings may have arrived.
-        Some(message) => {
-            let code = answer.code.unwrap_or(SqlState::INTERNAL_ERROR);
-            Err(NotBrought::Refused(code, message))
-        }
+        Some(_) => Err(NotBrought::Refused(Box::new(obtained))),
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Session {
     pub floor: Floor,
     /// Its settings.
     pub settings: SharedSettings,
+    /// Of its settings, those without which the present group is sent.
+    pub(super) withheld: Option<Box<Settings>>,
     /// Those that it gave at its start, to which `RESET` goes back.
     pub startup: SharedSettings,
     /// Custom settings that it may have set.

@@ -195,6 +195,11 @@ impl Conn {
         self.holder.hold(self.held.len());
     }
 
+    /// Whether nobody has held it before.
+    pub fn is_new(&self) -> bool {
+        self.rested_at == self.backend.opened_at
+    }
+
     /// Whether it is as it was left: nothing has arrived since, so it was not closed either.
     /// Costs no system call unless something did arrive.
     pub fn is_quiet(&mut self) -> bool {

@@ -463,6 +463,24 @@ impl Checkout {
         Audit::Due
     }
 
+    /// Closes it, and opens another in its place.
+    ///
+    /// # Errors
+    /// [`CheckoutError`] if that could not be opened.
+    pub async fn anew(mut self) -> Result<Self, CheckoutError> {
+        let home = Rc::clone(&self.home);
+        let taken = self.conn.take().map(|conn| {
+            home.pools.signals.given_back(home.shard, home.server());
+            home.pools.closed(home.server(), DisconnectReason::Error);
+            let identity = conn.identity.clone();
+            (conn.into_slot(), identity)
+        });
+        match taken {
+            Some((slot, identity)) => Box::pin(home.open(slot, identity.as_ref())).await,
+            None => Err(CheckoutError::NoSuchServer),
+        }
+    }
+
     /// Closes it, for this reason.
     pub fn close(mut self, why: DisconnectReason) {
         if self.conn.take().is_some() {

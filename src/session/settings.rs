@@ -161,6 +161,14 @@ impl Settings {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
+    /// The same in the order in which they are given one by one: a role may lack the right to the
+    /// others, and all are told in the letters of before.
+    pub fn in_order(&self) -> impl Iterator<Item = (&str, &str)> {
+        let last = [ROLE, "client_encoding"];
+        let others = self.iter().filter(move |(name, _)| !last.contains(name));
+        others.chain(last.into_iter().filter_map(|name| Some((name, self.get(name)?))))
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

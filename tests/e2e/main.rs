@@ -65,6 +65,7 @@ mod read_only;
 mod operations;
 mod orders;
 mod refusals;
+mod refused_settings;
 mod reloads;
 mod roles;
 mod secrets;
