@@ -60,7 +60,7 @@ pub(super) fn answer(
         return Answer::Elsewhere;
     }
     match group.end {
-        End::Query => answer_query(client, session, group, status),
+        End::Query => answer_query(client, session, group, attached.as_deref()),
         End::Sync | End::Flush => answer_batch(client, session, group, attached),
         End::Cut { .. } => Answer::Elsewhere,
     }
@@ -102,21 +102,20 @@ fn answer_query(
     client: &mut Client,
     session: &mut Session,
     group: &Group,
-    status: TxStatus,
+    attached: Option<&Attached>,
 ) -> Answer {
     let [Some(facts)] = session.mentioned.as_slice() else { return Answer::Elsewhere };
     let facts = Arc::clone(facts);
+    let status = attached.map_or(TxStatus::Idle, |attached| attached.status);
     if let Err(no) = hear_all(client, session, std::slice::from_ref(&facts), status) {
         return Answer::No(Box::new(no));
     }
-    let Some(OwnAnswer { tag, row }) = say(session.wishes, &facts) else {
+    let Some(answer) = say(session.wishes, &facts) else { return Answer::Elsewhere };
+    if has_begun(attached) {
+        session.mentioned.clear();
         return Answer::Elsewhere;
-    };
-    if let Some(row) = row {
-        message::write_row_description(client.out(), &[&row.title]);
-        message::write_data_row(client.out(), &[Some(row.value.as_bytes())]);
     }
-    message::write_command_complete(client.out(), tag);
+    answer.write(client.out());
     message::write_ready(client.out(), status);
     client.take(group.bytes);
     Answer::Here
@@ -150,9 +149,7 @@ fn answer_batch(
     if let Err(no) = hear_all(client, session, &found.executed, status) {
         return Answer::No(Box::new(no));
     }
-    // A server that has seen the beginning of the batch must see its end.
-    let begun = attached.as_ref().is_some_and(|attached| attached.segment == Segment::Open);
-    if found.extent != Extent::All || begun {
+    if found.extent != Extent::All || has_begun(attached.as_deref()) {
         session.mentioned.retain(|facts| !facts.as_ref().is_some_and(|facts| is_own(facts)));
         return Answer::Elsewhere;
     }
@@ -160,6 +157,11 @@ fn answer_batch(
     let there =
         attached.map_or(&mut unnamed_there, |attached| &mut attached.checkout.unnamed_there);
     compose(client, session, group, (there, status), &mut examine)
+}
+
+/// Whether a server has seen the beginning of the batch: then it must see its end.
+fn has_begun(attached: Option<&Attached>) -> bool {
+    attached.is_some_and(|attached| attached.segment == Segment::Open)
 }
 
 /// Composes the answers to a batch that is for pgsteer alone.

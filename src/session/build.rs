@@ -138,6 +138,9 @@ impl Builder<'_> {
             match header.tag {
                 b'Q' | b'F' => {
                     let whole = message.len() == header.total;
+                    if header.tag == b'Q' && whole && self.end_by_own(message, examine, out)? {
+                        continue;
+                    }
                     if header.tag == b'Q' && whole && !self.names.is_empty() {
                         let facts = examine(Cursor::new(message).text()?);
                         self.lend_names(&facts, out);
@@ -185,6 +188,26 @@ impl Builder<'_> {
             out.extend_from_slice(frame::FLUSH);
         }
         Ok(())
+    }
+
+    /// A `Query` for pgsteer, which a server can't be sent: it ends there what was begun without
+    /// `Sync`, as any does, and is answered when that is done.
+    fn end_by_own(
+        &mut self,
+        message: &[u8],
+        examine: &mut dyn FnMut(&[u8]) -> Arc<Facts>,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, FrameError> {
+        let Some(own) = &mut self.own else { return Ok(false) };
+        let facts = examine(Cursor::new(message).text()?);
+        let Some(answer) = (own.answer)(&facts) else { return Ok(false) };
+        own.portals.clear();
+        (*self.unnamed, *self.unnamed_there) = (None, UnnamedThere::No);
+        let mut said = Vec::new();
+        answer.write(&mut said);
+        self.replies.expect(Expect::OwnReady(said));
+        out.extend_from_slice(frame::SYNC);
+        Ok(true)
     }
 
     fn parse(

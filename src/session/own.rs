@@ -25,6 +25,17 @@ pub struct OwnAnswer {
     pub row: Option<OwnRow>,
 }
 
+impl OwnAnswer {
+    /// Writes it as the answer to a `Query`, without its end.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        if let Some(row) = &self.row {
+            message::write_row_description(out, &[&row.title]);
+            message::write_data_row(out, &[Some(row.value.as_bytes())]);
+        }
+        message::write_command_complete(out, self.tag);
+    }
+}
+
 /// One row of one column of the type `text`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnRow {

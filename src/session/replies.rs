@@ -41,6 +41,9 @@ pub enum Expect {
     OwnClose(Undo),
     /// To `Sync`, or to a whole `Query`: `Z`.
     Ready,
+    /// To a `Sync` that was sent in the place of a `Query` for pgsteer: `Z`, with this put in
+    /// before it unless the server comes to an error.
+    OwnReady(Vec<u8>),
     /// To a `Query` of ours that must fail, to bring the client's transaction into the state that
     /// it was told of: swallowed, except `Z`.
     OwnFailure,
@@ -153,7 +156,7 @@ impl Due {
     /// Takes off what is due before the first `Z`, or everything.
     fn up_to_ready(&mut self) -> Vec<Expect> {
         let mut taken = Vec::new();
-        while !matches!(self.queue.front(), None | Some(Expect::Ready)) {
+        while !matches!(self.queue.front(), None | Some(Expect::Ready | Expect::OwnReady(_))) {
             taken.extend(self.pop_front());
         }
         taken
@@ -187,6 +190,7 @@ impl Due {
             | Expect::Execute
             | Expect::Close(_)
             | Expect::OwnClose(_)
+            | Expect::OwnReady(_)
             | Expect::OwnFailure => {}
         }
     }
@@ -289,6 +293,21 @@ impl Replies {
     /// Whether the next answer is to a query of ours.
     pub fn is_ours_next(&self) -> bool {
         matches!(self.due.front(), Some(Expect::OwnFailure))
+    }
+
+    /// Whether the next `Z` ends an answer of ours.
+    pub fn is_own_next(&self) -> bool {
+        matches!(self.due.front(), Some(Expect::OwnReady(_)))
+    }
+
+    /// Takes the answer of ours that the next `Z` ends; from then on that is any other.
+    pub fn take_own(&mut self) -> Option<Vec<u8>> {
+        if !self.is_own_next() {
+            return None;
+        }
+        let Some(Expect::OwnReady(answer)) = self.due.pop_front() else { return None };
+        self.due.push_front(Expect::Ready);
+        Some(answer)
     }
 
     /// To look whether an answer is all that is due; `None`: it can't be told by a walk.
@@ -455,6 +474,8 @@ impl Replies {
         if self.due.is_empty() && !skipped.is_empty() {
             self.skipping = true;
         }
+        // What is for pgsteer has failed with what it ends.
+        self.take_own();
         while let Some(expect) = skipped.pop() {
             undo_of(expect, undo);
         }
@@ -462,7 +483,9 @@ impl Replies {
 
     fn ready(&mut self) -> Result<Disposition, OutOfStep> {
         match self.due.pop_front() {
-            Some(Expect::Ready | Expect::OwnFailure) => Ok(Disposition::Forward),
+            Some(Expect::Ready | Expect::OwnReady(_) | Expect::OwnFailure) => {
+                Ok(Disposition::Forward)
+            }
             None if self.voided > 0 => {
                 self.voided -= 1;
                 self.skipping = false;
@@ -513,7 +536,12 @@ fn undo_of(expect: Expect, undo: &mut dyn FnMut(Undo)) {
         | Expect::Own(_, note)
         | Expect::Close(note) => undo(note),
         Expect::Forgotten(notes) => notes.into_iter().for_each(undo),
-        Expect::Bind | Expect::Describe | Expect::Execute | Expect::Ready | Expect::OwnFailure => {}
+        Expect::Bind
+        | Expect::Describe
+        | Expect::Execute
+        | Expect::Ready
+        | Expect::OwnReady(_)
+        | Expect::OwnFailure => {}
     }
 }
 
@@ -532,7 +560,8 @@ mod tests {
             6 => Expect::OwnParse(Undo::Nothing),
             7 => Expect::KnownParse(Undo::Nothing),
             8 => Expect::Close(Undo::Nothing),
-            _ => Expect::OwnFailure,
+            9 => Expect::OwnFailure,
+            _ => Expect::OwnReady(b"C".to_vec()),
         }
     }
 
@@ -552,7 +581,7 @@ mod tests {
 
     #[test]
     fn a_walk_finds_the_usual_answers() {
-        let cases: [(&[u8], &[u8], bool); 8] = [
+        let cases: [(&[u8], &[u8], bool); 9] = [
             (&[0], b"TDDC", true),
             (&[0], b"", true),
             (&[3, 5, 0], b"2DC", true),
@@ -561,10 +590,27 @@ mod tests {
             (&[7, 3, 5, 0], b"2C", false),
             (&[3, 5, 0], b"2s", false),
             (&[9, 0], b"C", false),
+            (&[10], b"", false),
         ];
         for (due, tags, expected) in cases {
             assert_eq!(is_whole(&replies(due), tags), expected, "{due:?} {tags:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_of_ours_stands_before_its_end_and_an_error_takes_its_place() {
+        let mut well = replies(&[10]);
+        assert!(well.is_own_next());
+        assert_eq!(well.take_own().as_deref(), Some(b"C".as_slice()));
+        assert!(!well.is_own_next() && well.take_own().is_none());
+        assert_eq!(well.take(b'Z', &mut |_| {}), Ok(Disposition::Forward));
+        assert!(well.is_settled());
+
+        let mut failed = replies(&[10]);
+        assert_eq!(failed.take(b'E', &mut |_| {}), Ok(Disposition::Forward));
+        assert!(failed.take_own().is_none() && !failed.is_skipping());
+        assert_eq!(failed.take(b'Z', &mut |_| {}), Ok(Disposition::Forward));
+        assert!(failed.is_settled());
     }
 
     proptest! {
@@ -572,7 +618,7 @@ mod tests {
         /// nothing put in and nothing left.
         #[test]
         fn a_walk_takes_nothing_that_is_not_the_clients(
-            kinds in prop::collection::vec(0_u8..10, 1..6),
+            kinds in prop::collection::vec(0_u8..11, 1..6),
             picks in prop::collection::vec(0_usize..10, 0..8),
         ) {
             let tags: Vec<u8> = picks.iter().map(|pick| b"TDCnt123sI"[*pick]).collect();

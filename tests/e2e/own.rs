@@ -240,3 +240,61 @@ async fn drivers_get_along_with_it() {
     await_that("nothing is in the way", || house.status()["clients"]["active"] == 0);
     assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
 }
+
+/// A `Query` ends what was begun without `Sync`, and commits it, whoever it is for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_of_its_own_ends_what_was_begun_without_sync() {
+    let house = house();
+    let primary = house.server("primary");
+    let table = "CREATE TABLE once (i int UNIQUE DEFERRABLE INITIALLY DEFERRED)";
+    primary.rows(table).unwrap();
+    let there = || primary.value("SELECT count(*) FROM once").unwrap();
+    let begins = |sql: &str| [run(sql), flush()].concat();
+    let asks = [(SHOW, "TDCZ"), ("SET pgsteer.role = 'auto'", "CZ"), ("RESET pgsteer.role", "CZ")];
+    for (sql, tags) in asks {
+        let mut client = Raw::enter(&house).await;
+        client.send(&begins("INSERT INTO once VALUES (1)")).await;
+        client.until('C').await;
+        let answer = client.query(sql).await;
+        assert_eq!((answer.tags().as_str(), answer.status()), (tags, 'I'), "{answer:?}");
+        assert_eq!(there(), "1", "{sql}");
+        client.leave().await;
+        // All in one go.
+        let mut client = Raw::enter(&house).await;
+        let insert = begins("INSERT INTO once VALUES (2)");
+        client.send(&[insert, query(sql), query("SELECT 7")].concat()).await;
+        let mut heard = client.until('C').await;
+        assert!(heard.tags().starts_with("12"), "{heard:?}");
+        heard = client.ready().await;
+        assert!(heard.tags().ends_with(tags), "{heard:?}");
+        assert_eq!(client.ready().await.value(), "7");
+        assert_eq!(there(), "2", "{sql}");
+        // What can't be committed is told before the end, and nothing else is.
+        client.send(&begins("INSERT INTO once VALUES (1)")).await;
+        client.until('C').await;
+        let answer = client.query(sql).await;
+        let heard = (answer.code(), answer.tags(), answer.status());
+        assert_eq!(heard, (Some("23505".to_owned()), "EZ".to_owned(), 'I'), "{answer:?}");
+        // In a transaction nothing is committed, and the status says that there is one.
+        client.send(&begins("BEGIN")).await;
+        client.until('C').await;
+        assert_eq!(client.query(sql).await.status(), 'T');
+        client.send(&begins("INSERT INTO once VALUES (5)")).await;
+        client.until('C').await;
+        let answer = client.query(sql).await;
+        assert_eq!((answer.tags().as_str(), answer.status()), (tags, 'T'));
+        assert_eq!(client.query("ROLLBACK").await.status(), 'I');
+        assert_eq!(there(), "2", "{sql}");
+        // What was only prepared, and what has failed.
+        client.send(&[parse("a", "SELECT 1"), describe("a"), flush()].concat()).await;
+        client.until('T').await;
+        assert_eq!(client.query(sql).await.tags(), tags);
+        assert_eq!(client.batch(&[bind("a", &[]), execute()]).await.value(), "1");
+        client.send(&begins("SELECT 1/0")).await;
+        client.until('E').await;
+        client.send(&[query(sql), sync()].concat()).await;
+        assert_eq!(client.ready().await.tags(), "Z", "it is passed over");
+        assert_eq!(role(&mut client).await, "auto");
+        primary.rows("DELETE FROM once").unwrap();
+    }
+}

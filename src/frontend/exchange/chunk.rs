@@ -10,8 +10,7 @@ use crate::clock;
 use crate::frontend::attached::{Relies, Stale};
 use crate::frontend::client::{Client, Gone};
 use crate::frontend::glance::{
-    by_clients_names, cancelled_as_overdue, gave_up_waiting, is_bulk, is_stale, may_not_fit,
-    may_run_again,
+    by_clients_names, cancelled_as_overdue, is_bulk, is_stale, may_not_fit, may_run_again,
 };
 use crate::frontend::lost::Loss;
 use crate::frontend::params::Cause;
@@ -113,7 +112,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
             let short = header.total <= LOOKED_AT_MAX && !is_bulk(header.tag);
             if !matches!(self.exchange.shown, Shown::Yes)
                 || header.tag == b'A'
-                || header.tag == b'Z' && self.exchange.to_tell.is_some()
+                || header.tag == b'Z' && self.is_joined_by_more()
                 || self.exchange.word != Word::Taken
             {
                 // What came before is held back in its order, and may yet be withdrawn; and what
@@ -186,14 +185,14 @@ impl<'a, 'c> Chunk<'a, 'c> {
             let disposition = if ours { Disposition::Swallow } else { self.error(message) };
             return Ok((self.explain(message, disposition)?, None));
         }
-        if header.tag == b'N' && gave_up_waiting(message) {
-            self.exchange.word = Word::NotTaken;
-        }
         if matches!(header.tag, b'C' | b'Z') && !ours {
             self.acknowledge()?;
         }
         if let Some(told) = self.in_doubt(header, message)? {
             return Ok(told);
+        }
+        if header.tag == b'Z' {
+            self.answer_own()?;
         }
         let exchange = &mut *self.exchange;
         let undone = &mut exchange.undone;
@@ -232,6 +231,19 @@ impl<'a, 'c> Chunk<'a, 'c> {
             disposition = Disposition::Swallow;
         }
         Ok((disposition, None))
+    }
+
+    /// Whether something goes to the client right before this end of an answer.
+    fn is_joined_by_more(&self) -> bool {
+        self.exchange.to_tell.is_some() || self.exchange.replies.is_own_next()
+    }
+
+    /// What was for pgsteer is answered where the server is done with what it ends.
+    pub(super) fn answer_own(&mut self) -> Result<(), Gone> {
+        match self.exchange.replies.take_own() {
+            Some(answer) => self.emit(&answer, 0, answer.len()),
+            None => Ok(()),
+        }
     }
 
     /// The primary is done with something. It is reported before it is shown, and shown only if

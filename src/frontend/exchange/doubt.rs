@@ -13,6 +13,7 @@
 
 use super::chunk::{Chunk, Stop};
 use super::{Commits, Event, Shown, Word};
+use crate::frontend::glance::gave_up_waiting;
 use crate::frontend::report::{Doubt, No};
 use crate::session::{Disposition, Success, status_of};
 use crate::wire::frame::{Header, TxStatus};
@@ -29,6 +30,9 @@ impl Chunk<'_, '_> {
         header: Header,
         message: &[u8],
     ) -> Result<Option<(Disposition, Option<Event>)>, Stop> {
+        if header.tag == b'N' && gave_up_waiting(message) {
+            self.exchange.word = Word::NotTaken;
+        }
         if is_aside(header.tag) {
             return Ok(None);
         }
@@ -122,6 +126,7 @@ impl Chunk<'_, '_> {
         if commits && shown {
             // The success itself was shown before the cancel; the commit comes behind it.
             self.exchange.shown = Shown::Unsure(self.client.shard.take_buffer());
+            self.answer_own()?;
         }
         let Shown::Unsure(held) = &mut self.exchange.shown else { return Ok(None) };
         if commits {
