@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{
-    Attached, Computed, Deallocated, Doomed, Lasting, Reads, Segment, ShownData, Standing, Veto,
+    Ahead, Attached, Computed, Deallocated, Doomed, Lasting, Reads, Segment, ShownData, Standing,
 };
 use crate::frontend::block::Block;
 use crate::frontend::cancel::Cancelled;
@@ -145,7 +145,7 @@ impl Serving {
             status: TxStatus::Idle,
             sent: None,
             segment: Segment::Closed,
-            veto: Veto::None,
+            ahead: Ahead::May,
             taint: if listens { Taint::Visible } else { Taint::None },
             left: Taint::None,
             reads: Reads::AsCarried,

@@ -12,9 +12,10 @@ use crate::metrics::{Pinned, QueryKind, ServedBy, TransactionOutcome};
 use crate::notifications::Noted;
 use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
-use crate::session::{End, Executes, Pins, Renamed, Stray};
+use crate::session::{Cut, End, Executes, Pins, Renamed, Stray};
 use crate::sql::{Defaults, Effects, Facts};
 use crate::topology::{Epoch, ServerId, Signals, Topology};
+use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -44,8 +45,8 @@ pub struct Attached {
     pub sent: Option<Sent>,
     /// Whether the group before `Sync` goes on.
     pub segment: Segment,
-    /// Whether the next group is to be refused.
-    pub(super) veto: Veto,
+    /// Whether its next group may be sent before it is answered.
+    pub(super) ahead: Ahead,
     /// What the backend may carry that is not recorded.
     pub taint: Taint,
     /// The most that it may carry since its settings were reset: what no probe lists stays until
@@ -334,14 +335,13 @@ pub enum Segment {
     Open,
 }
 
-/// Whether what comes next is to be refused.
+/// Whether the next group of a batch may be sent before the present one is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Veto {
-    /// Nobody has said so.
-    None,
-    /// It is, but for what was sent before it, whose answers go first: if that fails, what comes
-    /// next is passed over, and there is nothing to refuse.
-    Due,
+pub(super) enum Ahead {
+    /// It may.
+    May,
+    /// It is to be refused, or is something else, unless what was sent before it fails.
+    MustNot,
 }
 
 /// Whether the next group goes on with what earlier ones have begun.
@@ -395,7 +395,7 @@ impl Attached {
 
     /// Whether the next group may be sent before the present one is answered.
     fn goes_before_answers(&self) -> bool {
-        self.segment == Segment::Open && self.veto == Veto::None
+        self.segment == Segment::Open && self.ahead == Ahead::May
     }
 
     /// Whether the server passes over all that comes before the client's next `Sync`.
@@ -405,10 +405,26 @@ impl Attached {
 
     /// Whether what comes next is something else if what was sent before it fails, or begins a
     /// COPY: the server passes over a `Query` then, or takes in the data.
-    pub fn must_hear_first(&self, inbox: &[u8]) -> bool {
-        matches!(inbox.first(), Some(b'Q' | b'F' | b'd' | b'c' | b'f'))
-            && !self.exchange.replies.is_settled()
-            && self.sent.is_some_and(|sent| sent.end == End::Flush)
+    pub fn must_hear_first(&mut self, inbox: &[u8]) -> bool {
+        if !matches!(inbox.first(), Some(b'Q' | b'F' | b'd' | b'c' | b'f'))
+            || self.exchange.replies.is_settled()
+        {
+            return false;
+        }
+        match self.sent.map(|sent| sent.end) {
+            Some(End::Flush) => true,
+            Some(End::Cut { of: Cut::Batch, .. }) => {
+                self.hear_first();
+                true
+            }
+            Some(End::Query | End::Sync | End::Cut { of: Cut::Query, .. }) | None => false,
+        }
+    }
+
+    /// What comes next waits for all answers, for which nobody has asked yet where a batch was cut.
+    pub(super) fn hear_first(&mut self) {
+        self.ahead = Ahead::MustNot;
+        self.exchange.to_server.extend_from_slice(frame::FLUSH);
     }
 
     /// Whether a standby was only asked to prepare and to describe, with `Flush`: a session that

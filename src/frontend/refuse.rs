@@ -1,7 +1,7 @@
 //! Saying no: to a group that goes nowhere, and to one within a transaction, which fails by it.
 
 use crate::clock;
-use crate::frontend::attached::{Attached, Segment, Veto};
+use crate::frontend::attached::{Ahead, Attached, Segment};
 use crate::frontend::exchange::Shown;
 use crate::frontend::lost::{Loss, LostTransaction};
 use crate::frontend::overdue::rest_in;
@@ -12,7 +12,6 @@ use crate::frontend::serve::{Goodbye, Stop};
 use crate::frontend::state::{HasOwn, Serving, Skipping};
 use crate::metrics::ClientState;
 use crate::session::{Cut, End, Expect, Group, UnnamedThere, Violation};
-use crate::wire::frame;
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 
@@ -82,12 +81,10 @@ impl Serving {
             return Ok(());
         };
         if attached.exchange.replies.is_settled() {
-            attached.veto = Veto::None;
+            attached.ahead = Ahead::May;
             return Box::pin(self.refuse_in_transaction(group, no)).await;
         }
-        attached.veto = Veto::Due;
-        // Where a batch was cut nobody has asked for the answers yet.
-        attached.exchange.to_server.extend_from_slice(frame::FLUSH);
+        attached.hear_first();
         Ok(())
     }
 

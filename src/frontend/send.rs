@@ -3,7 +3,7 @@
 //!
 //! Invariant: what is noted of a group is noted before a byte of it is on its way.
 
-use crate::frontend::attached::{Attached, GoesOn, Reads, Relies, Segment, Sent, Standing, Veto};
+use crate::frontend::attached::{Ahead, Attached, GoesOn, Reads, Relies, Segment, Sent, Standing};
 use crate::frontend::block::{Repeats, Said};
 use crate::frontend::client::Client;
 use crate::frontend::exchange::{Commits, Exchange, OnError, Shown};
@@ -50,7 +50,7 @@ impl Serving {
         attached.exchange.on_error = if again { OnError::Withdraw } else { OnError::Show };
         let tried_again = !last && (again || repeats != Repeats::No);
         attached.exchange.shown = if tried_again { Shown::NotYet(Vec::new()) } else { Shown::Yes };
-        attached.veto = Veto::None;
+        attached.ahead = Ahead::May;
         attached.note_facts(&session.mentioned);
         attached.note(plan, group.executes);
         sense::note_reshaping(&mut attached.exchange.reshapes, session);

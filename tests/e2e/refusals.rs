@@ -3,6 +3,7 @@
 
 use crate::raw::{Answer, Raw, bind, execute, flush, parse, query, sync};
 use crate::support::{Blueprint, House};
+use pgsteer::session::GROUP_MAX;
 
 const WHERE: &str = "SELECT pg_is_in_recovery() FROM items LIMIT 1";
 
@@ -197,4 +198,28 @@ async fn a_refusal_waits_for_a_part_that_ended_without_flush() {
     assert!(tags.starts_with("12DC12DC") && tags.ends_with("EZ"), "{tags}");
     assert_eq!((answer.code().as_deref(), answer.status()), (Some("22023"), 'E'));
     assert_eq!(client.query("ROLLBACK").await.status(), 'I');
+}
+
+/// A query behind a batch that was cut right before it waits for what comes of that: if it fails,
+/// the server passes over the query, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_behind_a_batch_that_was_cut_is_passed_over_if_that_fails() {
+    let house = house();
+    let rest = [bind("", &[]), execute()].concat();
+    for (sql, tags) in [("SELECT 1/0", "1EZ"), ("SELECT 7", "12DCTDCZ")] {
+        let text = |more: usize| format!("{sql} /* {} */", "x".repeat(more));
+        // It is cut where its last message ends.
+        let missing = GROUP_MAX - parse("", &text(0)).len() - rest.len();
+        let batch = [parse("", &text(missing)), rest.clone()].concat();
+        assert_eq!(batch.len(), GROUP_MAX);
+        for asked in ["SELECT 8", "SHOW pgsteer.role"] {
+            let mut client = Raw::enter(&house).await;
+            client.send(&[batch.clone(), query(asked), sync()].concat()).await;
+            assert_eq!(client.ready().await.tags(), tags, "{sql}, {asked}");
+            if tags == "12DCTDCZ" {
+                assert_eq!(client.ready().await.tags(), "Z");
+            }
+            assert_eq!(client.value("SELECT 9").await, "9", "{sql}, {asked}");
+        }
+    }
 }
