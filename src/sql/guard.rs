@@ -34,14 +34,35 @@ pub(super) fn check(sql: &[u8]) -> Result<(), NeedsPrimary> {
 fn longest_run(sql: &[u8]) -> usize {
     let (mut run, mut longest) = (0, 0);
     for byte in sql {
-        run = if OPERATOR_CHARACTERS.contains(byte) { run + 1 } else { 0 };
+        run = if is_operator_character(*byte) { run + 1 } else { 0 };
         longest = longest.max(run);
     }
     longest
 }
 
-/// `op_chars` in `parser/scan.l`.
-const OPERATOR_CHARACTERS: &[u8] = b"~!@#^&|`?+-*/%<>=";
+/// `op_chars` in `parser/scan.l`. Asked of each byte: a search through a list takes a tenth of all
+/// that a new text costs, or a twentieth, as the compiler likes.
+const fn is_operator_character(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'~' | b'!'
+            | b'@'
+            | b'#'
+            | b'^'
+            | b'&'
+            | b'|'
+            | b'`'
+            | b'?'
+            | b'+'
+            | b'-'
+            | b'*'
+            | b'/'
+            | b'%'
+            | b'<'
+            | b'>'
+            | b'='
+    )
+}
 
 /// An upper bound, less one, of how deep comments are nested.
 ///
