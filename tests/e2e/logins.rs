@@ -411,6 +411,11 @@ fn rules_count_from_the_reload_on() {
 fn logins_work_while_the_primary_is_down() {
     let login = Login::build("").with_users();
     assert_eq!(login.psql("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
+    // Whether a user has made an operator `||` of his own is to be known.
+    let read = "SELECT '' || pg_is_in_recovery() FROM pg_class LIMIT 1";
+    await_that("reads with it go to the standby", || {
+        login.psql("alice", &ALICE.concat(), read).as_deref() == Ok("true")
+    });
     login.house.server("primary").stop(Shutdown::Immediate).unwrap();
     // One who was here before, and one whose verifier a standby must be asked for.
     for (user, password) in [("alice", ALICE), ("bob", BOB)] {
