@@ -208,9 +208,13 @@ impl ShardPool {
                 let fits = |conn: &Conn| conn.identity.as_ref() == wanted.identity;
                 let is_ready =
                     |conn: &Conn| Arc::ptr_eq(&conn.carried, wanted.settings) && fits(conn);
-                let ready = idle.iter().rposition(|conn| is_ready(conn));
-                let at = ready.or_else(|| idle.iter().rposition(|conn| fits(conn)))?;
-                idle.remove(at)
+                if idle.last().is_some_and(|conn| is_ready(conn)) {
+                    idle.pop()?
+                } else {
+                    let ready = idle.iter().rposition(|conn| is_ready(conn));
+                    let at = ready.or_else(|| idle.iter().rposition(|conn| fits(conn)))?;
+                    idle.remove(at)
+                }
             };
             if self.shared.is_outdated(conn.backend.opened_at) {
                 self.pools.closed(conn.backend.server, DisconnectReason::Reload);
