@@ -111,10 +111,12 @@ async fn say(
     }
 }
 
-/// The first group has failed: a server passes over all that comes before `Sync`, and so nobody
-/// is refused anything, nor is anything heard.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_what_has_failed_nothing_is_refused() {
+/// Every refusal, as the second group behind `first`, whose answer comes up to `last`: what is heard
+/// of it, by its tags and its code.
+async fn each_behind(
+    (first, last): (&str, char),
+    expected: impl Fn(&Refusal) -> (&'static str, &'static str),
+) {
     let house = house();
     for refusal in refusals() {
         let what = refusal.what;
@@ -122,10 +124,11 @@ async fn behind_what_has_failed_nothing_is_refused() {
             for come in [Come::Together, Come::Apart] {
                 let mut client = begun(&house, &refusal).await;
                 let second = (refusal.group.as_slice(), end.as_slice());
-                let answer = say(&mut client, "SELECT 1/0", second, (come, 'E')).await;
+                let answer = say(&mut client, first, second, (come, last)).await;
                 let status = if refusal.begin.is_some() { 'E' } else { 'I' };
                 let heard = (answer.tags(), answer.code(), answer.status());
-                let expected = ("1EZ".to_owned(), Some("22012".to_owned()), status);
+                let (tags, code) = expected(&refusal);
+                let expected = (tags.to_owned(), Some(code.to_owned()), status);
                 assert_eq!(heard, expected, "{what}, {come:?}: {answer:?}");
                 goes_on(&mut client, &refusal).await;
             }
@@ -133,25 +136,17 @@ async fn behind_what_has_failed_nothing_is_refused() {
     }
 }
 
+/// The first group has failed: a server passes over all that comes before `Sync`, and so nobody
+/// is refused anything, nor is anything heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_what_has_failed_nothing_is_refused() {
+    each_behind(("SELECT 1/0", 'E'), |_| ("1EZ", "22012")).await;
+}
+
 /// The first group has succeeded: its answers go first, and the refusal fails what both are in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_stands_behind_the_answers_to_what_came_before() {
-    let house = house();
-    for refusal in refusals() {
-        let what = refusal.what;
-        for end in [sync(), [flush(), sync()].concat()] {
-            for come in [Come::Together, Come::Apart] {
-                let mut client = begun(&house, &refusal).await;
-                let second = (refusal.group.as_slice(), end.as_slice());
-                let answer = say(&mut client, "SELECT 7", second, (come, 'C')).await;
-                let status = if refusal.begin.is_some() { 'E' } else { 'I' };
-                let heard = (answer.tags(), answer.code(), answer.status());
-                let expected = ("12DCEZ".to_owned(), Some(refusal.code.to_owned()), status);
-                assert_eq!(heard, expected, "{what}, {come:?}: {answer:?}");
-                goes_on(&mut client, &refusal).await;
-            }
-        }
-    }
+    each_behind(("SELECT 7", 'C'), |refusal| ("12DCEZ", refusal.code)).await;
 }
 
 /// What was refused has failed its transaction, and the next one is a new one.
