@@ -111,8 +111,8 @@ async fn say(
     }
 }
 
-/// Every refusal, as the second group behind `first`, whose answer comes up to `last`: what is heard
-/// of it, by its tags and its code.
+/// Every refusal, as the second group behind `first`, whose answer comes up to `last`: what is
+/// heard of it, by its tags and its code.
 async fn each_behind(
     (first, last): (&str, char),
     expected: impl Fn(&Refusal) -> (&'static str, &'static str),
