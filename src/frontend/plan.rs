@@ -8,7 +8,7 @@ use crate::clock::Moment;
 use crate::route::{Consistency, Need, PrimaryReason, RoleWish};
 use crate::session::{End, Executes};
 use crate::sql::{
-    Access, Catalog, Chain, Class, Effects, Facts, Isolation, NeedsPrimary, Transaction,
+    Access, Catalog, Chain, Effects, Facts, Isolation, NeedsPrimary, SetsOnly, Transaction,
 };
 use std::sync::Arc;
 
@@ -186,7 +186,8 @@ impl Plan {
         } else if effects.any(Effects::SESSION) {
             self.taint = self.taint.max(Taint::Visible);
         }
-        if !judgement.replayable() {
+        let sets_only = facts.sets_only() == SetsOnly::Yes && only_settings(effects);
+        if !judgement.replayable() && !sets_only {
             self.again = Again::MustNot;
         }
         match facts.transaction() {
@@ -207,9 +208,7 @@ impl Plan {
         match (judgement.fit, facts.class()) {
             (Ok(()), _) => *reads = Reads::Data,
             // Only settings: any server will do, and the settings follow the session.
-            (Err(NeedsPrimary::SessionState), Class::Session) if only_settings(effects) => {
-                self.again = Again::May;
-            }
+            (Err(NeedsPrimary::SessionState), _) if sets_only => {}
             // Outside of a transaction there is nothing to end, and any server can say so; the
             // one that was open is lost.
             (Err(NeedsPrimary::TransactionControl), _)
@@ -371,6 +370,36 @@ mod tests {
             executes: Executes::Something,
             now: Moment::from_nanos(1),
         })
+    }
+
+    /// What stands beside a `SET`, in a text or a batch, is weighed by itself.
+    #[test]
+    fn a_setting_makes_nothing_beside_it_harmless() {
+        let settings: [&[&str]; 5] = [
+            &["SET a.b = 1"],
+            &["SET a.b = 1; SET LOCAL work_mem = '8MB'; RESET a.b"],
+            &["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE"],
+            &["SET a.b = 1", "RESET ALL"],
+            &["RESET ALL; SET a.b = 1"],
+        ];
+        for texts in settings {
+            let plan = planned(texts, End::Sync);
+            assert_eq!((plan.again, plan.need), (Again::May, Need::Anywhere), "{texts:?}");
+        }
+        let more: [&[&str]; 7] = [
+            &["SET a.b = 1; SELECT f()"],
+            &["SELECT f(); SET a.b = 1"],
+            &["SET a.b = 1; SELECT pg_advisory_xact_lock(1)"],
+            &["SET a.b = 1; SELECT * FROM t"],
+            &["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, DEFERRABLE; SELECT f()"],
+            &["SET a.b = 1; SHOW transaction_read_only"],
+            &["SELECT f()", "SET a.b = 1"],
+        ];
+        for texts in more {
+            let plan = planned(texts, End::Sync);
+            let primary = Need::Primary(PrimaryReason::Statement);
+            assert_eq!((plan.again, plan.need), (Again::MustNot, primary), "{texts:?}");
+        }
     }
 
     /// Who is told 40001 runs its transaction again: what may have been committed is in doubt.

@@ -13,6 +13,7 @@ use super::facts::Facts;
 use super::facts::Hints;
 use super::facts::Name;
 use super::facts::Scope;
+use super::facts::SetsOnly;
 use super::facts::Setting;
 use super::facts::Touches;
 use super::facts::Transaction;
@@ -102,6 +103,7 @@ fn blanked(sql: &[u8]) -> Cow<'_, str> {
 fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
     Facts {
         count: Count::Many,
+        sets_only: SetsOnly::No,
         class: Class::Unknown,
         transaction: Transaction::Mixed,
         commits: Commits::MayRepeat,
@@ -146,6 +148,8 @@ enum Ended {
 #[derive(Debug)]
 pub(super) struct Collector {
     statements: usize,
+    /// How many of them are `SET` or `RESET`.
+    sets: usize,
     class: Class,
     transaction: Transaction,
     commits: Commits,
@@ -171,6 +175,7 @@ impl Default for Collector {
     fn default() -> Self {
         Self {
             statements: 0,
+            sets: 0,
             class: Class::Read,
             transaction: Transaction::None,
             commits: Commits::AtMostOnce,
@@ -211,6 +216,12 @@ impl Collector {
         if !why.goes_on_at_a_standby() {
             self.stops.get_or_insert(why);
         }
+    }
+
+    /// The statement is `SET` or `RESET`, and so it evaluates nothing.
+    pub(super) fn only_sets(&mut self) {
+        self.sets += 1;
+        self.needs_primary(Class::Session, NeedsPrimary::SessionState);
     }
 
     /// The statement does this besides answering.
@@ -366,8 +377,14 @@ impl Collector {
         ];
         let lasts = lasts.into_iter().find(|(effect, _)| self.effects.any(*effect));
         let fixed = self.fixed.or(self.asks_for_role().then_some(NeedsPrimary::SessionState));
+        let sets_only = match self.statements {
+            0 => SetsOnly::No,
+            all if all == self.sets => SetsOnly::Yes,
+            _ => SetsOnly::No,
+        };
         Facts {
             count,
+            sets_only,
             class: self.class,
             transaction,
             commits,

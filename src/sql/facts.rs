@@ -11,6 +11,7 @@ use std::fmt;
 #[derive(Debug)]
 pub struct Facts {
     pub(super) count: Count,
+    pub(super) sets_only: SetsOnly,
     pub(super) class: Class,
     pub(super) transaction: Transaction,
     pub(super) commits: Commits,
@@ -38,6 +39,15 @@ pub struct Facts {
     pub(super) defaults: Box<[Defaults]>,
     pub(super) constants: Constants,
     pub(super) memo: Memo,
+}
+
+/// Whether each statement of a text is `SET` or `RESET`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SetsOnly {
+    /// So it is, and there is one at least.
+    Yes,
+    /// It holds something else, or nothing.
+    No,
 }
 
 /// What a text does to the prepared statement that it names.
@@ -274,6 +284,11 @@ impl Facts {
     /// How many statements.
     pub const fn count(&self) -> Count {
         self.count
+    }
+
+    /// Whether nothing but settings is touched, and nothing evaluated.
+    pub const fn sets_only(&self) -> SetsOnly {
+        self.sets_only
     }
 
     /// What kind.

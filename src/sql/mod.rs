@@ -44,8 +44,8 @@ pub use dialect::{Dialect, Encoding, Strings};
 pub use effects::{Defaults, Effects};
 pub use explain::explain;
 pub use facts::{
-    Access, Chain, Change, Class, Commits, Count, Facts, Hints, Isolation, Name, Scope, Setting,
-    Snapshot, Touches, Transaction, Wish, examine,
+    Access, Chain, Change, Class, Commits, Count, Facts, Hints, Isolation, Name, Scope, SetsOnly,
+    Setting, Snapshot, Touches, Transaction, Wish, examine,
 };
 #[cfg(test)]
 pub(crate) use grammar::bare::bare_names;

@@ -317,7 +317,7 @@ fn set(set: &nodes::VariableSetStmt, into: &mut Collector) {
         VariableSetKind::VAR_RESET_ALL => into.effect(Effects::RESET_ALL),
         _ => into.effect(Effects::SET | Effects::UNKNOWN),
     }
-    into.needs_primary(Class::Session, NeedsPrimary::SessionState);
+    into.only_sets();
 }
 
 /// `SHOW` is answered by any server, unless the answer tells which one.

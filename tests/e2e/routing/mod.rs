@@ -4,6 +4,7 @@
 mod isolation;
 mod policy;
 mod sessions;
+mod settings;
 mod table;
 mod wishes;
 
