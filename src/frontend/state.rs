@@ -214,11 +214,15 @@ impl Session {
 
     /// Forgets the names that need not be asked for: of what has no value, and was not given at
     /// the start. Only where no transaction is open, behind a probe or without a backend.
+    ///
+    /// What the present group sets is kept: it may be noted before a probe, and sent behind it.
     pub(super) fn forget_names(&mut self, unread: &BTreeSet<Box<str>>) {
-        let Self { custom, settings, startup, .. } = self;
+        let Self { custom, settings, startup, mentioned, .. } = self;
+        let present = mentioned.iter().flatten().flat_map(|facts| facts.settings());
+        let present: BTreeSet<&str> = present.map(|setting| &*setting.name).collect();
         custom.keep_only(|name| {
             let has_value = settings.get(name).is_some() || unread.contains(name);
-            has_value || startup.get(name).is_some()
+            has_value || startup.get(name).is_some() || present.contains(name)
         });
     }
 

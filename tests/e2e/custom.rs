@@ -1,7 +1,7 @@
 //! The names of custom settings, which no server lists: what is kept of them is what they are
 //! needed for.
 
-use crate::raw::{Raw, parse, query};
+use crate::raw::{Raw, bind, execute, flush, parse, query};
 use crate::support::{Blueprint, House};
 use std::fmt::Write;
 
@@ -117,4 +117,63 @@ async fn the_names_of_custom_settings_count_as_memory() {
     client.send(&query("SELECT 1")).await;
     let last = client.end().await.into_iter().filter_map(|message| message.code()).next_back();
     assert_eq!(last.as_deref(), Some("54000"));
+}
+
+/// What pgsteer does between a group's arrival and its sending probes the backend, too: here it
+/// listens again, for a session that was told too much at once while it had to wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_behind_what_was_missed_goes_to_nobody_else() {
+    let house = house("");
+    let primary = house.server("primary");
+    let mut locker = primary.connect("postgres").unwrap();
+    locker.rows("SELECT pg_advisory_lock(4711)").unwrap();
+    let mut client = Raw::enter_as(&house, "app").await;
+    let mut witness = Raw::enter_as(&house, "app").await;
+    for one in [&mut client, &mut witness] {
+        assert_eq!(one.query("LISTEN news").await.code(), None);
+    }
+    // Both at once: what sets something has come when what it listens to is lost.
+    let waits = query("SELECT pg_advisory_xact_lock(4711)");
+    client.send(&[waits, query("SET app.tenant = '7'")].concat()).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'";
+    primary.await_value(waiting, "1", "waiting").unwrap();
+    for _ in 0..3 {
+        let many = "SELECT count(pg_notify('news', i::text)) FROM generate_series(1, 400) AS i";
+        primary.rows(many).unwrap();
+        for _ in 0..400 {
+            witness.until('A').await;
+        }
+    }
+    locker.rows("SELECT pg_advisory_unlock(4711)").unwrap();
+    client.ready().await;
+    let answer = client.ready().await;
+    assert!(answer.tags().contains('N'), "it is told that it missed something: {answer:?}");
+
+    let shown = "SELECT current_setting('app.tenant', true)";
+    assert_eq!(witness.value(shown).await, "");
+    assert_eq!(client.value(shown).await, "7");
+}
+
+/// A batch whose beginning is on a standby, and is taken from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_that_leaves_a_standby_goes_to_nobody_else() {
+    let house = Blueprint::new().set("pool.size", "1").any_lag().build();
+    house.server("primary").rows("CREATE TABLE made (i int)").unwrap();
+    house.await_catalog();
+    let mut client = Raw::enter(&house).await;
+    assert_eq!(
+        client.value("SELECT pg_is_in_recovery() FROM pg_class LIMIT 1").await,
+        "t",
+        "reads leave the primary"
+    );
+    client.send(&[parse("s", "SET app.tenant = '7'"), flush()].concat()).await;
+    client.until('1').await;
+    let write = [parse("", "INSERT INTO made VALUES (1)"), bind("", &[]), execute()].concat();
+    let answer = client.batch(&[bind("s", &[]), execute(), write]).await;
+    assert_eq!(answer.code(), None, "{answer:?}");
+
+    let shown = "/* pgsteer: role=primary */ SELECT current_setting('app.tenant', true)";
+    let mut other = Raw::enter(&house).await;
+    assert_eq!(other.value(shown).await, "");
+    assert_eq!(client.value(shown).await, "7");
 }
