@@ -56,7 +56,9 @@ impl Serving {
             return Ok(());
         }
         let Obtained { mut checkout, taken, .. } = obtained;
-        if !checkout.is_new() {
+        // What it has begun to listen to is this session's alone.
+        let listens = self.session.listening.as_ref().is_some_and(|here| here.is_on_backend());
+        if listens || !checkout.is_new() {
             checkout = checkout.anew().await.map_err(No::Checkout)?;
         }
         let unheard = self.client.reported.clone();

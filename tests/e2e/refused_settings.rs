@@ -2,7 +2,7 @@
 //! the session is not lost over it.
 
 use crate::raw::{Raw, bind, execute, flush, parse, query, sync};
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, House, end_backends};
 
 /// A primary alone with one backend for everybody.
 fn house() -> House {
@@ -210,4 +210,23 @@ async fn what_a_standby_does_not_know_yet_is_read_at_the_primary() {
     house.server("standby1").resume_replay().unwrap();
     house.cluster.await_replay().unwrap();
     while client.value(READ).await != "late true" {}
+}
+
+/// A backend that was to listen for a session, and was found to refuse its settings, listens for
+/// nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_leaves_no_backend_that_listens() {
+    let house = house();
+    let primary = house.server("primary");
+    let mut client = Raw::enter_as(&house, "app").await;
+    for sql in ["LISTEN secrets", "SET ROLE less"] {
+        assert_eq!(client.query(sql).await.code(), None, "{sql}");
+    }
+    primary.rows(REVOKED[0]).unwrap();
+    // Only where a backend is opened for it.
+    assert_eq!(end_backends(primary, "usename = 'app'"), 1);
+    assert_eq!(client.query("CREATE TABLE mine (i int)").await.code(), Some("42501".to_owned()));
+
+    let mut other = Raw::enter_as(&house, "app").await;
+    assert_eq!(other.value("SELECT count(*) FROM pg_listening_channels()").await, "0");
 }
