@@ -111,7 +111,7 @@ impl<'a, 'c> Chunk<'a, 'c> {
             }
             let short = header.total <= LOOKED_AT_MAX && !is_bulk(header.tag);
             if !matches!(self.exchange.shown, Shown::Yes)
-                || header.tag == b'A'
+                || matches!(header.tag, b'A' | b'E')
                 || header.tag == b'Z' && self.is_joined_by_more()
                 || self.exchange.word != Word::Taken
             {

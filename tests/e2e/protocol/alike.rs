@@ -236,6 +236,22 @@ fn misfits() -> Vec<Script> {
             ready(&[parse("a statement", "SELECT $1::int"), bind("a statement", &[]), sync()]),
             ready(&[query("ROLLBACK")]),
             ready(&[bind("s", &[b"1", b"2"]), execute(), sync()]),
+            ready(&[query("CREATE TEMP TABLE misfits (i int)")]),
+            // A write is shown as it comes, with what was answered before it.
+            ready(&[
+                parse("w", "INSERT INTO misfits VALUES ($1)"),
+                bind("w", &[b"1", b"2"]),
+                execute(),
+                sync(),
+            ]),
+            ready(&[
+                parse("r", "SELECT $1::int"),
+                bind("r", &[b"1"]),
+                execute(),
+                bind("r", &[b"1", b"2"]),
+                execute(),
+                sync(),
+            ]),
         ],
     )]
 }
