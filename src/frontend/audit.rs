@@ -75,7 +75,6 @@ impl Suspect {
             return;
         };
         if !left.is_empty() {
-            audits.audited(AuditResult::Leak);
             warn!(
                 event = "leak",
                 application = %self.application,
@@ -88,6 +87,7 @@ impl Suspect {
                  {} sessions that have had it, this was the last",
                 self.checkout.trust.holders,
             );
+            audits.audited(AuditResult::Leak);
             self.checkout.close(DisconnectReason::Leak);
             return;
         }
