@@ -11,9 +11,10 @@ fn stalled() -> House {
     let primary = house.server("primary");
     primary.rows("CREATE TABLE ledger (id int)").unwrap();
     // A server sends two signals for each cancel, and the second may come after the first has had
-    // its effect: so it is deaf until it is let go on.
+    // its effect: so it is deaf until it is let go on, and also between one wait and the next.
     let deaf = "CREATE FUNCTION deaf() RETURNS int LANGUAGE plpgsql AS 'BEGIN LOOP BEGIN \
-                PERFORM pg_advisory_xact_lock_shared(4711); RETURN 1; \
+                LOOP BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN 1; \
+                EXCEPTION WHEN query_canceled THEN END; END LOOP; \
                 EXCEPTION WHEN query_canceled THEN END; END LOOP; END'";
     primary.rows(deaf).unwrap();
     house.await_catalog();
