@@ -7,14 +7,16 @@ use crate::cli::exit::Exit;
 use crate::cli::load;
 use crate::cli::say;
 use crate::config::Config;
+use crate::config::Loaded;
 use crate::config::Report;
 use crate::config::Request;
+use crate::proxy;
 use std::fmt::Write as _;
 
 /// Checks it.
 pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
     let request = load::request(globals)?;
-    let loaded = load::load(&request);
+    let loaded = load::load(&request).and_then(with_its_files);
     match globals.output {
         Output::Json => {
             let (report, config) = match &loaded {
@@ -35,6 +37,16 @@ pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
         }
     }
     Ok(if loaded.is_ok() { Exit::Done } else { Exit::Config })
+}
+
+/// Also what the files that it names hold; the keys themselves are right.
+fn with_its_files(loaded: Loaded) -> Result<Loaded, Report> {
+    let unusable = proxy::unusable_files(&loaded.config);
+    if unusable.is_empty() {
+        return Ok(loaded);
+    }
+    let each = unusable.iter().map(|error| Report::of("", &error.to_string(), ""));
+    Err(each.fold(loaded.warnings, Report::and))
 }
 
 /// One object: `ok`, `problems`, and every key with its source if it is ok.

@@ -36,7 +36,7 @@ pub(super) fn run(globals: &Globals) -> Result<Exit, Exit> {
         Ok(()) => Ok(Exit::Done),
         Err(error) => {
             say::talk(&format!("error: {error}"));
-            Err(Exit::Failed)
+            Err(if error.is_configured() { Exit::Config } else { Exit::Failed })
         }
     }
 }

@@ -315,6 +315,14 @@ impl Report {
         };
         Self { problems: vec![problem], left_out: 0 }
     }
+
+    /// This one, and then another.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.problems.extend(other.problems);
+        self.left_out = self.left_out.saturating_add(other.left_out);
+        self
+    }
 }
 
 impl std::error::Error for Report {}

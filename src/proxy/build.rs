@@ -1,7 +1,7 @@
 //! The parts of a running proxy, in the order in which they are built.
 
 use crate::admin::{AdminError, Health, Listening, Operators, Shown, Sources};
-use crate::auth::{Failures, Keyring, Userlist, UserlistError};
+use crate::auth::{Failures, Keyring, UserlistError};
 use crate::backend;
 use crate::backend::{Login, LoginSecret, Lookup, Security, Target};
 use crate::board::Board;
@@ -13,12 +13,13 @@ use crate::frontend;
 use crate::frontend::login::{Gate, Plaintext};
 use crate::frontend::{Cancels, Inlet, Live, Peers};
 use crate::metrics::{BackendState, Build, Metrics, Reload};
-use crate::net::{BindError, Listener, ServerFiles, ServerTls, TlsError};
+use crate::net::{BindError, Listener, TlsError};
 use crate::notifications::Listeners;
 use crate::pg::SEARCH_PATH;
 use crate::pool::Pools;
 use crate::proxy::accept::Doors;
 use crate::proxy::explain::explainer;
+use crate::proxy::files::{client_tls, userlist};
 use crate::proxy::shard;
 use crate::proxy::shard::Inlets;
 use crate::proxy::state::State;
@@ -39,7 +40,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 /// A proxy that serves.
 #[derive(Debug)]
@@ -101,6 +101,22 @@ pub enum RunError {
     /// It ran, until a part ended by a defect.
     #[error("a part has ended that pgsteer can't do without; the log names it")]
     Failed,
+}
+
+impl RunError {
+    /// Whether the configuration, or a file that it names, has to be mended first: another start
+    /// would fail in the same way.
+    pub const fn is_configured(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::UserlistRead { .. } | Self::Userlist { .. } => true,
+            Self::Bind(_)
+            | Self::Metrics(_)
+            | Self::Admin(_)
+            | Self::Control(_)
+            | Self::System(_)
+            | Self::Failed => false,
+        }
+    }
 }
 
 /// By which a server's own views know the connections that listen for sessions.
@@ -381,14 +397,6 @@ fn links(config: &Config) -> Result<Links, RunError> {
     Ok(Links { board, signals, bell, metrics, vital: Vital::default() })
 }
 
-/// The users of `auth.file`.
-pub(super) fn userlist(config: &Config) -> Result<Userlist, RunError> {
-    let Some(path) = &config.auth.file else { return Ok(Userlist::default()) };
-    let unreadable = |source| RunError::UserlistRead { path: path.clone(), source };
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
-    Userlist::parse(&text).map_err(|source| RunError::Userlist { path: path.clone(), source })
-}
-
 /// How clients log in.
 pub(super) fn gate(
     config: &Config,
@@ -396,14 +404,6 @@ pub(super) fn gate(
     targets: &[Target],
     board: &Arc<Board>,
 ) -> Result<Gate, RunError> {
-    let tls = match &config.tls {
-        Some(tls) => Some(Arc::new(ServerTls::load(ServerFiles {
-            certificate: tls.cert.clone(),
-            key: tls.key.clone(),
-            client_ca: tls.client_ca.clone(),
-        })?)),
-        None => None,
-    };
     let lookup = config.auth.query.as_ref().map(|query| {
         let logins = config.servers.iter().map(|server| control_login(config, server));
         let servers = targets.iter().cloned().zip(logins).collect();
@@ -414,7 +414,7 @@ pub(super) fn gate(
         keyring: Arc::clone(keyring),
         lookup,
         lookup_age_max: config.auth.query_cache,
-        tls,
+        tls: client_tls(config)?,
         plaintext: match config.tls.as_ref().map(|tls| tls.mode) {
             Some(ClientTlsMode::Require) => Plaintext::Refused,
             Some(ClientTlsMode::Prefer) | None => Plaintext::Allowed,

@@ -7,6 +7,7 @@
 mod accept;
 mod build;
 mod explain;
+mod files;
 mod reload;
 mod scheduling;
 mod shard;
@@ -16,6 +17,7 @@ use crate::config::{Config, Limits, Request};
 use build::Parts;
 pub use build::RunError;
 pub(crate) use build::control_config;
+pub use files::unusable_files;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};

@@ -86,6 +86,33 @@ error: there are no servers
     assert_eq!(err(&output), expected);
 }
 
+/// What it takes, `run` takes; and a service manager is told that a restart helps with neither.
+#[test]
+fn what_its_files_hold_is_checked_as_at_the_start() {
+    let directory = Directory::new();
+    let config = "listen = [\"127.0.0.1:0\"]\nhttp = \"off\"\n[servers]\nhosts = [\"db1\"]\n[auth]\nmethod = \"scram-sha-256\"\n\
+                  file = \"users\"\n[tls]\ncert = \"tls.crt\"\nkey = \"tls.key\"\n";
+    directory.file("pgsteer.toml", config.as_bytes());
+    directory.file("users", b"\"good\" \"one\"\n\"bad\" one\n");
+    directory.file("tls.crt", b"nonsense\n");
+    directory.file("tls.key", b"nonsense\n");
+
+    let checked = command(&directory, &["check-config"]).output().unwrap();
+    let run = command(&directory, &["run"]).output().unwrap();
+
+    let told = err(&checked);
+    for what in ["users:2: expected \"password\" or", "(auth.file)", "tls.crt"] {
+        assert!(told.contains(what), "{told}");
+    }
+    assert_eq!((checked.status.code(), run.status.code()), (Some(78), Some(78)), "{told}");
+    assert_eq!(out(&checked), "");
+
+    directory.file("pgsteer.toml", config.split("[tls]").next().unwrap().as_bytes());
+    directory.file("users", b"\"good\" \"one\"\n");
+    let checked = command(&directory, &["check-config"]).output().unwrap();
+    assert_eq!(checked.status.code(), Some(0), "{}", err(&checked));
+}
+
 #[test]
 fn check_config_says_what_the_configuration_comes_to() {
     let output = pgsteer(&["check-config", "-s", "db1", "-s", "db2:5433", "--http", "off"]);
