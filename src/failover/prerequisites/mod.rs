@@ -205,13 +205,14 @@ impl<'a> Set<'a> {
         let (has, needs) = (settings.max_senders, peers.saturating_add(OUR_SENDERS));
         if has < needs {
             let set = restart(&[set("max_wal_senders", &(needs + peers).to_string())]);
-            gaps.push(warns(name, Lack::FewSenders { has, needs }, set));
+            gaps.push(blocks(name, Lack::FewSenders { has, needs }, set));
         }
-        let slots = self.surveys().filter(|(_, survey)| !survey.upstream.slot.is_empty()).count();
+        let others = self.surveys().filter(|(other, _)| *other != name);
+        let slots = others.filter(|(_, other)| !other.upstream.slot.is_empty()).count();
         let (has, needs) = (settings.max_slots, u32::try_from(slots).unwrap_or(u32::MAX));
         if has < needs {
             let set = restart(&[set("max_replication_slots", &needs.to_string())]);
-            gaps.push(warns(name, Lack::FewSlots { has, needs }, set));
+            gaps.push(blocks(name, Lack::FewSlots { has, needs }, set));
         }
         if settings.retry_interval > RETRY_MOST {
             let set = sql([set("wal_retrieve_retry_interval", RETRY), reload()]);
@@ -236,7 +237,7 @@ impl<'a> Set<'a> {
             let wanted = &other.upstream.slot;
             let quoted = quote_literal(wanted);
             match slots.iter().find(|slot| slot.name == *wanted).map(|slot| slot.state) {
-                // It keeps nothing until it is used.
+                // It keeps nothing until it is used, and a change of primary makes it first.
                 None if !other.is_primary() => gaps.push(warns(
                     name,
                     Lack::NoSlot(Arc::clone(wanted)),

@@ -146,7 +146,7 @@ const OF_A_STANDBY: [Case; 10] = [
     ),
     (
         |s| s.settings.max_senders = 3,
-        Weight::Warns,
+        Weight::Blocks,
         "db1: max_wal_senders is 3; 4 are needed",
         "ALTER SYSTEM SET max_wal_senders = '6'",
     ),
@@ -276,6 +276,18 @@ fn a_slot_is_needed_wherever_its_standby_may_go_and_harms_where_it_lies_idle() {
         "db1: slot \"two\" keeps log for nobody",
         "SELECT pg_drop_replication_slot('two')",
     );
+    lacks(
+        &used().but(1, |s| {
+            s.slots = slot(SlotState::Fresh);
+            s.settings.max_slots = 0;
+        }),
+        Weight::Blocks,
+        "db1: max_replication_slots is 0; 1 are needed",
+        "ALTER SYSTEM SET max_replication_slots = '1'",
+    );
+    // Nobody receives from itself.
+    let own = used().but(1, |s| s.slots = slot(SlotState::Fresh));
+    assert_eq!(own.but(2, |s| s.settings.max_slots = 0).gaps(), []);
     let through_before = Set3::new().but(0, through).but(1, |s| s.slots = slot(SlotState::Waiting));
     lacks(
         &through_before,
