@@ -96,7 +96,8 @@ fn default_listeners() -> Listeners {
 
 keys! {
     /// Where clients connect: addresses, and directories of unix sockets.
-    /// An address that is not loopback needs `auth.method = "scram-sha-256"`.
+    /// An address that is not loopback needs `auth.method = "scram-sha-256"`, or rules
+    /// (`auth.hba_file`).
     /// Sessions that come by one with `?role=standby` begin with `pgsteer.role = standby`, and are
     /// told that they are on a standby (`in_hot_standby`).
     LISTEN: Listeners = "listen" {
@@ -105,7 +106,9 @@ keys! {
         check: |all| if all.0.is_empty() { Err("must name an address") } else { Ok(()) },
         counts: OnRestart,
     }
-    /// Where `/metrics`, `/livez`, `/readyz` and `/status` are served.
+    /// Where `/metrics`, `/livez`, `/readyz`, `/status` and `/route` are served, and where
+    /// `pgsteer status`, `route`, `failover`, `switchover`, `history` and `drill` ask. With `off`
+    /// nobody can order a failover.
     HTTP: Http = "http" {
         default: Http(Some(loopback(HTTP_PORT))),
         counts: OnRestart,
@@ -519,7 +522,7 @@ keys! {
         example: "[{ each = \"address\", connections = 99 }, { user = \"bi\", query_timeout = \"5m\" }]",
         counts: OnReload,
     }
-    /// Threads that serve clients; 0: by the number of cores.
+    /// Threads that serve clients, at most 256; 0: half as many as there are cores, or one.
     SHARDS: u32 = "limits.shards" {
         default: 0,
         check: |shards| if *shards > 256 { Err("must be at most 256") } else { Ok(()) },
