@@ -59,10 +59,15 @@ fn faults_of_decision(path: &str, text: &str) -> Vec<String> {
     }
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
     let status = field("- Status: ").unwrap_or("");
+    let by = |start: &str| status.strip_prefix(start).is_some_and(|by| by.len() == 4);
     let known = ["template", "proposed", "accepted"].contains(&status)
-        || status.strip_prefix("superseded by ").is_some_and(|by| by.len() == 4);
+        || by("superseded by ")
+        || by("accepted; in part superseded by ");
     if !known {
-        faults.push(format!("{path}: `- Status: ` must be proposed, accepted, superseded by NNNN"));
+        faults.push(format!(
+            "{path}: `- Status: ` must be proposed, accepted, superseded by NNNN, or accepted; in \
+             part superseded by NNNN"
+        ));
     }
     let date = field("- Date: ").unwrap_or("");
     let shape: String =
@@ -320,6 +325,7 @@ fn the_rules_of_documents_bite() {
     for (right, wrong) in [
         ("# 0001", "# 0002"),
         ("accepted", "perhaps"),
+        ("accepted", "accepted; in part superseded by another"),
         ("2026-11-21", "today"),
         ("## Price", "## Cost"),
     ] {
