@@ -17,12 +17,16 @@ pub trait Label: Copy + 'static {
 macro_rules! labels {
     ($(
         $(#[$doc:meta])*
-        $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* }
+        $name:ident { $($(#[doc = $value_doc:literal])* $value:ident = $text:literal,)* }
     )*) => {
+        /// The closed lists, for the reference: each value, and what it means.
+        pub const LISTS: &[&[(&str, &str)]] =
+            &[$(&[$(($text, concat!($($value_doc),*)),)*],)*];
+
         $(
             $(#[$doc])*
             #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-            pub enum $name { $($(#[$value_doc])* $value,)* }
+            pub enum $name { $($(#[doc = $value_doc])* $value,)* }
 
             impl Label for $name {
                 const ALL: &'static [Self] = &[$(Self::$value,)*];

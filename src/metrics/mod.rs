@@ -34,9 +34,9 @@ pub use health::{Health, Requirement};
 pub use label::{
     Admission, AuditResult, BackendState, Blocked, CacheResult, ChangeBy, ChangeKind, CheckResult,
     ClientState, ConnectResult, DisconnectReason, ErrorOrigin, FailoverMode, FailoverPhase,
-    GuardOutcome, HoldOutcome, Label, LineLevel, LostWork, PromiseKind, QueryKind, SeenRole,
-    ServedBy, SqlStateClass, StatementSide, SwapResult, TransactionOutcome, Use, WaitOutcome,
-    WalPoint,
+    GuardOutcome, HoldOutcome, LISTS as LABEL_LISTS, Label, LineLevel, LostWork, PromiseKind,
+    QueryKind, SeenRole, ServedBy, SqlStateClass, StatementSide, SwapResult, TransactionOutcome,
+    Use, WaitOutcome, WalPoint,
 };
 pub use log::count_log_line;
 pub use pinned::{Pinned, PinnedSession, PinnedSessions};

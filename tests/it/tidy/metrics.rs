@@ -1,7 +1,8 @@
-//! `docs/metrics.md` holds the catalogue of metrics as it is.
+//! `docs/metrics.md` holds the catalogue of metrics, and the values of their labels, as they are.
 
 use super::source;
-use pgsteer::metrics::{CATALOGUE, Entry, Kind};
+use pgsteer::metrics::{Build, CATALOGUE, Entry, Kind, LABEL_LISTS, Metrics};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 const PAGE: &str = "docs/metrics.md";
@@ -19,17 +20,74 @@ fn table(entries: &[Entry]) -> String {
     out
 }
 
+/// Labels whose values are names, versions or limits, not a list.
+const OPEN: [&str; 6] = ["server", "le", "version", "revision", "rustc", "hash"];
+
+/// Each label of the exposition with the values that it has: by which metrics.
+type Values = BTreeMap<(String, BTreeSet<String>), BTreeSet<String>>;
+
+fn values(exposed: &str) -> Values {
+    let mut of_metrics: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for line in exposed.lines().filter(|line| !line.starts_with('#')) {
+        let Some((name, rest)) = line.split_once('{') else { continue };
+        let labels = rest.split_once('}').map_or("", |(labels, _)| labels);
+        for (label, value) in labels.split(',').filter_map(|pair| pair.split_once('=')) {
+            if !OPEN.contains(&label) {
+                let suffixes = ["_bucket", "_sum", "_count"];
+                let of = suffixes.into_iter().find_map(|suffix| name.strip_suffix(suffix));
+                let key = (of.unwrap_or(name).to_owned(), label.to_owned());
+                of_metrics.entry(key).or_default().insert(value.trim_matches('"').to_owned());
+            }
+        }
+    }
+    let mut values = Values::new();
+    for ((metric, label), all) in of_metrics {
+        values.entry((label, all)).or_default().insert(metric);
+    }
+    values
+}
+
+/// The labels' values as a table, each with what it means where that is written down.
+fn values_table(values: &Values) -> String {
+    let mut out = String::from("| label | of | values |\n|---|---|---|\n");
+    for ((label, all), metrics) in values {
+        let metrics: Vec<_> = metrics.iter().map(|metric| format!("`{metric}`")).collect();
+        let same = |list: &&&[(&str, &str)]| {
+            list.len() == all.len() && list.iter().all(|(value, _)| all.contains(*value))
+        };
+        let told: Vec<_> = match LABEL_LISTS.iter().find(same) {
+            Some(list) => {
+                let each = list.iter().map(|(value, doc)| {
+                    let doc = doc.trim().trim_end_matches('.');
+                    format!("`{value}` ({})", doc.replace("[`", "`").replace("`]", "`"))
+                });
+                each.collect()
+            }
+            None => all.iter().map(|value| format!("`{value}`")).collect(),
+        };
+        writeln!(out, "| `{label}` | {} | {} |", metrics.join(", "), told.join(", ")).unwrap();
+    }
+    out
+}
+
+/// The values of a program that has just begun, of one server: all that there can be.
+fn present_values() -> Values {
+    let metrics = Metrics::new(&["db".into()], Build::default()).unwrap();
+    values(&metrics.expose().unwrap())
+}
+
 /// The page with the present catalogue in it.
-fn renewed(page: &str, entries: &[Entry]) -> Option<String> {
+fn renewed(page: &str, (entries, values): (&[Entry], &Values)) -> Option<String> {
     let (before, rest) = page.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{}\n{END}{after}", table(entries)))
+    let (metrics, labels) = (table(entries), values_table(values));
+    Some(format!("{before}{BEGIN}\n{metrics}\n### Labels\n\n{labels}\n{END}{after}"))
 }
 
 #[test]
 fn the_page_of_metrics_is_the_catalogue() {
     let page = source::read(PAGE);
-    let renewed = renewed(&page, CATALOGUE).unwrap();
+    let renewed = renewed(&page, (CATALOGUE, &present_values())).unwrap();
     if std::env::var_os("RENEW").is_some() {
         std::fs::write(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE), renewed)
             .unwrap();
@@ -72,8 +130,14 @@ fn is_page(path: &str) -> bool {
 fn the_rule_of_metrics_bites() {
     let page = format!("Intro\n{BEGIN}old\n{END}Rest\n");
     let entry = Entry { name: "a_total", kind: Kind::Counter, labels: &["b"], help: "A rise" };
-    let new = renewed(&page, &[entry]).unwrap();
+    let exposed =
+        "# a_total\na_total{server=\"db\",b=\"x\"} 1\na_total{server=\"db\",b=\"y\"} NaN\n";
+    let two = values(exposed);
+    let new = renewed(&page, (&[entry], &two)).unwrap();
+    assert!(new.contains("| `b` | `a_total` | `x`, `y` |"), "{new}");
     assert!(new.contains("| `a_total` | counter | `b` | A rise |") && !new.contains("old"));
     assert!(new.starts_with("Intro\n") && new.ends_with("Rest\n"));
-    assert_ne!(renewed(&new, &[]), Some(new), "another catalogue, another page");
+    let other = values("a_total{b=\"x\"} 1\n");
+    assert_ne!(renewed(&new, (&[entry], &other)), Some(new.clone()), "another list, another page");
+    assert_ne!(renewed(&new, (&[], &two)), Some(new), "another catalogue, another page");
 }

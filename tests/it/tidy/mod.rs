@@ -10,6 +10,7 @@
 
 mod documents;
 mod errors;
+mod events;
 mod imports;
 mod keys;
 mod metrics;
