@@ -18,6 +18,7 @@ use crate::session::{End, Executes, Group, Prepared, Stray, is_ours_on_servers};
 use crate::sql;
 use crate::sql::{Effects, Touches, Transaction};
 use crate::wire::frame::{Cursor, TxStatus};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How a text leaves the failed transaction that it begins in.
@@ -138,7 +139,8 @@ impl Serving {
     /// Lends them to the backend in hand, where nothing is under way and something can be prepared.
     /// What can't be prepared any more is not there, and the client is told so.
     pub(super) async fn lend(&mut self) -> Result<Usable, Stop> {
-        let wanted: Vec<(Box<[u8]>, Arc<Prepared>)> =
+        // Each once, however often the text names it.
+        let wanted: BTreeMap<Box<[u8]>, Arc<Prepared>> =
             self.executed().map(|(name, statement)| (name.into(), Arc::clone(statement))).collect();
         for (name, statement) in wanted {
             let thread = self.session.seat.thread();

@@ -8,10 +8,10 @@ use crate::session::batch::Ends;
 use crate::session::own::Own;
 use crate::session::replies::{Expect, Replies, Undo};
 use crate::session::statements::{
-    Held, Library, Names, Prepared, Reading, Recall, is_ours_on_servers, write_foreign_name,
+    Held, Library, Names, Prepared, Reading, Recall, write_foreign_name,
 };
-use crate::session::stray::{Lent, Stray};
-use crate::sql::{Facts, Touches};
+use crate::session::stray::Stray;
+use crate::sql::Facts;
 use crate::wire::frame;
 use crate::wire::frame::Cursor;
 use crate::wire::frame::FrameError;
@@ -410,58 +410,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// What is bound may have been prepared long ago.
-    fn lend_to_bound(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
-        let mut cursor = Cursor::new(message);
-        cursor.text()?;
-        let name = cursor.text()?;
-        let touches = |facts: &Arc<Facts>| !facts.prepared().is_empty();
-        let facts = if name.is_empty() {
-            self.unnamed.as_ref().map(|unnamed| &unnamed.facts)
-        } else {
-            self.names.get(name).map(|statement| &statement.facts)
-        };
-        if let Some(facts) = facts.filter(|facts| touches(facts)).map(Arc::clone) {
-            self.lend_names(&facts, out);
-        }
-        Ok(())
-    }
-
-    /// `DEALLOCATE name` as SQL means the client's own statement, of which the backend does not
-    /// know by that name: it is given an empty one to take away. So it is for `PREPARE name`, which
-    /// is to fail. Where the same text runs it, it was lent already.
-    ///
-    /// What fails ahead of a `Query` would have the server pass over that, and nobody would be
-    /// answered. This can't: the name is free.
-    fn lend_names(&mut self, facts: &Facts, out: &mut Vec<u8>) {
-        for (touches, name) in facts.prepared() {
-            if is_ours_on_servers(name) || self.names.get(name).is_none() {
-                continue;
-            }
-            let (undo, before) = match touches {
-                // It was lent before all this.
-                Touches::Runs => continue,
-                Touches::Gives => (Undo::Nothing, None),
-                Touches::Takes => {
-                    let before = self.rename(name, None);
-                    let undo =
-                        Undo::Name { name: name.clone(), before: before.clone(), held: None };
-                    (undo, before)
-                }
-            };
-            let runs = facts.prepared().iter().any(|other| *other == (Touches::Runs, name.clone()));
-            // What was lent and is not taken away is found when the backend comes free.
-            let lent = |stray: &Stray| stray.lent == Lent::Now && stray.name == *name;
-            if !runs || !self.strays.iter().any(lent) {
-                self.close_foreign(name, out);
-                self.parse_nothing(name, undo, out);
-            }
-            self.strays.push(Stray::new(name.clone(), before));
-        }
-    }
-
     /// Has the backend hold nothing under this name.
-    fn parse_nothing(&mut self, name: &[u8], undo: Undo, out: &mut Vec<u8>) {
+    pub(super) fn parse_nothing(&mut self, name: &[u8], undo: Undo, out: &mut Vec<u8>) {
         self.replies.expect(Expect::OwnParse(undo));
         frame::write(out, b'P', |out| {
             frame::write_text(out, name);
@@ -470,7 +420,7 @@ impl Builder<'_> {
     }
 
     /// Takes this name off the backend, if it is there.
-    fn close_foreign(&mut self, name: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn close_foreign(&mut self, name: &[u8], out: &mut Vec<u8>) {
         self.replies.expect(Expect::OwnClose(Undo::Nothing));
         frame::write(out, b'C', |out| {
             out.push(b'S');
@@ -479,7 +429,11 @@ impl Builder<'_> {
     }
 
     /// Gives the client's name another meaning, or none; what it stood for.
-    fn rename(&mut self, name: &[u8], to: Option<Arc<Prepared>>) -> Option<Arc<Prepared>> {
+    pub(super) fn rename(
+        &mut self,
+        name: &[u8],
+        to: Option<Arc<Prepared>>,
+    ) -> Option<Arc<Prepared>> {
         let before = match to {
             Some(statement) => self.names.insert(name, statement),
             None => self.names.remove(name),

@@ -10,6 +10,7 @@ mod build;
 mod custom;
 mod floor;
 mod group;
+mod lend;
 mod own;
 mod pins;
 mod replies;

@@ -192,3 +192,24 @@ fn no_megabyte_holds_a_shard_up() {
     // A flood of what ends a group by itself is as many groups.
     assert!(flood(&|_| message(b'H'), "N") < ENOUGH);
 }
+
+/// A text of the length that is parsed may name one statement thousands of times: the backend is
+/// lent that once, and nobody looks through all the names for each.
+#[test]
+fn a_name_that_a_text_repeats_is_lent_once() {
+    let lent = |piece: &str| {
+        let mut desk = Desk::default();
+        desk.build(&[parse("s", "SELECT 1"), sync()].concat());
+        let text = query(&piece.repeat(60_000 / piece.len()));
+        let began = worked();
+        let sent = desk.build(&text);
+        let took = since(began);
+        assert!(took < ENOUGH, "{piece}: {took:?}");
+        sent.len() - text.len()
+    };
+    let once = lent(&format!("PREPARE s AS VALUES(1){};", " ".repeat(59_000)));
+    assert!(once > 0);
+    for piece in ["PREPARE s AS VALUES(1);", "PREPARE s AS VALUES(1);EXECUTE s;"] {
+        assert_eq!(lent(piece), once, "{piece}");
+    }
+}
