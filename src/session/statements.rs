@@ -165,7 +165,8 @@ struct Index {
 
 impl Library {
     /// The statement with this body that is read so in a database of this shape, made if nobody
-    /// holds it. Without a shape it is nobody else's.
+    /// holds it. Without a shape it is nobody else's; nor is one that tells the time, whose
+    /// session takes it along.
     pub fn intern(
         &self,
         body: &[u8],
@@ -176,6 +177,9 @@ impl Library {
             return self.make(body, facts, None);
         };
         let reading = settings.reading();
+        if facts.tells_the_time() {
+            return self.make(body, facts, Some((reading.into(), shape)));
+        }
         let key = [reading.as_bytes(), &[NOT_UTF8], &shape.to_be_bytes(), body].concat();
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = index.statements.get(&*key).and_then(Weak::upgrade) {

@@ -3,7 +3,6 @@
 use super::Dialect;
 use super::Encoding;
 use super::NeedsPrimary;
-use super::Strings;
 use super::facts::Change;
 use super::facts::Class;
 use super::facts::Commits;
@@ -12,9 +11,11 @@ use super::facts::Count;
 use super::facts::Facts;
 use super::facts::Hints;
 use super::facts::Name;
+use super::facts::Queries;
 use super::facts::Scope;
 use super::facts::SetsOnly;
 use super::facts::Setting;
+use super::facts::Strings;
 use super::facts::Touches;
 use super::facts::Transaction;
 use super::facts::Wish;
@@ -36,18 +37,19 @@ pub(super) fn examine(sql: &[u8], dialect: Dialect) -> Facts {
     let outcome = readable(sql, dialect).and_then(|text| grammar::read(&text, &mut collector));
     match outcome {
         Ok(()) => {
+            let constants = Constants::of(sql, collector.strings);
             let facts = collector.into_facts(hints);
             let prepared =
                 facts.prepared.iter().map(|(how, name)| (*how, in_letters(name, dialect)));
-            Facts { constants: Constants::of(sql), prepared: prepared.collect(), ..facts }
+            Facts { constants, prepared: prepared.collect(), ..facts }
         }
-        Err(why) => unknown(why, hints),
+        Err(why) => Facts { constants: Constants::of(sql, Strings::Unsure), ..unknown(why, hints) },
     }
 }
 
 /// The text for the parser, if it may be parsed at all.
 fn readable(sql: &[u8], dialect: Dialect) -> Result<Cow<'_, str>, NeedsPrimary> {
-    if dialect.strings == Strings::Escaping || dialect.encoding == Encoding::Unsafe {
+    if dialect.strings == super::Strings::Escaping || dialect.encoding == Encoding::Unsafe {
         return Err(NeedsPrimary::Dialect);
     }
     guard::check(sql)?;
@@ -123,7 +125,8 @@ fn unknown(why: NeedsPrimary, hints: Option<Box<Hints>>) -> Facts {
         shown: None,
         prepared: Box::default(),
         defaults: Box::default(),
-        constants: Constants::Strings,
+        constants: Constants::Moments,
+        queries: Queries::Some,
         memo: Memo::default(),
     }
 }
@@ -169,6 +172,8 @@ pub(super) struct Collector {
     shown: Option<Box<str>>,
     prepared: Vec<(Touches, Box<[u8]>)>,
     defaults: Vec<Defaults>,
+    strings: Strings,
+    queries: Queries,
 }
 
 impl Default for Collector {
@@ -195,6 +200,8 @@ impl Default for Collector {
             shown: None,
             prepared: Vec::new(),
             defaults: Vec::new(),
+            strings: Strings::Lasting,
+            queries: Queries::None,
         }
     }
 }
@@ -222,6 +229,18 @@ impl Collector {
     pub(super) fn only_sets(&mut self) {
         self.sets += 1;
         self.needs_primary(Class::Session, NeedsPrimary::SessionState);
+    }
+
+    /// The statement holds something that is evaluated.
+    pub(super) fn evaluates(&mut self) {
+        self.queries = Queries::Some;
+    }
+
+    /// The statement holds this string.
+    pub(super) fn string(&mut self, text: &str) {
+        if Strings::of(text) == Strings::Unsure {
+            self.strings = Strings::Unsure;
+        }
     }
 
     /// The statement does this besides answering.
@@ -404,7 +423,8 @@ impl Collector {
             shown: self.shown.filter(|_| !several),
             prepared: self.prepared.into(),
             defaults: self.defaults.into(),
-            constants: Constants::Strings,
+            constants: Constants::Moments,
+            queries: self.queries,
             memo: Memo::default(),
         }
     }

@@ -38,6 +38,7 @@ pub struct Facts {
     pub(super) prepared: Box<[(Touches, Box<[u8]>)]>,
     pub(super) defaults: Box<[Defaults]>,
     pub(super) constants: Constants,
+    pub(super) queries: Queries,
     pub(super) memo: Memo,
 }
 
@@ -66,22 +67,59 @@ pub enum Touches {
 pub(super) enum Constants {
     /// Numbers and words at most, which are read in one way only.
     Plain,
-    /// Perhaps a string: `'now'::timestamptz` is the moment at which it is read.
+    /// Strings, which tell the same whenever they are read, as far as they say.
     Strings,
+    /// Perhaps one that tells something else each time: `'now'::timestamptz` is the moment at
+    /// which it is read.
+    Moments,
 }
 
 impl Constants {
-    /// Those of a text, by a glance that takes a comment for a string rather than the reverse.
+    /// Those of a text, by a glance that takes a comment for a string rather than the reverse; and
+    /// by what is known of its strings.
     ///
     /// Source: PostgreSQL manual, 4.1.2 "Constants".
-    pub(super) fn of(sql: &[u8]) -> Self {
+    pub(super) fn of(sql: &[u8], strings: Strings) -> Self {
         let dollar = |pair: &[u8]| matches!(pair, [b'$', next] if !next.is_ascii_digit());
-        if sql.contains(&b'\'') || sql.windows(2).any(dollar) || sql.ends_with(b"$") {
-            Self::Strings
-        } else {
-            Self::Plain
+        let any = sql.contains(&b'\'') || sql.windows(2).any(dollar) || sql.ends_with(b"$");
+        match (any, strings) {
+            (false, _) => Self::Plain,
+            (true, Strings::Lasting) => Self::Strings,
+            (true, Strings::Unsure) => Self::Moments,
         }
     }
+}
+
+/// What is known of the strings of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Strings {
+    /// None of them names a moment by its distance from the present.
+    Lasting,
+    /// One does, or they were not looked at.
+    Unsure,
+}
+
+impl Strings {
+    /// That of one, as a server reads it: any input of a time, of an array or a row of them.
+    ///
+    /// Source: PostgreSQL manual, 8.5.1.4 "Special Values", and `ParseDateTime` in
+    /// `utils/adt/datetime.c`, to which letters end a word that are none of ASCII's.
+    pub(super) fn of(text: &str) -> Self {
+        const WORDS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+        let mut words = text.split(|letter: char| !letter.is_ascii_alphabetic());
+        let is = |word: &str| WORDS.iter().any(|known| known.eq_ignore_ascii_case(word));
+        if words.any(is) { Self::Unsure } else { Self::Lasting }
+    }
+}
+
+/// Whether a text holds something that is evaluated, beside what only begins or ends a transaction
+/// or changes settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Queries {
+    /// Nothing.
+    None,
+    /// A query, or an expression.
+    Some,
 }
 
 /// How many statements a text holds.
@@ -373,6 +411,12 @@ impl Facts {
     /// changes the objects that it speaks of, or the settings by which it is read.
     pub fn means_the_same_again(&self) -> bool {
         self.count == Count::One && self.class == Class::Read && self.constants == Constants::Plain
+    }
+
+    /// Whether it may mean something else each time it is prepared, though nobody changes anything:
+    /// what one session has prepared is not what another would.
+    pub fn tells_the_time(&self) -> bool {
+        self.constants == Constants::Moments
     }
 
     /// Whether the objects of its database may be others when it is done, as far as it says.

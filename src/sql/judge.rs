@@ -10,6 +10,7 @@ use super::facts::Class;
 use super::facts::Count;
 use super::facts::Facts;
 use super::facts::Name;
+use super::facts::Queries;
 use super::functions;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -237,7 +238,8 @@ impl Scale<'_> {
             }
         }
         let evaluates = facts.count != Count::Empty && facts.shown.is_none();
-        if evaluates && facts.class != Class::Session && facts.class != Class::Transaction {
+        let controls = matches!(facts.class, Class::Session | Class::Transaction);
+        if evaluates && (!controls || facts.queries == Queries::Some) {
             self.code |= catalog.hidden().is_users_code();
             if catalog.hidden().is_volatile() {
                 self.blame(NeedsPrimary::HiddenVolatile, "");

@@ -108,6 +108,21 @@ async fn time_goes_on_in_statements_without_a_name() {
     }
 }
 
+/// Nor is it another session's moment where the text has a name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_goes_on_in_statements_that_sessions_name() {
+    let house = house();
+    set_up(&house, &["CREATE TABLE items AS SELECT 7 AS id"], "items").await;
+    for sql in ["SELECT 'now'::timestamptz::text", "SELECT ('{NOW}'::timestamptz[])[1]::text"] {
+        let first = ask_often(&house, "s", sql, &[]).await.value();
+        assert_ne!(ask_often(&house, "s", sql, &[]).await.value(), first, "{sql}");
+    }
+    // The opposite: what has no such string is prepared once for all.
+    let before = held(&house).await;
+    ask_often(&house, "s", "SELECT 'then', now()", &[]).await;
+    assert_eq!(held(&house).await, before + 1);
+}
+
 /// A parameter has the type that its column has now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_prepared_behind_ddl_is_read_anew() {

@@ -418,6 +418,51 @@ fn statements_are_shared_only_by_those_who_read_them_alike() {
     assert_eq!(sent(&mut desk, in_zone("Asia/Tokyo")), "S");
 }
 
+/// So is `'today'`, by the clock: nobody is given another's, nor an earlier session's.
+#[test]
+fn statements_that_tell_the_time_are_not_shared() {
+    let mut desk = Desk::default();
+    let mut sent = |sql: &str| {
+        desk.names = Names::default();
+        let sent = tags(&desk.build(&[parse("a", sql), sync()].concat()));
+        desk.answer(if sent == "PS" { "1Z" } else { "Z" });
+        sent
+    };
+    for (sql, again) in [
+        ("SELECT 1 WHERE d = 'today'", "PS"),
+        ("SELECT date 'TODAY'", "PS"),
+        ("INSERT INTO t VALUES (' Now '::timestamptz)", "PS"),
+        ("INSERT INTO t VALUES ('now()')", "PS"),
+        ("UPDATE t SET d = $$tomorrow$$", "PS"),
+        ("DELETE FROM t WHERE d < 'yesterday 12:00'", "PS"),
+        (r"SELECT E'\x6eow'::time", "PS"),
+        (r"SELECT U&'\006eow'::time", "PS"),
+        ("SELECT date 'to'\n'day'", "PS"),
+        ("SELECT '{now,2024-01-01}'::timestamptz[]", "PS"),
+        ("EXPLAIN SELECT date 'today'", "PS"),
+        ("DECLARE c CURSOR FOR SELECT date 'today'", "PS"),
+        ("CREATE TABLE x AS SELECT date 'today'", "PS"),
+        ("CALL p('now')", "PS"),
+        ("this is no SQL 'x'", "PS"),
+        ("SELECT now(), 'x'", "S"),
+        ("SELECT * FROM t WHERE word = 'known' OR word = 'snow' OR now = $1", "S"),
+        (r"SELECT x ~ '^\d+$', E'\n' FROM today", "S"),
+        ("SELECT '2024-01-01'::timestamptz", "S"),
+    ] {
+        assert_eq!(sent(sql), "PS", "{sql}");
+        assert_eq!(sent(sql), again, "{sql}");
+    }
+    // Nor where it is prepared anew, on a backend that has not got it.
+    let mut desk = Desk::default();
+    desk.build(&[parse("a", "SELECT date 'today'"), sync()].concat());
+    desk.answer("1Z");
+    desk.held = Held::default();
+    assert_eq!(tags(&desk.build(&[bind("", "a"), execute(), sync()].concat())), "PBES");
+    desk.answer("12CZ");
+    desk.names = Names::default();
+    assert_eq!(tags(&desk.build(&[parse("a", "SELECT date 'today'"), sync()].concat())), "PS");
+}
+
 #[test]
 fn what_an_error_skips_is_undone() {
     let mut desk = Desk::default();

@@ -23,6 +23,7 @@ use pg_raw_parse::const_val::ConstValue;
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::nodes;
 use pg_raw_parse::nodes::DiscardMode;
+use pg_raw_parse::nodes::DropBehavior;
 use pg_raw_parse::nodes::TransactionStmtKind as Kind;
 use pg_raw_parse::nodes::VariableSetKind;
 
@@ -45,7 +46,10 @@ pub(super) fn read(node: Node<'_>, into: &mut Collector) {
         Node::VariableSetStmt(node) => set(node, into),
         Node::VariableShowStmt(node) => show(node, into),
         Node::TruncateStmt(truncate) => {
-            into.needs_primary(Class::Write, NeedsPrimary::Write);
+            // It also empties what no change of rows would reach, whatever triggers that has.
+            let cascades = truncate.behavior == DropBehavior::DROP_CASCADE;
+            let class = if cascades { Class::Utility } else { Class::Write };
+            into.needs_primary(class, NeedsPrimary::Write);
             for relation in truncate.relations() {
                 if let Node::RangeVar(relation) = relation {
                     into.target(relation_of(relation));

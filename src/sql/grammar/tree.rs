@@ -20,6 +20,7 @@ use pg_raw_parse::walk::walk_manual;
 
 /// Reads everything below `root`.
 pub(super) fn read(root: Node<'_>, into: &mut Collector) {
+    into.evaluates();
     let pending = vec![(root, NO_SCOPE)];
     let mut walk = Walk {
         pending,
@@ -135,6 +136,11 @@ impl<'a> Walk<'a, '_> {
             Node::LockingClause(_) => self.into.needs_primary(Class::Write, NeedsPrimary::RowLock),
             Node::RangeVar(relation) => self.relation(relation, scope),
             Node::FuncCall(call) => self.call(call),
+            Node::A_Const(constant) => {
+                if let Some(ConstValue::String(text)) = constant.val() {
+                    self.into.string(text);
+                }
+            }
             Node::A_Expr(expression) => self.operator(expression.name()),
             Node::SubLink(link) => self.operator(link.oper_name()),
             Node::SortBy(sort) => self.operator(sort.use_op()),
@@ -156,8 +162,8 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// SQL/JSON came with PostgreSQL 16 and 17; before, these were names that anybody could give
-    /// to a function.
+    /// SQL/JSON came with PostgreSQL 16 and 17, `merge_action` with 17; before, these were names
+    /// that anybody could give to a function.
     #[expect(clippy::wildcard_enum_match_arm, reason = "nodes that say nothing by themselves")]
     fn construct(&mut self, node: Node<'a>) {
         let names: &[&'static str] = match node {
@@ -170,6 +176,7 @@ impl<'a> Walk<'a, '_> {
             Node::JsonArrayConstructor(_) | Node::JsonArrayQueryConstructor(_) => &["json_array"],
             Node::JsonObjectAgg(_) => &["json_objectagg"],
             Node::JsonArrayAgg(_) => &["json_arrayagg"],
+            Node::MergeSupportFunc(_) => &["merge_action"],
             _ => &[],
         };
         for name in names {

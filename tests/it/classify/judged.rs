@@ -107,6 +107,8 @@ fn users_code_taints_and_is_not_run_again() {
         ("INSERT INTO cheap VALUES (1)", true, false), // a view
         ("INSERT INTO unheard_of VALUES (1)", true, false),
         ("TRUNCATE audited", true, false),
+        ("TRUNCATE items", false, false),
+        ("TRUNCATE items CASCADE", true, false), // triggers of whatever refers to it
         ("COPY audited FROM STDIN", true, false),
         ("DO 'BEGIN END'", true, false),
         ("CALL work()", true, false),
@@ -125,6 +127,27 @@ fn users_code_taints_and_is_not_run_again() {
             let judgement = facts(sql).judge(Some(&with_cast));
             assert!(judgement.taints() && !judgement.replayable(), "a cast may hide in {sql}");
         }
+    }
+}
+
+/// Beside a `SET` or a `BEGIN`, too; where there is nothing else, nothing is evaluated.
+#[test]
+fn what_runs_unnamed_counts_for_every_query_of_a_text() {
+    let mut rows = rows();
+    rows.hidden = vec![function("to_money", Origin::Written, "i")];
+    let catalog = Catalog::new(&rows, FunctionLists::default());
+    for (sql, taints) in [
+        ("BEGIN; SELECT name::text FROM items; COMMIT", true),
+        ("SET work_mem = '1MB'; SELECT 1", true),
+        ("TABLE items; RESET work_mem", true),
+        ("BEGIN; DECLARE c CURSOR FOR SELECT 1", true),
+        ("BEGIN; DELETE FROM items WHERE id = 1; COMMIT", true),
+        ("BEGIN; SET LOCAL work_mem = '1MB'; COMMIT", false),
+        ("SET work_mem = '1MB'; SET a.b = 1", false),
+        ("COMMIT", false),
+        ("SHOW work_mem", false),
+    ] {
+        assert_eq!(facts(sql).judge(Some(&catalog)).taints(), taints, "{sql}");
     }
 }
 
@@ -161,12 +184,14 @@ fn somebody_elses_random_is_not_harmless() {
     rows.functions.push(function("random", Origin::Written, "v"));
     rows.functions.push(function("uuid_generate_v4", Origin::Native, "v"));
     rows.functions.push(function("json_array", Origin::Written, "v"));
+    rows.functions.push(function("merge_action", Origin::Written, "v"));
     let catalog = Catalog::new(&rows, FunctionLists::default());
     let judge = |sql| facts(sql).judge(Some(&catalog)).fit;
     assert_eq!(judge("SELECT random()"), Err(NeedsPrimary::FunctionVolatile));
     assert_eq!(judge("SELECT pg_catalog.random()"), Ok(()));
     assert_eq!(judge("SELECT uuid_generate_v4()"), Ok(()));
     assert_eq!(judge("SELECT json_array(1, 2)"), Err(NeedsPrimary::FunctionVolatile));
+    assert_eq!(judge("SELECT merge_action()"), Err(NeedsPrimary::FunctionVolatile));
     assert_eq!(judge("SELECT json_object('a': 1)"), Ok(()));
 }
 
