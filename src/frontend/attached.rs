@@ -3,17 +3,18 @@
 use crate::clock::Moment;
 use crate::frontend::block::{Block, Repeats};
 use crate::frontend::cancel::{Handle, UnderWay};
-use crate::frontend::exchange::{Erred, Exchange, Word};
+use crate::frontend::exchange::{Exchange, Word};
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
+use crate::frontend::probe::Found;
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
 use crate::metrics::{Pinned, QueryKind, ServedBy, TransactionOutcome};
 use crate::notifications::Noted;
 use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
-use crate::session::{Cut, End, Executes, Pins, Renamed, Stray};
-use crate::sql::{Defaults, Effects, Facts};
+use crate::session::{Cut, End, Executes, Pin, Pins, Renamed, Stray};
+use crate::sql::{Defaults, Effects, Facts, is_shown_to_few};
 use crate::topology::{Epoch, ServerId, Signals, Topology};
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
@@ -234,6 +235,8 @@ pub enum Computed {
     No,
     /// Yes: no probe can list it, so the session stays.
     Yes,
+    /// Yes, unless what is under way, which resets all and does nothing else, succeeds.
+    UnlessReset,
 }
 
 /// Whether something was left on a backend that no reset takes back, and no probe shows.
@@ -522,17 +525,22 @@ impl Attached {
     pub fn note_facts(&mut self, mentioned: &[Option<Arc<Facts>>]) {
         for facts in mentioned.iter().flatten() {
             self.resets.add(facts);
-            self.defaults.0.extend_from_slice(facts.defaults());
         }
     }
 
-    /// What failed has changed nobody's defaults: who may not change them must not have others'
-    /// backends closed. What it committed before it failed is seen by who reads the catalogs.
-    pub fn settle_defaults(&mut self) {
-        let (defaults, done) = &mut self.defaults;
-        match self.exchange.erred {
-            Erred::No => *done = defaults.len(),
-            Erred::Yes => defaults.truncate(*done),
+    /// Notes what a probe has found of what keeps the session here, or can't be seen.
+    pub(super) fn note_found(&mut self, found: &Found) {
+        self.pins = found.pins;
+        if self.computed != Computed::No {
+            self.pins.add(Pin::Hidden);
+        }
+        if self.lasting == Lasting::Yes {
+            self.pins.add(Pin::Lasting);
+        }
+        let unseen = |name: &str| is_shown_to_few(name) && found.settings.get(name).is_none();
+        if self.checkout.carried.iter().any(|(name, _)| unseen(name)) {
+            // Its role may not see what is there still.
+            self.left = Taint::Hidden;
         }
     }
 
@@ -553,14 +561,11 @@ impl Attached {
         if plan.need != Need::Anywhere {
             self.shown = ShownData::Yes;
         }
-        if plan.effects.any(Effects::SET_CONFIG_DYNAMIC) {
+        if plan.effects.any(Effects::SET_CONFIG_DYNAMIC) || self.computed != Computed::No {
             self.computed = Computed::Yes;
         }
         if plan.effects.any(Effects::LASTING) && executes == Executes::Something {
             self.lasting = Lasting::Yes;
-        }
-        if plan.effects.any(Effects::DISCARD_ALL | Effects::RESET_ALL) {
-            self.computed = Computed::No;
         }
     }
 }

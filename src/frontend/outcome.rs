@@ -71,7 +71,7 @@ impl Serving {
                 statements.ended(attached.server, outcome);
             }
         }
-        attached.settle_defaults();
+        attached.settle_runs();
         attached.exchange.erred = Erred::No;
         attached.exchange.overdue = None;
         self.retry = None;

@@ -12,6 +12,7 @@ use crate::frontend::outcome::TRIES_SHOWN;
 use crate::frontend::overdue::Doing;
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::report::No;
+use crate::frontend::runs;
 use crate::frontend::sense;
 use crate::frontend::sense::{Place, Sharing};
 use crate::frontend::serve::Stop;
@@ -51,8 +52,8 @@ impl Serving {
         let tried_again = !last && (again || repeats != Repeats::No);
         attached.exchange.shown = if tried_again { Shown::NotYet(Vec::new()) } else { Shown::Yes };
         attached.ahead = Ahead::May;
-        attached.note_facts(&session.mentioned);
         attached.note(plan, group.executes);
+        runs::note(client, session, attached, group);
         sense::note_reshaping(&mut attached.exchange.reshapes, session);
         let sharing = sharing(*retry, &attached.exchange);
         let tally = build(client, session, attached, (group, sharing))?;

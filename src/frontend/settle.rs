@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::{
-    Attached, Computed, Deallocated, Hold, Lasting, Reads, Resting, Segment, Stale, Standing,
+    Attached, Deallocated, Hold, Lasting, Reads, Resting, Segment, Stale, Standing,
 };
 use crate::frontend::audit;
 use crate::frontend::cancel::{Cancelled, UnderWay};
@@ -26,7 +26,7 @@ use crate::metrics::PinnedSession;
 use crate::pg::SqlState;
 use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
 use crate::session::{Account, Group, Lent, Pin, Pins, Settings, same};
-use crate::sql::{Defaults, Effects};
+use crate::sql::{Defaults, Effects, Whose};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
@@ -267,9 +267,8 @@ impl Serving {
     }
 
     async fn settle_what_was_left(&mut self, mut attached: Hold, under_way: UnderWay, now: Moment) {
-        for Defaults { role, database } in std::mem::take(&mut attached.defaults).0 {
-            let pools = &self.client.shard.shared.pools;
-            pools.renew((role.as_deref(), database.as_deref()), clock::now());
+        for changed in std::mem::take(&mut attached.defaults).0 {
+            self.renew(&changed, attached.pins);
         }
         let policy = self.client.shard.pools.policy();
         let tainted = policy.reset != Reset::Off && attached.taint != Taint::None;
@@ -284,6 +283,27 @@ impl Serving {
             self.note_unknown_state();
         }
         drop(attached.into_inner());
+    }
+
+    /// Has the backends renewed of those whose sessions begin with other settings now.
+    fn renew(&self, Defaults { whose, database }: &Defaults, pins: Pins) {
+        let Session { user, settings, first_role, .. } = &self.session;
+        let renew = |user: Option<&str>| {
+            let pools = &self.client.shard.shared.pools;
+            pools.renew((user, database.as_deref()), clock::now());
+        };
+        match whose {
+            Whose::Everybodys => renew(None),
+            Whose::Roles(role) => renew(Some(role)),
+            // Only a superuser becomes somebody of whom we have not been told.
+            Whose::CurrentUsers | Whose::SessionUsers if pins.has(Pin::SessionUser) => renew(None),
+            Whose::SessionUsers => renew(Some(user)),
+            Whose::CurrentUsers => {
+                renew(Some(user));
+                // Perhaps it has left that role, or taken another, in the same transaction.
+                renew(Some(settings.get("role").unwrap_or_else(|| first_role.shown())));
+            }
+        }
     }
 
     /// What the session left on its backend is known.
@@ -424,16 +444,11 @@ impl Serving {
             let told = recount(conn, &mut self.client.reported).await?;
             self.client.out().extend_from_slice(&told);
         }
-        attached.pins = found.pins;
+        attached.note_found(&found);
+        let conn = &mut *attached.checkout;
         attached.channels = found.channels;
         if !attached.channels.is_empty() {
             self.client.shard.shared.listeners.senders().want();
-        }
-        if attached.computed == Computed::Yes {
-            attached.pins.add(Pin::Hidden);
-        }
-        if attached.lasting == Lasting::Yes {
-            attached.pins.add(Pin::Lasting);
         }
         let carried = Arc::new(found.settings.clone());
         let resets = std::mem::take(&mut attached.resets);

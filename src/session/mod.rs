@@ -14,6 +14,7 @@ mod lend;
 mod own;
 mod pins;
 mod replies;
+mod runs;
 mod settings;
 mod shape;
 mod statements;
@@ -31,6 +32,7 @@ pub use replies::{
     Account, Concluded, CopyIn, Disposition, Expect, OutOfStep, Replies, Room, Success, Undo, Walk,
     status_of,
 };
+pub use runs::{Before, Run, runs};
 pub use settings::{
     FirstRole, ISOLATION, Identity, Isolates, Settings, SharedSettings, is_ours, same,
 };

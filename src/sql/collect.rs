@@ -26,7 +26,7 @@ use super::hint;
 use super::judge::Memo;
 use super::lexer;
 use super::names::AttributeFilter;
-use super::{Defaults, Effects};
+use super::{Defaults, Effects, Whose};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -66,6 +66,11 @@ fn readable(sql: &[u8], dialect: Dialect) -> Result<Cow<'_, str>, NeedsPrimary> 
 
 /// Characters that no name in a catalog has, for private use: one for each byte.
 const STAND_INS: u32 = 0xF700;
+
+/// Whether a character stands for a byte that the parser was not shown.
+fn is_stand_in(letter: char) -> bool {
+    (STAND_INS..=STAND_INS + u32::from(u8::MAX)).contains(&u32::from(letter))
+}
 
 /// A name as its client wrote it, of a text for the parser.
 fn in_letters(name: &[u8], dialect: Dialect) -> Box<[u8]> {
@@ -138,6 +143,28 @@ fn besides(setting: &str) -> Effects {
         "seed" => Effects::LASTING,
         _ => Effects::NONE,
     }
+}
+
+/// What it is to set what a look at the backend may not find: the same as under a computed name.
+fn unlisted(setting: &str, scope: Scope, change: Change) -> Effects {
+    let stays = scope == Scope::Session && change == Change::Set;
+    // A server may have other letters, and makes such a name lower case by its own.
+    let unread = |letter: char| is_stand_in(letter) || !letter.is_ascii() && letter.is_uppercase();
+    if stays && (setting.chars().any(unread) || is_shown_to_few(setting)) {
+        Effects::SET_CONFIG_DYNAMIC
+    } else {
+        Effects::NONE
+    }
+}
+
+/// Whether this is a setting that a session can change and that a server shows only to superusers,
+/// and to members of `pg_read_all_settings`: not to every role that a session may take.
+///
+/// Source: `GUC_SUPERUSER_ONLY` in `utils/misc/guc_tables.c`.
+pub fn is_shown_to_few(setting: &str) -> bool {
+    const SHOWN_TO_FEW: [&str; 3] =
+        ["dynamic_library_path", "extension_control_path", "session_preload_libraries"];
+    SHOWN_TO_FEW.contains(&setting)
 }
 
 /// Whether a text has ended the transaction that it is in.
@@ -249,9 +276,8 @@ impl Collector {
     }
 
     /// The statement changes with which settings these begin.
-    pub(super) fn changes_defaults(&mut self, role: Option<&str>, database: Option<&str>) {
-        let (role, database) = (role.map(Into::into), database.map(Into::into));
-        self.defaults.push(Defaults { role, database });
+    pub(super) fn changes_defaults(&mut self, whose: Whose, database: Option<&str>) {
+        self.defaults.push(Defaults { whose, database: database.map(Into::into) });
     }
 
     /// The statement may commit by itself.
@@ -342,7 +368,7 @@ impl Collector {
             (Scope::Session, Change::Set) => Effects::SET,
             (Scope::Session, Change::Reset) => Effects::RESET,
         };
-        self.effects |= besides(&name);
+        self.effects |= besides(&name) | unlisted(&name, scope, change);
         self.settings.push(Setting { name: name.into(), scope, change });
     }
 
@@ -357,7 +383,7 @@ impl Collector {
             Scope::Transaction => Effects::SET_LOCAL,
         };
         let name = name.to_ascii_lowercase();
-        self.effects |= besides(&name);
+        self.effects |= besides(&name) | unlisted(&name, scope, change);
         self.settings.push(Setting { name: name.into(), scope, change });
     }
 

@@ -8,10 +8,23 @@ use std::ops::BitOrAssign;
 /// SET`, and their resets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Defaults {
-    /// This role's; `None`: every role's, or one's whose name the text does not say.
-    pub role: Option<Box<str>>,
+    /// Whose.
+    pub whose: Whose,
     /// In this database; `None`: in every one.
     pub database: Option<Box<str>>,
+}
+
+/// Whose settings a statement changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// Everybody's.
+    Everybodys,
+    /// This role's.
+    Roles(Box<str>),
+    /// The role's that the session acts as.
+    CurrentUsers,
+    /// The user's whose session it is.
+    SessionUsers,
 }
 
 /// A set of side effects, as far as the text tells. What a user's function does is not in here:

@@ -40,8 +40,9 @@ pub use catalog::Catalog;
 pub use catalog_rows::{
     Argument, FunctionRow, Origin, Place, PolicyRow, RelationKind, RelationRow, Rows, Volatility,
 };
+pub use collect::is_shown_to_few;
 pub use dialect::{Dialect, Encoding, Strings};
-pub use effects::{Defaults, Effects};
+pub use effects::{Defaults, Effects, Whose};
 pub use explain::explain;
 pub use facts::{
     Access, Chain, Change, Class, Commits, Count, Facts, Hints, Isolation, Name, Scope, SetsOnly,

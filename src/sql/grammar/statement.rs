@@ -9,6 +9,7 @@ use super::name_of;
 use super::relation_of;
 use super::tree;
 use crate::sql::Effects;
+use crate::sql::Whose;
 use crate::sql::facts::Access;
 use crate::sql::facts::Chain;
 use crate::sql::facts::Class;
@@ -24,6 +25,7 @@ use pg_raw_parse::list::NodeList;
 use pg_raw_parse::nodes;
 use pg_raw_parse::nodes::DiscardMode;
 use pg_raw_parse::nodes::DropBehavior;
+use pg_raw_parse::nodes::RoleSpecType;
 use pg_raw_parse::nodes::TransactionStmtKind as Kind;
 use pg_raw_parse::nodes::VariableSetKind;
 
@@ -173,11 +175,23 @@ fn other(node: Node<'_>, into: &mut Collector) {
 fn defaults(node: Node<'_>, into: &mut Collector) {
     match node {
         Node::AlterRoleSetStmt(alter) => {
-            let role = alter.role().and_then(nodes::RoleSpec::rolename);
-            into.changes_defaults(role, alter.database());
+            into.changes_defaults(alter.role().map_or(Whose::Everybodys, whose), alter.database());
         }
-        Node::AlterDatabaseSetStmt(alter) => into.changes_defaults(None, alter.dbname()),
+        Node::AlterDatabaseSetStmt(alter) => {
+            into.changes_defaults(Whose::Everybodys, alter.dbname());
+        }
         _ => {}
+    }
+}
+
+/// Whom a role's place in a statement names.
+fn whose(role: &nodes::RoleSpec) -> Whose {
+    match role.roletype {
+        RoleSpecType::ROLESPEC_CURRENT_ROLE | RoleSpecType::ROLESPEC_CURRENT_USER => {
+            Whose::CurrentUsers
+        }
+        RoleSpecType::ROLESPEC_SESSION_USER => Whose::SessionUsers,
+        _ => role.rolename().map_or(Whose::Everybodys, |name| Whose::Roles(name.into())),
     }
 }
 
