@@ -64,8 +64,8 @@ pub use situation::{
 };
 pub use slots::idle_slots;
 pub use survey::{
-    FENCE, Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey, SurveyedRole,
-    Switch, Upstream,
+    Before, Emptied, FENCE, Instance, ReceiverRow, Right, Rights, Settings, Slot, SlotState,
+    Survey, SurveyedRole, Switch, Upstream,
 };
 pub use sync_names::{InvalidSyncNames, SyncMethod, SyncNames};
 pub use verdict::{Verdict, verdict};

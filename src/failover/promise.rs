@@ -6,7 +6,9 @@
 //!
 //! A standby that is not seen now keeps the name under which it was seen last. It may still
 //! acknowledge; a promise that became weaker whenever a standby is out of sight would let the
-//! other one be promoted without what only this one holds.
+//! other one be promoted without what only this one holds. So does one that was cut off, for the
+//! same reason. And a fence, which keeps a primary from confirming anything, says nothing of what
+//! was promised before it and will be behind it.
 
 use crate::failover::survey::{ReceiverRow, Survey, SurveyedRole};
 use crate::failover::sync_names::same_name;
@@ -30,6 +32,9 @@ fn quorum(primary: &str, servers: &[Known<'_>]) -> Result<Promise, WeakPromise> 
     let SurveyedRole::Primary { receivers } = &survey.role else {
         return Err(WeakPromise::NotSeen);
     };
+    if survey.settings.is_fenced() {
+        return Err(WeakPromise::NotSeen);
+    }
     let listed = match &survey.settings.synchronous_names {
         Ok(SyncNames::None) => return Err(WeakPromise::NoNames),
         Ok(listed) => listed,
@@ -77,8 +82,10 @@ fn owner<'a>(name: &Arc<str>, servers: &[Known<'a>]) -> Result<Known<'a>, WeakPr
     match (owners.next(), owners.next()) {
         (Some(owner), None) => Ok(*owner),
         (Some(_), Some(_)) => Err(WeakPromise::SharedName(Arc::clone(name))),
-        // One that was never seen may be the one.
-        (None, _) if servers.iter().any(|(_, survey)| survey.is_none()) => {
+        // One that was never seen, or never under its name, may be the one.
+        (None, _)
+            if servers.iter().any(|(_, survey)| survey.is_none_or(Survey::has_lost_its_name)) =>
+        {
             Err(WeakPromise::NotSeen)
         }
         (None, _) if names_are_hidden(servers) => Err(WeakPromise::Hidden),
@@ -129,7 +136,8 @@ mod tests {
     use super::*;
     use crate::auth::Secret;
     use crate::clock::Moment;
-    use crate::failover::survey::sample::{primary, standby};
+    use crate::failover::survey::sample::{before, cut_off, primary, standby};
+    use crate::failover::survey::{Before, FENCE};
     use std::time::Duration;
 
     const P: &str = "db0";
@@ -195,6 +203,51 @@ mod tests {
         for (names, expected) in cases {
             assert_eq!(Set::new(names).promise(), expected, "{names}");
         }
+    }
+
+    /// All of them are called the same by their settings.
+    fn named_by_links(names: &str) -> Set {
+        let mut set = Set::new(names);
+        for at in 0..3 {
+            set.survey(at).settings.cluster_name = "15/main".into();
+        }
+        set
+    }
+
+    #[test]
+    fn who_was_cut_off_counts_under_the_name_that_he_had() {
+        for names in ["ANY 1 (s0, s1, s2)", "ANY 1 (s1, s2)"] {
+            let mut set = named_by_links(names);
+            cut_off(set.survey(1), before("s1"));
+            assert_eq!(set.promise(), quorum(1, &["db1", "db2"]), "{names}: a frozen one");
+            cut_off(set.survey(0), before("s0"));
+            assert_eq!(set.promise(), quorum(1, &["db1", "db2"]), "{names}: a promoted one");
+        }
+    }
+
+    #[test]
+    fn who_was_cut_off_and_had_a_name_that_is_not_known_takes_nothing_away() {
+        for unknown in [Before::Nothing, Before::Unread] {
+            let mut set = named_by_links("ANY 1 (s0, s1, s2)");
+            cut_off(set.survey(1), unknown);
+            assert_eq!(weak(set.promise()), WeakPromise::NotSeen);
+        }
+        let mut set = named_by_links("ANY 1 (s0, s1, s2)");
+        cut_off(set.survey(0), Before::Unread);
+        assert_eq!(weak(set.promise()), WeakPromise::NotSeen);
+        cut_off(set.survey(0), Before::Nothing);
+        let unknown = WeakPromise::UnknownName("s0".into());
+        assert_eq!(weak(set.promise()), unknown, "one that never was a standby has no other name");
+        let mut set = Set::new("ANY 1 (s0, s1, s2)");
+        cut_off(set.survey(0), Before::Nothing);
+        assert_eq!(set.promise(), quorum(1, &["db1", "db2"]), "but that of its settings");
+    }
+
+    #[test]
+    fn a_fence_says_nothing_of_what_is_promised_without_it() {
+        assert_eq!(weak(Set::new(FENCE).promise()), WeakPromise::NotSeen);
+        let beside = Set::new("ANY 1 (s1, pgsteer_fence)").promise();
+        assert_eq!(weak(beside), WeakPromise::UnknownName(FENCE.into()), "it is none of ours");
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn outside(survey: &Survey) -> Option<&str> {
 
 /// How it is to follow: as it did before, else as another standby does, under its own name.
 fn link(name: &str, survey: &Survey, leader: &Leader<'_>) -> Conninfo {
-    let own = survey.upstream.read();
+    let own = survey.link();
     let link = own.unwrap_or_else(|| {
         let cluster = &*survey.settings.cluster_name;
         let name = if cluster.is_empty() { name } else { cluster };
@@ -293,5 +293,8 @@ mod tests {
         let own = own.join("\n");
         assert!(own.contains("application_name='\\'''\\''me"), "{own}");
         assert!(!own.contains("secret"), "{own}");
+        let replaced = told(|survey| sample::cut_off(survey, sample::before("me")), None);
+        let replaced = replaced.join("\n");
+        assert!(replaced.contains("application_name='\\'''\\''me"), "{replaced}");
     }
 }

@@ -31,6 +31,8 @@ pub struct Survey {
     pub settings: Settings,
     /// How it receives the log, or would if it were a standby.
     pub upstream: Upstream,
+    /// How it did before, if it is told nothing of that now.
+    pub before: Before,
     /// Where its files are, and how it was started.
     pub place: Place,
     /// Its slots for the log as it is; `None` where our user can't see them.
@@ -107,8 +109,8 @@ pub const FENCE: &str = "pgsteer_fence";
 impl Settings {
     /// Whether it carries our fence.
     pub fn is_fenced(&self) -> bool {
-        let names = self.synchronous_names.as_ref();
-        names.is_ok_and(|names| names.names().iter().any(|name| &**name == FENCE))
+        let names = self.synchronous_names.as_ref().map_or(&[][..], SyncNames::names);
+        matches!(names, [name] if &**name == FENCE)
     }
 }
 
@@ -171,6 +173,32 @@ pub struct Upstream {
     pub restore_command: Secret,
     /// `primary_slot_name`; empty: none.
     pub slot: Arc<str>,
+}
+
+/// How a server received the log before its `primary_conninfo` was emptied, as a freeze does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Before {
+    /// Nobody saw it receive, or it is not emptied.
+    #[default]
+    Nothing,
+    /// It may have been noted, and the notes can't be read.
+    Unread,
+    /// By this.
+    Link {
+        /// `primary_conninfo`, to the letter.
+        conninfo: Secret,
+        /// Who emptied it.
+        emptied: Emptied,
+    },
+}
+
+/// Who emptied the `primary_conninfo` of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emptied {
+    /// A freeze of ours.
+    ByUs,
+    /// Somebody else, as far as was noted.
+    ByOthers,
 }
 
 /// A slot for the log as it is.
@@ -240,17 +268,65 @@ impl Survey {
         matches!(self.role, SurveyedRole::Primary { .. })
     }
 
+    /// Whether its `primary_conninfo` is seen to be empty.
+    pub fn is_cut_off(&self) -> bool {
+        self.upstream.conninfo.as_ref().is_some_and(|text| text.reveal().is_empty())
+    }
+
+    /// How it receives the log, or did before that was taken from it, to the letter.
+    fn conninfo(&self) -> Option<&Secret> {
+        match &self.before {
+            Before::Link { conninfo, .. } if self.is_cut_off() => Some(conninfo),
+            Before::Link { .. } | Before::Nothing | Before::Unread => {
+                self.upstream.conninfo.as_ref()
+            }
+        }
+    }
+
+    /// The same, for a later survey that finds it emptied: not by us, or that would be noted.
+    pub fn last_link(&self) -> Option<Before> {
+        if let Before::Link { .. } = self.before {
+            return Some(self.before.clone());
+        }
+        let conninfo = self.conninfo().filter(|text| !text.reveal().is_empty())?.clone();
+        Some(Before::Link { conninfo, emptied: Emptied::ByOthers })
+    }
+
+    /// How it receives the log, or did before that was taken from it.
+    pub fn link(&self) -> Option<Conninfo> {
+        let text = self.conninfo()?.reveal();
+        if text.is_empty() { None } else { Conninfo::parse(text).ok() }
+    }
+
+    /// Whether it may receive under any name, once it is told again how.
+    pub fn has_lost_its_name(&self) -> bool {
+        self.is_cut_off()
+            && match self.before {
+                Before::Link { .. } => false,
+                // One that never was a standby has none but that of its settings.
+                Before::Nothing => !self.is_primary(),
+                Before::Unread => true,
+            }
+    }
+
     /// What it calls itself when it receives the log; `None` where that can't be known.
+    ///
+    /// One that was cut off keeps the name that it had: it gets that back, and the names of a
+    /// quorum would else mean something else for as long as it leads.
     ///
     /// Source: `libpqrcv_connect` in `replication/libpqwalreceiver/libpqwalreceiver.c` of
     /// PostgreSQL, and its call in `walreceiver.c`: the name in `primary_conninfo`, else
     /// `cluster_name`, else `walreceiver`.
     pub fn application_name(&self) -> Option<Arc<str>> {
-        let text = self.upstream.conninfo.as_ref()?.reveal();
-        let conninfo = Conninfo::parse(text).ok()?;
+        if self.has_lost_its_name() {
+            return None;
+        }
+        let conninfo = Conninfo::parse(self.conninfo()?.reveal()).ok()?;
         let own = conninfo.get("application_name").filter(|name| !name.is_empty());
         let cluster = Some(&*self.settings.cluster_name).filter(|name| !name.is_empty());
-        Some(as_shown(own.or(cluster).unwrap_or(DEFAULT_NAME)))
+        // One that never received is given a name once it does.
+        let default = (!self.is_cut_off() || self.link().is_some()).then_some(DEFAULT_NAME);
+        own.or(cluster).or(default).map(as_shown)
     }
 
     /// How long its link to the primary can be silent while both are well; `None`: for ever, or
@@ -374,6 +450,7 @@ pub(super) mod sample {
                 restore_command: Secret::new(String::new()),
                 slot: "".into(),
             },
+            before: Before::Nothing,
             place: Place::default(),
             slots: Some(Vec::new()),
             role,
@@ -398,6 +475,18 @@ pub(super) mod sample {
         let mut survey = server("s0", SurveyedRole::Primary { receivers });
         survey.settings.synchronous_names = SyncNames::parse(names).map_err(|_| names.into());
         survey
+    }
+
+    /// The same, but cut off.
+    pub(crate) fn cut_off(survey: &mut Survey, before: Before) {
+        survey.upstream.conninfo = Some(Secret::new(String::new()));
+        survey.before = before;
+    }
+
+    /// It received under this name, until we took that from it.
+    pub(crate) fn before(name: &str) -> Before {
+        let conninfo = Secret::new(format!("host=db0 application_name={name}"));
+        Before::Link { conninfo, emptied: Emptied::ByUs }
     }
 
     /// A standby that receives under this name.

@@ -42,6 +42,7 @@ pub use http::Answer;
 pub use http::get;
 pub use plan::Auth;
 pub use plan::Durability;
+pub use plan::Naming;
 pub use plan::Plan;
 pub use plan::Quorum;
 pub use plan::SUPERUSER;

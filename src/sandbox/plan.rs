@@ -14,8 +14,9 @@ pub struct Plan {
     log: StatementLog,
     settings: Vec<Setting>,
     quorum: Quorum,
+    naming: Naming,
     /// How long a link may be silent before the primary speaks up; `None`: as by default.
-    pub(super) sender_timeout: Option<String>,
+    sender_timeout: Option<String>,
     /// Lines of `pg_hba.conf` that go before ours.
     hba: Vec<String>,
     /// Files beside the configuration, such as a certificate: name and text.
@@ -52,6 +53,16 @@ pub enum Quorum {
     AnyOne,
 }
 
+/// What tells a server's name as a receiver of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// Its `cluster_name`, and a standby's `primary_conninfo`.
+    Clusters,
+    /// Its `primary_conninfo` alone, which the primary has as well; `cluster_name` is the same
+    /// everywhere, as on Debian.
+    Links,
+}
+
 /// Whether the servers log every statement: where one ran is then in their own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatementLog {
@@ -85,6 +96,7 @@ impl Plan {
             log: StatementLog::Off,
             settings: Vec::new(),
             quorum: Quorum::None,
+            naming: Naming::Clusters,
             sender_timeout: None,
             hba: Vec::new(),
             files: Vec::new(),
@@ -140,6 +152,12 @@ impl Plan {
         Self { quorum, ..self }
     }
 
+    /// What tells the servers' names.
+    #[must_use]
+    pub fn naming(self, naming: Naming) -> Self {
+        Self { naming, ..self }
+    }
+
     /// Has every standby's link to its primary kept alive: the primary speaks twice within
     /// `timeout` (`wal_sender_timeout` of that link).
     #[must_use]
@@ -174,7 +192,13 @@ impl Plan {
             let value = value.replace('\'', "''");
             text.extend([name, " = '", &value, "'\n"]);
         };
-        set("cluster_name", server);
+        match self.naming {
+            Naming::Clusters => set("cluster_name", server),
+            Naming::Links => {
+                set("cluster_name", "main");
+                set("primary_conninfo", &self.link(server));
+            }
+        }
         for (name, value) in COMMON {
             set(name, value);
         }
@@ -197,6 +221,18 @@ impl Plan {
             set(&setting.name, &setting.value);
         }
         text
+    }
+
+    /// How a server receives the log, but from where.
+    pub(super) fn link(&self, server: &str) -> String {
+        let password = match self.auth {
+            Auth::Trust | Auth::Listed => String::new(),
+            Auth::Password => format!(" password={SUPERUSER_PASSWORD}"),
+        };
+        let keepalive = self.sender_timeout.as_ref().map_or_else(String::new, |timeout| {
+            format!(" options='-c wal_sender_timeout={timeout}'")
+        });
+        format!("user={SUPERUSER} application_name={server}{password}{keepalive}")
     }
 
     /// The text of `pg_hba.conf`.

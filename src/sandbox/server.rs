@@ -3,19 +3,17 @@
 use crate::pg::Version;
 use crate::pg::quote_identifier;
 use crate::pg::quote_literal;
-use crate::sandbox::Auth;
 use crate::sandbox::Found;
 use crate::sandbox::Plan;
 use crate::sandbox::Port;
 use crate::sandbox::Postgres;
 use crate::sandbox::Row;
+use crate::sandbox::SUPERUSER;
 use crate::sandbox::SandboxError;
 use crate::sandbox::Sql;
 use crate::sandbox::SqlError;
 use crate::sandbox::copy::write_file;
 use crate::sandbox::eventually;
-use crate::sandbox::plan::SUPERUSER;
-use crate::sandbox::plan::SUPERUSER_PASSWORD;
 use crate::sandbox::process;
 use rustix::process::Signal;
 use std::fs;
@@ -105,18 +103,8 @@ impl Server {
 
     /// Makes it a standby of the primary on this port, as of its next start.
     pub(super) fn follow(&self, primary: u16, plan: &Plan) -> Result<(), SandboxError> {
-        let password = match plan.auth {
-            Auth::Trust | Auth::Listed => String::new(),
-            Auth::Password => format!(" password={SUPERUSER_PASSWORD}"),
-        };
-        let keepalive = plan.sender_timeout.as_ref().map_or_else(String::new, |timeout| {
-            format!(" options=''-c wal_sender_timeout={timeout}''")
-        });
-        let line = format!(
-            "primary_conninfo = 'host=127.0.0.1 port={primary} user={SUPERUSER} \
-             application_name={}{password}{keepalive}'\n",
-            self.name
-        );
+        let rest = plan.link(&self.name).replace('\'', "''");
+        let line = format!("primary_conninfo = 'host=127.0.0.1 port={primary} {rest}'\n");
         let account = self.postgres.account();
         // Where `pg_basebackup -R` writes it, so that ALTER SYSTEM replaces it.
         write_file(&self.data().join("postgresql.auto.conf"), &line, account)?;

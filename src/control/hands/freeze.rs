@@ -304,6 +304,17 @@ async fn branch_of(
     }
 }
 
+/// Gives a server that was promoted its `primary_conninfo` of before back. To a primary it means
+/// nothing, and it holds the server's name, which a command beside us finds nowhere else.
+pub(super) async fn restore_link(line: &mut Line<'_>, conninfo: &Secret) -> Result<(), HandError> {
+    let (role, now) = upstream(line).await?;
+    let emptied = now.conninfo.is_some_and(|now| now.reveal().is_empty());
+    if role == Role::Standby || !emptied {
+        return Ok(());
+    }
+    setting::set(line, &[("primary_conninfo", Some(conninfo.reveal()))]).await
+}
+
 /// Gives a standby that follows its new upstream the archive of before back.
 pub(super) async fn restore_archive(
     line: &mut Line<'_>,

@@ -10,7 +10,7 @@ use crate::control::hands::line::{Line, Stance, Standing};
 use crate::control::hands::notes::Notes;
 use crate::control::hands::{HandError, Reach, lock, questions, setting, slots};
 use crate::control::link::Link;
-use crate::failover::{Instance, Right, Survey};
+use crate::failover::{Before, Instance, Right, Survey};
 use crate::pg::Timeline;
 use crate::timer;
 use arc_swap::ArcSwapOption;
@@ -214,6 +214,7 @@ impl Hand {
             survey.place.started =
                 started.ok().and_then(|rows| setting::first(&rows).map(Arc::from));
         }
+        survey.before = self.before(&survey).await;
         let upstream = survey.upstream.clone();
         self.survey.store(Some(Arc::new(survey)));
         let noted = match bearing {
@@ -224,6 +225,18 @@ impl Hand {
         // No act changes in between what is noted here.
         drop(line);
         noted
+    }
+
+    /// How it received the log before that was taken from it, as was noted, or seen last.
+    async fn before(&self, survey: &Survey) -> Before {
+        if !survey.is_cut_off() {
+            return Before::Nothing;
+        }
+        let noted = self.notes.before().await.unwrap_or(Before::Unread);
+        match (noted, self.surveyed()) {
+            (noted @ Before::Link { .. }, _) | (noted, None) => noted,
+            (noted, Some(last)) => last.last_link().unwrap_or(noted),
+        }
     }
 
     /// Runs one statement on a connection of its own, which keeps no act waiting.

@@ -41,9 +41,9 @@ use crate::control::hands::hand::{Bearing, Hand};
 use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
-    Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker, Policy, Promise, ServerView,
-    Statement, Survey, SurveyedRole, Upstream, WeakPromise, idle_slots, no_restart, obstacle,
-    prerequisites, rejoin,
+    Before, Emptied, Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker, Policy, Promise,
+    ServerView, Statement, Survey, SurveyedRole, Upstream, WeakPromise, idle_slots, no_restart,
+    obstacle, prerequisites, rejoin,
 };
 use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
@@ -53,7 +53,7 @@ use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 /// A server to have a hand on.
 #[derive(Debug, Clone)]
@@ -168,6 +168,7 @@ impl Hands {
     async fn mend(&self, hand: &Hand) -> Result<(), HandError> {
         self.lift_fence(hand).await?;
         self.restore_archive(hand).await?;
+        self.restore_link(hand).await?;
         self.empty_slots(hand).await
     }
 
@@ -200,6 +201,18 @@ impl Hands {
             let mut line = hand.acting(FREEZE_MAX).await?;
             freeze::restore_archive(&mut line, &before).await?;
             hand.notes.restored().await?;
+        }
+        Ok(())
+    }
+
+    /// The upstream that a freeze took comes back once the server was promoted.
+    async fn restore_link(&self, hand: &Hand) -> Result<(), HandError> {
+        let survey = hand.surveyed().filter(|survey| survey.locked && survey.is_primary());
+        let before = survey.as_ref().map(|survey| &survey.before);
+        if let Some(Before::Link { conninfo, emptied: Emptied::ByUs }) = before {
+            let mut line = hand.acting(FREEZE_MAX).await?;
+            freeze::restore_link(&mut line, conninfo).await?;
+            hand.survey_soon();
         }
         Ok(())
     }
@@ -265,7 +278,7 @@ impl Hands {
         let (Some(hand), Some(leader)) = (named(server), named(primary)) else { return Vec::new() };
         let Some(survey) = hand.surveyed() else { return Vec::new() };
         let others = self.hands.iter().filter(|other| &*other.name != server);
-        let pattern = others.filter_map(Hand::surveyed).find_map(|other| other.upstream.read());
+        let pattern = others.filter_map(Hand::surveyed).find_map(|other| other.link());
         let leader = Leader {
             host: &leader.address.host,
             port: leader.address.port,
@@ -337,7 +350,12 @@ impl Hands {
         }
         freeze::is_possible(line.version(), &now)?;
         hand.notes.will_cut(&now).await?;
-        let frozen = freeze::freeze(&mut line, &now).await;
+        // Polled first, and waited for with it: a failover pays for no second disk.
+        let noted = hand.notes.of_freeze(&now);
+        let (noted, frozen) = tokio::join!(noted, freeze::freeze(&mut line, &now));
+        if let Err(error) = noted {
+            debug!(server = %hand.name, error = %error, "the freeze is not noted");
+        }
         hand.survey_soon();
         frozen
     }

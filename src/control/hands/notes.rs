@@ -7,9 +7,10 @@
 use crate::auth::Secret;
 use crate::control::hands::HandError;
 use crate::control::hands::fence::Unfenced;
-use crate::failover::{By, Upstream};
+use crate::failover::{Before, By, Emptied, Upstream};
 use crate::store::{Note, Store};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 
 /// The notes on one server.
@@ -19,6 +20,8 @@ pub(super) struct Notes {
     store: Store,
     /// What lies in the store, once it was read.
     known: Mutex<Option<Note>>,
+    /// A freeze by this process was begun since it was seen to receive last.
+    frozen: AtomicBool,
 }
 
 const CONNINFO: &str = "primary_conninfo";
@@ -28,11 +31,13 @@ const NAMES: &str = "synchronous_standby_names";
 const READ_ONLY: &str = "default_transaction_read_only";
 /// Whether `restore_command` was cleared by us, and is to be given back.
 const CUT: &str = "cut";
+/// Whether `primary_conninfo` was cleared by us.
+const FROZEN: &str = "frozen";
 const YES: &str = "yes";
 
 impl Notes {
     pub(super) fn new(server: Arc<str>, store: Store) -> Self {
-        Self { server, store, known: Mutex::new(None) }
+        Self { server, store, known: Mutex::new(None), frozen: AtomicBool::new(false) }
     }
 
     /// How it received the log when it did last.
@@ -48,11 +53,11 @@ impl Notes {
 
     /// Notes how it receives the log now, if it does.
     pub(super) async fn of_upstream(&self, now: &Upstream) -> Result<(), HandError> {
-        let Some(conninfo) = now.conninfo.as_ref().filter(|text| !text.reveal().is_empty()) else {
-            return Ok(());
-        };
+        let Some(conninfo) = told(now) else { return Ok(()) };
+        self.frozen.store(false, Ordering::Relaxed);
         self.change(|note| {
             let note = note.with(CONNINFO, conninfo.reveal()).with(SLOT, &now.slot);
+            let note = note.with(FROZEN, "");
             let archive = now.restore_command.reveal();
             if archive.is_empty() && note.get(CUT) == Some(YES) {
                 note
@@ -71,6 +76,28 @@ impl Notes {
             return Ok(());
         }
         self.change(|note| note.with(ARCHIVE, archive).with(CUT, YES)).await
+    }
+
+    /// Notes that it is we who take its upstream from it. It need not be stored before: it only
+    /// tells what is ours to give back.
+    pub(super) async fn of_freeze(&self, now: &Upstream) -> Result<(), HandError> {
+        if told(now).is_some() {
+            self.frozen.store(true, Ordering::Relaxed);
+        }
+        if !self.frozen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.change(|note| note.with(FROZEN, YES)).await
+    }
+
+    /// How it received the log before its upstream was taken from it, and by whom.
+    pub(super) async fn before(&self) -> Result<Before, HandError> {
+        let note = self.read().await?;
+        let emptied = if note.get(FROZEN) == Some(YES) { Emptied::ByUs } else { Emptied::ByOthers };
+        Ok(note.get(CONNINFO).map_or(Before::Nothing, |conninfo| Before::Link {
+            conninfo: Secret::new(conninfo.to_owned()),
+            emptied,
+        }))
     }
 
     /// Whether it was we who made another server the primary in its place, when that happened last.
@@ -142,4 +169,9 @@ impl Notes {
         *known = Some(after);
         Ok(())
     }
+}
+
+/// Its `primary_conninfo`, if it has one that our user can see.
+fn told(now: &Upstream) -> Option<&Secret> {
+    now.conninfo.as_ref().filter(|text| !text.reveal().is_empty())
 }

@@ -7,8 +7,8 @@ use crate::auth::Secret;
 use crate::clock::Moment;
 use crate::control::look::Row;
 use crate::failover::{
-    Instance, Place, Prepared, ReceiverRow, Right, Rights, Settings, Slot, SlotState, Survey,
-    SurveyedRole, Switch, SyncNames, Upstream,
+    Before, Instance, Place, Prepared, ReceiverRow, Right, Rights, Settings, Slot, SlotState,
+    Survey, SurveyedRole, Switch, SyncNames, Upstream,
 };
 use crate::pg::Version;
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,6 +134,7 @@ pub(super) fn read(answers: &[Vec<Row>], taken: &Taken) -> Option<Survey> {
         answered: taken.answered,
         version: taken.version,
         upstream: settings.upstream()?,
+        before: Before::Nothing,
         place: settings.place(),
         settings: settings.settings(exempt)?,
         slots: Some(slots.iter().filter_map(read_slot).collect()),

@@ -3,8 +3,8 @@
 use super::*;
 use crate::auth::Secret;
 use crate::failover::Profile;
-use crate::failover::survey::sample::{primary, standby};
-use crate::failover::survey::{Rights, Slot};
+use crate::failover::survey::sample::{before, cut_off, primary, standby};
+use crate::failover::survey::{Before, Rights, Slot};
 use crate::pg::Version;
 
 const QUORUM: &str = "ANY 1 (s0, s1, s2)";
@@ -215,6 +215,30 @@ fn a_name_must_be_its_own() {
         receives(s, unnamed);
     });
     assert!(nameless.lacks(&Lack::NoName));
+}
+
+/// db0 was a standby until a freeze emptied its link, and was promoted.
+#[test]
+fn who_was_promoted_keeps_its_name() {
+    let one = [QUORUM; 3];
+    let others = ["ANY 1 (s1, s2)", "ANY 1 (s0, s2)", "ANY 1 (s0, s1)"];
+    let of = |lists: [&str; 3], was: &Before| {
+        let mut set = Set3::new().but(0, |s| cut_off(s, was.clone()));
+        for (at, list) in lists.into_iter().enumerate() {
+            set = set.but(at, |s| {
+                s.settings.cluster_name = "15/main".into();
+                s.settings.synchronous_names = Ok(SyncNames::parse(list).unwrap());
+            });
+        }
+        set
+    };
+    for lists in [one, others] {
+        assert_eq!(of(lists, &before("s0")).gaps(), []);
+        assert_ne!(of(lists, &Before::Nothing).gaps(), [], "the names are at stake");
+    }
+    let nameless = of(others, &Before::Nothing).but(0, |s| s.settings.cluster_name = "".into());
+    let told = format!("{:?}", nameless.gaps());
+    assert!(told.contains("give every server a name first"), "{told}");
 }
 
 fn asynchronous() -> Set3 {

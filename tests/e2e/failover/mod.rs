@@ -6,6 +6,7 @@ mod crowd;
 mod crowded;
 mod kills;
 mod losses;
+mod names;
 mod others;
 mod pauses;
 mod prepared;

@@ -4,6 +4,7 @@ mod fencing;
 mod following;
 mod freezing;
 mod locking;
+mod names;
 mod promoting;
 mod proving;
 pub(crate) mod rights;
