@@ -59,8 +59,8 @@ pub use record::{
 pub use rejoin::{Leader, Place, rejoin};
 pub use restart::no_restart;
 pub use situation::{
-    Arming, Catching, Checkpoint, Demotable, Fenced, Frozen, Gate, Missing, Order, Receiver,
-    ServerView, Sight, Situation, Standing, Tags, Testimony,
+    Arming, Catching, Checkpoint, CutOff, Demotable, Fenced, Frozen, Gate, Missing, Order,
+    Receiver, ServerView, Sight, Situation, Standing, Tags, Testimony,
 };
 pub use slots::idle_slots;
 pub use survey::{

@@ -4,8 +4,8 @@
 use crate::failover::choose::standbys;
 use crate::failover::promote::can_follow;
 use crate::failover::{
-    Act, Astray, By, Change, Decision, Demotable, Mode, Policy, Promise, Receiver, Record, Rejoin,
-    ServerView, Situation, WeakPromise, Why,
+    Act, Astray, By, Change, CutOff, Decision, Demotable, Mode, Policy, Promise, Receiver, Record,
+    Rejoin, ServerView, Situation, WeakPromise, Why,
 };
 use crate::pg::Timeline;
 use std::collections::BTreeSet;
@@ -189,7 +189,8 @@ fn stays(situation: &Situation<'_>, server: &ServerView, primary: &ServerView) -
 
 /// Whether its upstream is our business: in `manual` only where it may be our doing that it hears
 /// from nobody. A change of ours left it behind, or dropped it; or an attempt that was called off
-/// since froze it, and it did not answer when the others were freed.
+/// since froze it, and it did not answer when the others were freed. That it was frozen is noted,
+/// and known also where another tool has changed the primary since.
 fn is_ours(situation: &Situation<'_>, policy: &Policy, server: &ServerView) -> bool {
     match policy.mode {
         Mode::Off => false,
@@ -200,7 +201,9 @@ fn is_ours(situation: &Situation<'_>, policy: &Policy, server: &ServerView) -> b
             let left = seen.is_some_and(|timeline| timeline < record.primary.timeline);
             let last = record.changes.last().filter(|change| change.by != By::Outside);
             let dropped = |last: &Change| last.from.as_ref() == Some(&server.name);
-            record.epoch > record.primary.epoch || last.is_some_and(|last| left || dropped(last))
+            record.epoch > record.primary.epoch
+                || last.is_some_and(|last| left || dropped(last))
+                || server.tags.cut_off == CutOff::ByUs
         }
     }
 }

@@ -236,6 +236,19 @@ pub struct Tags {
     pub delayed: bool,
     /// Whether it lets itself be made a standby.
     pub demotable: Demotable,
+    /// Whether it may be our doing that it has no upstream.
+    pub cut_off: CutOff,
+}
+
+/// Whether a standby has no upstream by a freeze of ours, as was noted then: also where this
+/// process does not take it for frozen any more, since it was away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CutOff {
+    /// It has one, or somebody else took it.
+    #[default]
+    Not,
+    /// We did.
+    ByUs,
 }
 
 /// Whether a primary lets itself be made to restart as a standby.
@@ -250,7 +263,7 @@ pub enum Demotable {
 
 impl Default for Tags {
     fn default() -> Self {
-        Self { priority: 1, delayed: false, demotable: Demotable::Perhaps }
+        Self { priority: 1, delayed: false, demotable: Demotable::Perhaps, cut_off: CutOff::Not }
     }
 }
 

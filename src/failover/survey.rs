@@ -273,6 +273,12 @@ impl Survey {
         self.upstream.conninfo.as_ref().is_some_and(|text| text.reveal().is_empty())
     }
 
+    /// Whether it is a standby without an upstream by a freeze of ours.
+    pub fn is_cut_off_by_us(&self) -> bool {
+        let ours = matches!(self.before, Before::Link { emptied: Emptied::ByUs, .. });
+        ours && self.is_cut_off() && !self.is_primary()
+    }
+
     /// How it receives the log, or did before that was taken from it, to the letter.
     fn conninfo(&self) -> Option<&Secret> {
         match &self.before {

@@ -41,9 +41,9 @@ use crate::control::hands::hand::{Bearing, Hand};
 use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
-    Before, Emptied, Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker, Policy, Promise,
-    ServerView, Statement, Survey, SurveyedRole, Upstream, WeakPromise, idle_slots, no_restart,
-    obstacle, prerequisites, rejoin,
+    Before, CutOff, Emptied, Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker, Policy,
+    Promise, ServerView, Statement, Survey, SurveyedRole, Upstream, WeakPromise, idle_slots,
+    no_restart, obstacle, prerequisites, rejoin,
 };
 use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
@@ -327,6 +327,7 @@ impl Hands {
     pub fn complete(&self, view: &mut ServerView, primary: &str, fresh: Duration) {
         let Some(survey) = self.survey(view.id) else { return };
         view.tags.delayed = !survey.settings.apply_delay.is_zero();
+        view.tags.cut_off = if survey.is_cut_off_by_us() { CutOff::ByUs } else { CutOff::Not };
         let primary = self.hands.iter().find(|hand| &*hand.name == primary);
         let primary = primary.and_then(Hand::surveyed);
         let keepalive = survey.keepalive(primary.as_deref().map(|survey| &survey.settings));

@@ -1,7 +1,7 @@
 //! While the primary is well: promises, lost standbys, former primaries.
 
 use super::*;
-use crate::failover::{Astray, Catching, Demotable, Rejoin, WeakPromise};
+use crate::failover::{Astray, Catching, CutOff, Demotable, Rejoin, WeakPromise};
 
 const MANUAL: fn(&mut Scene) = |scene| scene.policy.mode = Mode::Manual;
 
@@ -133,8 +133,14 @@ fn in_manual_only_what_we_did_ourselves_is_put_in_order() {
     let idle_one = scene().see(C, idle(END)).with(MANUAL);
     assert_eq!(quiet(idle_one.clone()).acts(), [], "an operator's business");
     let repoint = |to| [Act::Repoint { server: C, to }];
-    assert_eq!(idle_one.acts(), repoint(A), "an attempt was called off that may have frozen it");
+    assert_eq!(
+        idle_one.clone().acts(),
+        repoint(A),
+        "an attempt was called off that may have frozen it"
+    );
     assert_eq!(quiet(scene().freeze(C, END)).with(MANUAL).acts(), repoint(A));
+    let noted = quiet(idle_one).with(|scene| scene.at(C).tags.cut_off = CutOff::ByUs);
+    assert_eq!(noted.acts(), repoint(A), "we did freeze it, whoever changed the primary since");
     let missed = changed().see(C, idle(END)).with(MANUAL);
     assert_eq!(missed.acts(), repoint(B), "it missed our change");
     let theirs = missed.with(|scene| scene.record.changes = vec![change(By::Outside, "a", "b")]);

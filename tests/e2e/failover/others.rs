@@ -125,6 +125,33 @@ fn once_the_unseen_one_is_gone_another_is_promoted() {
     assert!(taken.len() == 1 && taken[0] != "standby1", "{taken:?}");
 }
 
+/// It waits for one that is out of sight, and is out of sight itself when it is to be freed.
+#[test]
+fn one_that_was_cut_off_follows_whom_another_tool_promotes_meanwhile() {
+    let house = quorum().set("failover.mode", "manual").build();
+    await_that("it is known", || house.status()["failover"]["promise"] == "quorum");
+    let (first, second) = (house.server("standby1"), house.server("standby2"));
+    let unseen = |name: &str| {
+        await_that("it is out of sight", || house.status_of(name)["role"].is_null());
+    };
+    let door = hidden(second);
+    unseen("standby2");
+    house.server("primary").kill9().unwrap();
+    unseen("primary");
+    let (code, said) = ordered(&house, &["failover", "--yes"]);
+    assert_eq!(code, Some(5), "{said}");
+    await_that("it waits", || why(&house).contains("1 of the 2 standbys"));
+    let other_door = hidden(first);
+    unseen("standby1");
+    assert_eq!(first.value("SHOW primary_conninfo").unwrap(), "", "it is cut off");
+
+    promoted_by_hand(second);
+    door.open();
+    await_adopted(&house, "standby2");
+    other_door.open();
+    await_that("it follows", || house.status_of("standby1")["state"] == "streaming");
+}
+
 /// Another tool promotes the first standby while the primary is well, which goes on, and dies: what
 /// it acknowledged meanwhile only the second standby holds.
 fn promoted_beside_one_that_dies() -> House {

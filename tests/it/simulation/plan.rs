@@ -2,7 +2,9 @@
 
 use super::chance::Chance;
 use super::net::Way;
-use pgsteer::failover::{Demotable, Demotion, MaxLoss, Mode, Order, Policy, Profile, Rejoin, Tags};
+use pgsteer::failover::{
+    CutOff, Demotable, Demotion, MaxLoss, Mode, Order, Policy, Profile, Rejoin, Tags,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -205,6 +207,7 @@ fn tags(chance: &mut Chance) -> Tags {
         priority: u32::try_from(chance.pick(&[1, 1, 1, 2, 0])).unwrap(),
         delayed: chance.percent(5),
         demotable: Demotable::Perhaps,
+        cut_off: CutOff::Not,
     }
 }
 
