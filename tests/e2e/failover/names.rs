@@ -130,3 +130,28 @@ fn what_one_alone_confirmed_to_the_second_primary_is_waited_for() {
     await_that("another takes over", || epoch(&house) > before);
     assert_eq!(new_primary(&house).value("SELECT count(*) FROM confirmed").unwrap(), "1");
 }
+
+/// The primary is back before enough of those that may hold more were cut off.
+#[test]
+fn a_failover_that_is_called_off_leaves_the_promise_as_it_was() {
+    let house = one_list().build();
+    await_armed(&house, "quorum");
+    let changed = || house.proxy.log().matches("promise something else than was recorded").count();
+    let before = changed();
+    let [old, first, second] = ["primary", "standby1", "standby2"].map(|name| house.server(name));
+    second.sigstop();
+    await_that("it is out of sight", || house.status_of("standby2")["role"].is_null());
+    old.kill9().unwrap();
+    await_that("it waits for the one", || {
+        house.status()["failover"]["why"].as_str().is_some_and(|why| why.contains("1 of the 2"))
+    });
+    assert_eq!(first.value("SHOW primary_conninfo").unwrap(), "", "the other is cut off");
+    // That is seen by then.
+    std::thread::sleep(Duration::from_secs(5));
+    old.start().unwrap();
+    await_that("it goes on", || house.status()["primary"] == *old.address());
+    second.sigcont();
+    await_all_follow(&house);
+    await_armed(&house, "quorum");
+    assert_eq!(changed(), before, "{}", house.proxy.log());
+}
