@@ -83,9 +83,10 @@ impl Desk {
         self.change(|fold| fold.appoint(appointment, clock::now()));
     }
 
-    /// The primary was done with a statement of ours at this moment.
+    /// The primary was done with a statement of ours at this moment. That changes nothing that is
+    /// published; what hangs on it is decided with the next report.
     pub(crate) fn went_on(&self, at: Moment) {
-        self.change(|fold| fold.went_on(at));
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).fold.went_on(at);
     }
 
     /// An operator takes a server as the primary that was promoted beside another.
@@ -159,5 +160,25 @@ impl Desk {
 impl fmt::Debug for Desk {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Desk").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Build;
+
+    /// Whoever says it sees what is published, and says it again: it would go round and round, and
+    /// wake every shard each time.
+    #[test]
+    fn that_the_primary_went_on_is_noted_and_wakes_nobody() {
+        let board = Arc::new(Board::new(Topology::unseen(Box::new([]))));
+        let metrics = Arc::new(Metrics::new(&[], Build::default()).unwrap());
+        let desk = Desk::new(Fold::new(Policy::default(), Vec::new()), board, metrics);
+        let published = desk.subscribe();
+        desk.went_on(clock::now());
+        assert!(!published.has_changed().unwrap());
+        desk.tick();
+        assert!(published.has_changed().unwrap(), "what hangs on it is decided then");
     }
 }

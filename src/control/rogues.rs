@@ -84,9 +84,13 @@ impl Rogues {
         }
     }
 
-    /// Whether it is to be found out if the primary goes on beside one of them.
-    pub(crate) fn are_unsettled(&self) -> bool {
-        self.0.values().any(|claim| claim.primary != Went::On)
+    /// Since when it is to be found out if the primary goes on beside one of them, at the latest.
+    pub(crate) fn unsettled_since(&self) -> Option<Moment> {
+        let since = self.0.values().filter_map(|claim| match claim.primary {
+            Went::NotSeenSince(moment) => Some(moment),
+            Went::On => None,
+        });
+        since.max()
     }
 
     /// Whether the primary went on beside this server, or beside one that it descends from.
@@ -166,6 +170,20 @@ mod tests {
         let answers = [seen(B, Role::Primary, 2, 100), seen(A, Role::Primary, 1, 200)];
         noted(&mut rogues, 110, &answers);
         rogues
+    }
+
+    #[test]
+    fn it_is_unsettled_until_the_primary_answers_behind_the_last_of_them() {
+        let mut rogues = Rogues::default();
+        let claims = [seen(B, Role::Primary, 2, 100), seen(C, Role::Primary, 2, 200)];
+        assert_eq!(rogues.unsettled_since(), None);
+        noted(&mut rogues, 110, &claims[..1]);
+        assert_eq!(rogues.unsettled_since(), Some(at(110)));
+        noted(&mut rogues, 210, &claims);
+        rogues.went_on(at(150));
+        assert_eq!(rogues.unsettled_since(), Some(at(210)));
+        rogues.went_on(at(211));
+        assert_eq!(rogues.unsettled_since(), None);
     }
 
     #[test]

@@ -56,6 +56,8 @@ const TICK_BUSY: Duration = Duration::from_millis(10);
 const WITNESS_PACE: Duration = Duration::from_millis(20);
 const WITNESSES_FOR: Duration = Duration::from_secs(2);
 /// The pause after a record that could not be written: a full disk is not made better by haste.
+/// What is asked for longer than this many times that pace is asked less often.
+const PATIENCE: u32 = 50;
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
 /// Records that may be written in one round: a change takes four.
 const WRITES_MAX: usize = 8;
@@ -293,10 +295,13 @@ impl Conductor {
 
     /// Finds out whether the primary goes on beside one that another tool promoted.
     fn ask_whether_it_goes_on(&mut self) {
-        let Some(primary) = self.parts.desk.read(Fold::unsettled) else { return };
+        let Some((primary, since)) = self.parts.desk.read(Fold::unsettled) else { return };
         self.parts.desk.went_on(self.parts.signals.last_acknowledged());
-        if clock::now().since(self.awaited) >= WITNESS_PACE {
-            self.awaited = clock::now();
+        let now = clock::now();
+        // It may stay so for days: the longer it was not found out, the less a moment matters.
+        let pace = WITNESS_PACE.max(now.since(since) / PATIENCE);
+        if now.since(self.awaited) >= pace {
+            self.awaited = now;
             self.parts.desk.look_at(primary);
         }
     }

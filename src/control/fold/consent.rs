@@ -22,9 +22,10 @@ impl Fold {
         })
     }
 
-    /// The recorded primary, if it is to be found out whether it goes on beside another one.
-    pub(crate) fn unsettled(&self) -> Option<ServerId> {
-        self.recorded().filter(|_| self.rogues.are_unsettled())
+    /// The recorded primary, if it is to be found out whether it goes on beside another one, and
+    /// since when.
+    pub(crate) fn unsettled(&self) -> Option<(ServerId, Moment)> {
+        self.recorded().zip(self.rogues.unsettled_since())
     }
 
     /// The recorded primary was done with something at this moment.

@@ -204,3 +204,39 @@ fn an_operator_takes_one_that_was_promoted_beside_a_primary_that_went_on() {
     let (_, history) = ordered(&house, &["history"]);
     assert_eq!(history.lines().count(), 1, "{history}");
 }
+
+/// How long this process has worked, of all threads.
+fn worked(house: &House) -> Duration {
+    let stat = format!("/proc/{}/stat", house.proxy.pid().unwrap());
+    let stat = std::fs::read_to_string(stat).unwrap();
+    // Behind the name, which may hold anything: `utime` and `stime` of `proc_pid_stat(5)`.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+    // A tick of these is a hundredth of a second (`USER_HZ`).
+    Duration::from_millis(ticks * 10)
+}
+
+/// Two were promoted, and which one follows the dead primary nobody can tell: that may stay so for
+/// days.
+#[test]
+fn whoever_waits_for_a_word_on_two_newcomers_does_no_work_meanwhile() {
+    let house = asynchronous().build();
+    await_armed(&house, "asynchronous");
+    house.proxy.signal(Signal::STOP);
+    promoted_by_hand(house.server("standby1"));
+    promoted_by_hand(house.server("standby2"));
+    house.server("primary").kill9().unwrap();
+    house.proxy.signal(Signal::CONT);
+    await_that("both are seen", || {
+        ["standby1", "standby2"].iter().all(|name| house.status_of(name)["role"] == "primary")
+    });
+    assert!(house.status()["primary"].is_null(), "{}", house.proxy.log());
+
+    let (before, began) = (worked(&house), pgsteer::clock::now());
+    std::thread::sleep(LONG);
+    let worked = worked(&house).checked_sub(before).unwrap();
+    let went_by = pgsteer::clock::now().since(began);
+
+    assert!(house.status()["primary"].is_null(), "{}", house.proxy.log());
+    assert!(worked < went_by / 4, "{worked:?} of {went_by:?}\n{}", house.proxy.log());
+}
