@@ -77,9 +77,14 @@ const LEAD_MAX: Duration = Duration::from_secs(2);
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(50);
 
 /// Statements may hold a password: where we may, we keep them out of the server's log, and of what
-/// its extensions keep of statements.
+/// its extensions keep of statements. That the server itself logs to what a setting was changed
+/// nobody can keep it from.
+///
+/// Source: `check_log_duration` in `tcop/postgres.c`, `ProcessConfigFileInternal` in
+/// `utils/misc/guc.c` of PostgreSQL.
 const UNLOGGED: &str = "SELECT pg_catalog.set_config(s.name, s.off, false) \
      FROM (VALUES ('log_statement', 'none'), ('log_min_duration_statement', '-1'), \
+                  ('log_min_duration_sample', '-1'), ('log_transaction_sample_rate', '0'), \
                   ('log_min_error_statement', 'panic'), ('pg_stat_statements.track', 'none'), \
                   ('pgaudit.log', 'none')) AS s (name, off) \
      JOIN pg_catalog.pg_settings AS known ON known.name = s.name \

@@ -3,6 +3,7 @@
 use super::*;
 use pgsteer::failover::Frozen;
 use pgsteer::pg::{Lsn, Timeline};
+use pgsteer::sandbox::StatementLog;
 use pgsteer::store::Note;
 
 /// Quick enough that a failover may wait for it; a busy machine gets a margin.
@@ -218,6 +219,39 @@ fn a_query_that_keeps_replay_waiting_is_ended() {
 fn held(server: &Server) -> Lsn {
     let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())";
     server.value(sql).unwrap().parse().unwrap()
+}
+
+/// A server may log statements for the time that they take, or some at random.
+#[test]
+fn no_sample_in_the_log_holds_the_password_with_which_a_freeze_is_undone() {
+    const PASSWORD: &str = "a-word-for-nobody-4718";
+    let grip = Grip::on(&Plan::new().standbys(1).log(StatementLog::Off));
+    let standby = grip.server(FIRST);
+    let with_password = format!("{} password={PASSWORD}", conninfo(standby));
+    standby.set("primary_conninfo", &with_password).unwrap();
+    await_that("it is set", || conninfo(standby) == with_password);
+    // The server itself says, whoever changes it, to what a setting was changed.
+    let leaks = || {
+        let own = "parameter \"primary_conninfo\" changed to";
+        let log = standby.log();
+        let lines = log.lines().filter(|line| line.contains(PASSWORD) && !line.contains(own));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let samples =
+        [("log_min_duration_sample", "0", "-1"), ("log_transaction_sample_rate", "1", "0")];
+    for (name, on, off) in samples {
+        standby.set(name, on).unwrap();
+        let others = format!("SELECT 'others by {name}'");
+        await_that("others' statements are logged", || {
+            standby.value(&others).unwrap();
+            standby.logged(&others) > 0
+        });
+        grip.wait(grip.hands.freeze(FIRST)).unwrap();
+        grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+        assert_eq!(conninfo(standby), with_password);
+        standby.set(name, off).unwrap();
+        assert_eq!(leaks(), [""; 0], "{name}");
+    }
 }
 
 /// What undoes a freeze holds a password, and so does the statement by which it is undone.
