@@ -25,9 +25,16 @@
 //! nothing. It has written and confirmed all that it received, and counts as none. One whose state
 //! our user may not see counts as one that receives.
 //!
+//! A walreceiver is not shown among those that receive before it is connected. The startup process
+//! ends it once it takes the change in, and may be given no processor time until then: so as long
+//! as its process is there it counts. Once it was told to end it will not receive any more, and
+//! counts as none: it may take long to find that an address is not to be had. Without `pg_monitor`,
+//! by which alone this can be seen, nothing tells of it.
+//!
 //! Source: `WaitForWALToBecomeAvailable` in `access/transam/xlogrecovery.c`,
-//! `RequestXLogStreaming` in `replication/walreceiverfuncs.c` and `WalRcvWaitForStartPosition` in
-//! `replication/walreceiver.c` of PostgreSQL.
+//! `RequestXLogStreaming` and `ShutdownWalRcv` in `replication/walreceiverfuncs.c`,
+//! `pg_stat_get_wal_receiver` and `WalRcvWaitForStartPosition` in `replication/walreceiver.c` of
+//! PostgreSQL.
 
 use crate::auth::Secret;
 use crate::clock;
@@ -51,9 +58,17 @@ pub(super) const UPSTREAM: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
      pg_catalog.current_setting('restore_command'), \
      pg_catalog.current_setting('primary_slot_name')";
 
-/// How a standby that was cut off stands.
-const STAND: &str = "SELECT (SELECT count(w.pid) FROM pg_catalog.pg_stat_wal_receiver AS w \
-                             WHERE w.status IS DISTINCT FROM 'waiting'), \
+/// How a standby that was cut off stands: first, how many walreceivers try to receive, then, so
+/// that none slips through in between, how many do.
+const STAND: &str = "SELECT (SELECT count(a.pid) FROM pg_catalog.pg_stat_activity AS a \
+                             WHERE a.backend_type = 'walreceiver' \
+                             AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver AS w \
+                                             WHERE w.pid = a.pid AND w.status = 'waiting') \
+                             AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s \
+                                             WHERE s.backend_type = 'startup' \
+                                             AND s.wait_event = 'WalReceiverExit')) \
+     + (SELECT count(w.pid) FROM pg_catalog.pg_stat_wal_receiver AS w \
+        WHERE w.status IS DISTINCT FROM 'waiting'), \
      pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn(), \
      (SELECT a.wait_event FROM pg_catalog.pg_stat_activity AS a \
       WHERE a.backend_type = 'startup'), pg_catalog.pg_is_in_recovery()";

@@ -5,6 +5,7 @@ use pgsteer::failover::Frozen;
 use pgsteer::pg::{Lsn, Timeline};
 use pgsteer::sandbox::StatementLog;
 use pgsteer::store::Note;
+use std::net::TcpListener;
 
 /// Quick enough that a failover may wait for it; a busy machine gets a margin.
 const QUICK: Duration = Duration::from_secs(1);
@@ -219,6 +220,56 @@ fn a_query_that_keeps_replay_waiting_is_ended() {
 fn held(server: &Server) -> Lsn {
     let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())";
     server.value(sql).unwrap().parse().unwrap()
+}
+
+/// One that is about to be connected shows itself to nobody. The process that is to end it may
+/// hear of that late: until then it could go on to receive, and confirm.
+#[test]
+fn a_walreceiver_that_is_not_connected_yet_is_waited_for() {
+    let grip = Grip::on(&Plan::new().standbys(1));
+    let server = grip.server(FIRST);
+    let _mute = connects_to_nobody(server);
+    server.sigstop_process("startup");
+
+    let frozen = grip.wait(grip.hands.freeze(FIRST));
+
+    assert_eq!(server.value(CONNECTING).unwrap(), "1", "it is still at it");
+    assert!(matches!(frozen, Err(HandError::Late(_))), "{frozen:?}");
+    server.sigcont();
+    await_that("it can be frozen", || grip.wait(grip.hands.freeze(FIRST)).is_ok());
+    assert_eq!(server.value(CONNECTING).unwrap(), "0");
+}
+
+/// The opposite arm: that it takes long to end keeps nobody waiting.
+#[test]
+fn one_that_is_not_connected_yet_and_was_told_to_end_is_not_waited_for() {
+    let grip = Grip::on(&Plan::new().standbys(1));
+    let server = grip.server(FIRST);
+    if server.version().major() < 14 {
+        // It is not told there whether it was.
+        return;
+    }
+    let _mute = connects_to_nobody(server);
+    server.sigstop_process("walreceiver");
+
+    let frozen = grip.wait(grip.hands.freeze(FIRST));
+
+    assert_eq!(server.value(CONNECTING).unwrap(), "1", "it has not ended");
+    assert!(frozen.is_ok(), "{frozen:?}");
+    server.sigcont();
+}
+
+/// How many walreceivers are about to be connected.
+const CONNECTING: &str = "SELECT count(*) FROM pg_stat_activity \
+    WHERE backend_type = 'walreceiver' AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver)";
+
+/// A standby that is let in, and never hears a word.
+fn connects_to_nobody(server: &Server) -> TcpListener {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = mute.local_addr().unwrap().port();
+    server.set("primary_conninfo", &format!("host=127.0.0.1 port={port} user=postgres")).unwrap();
+    server.await_value(CONNECTING, "1", "connecting").unwrap();
+    mute
 }
 
 /// A server may log statements for the time that they take, or some at random.
