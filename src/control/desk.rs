@@ -8,7 +8,7 @@ use crate::clock;
 use crate::clock::Moment;
 use crate::control::Policy;
 use crate::control::finding::Finding;
-use crate::control::fold::{Appointment, Fold, Report, Vacancy};
+use crate::control::fold::{Appointment, Book, Fold, Report, Vacancy};
 use crate::control::footing::Quorum;
 use crate::control::tell::{tell_changes, tell_findings};
 use crate::metrics::Metrics;
@@ -81,6 +81,11 @@ impl Desk {
     /// Our own failover recorded something.
     pub(crate) fn appoint(&self, appointment: Appointment) {
         self.change(|fold| fold.appoint(appointment, clock::now()));
+    }
+
+    /// A record of who is the primary is kept, or is not.
+    pub(crate) fn keep(&self, book: Book) {
+        self.change(|fold| fold.keep(book));
     }
 
     /// The primary was done with a statement of ours at this moment. That changes nothing that is

@@ -10,7 +10,7 @@ use crate::control::conductor;
 use crate::control::conductor::Conductor;
 use crate::control::config::{ControlConfig, LiveControl};
 use crate::control::desk::Desk;
-use crate::control::fold::{Fold, Spec};
+use crate::control::fold::{Book, Fold, Spec};
 use crate::control::guard::Guard;
 use crate::control::hands::Hands;
 use crate::control::loader::Loader;
@@ -195,6 +195,7 @@ fn start_conductor(
 ) -> Steward {
     let hands = Arc::new(Hands::of(config, instance, store));
     hands.keep(policy, shutdown);
+    desk.keep(Book::Kept);
     let (sender, asks) = mpsc::channel(ASKS_MAX);
     let bulletin = Arc::new(Bulletin::new(Arc::clone(&links.metrics)));
     let steward =

@@ -2,6 +2,7 @@
 //! `event`.
 
 use crate::control::finding::Finding;
+use crate::topology::NoPrimary;
 use crate::topology::Primary;
 use crate::topology::Seen;
 use crate::topology::Server;
@@ -58,7 +59,11 @@ pub(crate) fn tell_findings(old: &BTreeSet<Finding>, new: &BTreeSet<Finding>, na
 fn primary(old: &Topology, new: &Topology) -> Option<Line> {
     let name = |id| new.server(id).map_or("?", |server| &*server.name);
     let (level, event, text) = match (old.primary, new.primary) {
-        (_, Primary::Open { server, timeline }) if old.epoch != new.epoch => {
+        // As a rule that takes a few milliseconds; if not, it is told why.
+        (_, Primary::None { why: NoPrimary::Unrecorded, .. }) => return None,
+        (was, Primary::Open { server, timeline })
+            if old.epoch != new.epoch || is_unrecorded(was) =>
+        {
             let text = format!(
                 "{} is the primary, on timeline {timeline}, epoch {}",
                 name(server),
@@ -80,6 +85,10 @@ fn primary(old: &Topology, new: &Topology) -> Option<Line> {
         | (Primary::None { .. }, Primary::None { .. }) => return None,
     };
     Some(Line { level, event, text })
+}
+
+fn is_unrecorded(primary: Primary) -> bool {
+    matches!(primary, Primary::None { why: NoPrimary::Unrecorded, .. })
 }
 
 fn seen(before: &Server, after: &Server) -> Option<Line> {

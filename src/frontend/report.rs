@@ -373,6 +373,7 @@ fn refused(refusal: Refusal, held: Duration) -> ErrorReport {
                 | NoPrimary::Unseen
                 | NoPrimary::Demoted
                 | NoPrimary::Settling
+                | NoPrimary::Unrecorded
                 | NoPrimary::Failover
                 | NoPrimary::Switchover
                 | NoPrimary::Unwatched => {
@@ -432,6 +433,7 @@ mod tests {
             NoPrimary::Demoted,
             NoPrimary::Disputed,
             NoPrimary::Settling,
+            NoPrimary::Unrecorded,
             NoPrimary::Failover,
             NoPrimary::Switchover,
             NoPrimary::Unwatched,

@@ -10,7 +10,8 @@
 //! - The record is changed by compare-and-swap only, and before what it announces. What can't be
 //!   recorded is not begun, and an order for it is refused and forgotten.
 //! - After a pause of this process, what was seen before it proves nobody's absence.
-//! - What is published follows the record: while a change is under way nobody takes writes.
+//! - What is published follows the record: while a change is under way nobody takes writes, and
+//!   whoever somebody else made the primary takes none before he is recorded.
 //!
 //! Deliberately absent: any rule on what to do. Those are in `failover`.
 
@@ -29,7 +30,7 @@ use crate::control::conductor::memory::Memory;
 use crate::control::conductor::prepared::Left;
 use crate::control::conductor::wakeful::{Pause, Wakeful};
 use crate::control::desk::Desk;
-use crate::control::fold::Fold;
+use crate::control::fold::{Book, Fold};
 use crate::control::hands::{HandError, Hands};
 use crate::control::steward::{Ask, Bulletin, Progress};
 use crate::failover::{
@@ -55,9 +56,9 @@ const TICK_BUSY: Duration = Duration::from_millis(10);
 /// notice its end within some 150 ms.
 const WITNESS_PACE: Duration = Duration::from_millis(20);
 const WITNESSES_FOR: Duration = Duration::from_secs(2);
-/// The pause after a record that could not be written: a full disk is not made better by haste.
 /// What is asked for longer than this many times that pace is asked less often.
 const PATIENCE: u32 = 50;
+/// The pause after a record that could not be written: a full disk is not made better by haste.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
 /// Records that may be written in one round: a change takes four.
 const WRITES_MAX: usize = 8;
@@ -147,7 +148,10 @@ impl Conductor {
                 self.take(record, revision);
             }
             Ok(None) => {}
-            Err(problem) => return self.broken(&problem.to_string()),
+            Err(problem) => {
+                self.parts.desk.keep(Book::Absent);
+                return self.broken(&problem.to_string());
+            }
         }
         let mut changed = self.parts.desk.subscribe();
         loop {

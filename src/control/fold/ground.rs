@@ -1,4 +1,8 @@
-//! What the primary stands on: whether it may have restarted, and who holds what it shows.
+//! What the primary stands on: whether it may have restarted, who holds what it shows, and whether
+//! it is on record.
+//!
+//! Invariant: where a record is kept, one that takes another's place is open for nobody before it
+//! is recorded. A process that is started later would go by the record, and lose what it wrote.
 
 use super::{Fold, Report, Watched};
 use crate::clock::Moment;
@@ -8,10 +12,22 @@ use crate::pg::Lsn;
 use crate::topology::{Epoch, NoPrimary, Primary, Role, ServerId};
 use std::time::Duration;
 
+/// Whether it is recorded who the primary is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Book {
+    /// There is no record, and none will be kept.
+    Absent,
+    /// It is, or there was none before it.
+    Kept,
+    /// Another one is recorded: this one took its place since.
+    Behind,
+}
+
 /// What is remembered of the primary's footing.
 #[derive(Debug)]
 pub(super) struct Ground {
     footing: Footing,
+    book: Book,
     pub(super) quorum: Option<Quorum>,
     /// What was opened until then is of no later incarnation than one that stood firm.
     vouched: Moment,
@@ -20,7 +36,12 @@ pub(super) struct Ground {
 impl Ground {
     /// Nothing is known yet.
     pub(super) const fn new() -> Self {
-        Self { footing: Footing::Unknown, quorum: None, vouched: Moment::ORIGIN }
+        Self {
+            footing: Footing::Unknown,
+            book: Book::Absent,
+            quorum: None,
+            vouched: Moment::ORIGIN,
+        }
     }
 
     /// Another primary, or the first one that is known.
@@ -28,6 +49,16 @@ impl Ground {
         let first = before == Epoch::default();
         self.footing = if first { Footing::Unknown } else { Footing::Appointed };
         self.vouched = Moment::ORIGIN;
+        if !first && self.book == Book::Kept {
+            self.book = Book::Behind;
+        }
+    }
+
+    /// Who is the primary now is on record.
+    pub(super) const fn recorded(&mut self) {
+        if matches!(self.book, Book::Behind) {
+            self.book = Book::Kept;
+        }
     }
 
     /// We were not awake for so long.
@@ -46,6 +77,11 @@ impl Fold {
     /// What was pledged last.
     pub(crate) const fn quorum(&self) -> Option<&Quorum> {
         self.ground.quorum.as_ref()
+    }
+
+    /// A record is kept from now on, or is not.
+    pub(crate) const fn keep(&mut self, book: Book) {
+        self.ground.book = book;
     }
 
     /// Looks anew at what the recorded primary stands on.
@@ -72,14 +108,15 @@ impl Fold {
         }
     }
 
-    /// The primary, if its footing lets it be used.
+    /// The primary, if it is on record and its footing lets it be used.
     pub(super) const fn on_firm_ground(&self, decided: Primary) -> Primary {
-        match (decided, self.ground.footing) {
-            (Primary::Open { server, .. }, Footing::Settling { .. }) => {
-                Primary::None { last: Some(server), why: NoPrimary::Settling }
-            }
-            (Primary::Open { .. } | Primary::None { .. }, _) => decided,
-        }
+        let Primary::Open { server, .. } = decided else { return decided };
+        let why = match (self.ground.book, self.ground.footing) {
+            (Book::Behind, _) => NoPrimary::Unrecorded,
+            (Book::Absent | Book::Kept, Footing::Settling { .. }) => NoPrimary::Settling,
+            (Book::Absent | Book::Kept, _) => return decided,
+        };
+        Primary::None { last: Some(server), why }
     }
 
     /// When a backend of the primary must have been opened at the latest to be used.

@@ -51,6 +51,7 @@ use crate::topology::Topology;
 use crate::topology::Unfit;
 use crate::topology::Unseen;
 pub(crate) use databases::Vacancy;
+pub(crate) use ground::Book;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -233,14 +234,15 @@ impl Fold {
     /// way, and which epochs are taken.
     pub(crate) fn appoint(&mut self, appointment: Appointment, now: Moment) {
         let before = self.epoch();
-        if let Some(record) = appointment.record {
-            self.standing = Standing::Adopted(record);
-        }
         self.changing = appointment.changing;
         self.ground.quorum = appointment.quorum;
         self.epochs_used = self.epochs_used.max(appointment.epochs_used);
-        if self.epoch() != before {
-            self.begin_epoch(before, appointment.succession);
+        if let Some(record) = appointment.record {
+            self.standing = Standing::Adopted(record);
+            if self.epoch() != before {
+                self.begin_epoch(before, appointment.succession);
+            }
+            self.ground.recorded();
         }
         self.reconsider(now);
     }

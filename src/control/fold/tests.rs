@@ -103,6 +103,49 @@ fn a_new_epoch_begins_without_positions() {
     assert_eq!(lag(&changed), None);
 }
 
+/// Another tool promotes the standby, and the old one is gone.
+fn promoted_elsewhere(fold: &mut Fold) {
+    fold.take(NEW, looked(20, Role::Primary, 2, 200), ms(21));
+    fold.take(OLD, looked(22, Role::Standby, 1, 100), ms(23));
+}
+
+fn on_record(server: ServerId, timeline: u32, epoch: u64) -> Appointment {
+    let (timeline, epoch) = (Timeline(timeline), Epoch(epoch));
+    Appointment {
+        record: Some(adopt::Record { server, system: SYSTEM, timeline, epoch }),
+        changing: None,
+        epochs_used: epoch,
+        succession: Succession::Unproven,
+        quorum: None,
+    }
+}
+
+/// Who is started later goes by the record: what was written elsewhere meanwhile would be lost.
+#[test]
+fn who_takes_anothers_place_is_open_once_that_is_recorded() {
+    let mut fold = fold();
+    fold.keep(Book::Kept);
+    fold.take(OLD, looked(10, Role::Primary, 1, 100), ms(11));
+    fold.take(NEW, looked(10, Role::Standby, 1, 100), ms(11));
+    assert_eq!(fold.topology(ms(11)).writable(), Some(OLD), "there was none before");
+    fold.appoint(on_record(OLD, 1, 1), ms(12));
+    promoted_elsewhere(&mut fold);
+    let behind = Primary::None { last: Some(NEW), why: NoPrimary::Unrecorded };
+    assert_eq!(fold.topology(ms(24)).primary, behind);
+    assert_eq!(fold.topology(ms(24)).epoch, Epoch(2), "the old one's is over");
+    fold.reconsider(ms(25));
+    assert_eq!(fold.topology(ms(25)).primary, behind);
+    fold.appoint(on_record(NEW, 2, 2), ms(26));
+    assert_eq!(fold.topology(ms(26)).writable(), Some(NEW));
+}
+
+#[test]
+fn where_no_record_is_kept_nothing_waits_for_one() {
+    let mut fold = begun();
+    promoted_elsewhere(&mut fold);
+    assert_eq!(fold.topology(ms(24)).writable(), Some(NEW));
+}
+
 /// What vouched for backends through a connection vouches no more when that is lost.
 #[test]
 fn a_lost_connection_takes_what_vouched_with_it() {

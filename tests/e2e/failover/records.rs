@@ -1,8 +1,9 @@
 //! What can't be written down is not done, is told, and is not done later behind anybody's back.
 
-use super::{await_armed, epoch, new_primary, ordered, quorum};
+use super::{asynchronous, await_armed, epoch, new_primary, ordered, quorum};
 use crate::support::House;
 use crate::support::await_that;
+use rustix::process::Signal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -89,6 +90,31 @@ fn a_failover_that_cannot_be_recorded_is_refused_and_forgotten() {
     let (code, said) = ordered(&house, &["failover", "--yes"]);
     assert_eq!(code, Some(0), "{said}");
     house.wire().run("CREATE TABLE after_all ()");
+}
+
+/// What is written on a server whose promotion is recorded nowhere is lost with the next start of
+/// pgsteer, if the old primary is back by then: that is the one on record.
+#[test]
+fn one_that_another_tool_promoted_takes_no_writes_before_that_is_recorded() {
+    let house = asynchronous().set("routing.hold_max", "500ms").build();
+    await_armed(&house, "asynchronous");
+    let mut client = house.wire();
+    house.proxy.signal(Signal::STOP);
+    let newcomer = house.server("standby1");
+    newcomer.promote().unwrap();
+    house.server("primary").kill9().unwrap();
+    let obstacle = Obstacle::put(&house);
+    house.proxy.signal(Signal::CONT);
+    await_that("it is tried", || house.proxy.log().contains("record_not_written"));
+
+    let told = client.query("CREATE TABLE too_early ()");
+    assert_eq!(told.code(), "57P03", "{told:?}\n{}", house.proxy.log());
+    assert!(house.status()["primary"].is_null(), "{}", house.status());
+    assert_eq!(newcomer.value("SELECT to_regclass('too_early') IS NULL").unwrap(), "t");
+
+    obstacle.remove();
+    assert_eq!(new_primary(&house).name(), "standby1");
+    client.run("CREATE TABLE in_time ()");
 }
 
 /// The disk is full in the middle: the operator is told at once; once it can be written again, a
