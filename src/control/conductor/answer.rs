@@ -6,7 +6,7 @@
 
 use crate::control::conductor::Conductor;
 use crate::control::steward::Ask;
-use crate::failover::{Checkpoint, Loss, MaxLoss, Order, Preview, Refusal, preview};
+use crate::failover::{Checkpoint, Loss, MaxLoss, Order, Phase, Preview, Refusal, preview};
 use crate::topology::ServerId;
 
 impl Conductor {
@@ -28,9 +28,10 @@ impl Conductor {
                 reply.send(told).unwrap_or_default();
             }
             Ask::Carry(order, reply) => {
-                let busy = self.order.is_some() && order != Order::Abort;
-                if busy || self.record.is_none() {
-                    reply.send(Err(Refusal::Busy)).unwrap_or_default();
+                let waiting = self.order.as_ref().map(|(waiting, _)| waiting);
+                let phase = self.record.as_ref().map(|(record, _)| &record.phase);
+                if let Err(refusal) = fits((&order, waiting), phase) {
+                    reply.send(Err(refusal)).unwrap_or_default();
                     return;
                 }
                 if let Some(server) = self.taken_as_it_is(&order) {
@@ -72,5 +73,52 @@ impl Conductor {
         if self.record.as_ref().is_some_and(|(record, _)| record.primary.server == *name) {
             self.finish(Ok(()));
         }
+    }
+}
+
+/// Whether an order can take the place of the one that waits, if one does. Once a server was chosen
+/// nothing is called off: the one that waits is answered when that has come to its end.
+fn fits((order, waiting): (&Order, Option<&Order>), phase: Option<&Phase>) -> Result<(), Refusal> {
+    let Some(phase) = phase else { return Err(Refusal::Busy) };
+    let chosen = matches!(phase, Phase::Promoting(..));
+    match order {
+        Order::Abort if chosen => Err(Refusal::TooLate),
+        Order::Failover { .. } | Order::Switchover { .. } if waiting.is_some() => {
+            Err(Refusal::Busy)
+        }
+        Order::Abort | Order::Failover { .. } | Order::Switchover { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::{By, Choice, Kind, Operation};
+    use crate::pg::Lsn;
+
+    /// Whoever gave the first order is told of its end, and not that it was called off.
+    #[test]
+    fn an_order_is_called_off_only_while_it_can_be() {
+        let none = MaxLoss::Bytes(0);
+        let (kind, by) = (Kind::Switchover, By::Operator);
+        let operation = Operation { kind, by, to: None, accepted: none, word: none, began: 0 };
+        let choice = Choice { server: "b".into(), at: Lsn(1), loss: Loss::None };
+        let switchover = Order::Switchover { to: None };
+        let failover = Order::Failover { to: None, accept: none };
+        let phases = [
+            (Phase::Stable, Ok(())),
+            (Phase::Draining(operation.clone()), Ok(())),
+            (Phase::Revoking(operation.clone()), Ok(())),
+            (Phase::Promoting(operation, choice), Err(Refusal::TooLate)),
+        ];
+        for (phase, abort) in phases {
+            for waiting in [None, Some(&switchover), Some(&failover)] {
+                assert_eq!(fits((&Order::Abort, waiting), Some(&phase)), abort, "{phase:?}");
+                let free = if waiting.is_none() { Ok(()) } else { Err(Refusal::Busy) };
+                assert_eq!(fits((&switchover, waiting), Some(&phase)), free, "{phase:?}");
+                assert_eq!(fits((&failover, waiting), Some(&phase)), free, "{phase:?}");
+            }
+        }
+        assert_eq!(fits((&Order::Abort, None), None), Err(Refusal::Busy), "nothing is recorded");
     }
 }
