@@ -2,10 +2,13 @@
 
 use crate::admin::operate::Operators;
 use crate::admin::report::FailoverReport;
-use crate::admin::status::{Shown, StatusReport};
+use crate::admin::status::{ServerReport, Shown, StatusReport};
 use crate::board::Board;
 use crate::clock;
+use crate::failover::Lost;
 use crate::metrics::{Condition, Health, Metrics, Requirement};
+use crate::pg::Timeline;
+use crate::topology::Role;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -97,7 +100,12 @@ impl Sources {
         let topology = self.board.load();
         let report = StatusReport::new(&topology, &self.metrics, (shown, failover), clock::now());
         let steward = &self.operators.steward;
-        json(&report.with_rejoin(|server, primary| steward.rejoin(server, primary)))
+        let branch = |server: &ServerReport| server.timeline.map(Timeline);
+        json(&report.with_rejoin(|server, primary| {
+            let role = if server.is_primary() { Role::Primary } else { Role::Standby };
+            let lost = Lost { name: &server.name, role, timeline: branch(server) };
+            steward.rejoin(lost, (&primary.name, branch(primary)))
+        }))
     }
 
     fn route(&self, query: Query<'_>, body: &[u8]) -> Answer {

@@ -368,12 +368,16 @@ impl StatusReport {
     /// The same, with what `commands` (of a server and its primary) says for each server that
     /// can't be a standby again by itself.
     #[must_use]
-    pub fn with_rejoin(mut self, commands: impl Fn(&str, &str) -> Vec<String>) -> Self {
-        let Some(primary) = self.primary.clone() else { return self };
+    pub fn with_rejoin(
+        mut self,
+        commands: impl Fn(&ServerReport, &ServerReport) -> Vec<String>,
+    ) -> Self {
+        let is_primary = |server: &&ServerReport| Some(&server.name) == self.primary.as_ref();
+        let Some(primary) = self.servers.iter().find(is_primary).cloned() else { return self };
         let lost =
             |server: &&mut ServerReport| matches!(server.state, State::Cordoned | State::Diverged);
         for server in self.servers.iter_mut().filter(lost) {
-            server.rejoin = commands(&server.name, &primary);
+            server.rejoin = commands(server, &primary);
         }
         self
     }

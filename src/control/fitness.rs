@@ -23,7 +23,7 @@ use crate::topology::Unfit;
 
 /// What is known of one server that answered.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Candidate {
+pub(crate) struct Candidate<'a> {
     /// Which.
     pub id: ServerId,
     /// In recovery or not.
@@ -34,6 +34,8 @@ pub(crate) struct Candidate {
     pub asked: Moment,
     /// Its share of the reads.
     pub weight: u32,
+    /// The history of its timeline, where that could be read.
+    pub history: Option<&'a History>,
 }
 
 /// What it is measured against.
@@ -76,7 +78,7 @@ pub(crate) struct Fitness {
 
 /// Judges one server. Asks in the order in which a wrong answer hurts most.
 #[must_use]
-pub(crate) fn judge(candidate: &Candidate, against: &Yardstick<'_>) -> Fitness {
+pub(crate) fn judge(candidate: &Candidate<'_>, against: &Yardstick<'_>) -> Fitness {
     let unknown = |unfit| Fitness { lag: Lag::default(), reads: Err(unfit) };
     if Some(candidate.position.system) != against.system {
         return unknown(Unfit::OtherSystem);
@@ -97,7 +99,7 @@ pub(crate) fn judge(candidate: &Candidate, against: &Yardstick<'_>) -> Fitness {
 }
 
 /// A primary was adopted: the standby must stand on its line of descent, and not too far back.
-fn by_history(candidate: &Candidate, current: Timeline, against: &Yardstick<'_>) -> Fitness {
+fn by_history(candidate: &Candidate<'_>, current: Timeline, against: &Yardstick<'_>) -> Fitness {
     let refuse = |unfit| Fitness { lag: Lag::default(), reads: Err(unfit) };
     let origin = Position {
         system: candidate.position.system,
@@ -109,6 +111,9 @@ fn by_history(candidate: &Candidate, current: Timeline, against: &Yardstick<'_>)
         Coverage::Covers | Coverage::Behind => {}
         Coverage::Diverged | Coverage::Lost => return refuse(Unfit::Diverged),
         Coverage::Unrelated => return refuse(Unfit::UnknownHistory),
+    }
+    if candidate.history.is_some_and(|own| against.history.contradicts(own)) {
+        return refuse(Unfit::Diverged);
     }
     let then = match (against.state, against.ring.confirmed()) {
         (PrimaryState::Lost, Some(confirmed)) => candidate.asked.min(confirmed),
@@ -125,7 +130,7 @@ fn by_history(candidate: &Candidate, current: Timeline, against: &Yardstick<'_>)
 }
 
 /// No primary was ever adopted: those that agree with the farthest standby serve.
-fn by_peers(candidate: &Candidate, against: &Yardstick<'_>) -> Fitness {
+fn by_peers(candidate: &Candidate<'_>, against: &Yardstick<'_>) -> Fitness {
     let reads = match against.peers {
         Some((timeline, farthest)) if timeline == candidate.position.timeline => {
             let bytes = farthest.bytes_since(candidate.position.lsn);
@@ -174,13 +179,14 @@ mod tests {
         Moment::from_nanos(millis * 1_000_000)
     }
 
-    fn standby(timeline: u32, lsn: u64, asked: u64) -> Candidate {
+    fn standby(timeline: u32, lsn: u64, asked: u64) -> Candidate<'static> {
         Candidate {
             id: ServerId(1),
             role: Role::Standby,
             position: Position { system: OURS, timeline: Timeline(timeline), lsn: Lsn(lsn) },
             asked: at(asked),
             weight: 1,
+            history: None,
         }
     }
 
@@ -213,6 +219,10 @@ mod tests {
     fn a_standby_is_fit_on_the_right_branch_and_within_both_limits() {
         let other = Position { system: SystemId(8), ..standby(2, 5200, 3000).position };
         let primary = Candidate { role: Role::Primary, ..standby(2, 5200, 3000) };
+        let left_at =
+            |at| History::new(Timeline(2), vec![Fork { timeline: Timeline(1), at: Lsn(at) }]);
+        let (same, other_branch) = (left_at(4000), left_at(3999));
+        let with = |history| Candidate { history: Some(history), ..standby(2, 5200, 3000) };
         let cases = [
             ("caught up", standby(2, 5200, 3000), Ok(())),
             ("a little behind", standby(2, 5100, 3500), Ok(())),
@@ -222,6 +232,8 @@ mod tests {
             ("on the old branch before the fork", standby(1, 3900, 3000), Err(Unfit::LagBytes)),
             ("on the old branch past the fork", standby(1, 4001, 3000), Err(Unfit::Diverged)),
             ("on a branch nobody knows", standby(3, 5200, 3000), Err(Unfit::UnknownHistory)),
+            ("on the very branch", with(&same), Ok(())),
+            ("on another of the same number", with(&other_branch), Err(Unfit::Diverged)),
             ("no weight", Candidate { weight: 0, ..standby(2, 5200, 3000) }, Err(Unfit::Weight)),
             (
                 "no weight and late",

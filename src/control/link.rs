@@ -166,10 +166,8 @@ impl Link {
             }
         };
         let Some(mut look) = look else { return Ok(None) };
-        if look.role == Role::Primary
-            && let Some(timeline) = look.timeline
-        {
-            look.history = self.history(timeline).await?;
+        if let Some(timeline) = look.timeline {
+            look.history = self.history(look.role, timeline).await?;
         }
         Ok(Some(look))
     }
@@ -178,13 +176,21 @@ impl Link {
         look::read_look(&rows?, sent_at, self.facts.layout)
     }
 
-    /// The history of a primary's timeline; `None` if our role can't read it.
-    async fn history(&mut self, timeline: Timeline) -> Result<Option<History>, LinkError> {
+    /// The history of a server's timeline; `None` if our role can't read it. A standby is asked
+    /// once for that of each: where it says nothing, its own position counts alone.
+    async fn history(
+        &mut self,
+        role: Role,
+        timeline: Timeline,
+    ) -> Result<Option<History>, LinkError> {
         if timeline == FIRST_TIMELINE {
             return Ok(Some(History::new(timeline, Vec::new())));
         }
         if self.history.as_ref().and_then(History::current) == Some(timeline) {
             return Ok(self.history.clone());
+        }
+        if role == Role::Standby && self.last == Some((role, timeline)) {
+            return Ok(None);
         }
         let sql = match self.dialect {
             Dialect::Replication => format!("TIMELINE_HISTORY {timeline}"),

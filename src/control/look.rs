@@ -66,7 +66,7 @@ pub(crate) struct Look {
     pub written: Option<Lsn>,
     /// A standby: the host and port of the server it follows.
     pub upstream: Option<(Arc<str>, u16)>,
-    /// A primary: the history of its timeline, where it could be read.
+    /// The history of its timeline, where that is known and it could be read.
     pub history: Option<History>,
 }
 

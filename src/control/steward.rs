@@ -11,8 +11,11 @@
 use crate::clock;
 use crate::clock::Moment;
 use crate::control::hands::Hands;
-use crate::failover::{Change, Order, Policy, Prepared, Preview, Record, Refusal, Why};
+use crate::failover::{
+    Branch, Change, Lost, Order, Policy, Prepared, Preview, Record, Refusal, Why,
+};
 use crate::metrics::{Metrics, Prerequisites};
+use crate::pg::Timeline;
 use crate::tasks;
 use crate::timer;
 use arc_swap::ArcSwap;
@@ -335,9 +338,17 @@ impl Steward {
         self.bulletin.load()
     }
 
-    /// The commands that make this server a standby of that primary again, as far as is known.
-    pub fn rejoin(&self, server: &str, primary: &str) -> Vec<String> {
-        self.hands.as_ref().map_or_else(Vec::new, |hands| hands.rejoin(server, primary))
+    /// The commands that make this server a standby of that primary again, which is on that branch,
+    /// as far as is known.
+    pub fn rejoin(
+        &self,
+        lost: Lost<'_>,
+        (primary, timeline): (&str, Option<Timeline>),
+    ) -> Vec<String> {
+        let Some(hands) = &self.hands else { return Vec::new() };
+        let progress = self.bulletin.load();
+        let changes = progress.record.as_ref().map_or(&[][..], |record| &record.changes);
+        hands.rejoin(lost.name, Branch::of(lost, timeline, changes), primary)
     }
 
     /// The servers that could not be made to restart as standbys, and what keeps each from it.

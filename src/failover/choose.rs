@@ -149,7 +149,8 @@ pub(super) fn behind<'a>(
 fn is_on_branch(situation: &Situation<'_>, server: &ServerView) -> bool {
     let seen = server.answer().and_then(|answer| answer.timeline);
     let timeline = server.frozen.map(|frozen| frozen.timeline).or(seen);
-    timeline.is_none_or(|timeline| timeline == situation.record.primary.timeline)
+    let number = timeline.is_none_or(|timeline| timeline == situation.record.primary.timeline);
+    number && !situation.is_astray(server)
 }
 
 /// Every server that answers as a standby of this system; the recorded primary, too, once it is
@@ -169,7 +170,8 @@ pub(super) fn frozen<'a>(
     standbys(situation).filter_map(move |server| {
         let held = server.frozen?;
         // On a newer branch it follows somebody else; on an older one it may be behind a fork.
-        (held.timeline == timeline).then_some((server, held))
+        let ours = held.timeline == timeline && !situation.is_astray(server);
+        ours.then_some((server, held))
     })
 }
 

@@ -56,7 +56,7 @@ pub use promise::{Known, promise};
 pub use record::{
     Appointed, By, Change, Choice, Kind, Operation, Phase, Promise, Record, WeakPromise,
 };
-pub use rejoin::{Leader, Place, rejoin};
+pub use rejoin::{Branch, Leader, Lost, Place, rejoin};
 pub use restart::no_restart;
 pub use situation::{
     Arming, Catching, Checkpoint, CutOff, Demotable, Fenced, Frozen, Gate, Missing, Order,

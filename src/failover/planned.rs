@@ -121,6 +121,7 @@ fn follows(situation: &Situation<'_>, server: &ServerView) -> bool {
         Receiver::Idle => false,
     });
     streams
+        && !situation.is_astray(server)
         && answer.system == situation.record.primary.system
         && answer.timeline.is_none_or(|timeline| timeline == situation.record.primary.timeline)
 }
@@ -132,7 +133,9 @@ fn enough_answer(situation: &Situation<'_>, policy: &Policy) -> Result<(), Refus
     let (Demotion::Fence, Some(needed)) = (policy.demotion, promise.revocation()) else {
         return Ok(());
     };
-    let answers = situation.others().filter(|server| server.as_standby().is_some());
+    let counts =
+        |server: &&ServerView| server.as_standby().is_some() && !situation.is_astray(server);
+    let answers = situation.others().filter(counts);
     let reached = answers.filter(|server| promise.counts(&server.name)).count();
     if reached < needed { Err(Refusal::TooFewStandbys { reached, needed }) } else { Ok(()) }
 }

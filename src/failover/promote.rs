@@ -108,7 +108,8 @@ fn followers<'a>(
     chosen: &'a ServerView,
     choice: &'a Choice,
 ) -> impl Iterator<Item = Act> + 'a {
-    let others = standbys(situation).filter(|server| server.id != chosen.id);
+    let others =
+        standbys(situation).filter(|server| server.id != chosen.id && !situation.is_astray(server));
     let left = others.filter(|server| server.frozen.is_some() || is_loose(situation, server));
     left.filter(move |server| {
         let promoted = chosen.as_primary().and_then(|(timeline, _)| timeline);

@@ -11,8 +11,9 @@
 //!
 //! Source: PostgreSQL manual, `pg_rewind` ("How It Works") and 20.1.2 on `postgresql.auto.conf`.
 
-use crate::failover::{Survey, Switch};
-use crate::pg::{Conninfo, quote_literal};
+use crate::failover::{Change, Survey, Switch};
+use crate::pg::{Conninfo, Timeline, quote_literal};
+use crate::topology::Role;
 use std::sync::Arc;
 
 /// Where a server's files are and how it was started, as far as our user may know.
@@ -39,9 +40,46 @@ pub struct Leader<'a> {
     pub pattern: Option<&'a Conninfo>,
 }
 
+/// Whose branch it is that a server is on, by the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Branch {
+    /// The primary's, one that it left, or one that only this server knows.
+    Known,
+    /// A branch of its own has the number of one that another server wrote.
+    SameNumber(Timeline),
+}
+
+/// A server that can't follow the primary as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Lost<'a> {
+    /// Its configured name.
+    pub name: &'a str,
+    /// What it says that it is.
+    pub role: Role,
+    /// On which branch, where that is known.
+    pub timeline: Option<Timeline>,
+}
+
+impl Branch {
+    /// That of such a server, with the primary on that branch, after these changes.
+    pub fn of(lost: Lost<'_>, primary: Option<Timeline>, changes: &[Change]) -> Self {
+        let Some(own) = lost.timeline else { return Self::Known };
+        // There is nothing to rewind on one and the same branch: it would just follow.
+        let alike = primary == Some(own);
+        let made = |by: &dyn Fn(&str) -> bool| {
+            changes.iter().any(|made| made.timeline == own && by(&made.to))
+        };
+        // A standby may have followed whoever wrote it.
+        let anothers = lost.role == Role::Primary
+            && made(&|to| to != lost.name)
+            && !made(&|to| to == lost.name);
+        if alike || anothers { Self::SameNumber(own) } else { Self::Known }
+    }
+}
+
 /// The commands that make the server of this name and survey follow the leader, in their order;
 /// those that begin with `#` are remarks.
-pub fn rejoin(name: &str, survey: &Survey, leader: &Leader<'_>) -> Vec<String> {
+pub fn rejoin(name: &str, survey: &Survey, branch: Branch, leader: &Leader<'_>) -> Vec<String> {
     let place = &survey.place;
     let Some(data) = place.data.as_deref() else {
         return vec![format!(
@@ -75,7 +113,7 @@ pub fn rejoin(name: &str, survey: &Survey, leader: &Leader<'_>) -> Vec<String> {
     all.push(format!("{} -d {source} -c CHECKPOINT{slot}", program("psql")));
     all.push(format!("{} stop -D {data} -m fast", program("pg_ctl")));
     all.push(format!("mkdir -p {kept} && cp -p {data}/*.conf {kept}/"));
-    all.extend(take_over(survey, &started, (&data, &source)));
+    all.extend(take_over(survey, branch, &started, (&data, &source)));
     all.push(format!("cp -p {kept}/*.conf {data}/ && rm -r {kept}"));
     let setting = format!("primary_conninfo = {}", value(&unsecret(link).text()));
     all.push(format!("printf '%s\\n' {} >> {data}/postgresql.auto.conf", shell(&setting)));
@@ -88,20 +126,40 @@ pub fn rejoin(name: &str, survey: &Survey, leader: &Leader<'_>) -> Vec<String> {
 }
 
 /// What gives it the primary's log: a rewind where that is possible, else a copy.
-fn take_over(survey: &Survey, started: &Started<'_>, (data, source): (&str, &str)) -> Vec<String> {
+///
+/// `pg_rewind` tells branches by their numbers and by where they began, which may be one place. Of
+/// two that it can't tell apart it says that no rewind is required, and ends well.
+///
+/// Source: `findCommonAncestorTimeline` and `main` in `bin/pg_rewind/pg_rewind.c` of PostgreSQL.
+fn take_over(
+    survey: &Survey,
+    branch: Branch,
+    started: &Started<'_>,
+    (data, source): (&str, &str),
+) -> Vec<String> {
     let program = |name: &str| shell(&started.program(name));
     let logged = [Switch::Checksums, Switch::HintsLogged];
-    if logged.iter().any(|switch| survey.settings.on.contains(switch)) {
-        let config = outside(survey)
-            .map_or_else(String::new, |file| format!(" --config-file={}", shell(file)));
-        return vec![format!(
-            "{} -D {data} --source-server={source}{config}",
-            program("pg_rewind")
-        )];
-    }
+    let logged = logged.iter().any(|switch| survey.settings.on.contains(switch));
+    let why = match branch {
+        Branch::SameNumber(number) => format!(
+            "# its timeline has the number of another server's, {number}, and pg_rewind would take \
+             them for one: it is copied anew"
+        ),
+        Branch::Known if logged => {
+            let config = outside(survey)
+                .map_or_else(String::new, |file| format!(" --config-file={}", shell(file)));
+            return vec![format!(
+                "{} -D {data} --source-server={source}{config}",
+                program("pg_rewind")
+            )];
+        }
+        Branch::Known => {
+            "# without data checksums and wal_log_hints it can't be rewound: it is copied anew"
+                .to_owned()
+        }
+    };
     vec![
-        "# without data checksums and wal_log_hints it can't be rewound: it is copied anew"
-            .to_owned(),
+        why,
         format!("mv {data} {data}.lost"),
         format!("{} -D {data} -d {source} -X stream -c fast", program("pg_basebackup")),
     ]
@@ -209,7 +267,9 @@ fn shell(word: &str) -> String {
 mod tests {
     use super::*;
     use crate::failover::survey::sample;
+    use crate::failover::{By, Kind, Loss};
     use crate::pg::Version;
+    use crate::topology::Epoch;
 
     fn place() -> Place {
         Place {
@@ -228,7 +288,7 @@ mod tests {
         change(&mut survey);
         let pattern = pattern.map(|text| Conninfo::parse(text).unwrap());
         let leader = Leader { host: "db2", port: 5432, user: "admin", pattern: pattern.as_ref() };
-        rejoin("db1:5432", &survey, &leader)
+        rejoin("db1:5432", &survey, Branch::Known, &leader)
     }
 
     #[test]
@@ -296,5 +356,51 @@ mod tests {
         let replaced = told(|survey| sample::cut_off(survey, sample::before("me")), None);
         let replaced = replaced.join("\n");
         assert!(replaced.contains("application_name='\\'''\\''me"), "{replaced}");
+    }
+    #[test]
+    fn a_branch_of_the_same_number_is_not_the_same() {
+        let made = |to: &str, timeline: u32| Change {
+            epoch: Epoch(timeline.into()),
+            kind: Kind::Failover,
+            by: By::Evidence,
+            from: None,
+            to: to.into(),
+            timeline: Timeline(timeline),
+            fork: None,
+            loss: Loss::None,
+            began: 0,
+            ended: 0,
+        };
+        let changes = [made("db2", 2), made("db3", 4)];
+        let (same, known) = (|number| Branch::SameNumber(Timeline(number)), Branch::Known);
+        let cases = [
+            ("the primary's number", "db1", Role::Primary, Some(4), same(4)),
+            ("the same as a standby", "db1", Role::Standby, Some(4), same(4)),
+            ("a former primary's", "db1", Role::Primary, Some(2), same(2)),
+            ("one that followed it", "db1", Role::Standby, Some(2), known),
+            ("that former primary itself", "db2", Role::Primary, Some(2), known),
+            ("one of before the first change", "db1", Role::Primary, Some(1), known),
+            ("one that the primary's line passes by", "db1", Role::Primary, Some(3), known),
+            ("not seen", "db1", Role::Primary, None, known),
+        ];
+        for (case, name, role, timeline, expected) in cases {
+            let lost = Lost { name, role, timeline: timeline.map(Timeline) };
+            assert_eq!(Branch::of(lost, Some(Timeline(4)), &changes), expected, "{case}");
+            let alone = Branch::of(lost, lost.timeline, &[]);
+            assert_eq!(alone, timeline.map_or(known, same), "{case}, and nothing is recorded");
+        }
+    }
+
+    /// `pg_rewind` would say that nothing is to be done, and it would be started as it is.
+    #[test]
+    fn what_a_rewind_would_take_for_the_same_is_copied() {
+        let mut survey = sample::primary("", &[]);
+        survey.place = place();
+        let leader = Leader { host: "db2", port: 5432, user: "admin", pattern: None };
+        let told = |branch| rejoin("db1:5432", &survey, branch, &leader).join("\n");
+        assert!(told(Branch::Known).contains("pg_rewind -D"));
+        let copied = told(Branch::SameNumber(Timeline(2)));
+        assert!(copied.contains("pg_basebackup -D") && !copied.contains("pg_rewind -D"));
+        assert!(copied.contains("another server's, 2"), "{copied}");
     }
 }

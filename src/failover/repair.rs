@@ -32,6 +32,10 @@ pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
     if !repairs.is_empty() {
         why = Why::Repairing(astray(situation, &repairs));
     }
+    let cut_off: Vec<_> = cut_off(situation, &repairs).collect();
+    if !cut_off.is_empty() {
+        why = Why::CuttingOff(cut_off);
+    }
     if !fences.is_empty() {
         why = Why::Fencing;
     }
@@ -50,6 +54,15 @@ fn astray(situation: &Situation<'_>, repairs: &[Act]) -> Vec<Astray> {
         trouble: server.catching.as_ref().and_then(|told| told.trouble.clone()),
     };
     situation.servers.iter().filter(sent).map(astray).collect()
+}
+
+/// Who is cut off by these acts.
+fn cut_off<'a>(
+    situation: &'a Situation<'_>,
+    repairs: &'a [Act],
+) -> impl Iterator<Item = Arc<str>> + 'a {
+    let cut = |server: &&ServerView| repairs.contains(&Act::Freeze(server.id));
+    situation.servers.iter().filter(cut).map(|server| Arc::clone(&server.name))
 }
 
 fn repairs<'a>(situation: &'a Situation<'_>, policy: &'a Policy) -> impl Iterator<Item = Act> + 'a {
@@ -152,12 +165,16 @@ fn former_primary(situation: &Situation<'_>, server: &ServerView) -> Option<Act>
     (ours && former && server.fenced.is_none()).then_some(Act::Fence(server.id))
 }
 
-/// A standby that does not follow the primary, and can.
+/// A standby that does not follow the primary, and can. One on a branch of its own with the same
+/// number never will, and what it says that it has received confirms commits: it is cut off.
 fn lost_standby(
     situation: &Situation<'_>,
     policy: &Policy,
     (server, primary): (&ServerView, &ServerView),
 ) -> Option<Act> {
+    if situation.is_astray(server) {
+        return server.frozen.is_none().then_some(Act::Freeze(server.id));
+    }
     if server.frozen.is_none()
         && (stays(situation, server, primary) || !is_ours(situation, policy, server))
     {

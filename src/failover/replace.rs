@@ -213,7 +213,7 @@ fn next_best(
 fn held<'a>(situation: &'a Situation<'_>, choice: &Choice) -> Vec<(&'a ServerView, Frozen)> {
     let recorded = situation.record.primary.timeline;
     standbys(situation)
-        .filter(|server| server.name != choice.server)
+        .filter(|server| server.name != choice.server && !situation.is_astray(server))
         .filter_map(|server| server.frozen.map(|frozen| (server, frozen)))
         .filter(|(_, frozen)| frozen.timeline >= recorded)
         .collect()

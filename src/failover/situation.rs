@@ -100,7 +100,7 @@ pub struct ServerView {
     pub name: Arc<str>,
     /// What was seen of it.
     pub sight: Sight,
-    /// Its history, where it is a primary and that could be read in full.
+    /// The history of its timeline, where that could be read in full.
     pub history: Option<History>,
     /// It is a standby without an upstream now, by our doing; also where a process before this
     /// one did it, and it was found so. Not any more from the moment on at which an act is begun
@@ -283,6 +283,22 @@ impl Situation<'_> {
     /// The recorded primary, if it is still configured.
     pub fn primary(&self) -> Option<&ServerView> {
         self.named(&self.record.primary.server)
+    }
+
+    /// Whether it is on a branch of its own that has the number of the recorded one, or of one that
+    /// leads there: promoted once, unknown to whoever promoted the primary. Nothing that it holds
+    /// of that branch is the primary's, whatever it receives.
+    pub fn is_astray(&self, server: &ServerView) -> bool {
+        let recorded = &self.record.primary;
+        let current = |known: &&History| known.current() == Some(recorded.timeline);
+        let Some(own) = server.history.as_ref() else { return false };
+        match self.primary().and_then(|primary| primary.history.as_ref()).filter(current) {
+            Some(known) => known.contradicts(own),
+            // While the primary is away, the record knows where its branch began.
+            None => recorded.fork.is_some_and(|fork| {
+                current(&own) && own.forks().iter().all(|left| left.at != fork)
+            }),
+        }
     }
 
     /// All servers but the recorded primary.

@@ -168,6 +168,8 @@ fn witness(
         return None;
     }
     let says = match receiver {
+        // It would hear from nobody, whoever lives.
+        Receiver::Idle if situation.is_astray(other) => return None,
         Receiver::Idle => Says::Cut,
         // It follows another standby: it is as alive as that one, which speaks for itself.
         Receiver::Streams { from: Some(from), .. } if from != primary.id => return None,

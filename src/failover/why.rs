@@ -15,6 +15,8 @@ pub enum Why {
     Repairing(Vec<Astray>),
     /// A former primary is kept from taking writes.
     Fencing,
+    /// Standbys on a branch of their own, with the number of the primary's, are cut off from it.
+    CuttingOff(Vec<Arc<str>>),
     /// The primary is lost; who may act is not the one who sees it: an operator must.
     Manual(Verdict),
     /// The primary is lost, and `failover.mode` is `off`: another tool is waited for.
@@ -241,6 +243,7 @@ impl Why {
             Self::PromiseChanged => "promise_changed",
             Self::Repairing(_) => "repairing",
             Self::Fencing => "fencing",
+            Self::CuttingOff(_) => "cutting_off",
             Self::Manual(_) => "manual",
             Self::Off(_) => "off",
             Self::Disarmed(_) => "disarmed",
@@ -355,6 +358,7 @@ impl fmt::Display for Why {
             }
             Self::Repairing(astray) => repairing(out, astray),
             Self::Fencing => out.write_str("a former primary is kept from taking writes"),
+            Self::CuttingOff(astray) => cutting_off(out, astray),
             Self::Manual(verdict) => write!(
                 out,
                 "the primary {verdict}; failover.mode is \"manual\": run `pgsteer failover`"
@@ -429,6 +433,11 @@ fn repairing(out: &mut fmt::Formatter<'_>, astray: &[Astray]) -> fmt::Result {
         out.write_str("; once that is mended, it goes on by itself")?;
     }
     Ok(())
+}
+
+fn cutting_off(out: &mut fmt::Formatter<'_>, astray: &[Arc<str>]) -> fmt::Result {
+    list(out, astray)?;
+    out.write_str(": cut off, for its timeline only has the number of the primary's")
 }
 
 fn not_revoked(

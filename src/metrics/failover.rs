@@ -194,6 +194,7 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         | Why::PromiseChanged
         | Why::Repairing(_)
         | Why::Fencing
+        | Why::CuttingOff(_)
         | Why::Claiming(_)
         | Why::Freezing
         | Why::CatchingUp { .. }

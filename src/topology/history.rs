@@ -36,6 +36,9 @@ pub enum Coverage {
     Unrelated,
 }
 
+/// Every server starts its life on this one.
+const FIRST: Timeline = Timeline(1);
+
 impl History {
     /// The history of `current`, with the forks that lead to it, oldest first.
     pub fn new(current: Timeline, forks: Vec<Fork>) -> Self {
@@ -80,6 +83,16 @@ impl History {
     /// Whether `timeline` is the current one or an ancestor of it.
     pub fn knows(&self, timeline: Timeline) -> bool {
         self.current == Some(timeline) || self.end_of(timeline).is_some()
+    }
+
+    /// Whether a server with that history is on another line of descent, in spite of a timeline
+    /// whose number is on this one: two servers that were promoted without knowing of each other
+    /// take the same number, and where their branches began tells them apart. Two that began at the
+    /// very same place can't be told apart.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        let known = |history: &Self| history.current <= Some(FIRST) || !history.forks.is_empty();
+        let on_it = other.current.is_some_and(|current| self.knows(current));
+        on_it && known(self) && known(other) && !self.forks.starts_with(&other.forks)
     }
 
     /// Whether a server standing at `server` holds everything up to `wanted`.
@@ -153,6 +166,30 @@ mod tests {
         for (server, wanted, expected) in cases {
             assert_eq!(history().covers(server, wanted), expected, "{server} for {wanted}");
         }
+    }
+
+    #[test]
+    fn a_branch_of_the_same_number_that_began_elsewhere_is_another() {
+        let of = |current, ends: &[(u32, u64)]| {
+            let fork = |&(timeline, at)| Fork { timeline: Timeline(timeline), at: Lsn(at) };
+            History::new(Timeline(current), ends.iter().map(fork).collect())
+        };
+        let cases = [
+            ("itself", history(), false),
+            ("an ancestor", of(2, &[(1, 100)]), false),
+            ("the first", of(1, &[]), false),
+            ("another of the same number", of(3, &[(1, 100), (2, 201)]), true),
+            ("one that left earlier", of(3, &[(1, 90)]), true),
+            ("another of an ancestor's number", of(2, &[(1, 90)]), true),
+            ("one of a number that is not known", of(4, &[(1, 90)]), false),
+            ("one of which nothing else is known", of(3, &[]), false),
+            ("nothing at all", History::default(), false),
+        ];
+        for (case, other, expected) in cases {
+            assert_eq!(history().contradicts(&other), expected, "{case}");
+        }
+        let unread = of(3, &[]);
+        assert!(!unread.contradicts(&of(3, &[(1, 90)])), "the primary's can't be read");
     }
 
     #[test]

@@ -518,7 +518,7 @@ impl Watched {
         self.visible = None;
     }
 
-    /// The history of its timeline, if it is a primary and it is known in full.
+    /// The history of its timeline, if it is known in full.
     fn history(&self) -> Option<History> {
         self.answer.as_ref()?.look.history.clone()
     }
@@ -568,7 +568,9 @@ impl Answer {
         };
         let position = Position { system: self.system, timeline, lsn };
         let weight = watched.spec.weight;
-        let fitness = judge(&Candidate { id, role: look.role, position, asked, weight }, against);
+        let history = look.history.as_ref().filter(|known| known.current() == Some(timeline));
+        let fitness =
+            judge(&Candidate { id, role: look.role, position, asked, weight, history }, against);
         let upstream = look.upstream.as_ref();
         let observation = Observation {
             sent_at: look.sent_at,

@@ -41,8 +41,8 @@ use crate::control::hands::hand::{Bearing, Hand};
 use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
-    Before, CutOff, Emptied, Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker, Policy,
-    Promise, ServerView, Statement, Survey, SurveyedRole, Upstream, WeakPromise, idle_slots,
+    Before, Branch, CutOff, Emptied, Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker,
+    Policy, Promise, ServerView, Statement, Survey, SurveyedRole, Upstream, WeakPromise, idle_slots,
     no_restart, obstacle, prerequisites, rejoin,
 };
 use crate::pg::{Conninfo, Lsn};
@@ -273,7 +273,7 @@ impl Hands {
 
     /// The commands that make this server a standby of that one again, by the last surveys; none
     /// where it was never surveyed.
-    pub fn rejoin(&self, server: &str, primary: &str) -> Vec<String> {
+    pub fn rejoin(&self, server: &str, branch: Branch, primary: &str) -> Vec<String> {
         let named = |name: &str| self.hands.iter().find(|hand| &*hand.name == name);
         let (Some(hand), Some(leader)) = (named(server), named(primary)) else { return Vec::new() };
         let Some(survey) = hand.surveyed() else { return Vec::new() };
@@ -285,7 +285,7 @@ impl Hands {
             user: leader.user(),
             pattern: pattern.as_ref(),
         };
-        rejoin(server, &survey, &leader)
+        rejoin(server, &survey, branch, &leader)
     }
 
     /// The servers that could not be made to restart as standbys, and what keeps each from it.

@@ -290,3 +290,72 @@ fn behind_another_standby_is_well_unless_its_word_counts_or_will() {
     let promised = loose(relayed).with(|scene| scene.promise = Some((both, ms(NOW - 5_000))));
     assert_eq!(promised.acts(), [Act::Prove(A), Act::Repoint { server: C, to: A }]);
 }
+
+/// `c` was promoted as well, at another place, and was started as a standby: its timeline has the
+/// number of the primary's.
+fn astray() -> Scene {
+    changed().with(|scene| {
+        scene.at(C).history = Some(left_at(END - 8));
+        scene.record.primary.fork = Some(lsn(END));
+    })
+}
+
+#[test]
+fn one_on_a_branch_of_the_same_number_confirms_nothing() {
+    let cut_off = [Act::Freeze(C)];
+    let idle_on_2 =
+        |scene: Scene| scene.freeze_on_2(C, END).with(|scene| scene.at(C).frozen = None);
+    assert_eq!(astray().acts(), cut_off);
+    assert_eq!(astray().why(), Why::CuttingOff(vec![Arc::from("c")]));
+    assert_eq!(astray().with(MANUAL).acts(), cut_off);
+    assert_eq!(idle_on_2(astray()).acts(), cut_off, "it may be let in any moment");
+    assert_eq!(astray().freeze_on_2(C, END).acts(), [], "and is not sent there again");
+    let same = astray().with(|scene| scene.at(C).history = Some(left_at(END)));
+    assert_eq!(same.acts(), []);
+    assert_eq!(idle_on_2(same).acts(), [Act::Repoint { server: C, to: B }]);
+}
+
+/// Also once the primary is away, and only the record knows where its branch began.
+#[test]
+fn one_on_a_branch_of_the_same_number_is_not_promoted() {
+    let to_c = switchover_order(Some("c"));
+    let refused = astray().see(A, idle(END)).order(to_c.clone()).answer();
+    assert_eq!(refused, Some(Err(Refusal::NotAStandby(Arc::from("c")))));
+    let lost = |scene: Scene| {
+        scene
+            .see(B, gone(5))
+            .freeze_on_2(A, END)
+            .freeze_on_2(C, END + 80)
+            .promise(asynchronous())
+            .phase(Phase::Revoking(failover()))
+            .with(|scene| scene.acknowledged = Acknowledged::UpTo(lsn(END)))
+    };
+    let chosen = |scene: Scene| lost(scene).chosen().map(|(server, _)| server);
+    assert_eq!(chosen(astray()), Some(Arc::from("a")), "whatever the other one holds");
+    let same = |scene: &mut Scene| scene.at(C).history = Some(left_at(END));
+    assert_eq!(chosen(astray().with(same)), Some(Arc::from("c")));
+    assert_eq!(chosen(astray().with(|scene| scene.at(C).history = None)), Some(Arc::from("c")));
+}
+
+/// It is cut off, and would hear from nobody, whoever lives.
+#[test]
+fn one_on_a_branch_of_the_same_number_is_no_witness_of_an_end() {
+    let lost = |scene: Scene| scene.see(B, gone(5)).freeze_on_2(C, END).verdict();
+    assert_eq!(lost(astray()), Verdict::NoWitness);
+    let same = astray().with(|scene| scene.at(C).history = Some(left_at(END)));
+    assert_eq!(lost(same), Verdict::Dead);
+    assert_eq!(astray().see(B, gone(5)).verdict(), Verdict::Isolated(C), "that it hears counts");
+}
+
+/// What it may have confirmed nobody knows: it counts as one that is not frozen.
+#[test]
+fn one_on_a_branch_of_the_same_number_revokes_nothing() {
+    let lost = |scene: Scene| {
+        let scene = scene.see(B, gone(5)).freeze_on_2(A, END).freeze_on_2(C, END);
+        scene.phase(Phase::Revoking(failover()))
+    };
+    let missing = vec![loose("c")];
+    assert_eq!(lost(astray()).why(), Why::NotRevoked { frozen: 1, needed: 2, missing });
+    let same = astray().with(|scene| scene.at(C).history = Some(left_at(END)));
+    assert!(lost(same).chosen().is_some());
+}

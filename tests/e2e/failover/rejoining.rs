@@ -193,6 +193,25 @@ fn a_diverged_primary_that_cannot_be_rewound_is_copied_by_the_commands_that_stat
     diverges_and_rejoins("off");
 }
 
+/// The commands that `status` prints for a server, in either form.
+fn way_back(house: &House, server: &Server) -> Vec<String> {
+    await_that("the way back is known", || {
+        house.status_of(server.name())["rejoin"].as_array().is_some_and(|all| all.len() > 3)
+    });
+    let (_, json) = ordered(house, &["status", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let mut servers = json["servers"].as_array().unwrap().iter();
+    let told = servers.find(|told| told["name"] == server.address()).unwrap();
+    let commands = told["rejoin"].as_array().unwrap().iter();
+    let commands: Vec<_> = commands.map(|line| line.as_str().unwrap().to_owned()).collect();
+    let (_, text) = ordered(house, &["status"]);
+    let printed: Vec<_> = text.lines().map(str::trim).collect();
+    for command in &commands {
+        assert!(printed.contains(&command.as_str()), "{command} is not in\n{text}");
+    }
+    commands
+}
+
 fn diverges_and_rejoins(hints: &str) {
     let house = logging(asynchronous().servers(|plan| plan.setting("wal_log_hints", hints)));
     await_armed(&house, "asynchronous");
@@ -229,20 +248,7 @@ fn diverges_and_rejoins(hints: &str) {
     traffic.await_more(200);
     assert_eq!(house.status_of("primary")["state"], "cordoned");
 
-    await_that("the way back is known", || {
-        house.status_of("primary")["rejoin"].as_array().is_some_and(|all| all.len() > 3)
-    });
-    let (_, json) = ordered(&house, &["status", "-o", "json"]);
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let mut servers = json["servers"].as_array().unwrap().iter();
-    let server = servers.find(|server| server["name"] == old.address()).unwrap();
-    let commands = server["rejoin"].as_array().unwrap().iter();
-    let commands: Vec<_> = commands.map(|line| line.as_str().unwrap().to_owned()).collect();
-    let (_, text) = ordered(&house, &["status"]);
-    let printed: Vec<_> = text.lines().map(str::trim).collect();
-    for command in &commands {
-        assert!(printed.contains(&command.as_str()), "{command} is not in\n{text}");
-    }
+    let commands = way_back(&house, old);
     // Data checksums do as well; from PostgreSQL 18 on they are there unless one says otherwise.
     let rewound = hints == "on" || old.value("SHOW data_checksums").unwrap() == "on";
     let program = if rewound { "pg_rewind" } else { "pg_basebackup" };
@@ -261,4 +267,83 @@ fn diverges_and_rejoins(hints: &str) {
     followed_first(old);
     serves_again(&house, "primary");
     assert_eq!(old.value(count).unwrap(), new_primary(&house).value(count).unwrap());
+}
+
+/// Another tool promotes the first standby beside the primary, which goes on and dies; so does that
+/// one, and the second standby is promoted. Then the first one is back: the timeline of each has
+/// the number 2, and they are not the same.
+fn two_of_a_number() -> House {
+    let house = logging(asynchronous().servers(|plan| plan.setting("wal_log_hints", "on")));
+    await_armed(&house, "asynchronous");
+    let (rogue, next) = (house.server("standby1"), house.server("standby2"));
+    assert_eq!(rogue.value("SELECT pg_promote()").unwrap(), "t");
+    await_that("it is cordoned", || house.status_of("standby1")["state"] == "cordoned");
+    rogue.rows("CREATE TABLE astray ()").unwrap();
+    house.wire().run("CREATE TABLE acknowledged AS SELECT generate_series(1, 100000)");
+    let held = "SELECT count(*) FROM pg_class WHERE relname = 'acknowledged'";
+    await_that("the other one has it", || next.value(held).is_ok_and(|count| count == "1"));
+    house.server("primary").kill9().unwrap();
+    rogue.kill9().unwrap();
+    // By the evidence, or by an order where more may be lost than nothing.
+    await_that("the other one is the primary", || {
+        ordered(&house, &["failover", "--accept-loss", "any", "--yes"]);
+        house.status()["primary"] == *next.address()
+    });
+
+    rogue.start().unwrap();
+    await_that("it is cordoned", || house.status_of("standby1")["state"] == "cordoned");
+    assert_eq!(house.status_of("standby1")["timeline"], 2);
+    assert_eq!(house.status_of("standby2")["timeline"], 2);
+    house
+}
+
+const ASTRAY: &str = "SELECT count(*) FROM pg_class WHERE relname = 'astray'";
+
+/// `pg_rewind` would find that there is nothing to do.
+#[test]
+fn one_on_a_timeline_of_the_same_number_is_copied_by_the_commands_that_status_prints() {
+    let house = two_of_a_number();
+    let rogue = house.server("standby1");
+    let commands = way_back(&house, rogue);
+    if !has_programs(&commands) {
+        assert!(commands.join("\n").contains("pg_basebackup -D"), "{commands:?}");
+        return;
+    }
+    run_as_owner(rogue, &commands.join("\n"));
+
+    await_that("it follows", || house.status_of("standby1")["state"] == "streaming");
+    serves_again(&house, "standby1");
+    assert_eq!(rogue.value(ASTRAY).unwrap(), "0", "it holds what was never acknowledged");
+}
+
+/// Its operator takes it for one that can follow as it is.
+#[test]
+fn one_on_a_timeline_of_the_same_number_that_is_started_as_a_standby_is_cut_off() {
+    let house = two_of_a_number();
+    let (rogue, primary) = (house.server("standby1"), house.server("standby2"));
+    let link = rogue.value("SHOW primary_conninfo").unwrap();
+    let old = format!("port={}", house.server("primary").port());
+    assert!(link.contains(&old), "{link}");
+    let link = link.replace(&old, &format!("port={}", primary.port())).replace('\'', "''");
+    let setting = format!("primary_conninfo = '{link}'\n");
+    rogue.stop(Shutdown::Fast).unwrap();
+    let settings = rogue.data().join("postgresql.auto.conf");
+    let before = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, before + &setting).unwrap();
+    run_as_owner(rogue, &format!("touch {}/standby.signal", rogue.data().display()));
+    rogue.start().unwrap();
+
+    await_that("it is known", || house.status_of("standby1")["state"] == "diverged");
+    assert_eq!(house.status_of("standby1")["reads"], false);
+    let receivers = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'standby1'";
+    await_that("it receives nothing, and confirms nothing", || {
+        rogue.value("SHOW primary_conninfo").is_ok_and(|link| link.is_empty())
+            && primary.value(receivers).unwrap() == "0"
+    });
+    let address = rogue.address();
+    let (code, said) = ordered(&house, &["switchover", "--to", &address, "--yes"]);
+    assert_eq!(code, Some(4), "{said}");
+    let commands = way_back(&house, rogue).join("\n");
+    assert!(commands.contains("pg_basebackup -D"), "{commands}");
+    assert!(!commands.contains("pg_rewind -D"), "{commands}");
 }

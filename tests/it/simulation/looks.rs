@@ -177,12 +177,10 @@ impl World {
         let own = &self.servers[server];
         let end = Lsn(own.log.whole());
         let promise = own.is_primary().then(|| self.promise_of(server));
-        let history = own.is_primary().then(|| {
-            let forks = own.log.forks.iter();
-            let forks =
-                forks.map(|(timeline, at)| Fork { timeline: Timeline(*timeline), at: Lsn(*at) });
-            History::new(Timeline(own.log.timeline), forks.collect())
-        });
+        let forks = own.log.forks.iter();
+        let forks =
+            forks.map(|(timeline, at)| Fork { timeline: Timeline(*timeline), at: Lsn(*at) });
+        let history = Some(History::new(Timeline(own.log.timeline), forks.collect()));
         let fenced =
             (own.fenced && own.is_primary()).then(|| Fenced { end, foreign: self.foreign() });
         Answer { kind, fenced, promise, history }
