@@ -48,7 +48,11 @@ pub(super) async fn demote(line: &mut Line<'_>, conninfo: &str) -> Result<(), Ha
     line.ask(TRIAL).await?;
     setting::set(line, &[("primary_conninfo", Some(conninfo))]).await?;
     let file = quote_literal(&format!("{directory}/standby.signal"));
-    line.ask(&format!("COPY (SELECT '') TO {file}")).await?;
+    if let Err(error) = line.ask(&format!("COPY (SELECT '') TO {file}")).await {
+        // There may be a file all the same. If it is there too late, whoever frees it finds it.
+        line.ask(&remove(&directory)).await.unwrap_or_default();
+        return Err(error);
+    }
     // Our session is the one that ends: there is no answer.
     match line.ask(CRASH).await {
         Err(HandError::Lost(_) | HandError::Late(_)) => Ok(()),
@@ -64,6 +68,24 @@ pub(super) async fn demote(line: &mut Line<'_>, conninfo: &str) -> Result<(), Ha
         }
     }
 }
+
+/// Has a primary that goes on forget that it was to be a standby at its next start. An attempt that
+/// nobody waited for any more may have come to its end since; it has by now, for whoever holds the
+/// lock has ended its session.
+pub(super) async fn forget(line: &mut Line<'_>) -> Result<(), HandError> {
+    let rows = line.ask(FIT).await?;
+    let text = |column: usize| rows.first()?.get(column)?.as_deref();
+    // Nobody else could have told it.
+    let (Some(directory), Some("t")) = (text(1), text(2)) else { return Ok(()) };
+    let remove = remove(directory);
+    if setting::first(&line.ask(TOLD).await?).is_some() {
+        line.ask(&remove).await?;
+    }
+    Ok(())
+}
+
+/// Whether it is to be a standby at its next start: then that file has a size.
+const TOLD: &str = "SELECT (pg_catalog.pg_stat_file('standby.signal', true)).size";
 
 fn remove(directory: &str) -> String {
     let shell = format!("'{}/standby.signal'", directory.replace('\'', "'\\''"));

@@ -434,11 +434,14 @@ impl Hands {
         fenced
     }
 
-    /// Lets a primary take writes again. One that is not fenced needs nothing.
+    /// Lets a primary take writes again, now and after its next start. One that is not fenced needs
+    /// no more than that.
     pub async fn unfence(&self, server: ServerId) -> Result<(), HandError> {
         let hand = self.hand(server)?;
         let mut line = hand.acting(FENCE_MAX).await?;
-        if fence::settings(&mut line).await?.is_some() {
+        let free = fence::settings(&mut line).await?.is_some();
+        demote::forget(&mut line).await?;
+        if free {
             return Ok(());
         }
         let before = hand.notes.unfenced().await?;

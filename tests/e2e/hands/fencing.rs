@@ -3,6 +3,7 @@
 use super::*;
 use pgsteer::control::hands::Ending;
 use pgsteer::pg::Lsn;
+use std::process::Command;
 
 #[test]
 fn a_fenced_primary_takes_no_writes_and_is_as_before_afterwards() {
@@ -116,4 +117,27 @@ fn a_live_primary_restarts_as_a_standby_and_follows() {
     grip.server(PRIMARY).await_value(names, before, "without its fence").unwrap();
     let read_only = "SHOW default_transaction_read_only";
     grip.server(PRIMARY).await_value(read_only, "off", "without its fence").unwrap();
+}
+
+/// Its disk stalls in the middle of it; once that is over the server goes on where it was, and
+/// nobody expects it any more.
+#[test]
+fn a_primary_that_goes_on_does_not_become_a_standby_at_its_next_start() {
+    let grip = Grip::on(&Plan::new().standbys(1));
+    let server = grip.server(PRIMARY);
+    let signal = server.data().join("standby.signal");
+    // Whoever opens it to write waits for somebody who reads.
+    let made = Command::new("mkfifo").args(["-m", "666"]).arg(&signal).status().unwrap();
+    assert!(made.success());
+    grip.wait(grip.hands.fence(PRIMARY, &[])).unwrap();
+    let late = grip.wait(grip.hands.demote(PRIMARY, FIRST)).unwrap_err();
+    assert!(matches!(late, HandError::Late(_)), "{late}");
+    std::fs::read(&signal).unwrap();
+
+    await_that("it goes on", || grip.wait(grip.hands.unfence(PRIMARY)).is_ok());
+
+    assert!(Writer::of(server).is_acknowledged());
+    assert!(!signal.exists(), "it will be a standby");
+    server.restart().unwrap();
+    assert!(!server.is_standby().unwrap());
 }
