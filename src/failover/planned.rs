@@ -8,8 +8,9 @@
 use crate::failover::choose::{Chosen, behind, choose, outsider, revocation};
 use crate::failover::decide::{abort, freeze, wanted};
 use crate::failover::{
-    Act, By, Checkpoint, Choice, Decision, Demotion, Kind, Loss, MaxLoss, Operation, Order, Phase,
-    Policy, Receiver, Refusal, ServerView, Sight, Situation, Standing, Verdict, Why, verdict,
+    Act, By, Checkpoint, Choice, Decision, Demotion, Kind, Loss, MaxLoss, Mode, Operation, Order,
+    Phase, Policy, Receiver, Refusal, ServerView, Sight, Situation, Standing, Verdict, Why,
+    verdict,
 };
 use crate::pg::Lsn;
 use std::cmp::Reverse;
@@ -26,6 +27,10 @@ const HANDING_MAX: Duration = Duration::from_secs(4);
 /// A primary that was told to restart as a standby is back after a second at most; one that is
 /// away for longer than this will not come.
 const DEMOTION_MAX: Duration = Duration::from_secs(2);
+
+/// Longest that one which may have been told so is waited for when the switchover is called off. No
+/// other server would take its place but by an order, and once it is back nobody would promote it.
+const RETURN_MAX: Duration = Duration::from_secs(10);
 
 /// Checks an order for a switchover and begins it: with a checkpoint, for what the old primary
 /// needs for its restart depends on how much was written since the last. Nobody waits meanwhile.
@@ -160,13 +165,14 @@ pub(super) fn draining(
     if let Some(decision) = not_this(situation, operation) {
         return decision;
     }
-    if situation.order == Some(&Order::Abort) {
+    let undoing = operation.to.is_none();
+    if situation.order == Some(&Order::Abort) && !undoing {
         return abort(situation, policy, Refusal::CalledOff);
     }
     if is_awaited(situation) {
         return Decision::wait(Why::Draining { busy: situation.gate.busy });
     }
-    if operation.to.is_none() {
+    if undoing {
         return undo(situation, policy, Refusal::CalledOff);
     }
     match verdict(situation, policy) {
@@ -356,10 +362,33 @@ fn undo(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decisio
             let operation = Operation { to: Some(Arc::clone(&server)), ..operation.clone() };
             Phase::Promoting(operation, Choice { server, at, loss: Loss::None })
         }
-        Some(_) | None if operation.to.is_none() => return abort(situation, policy, refusal),
+        Some(_) | None if operation.to.is_none() => {
+            return if may_come_back(situation, policy, old) {
+                Decision::wait(Why::Aborting(refusal))
+            } else {
+                abort(situation, policy, refusal)
+            };
+        }
         Some(_) | None => Phase::Draining(Operation { to: None, ..operation.clone() }),
     };
     let record = situation.record.in_phase(phase);
     let acts = vec![Act::Write(Box::new(record)), Act::Answer(Err(refusal.clone()))];
     Decision::act(Why::Aborting(refusal), acts)
+}
+
+/// Whether the old primary may be on its way back as a standby. That it was told to be one may not
+/// be known any more, and an answer of before does not tell either.
+fn may_come_back(situation: &Situation<'_>, policy: &Policy, old: &ServerView) -> bool {
+    let may = match old.sight {
+        Sight::Answers(seen) => {
+            old.fenced.is_none() && old.failed.is_some_and(|failed| seen.at <= failed)
+        }
+        Sight::Missing(missing) => {
+            // Nobody is there who could come back by himself, and `auto` knows what to do.
+            let dead = policy.mode == Mode::Auto && verdict(situation, policy) == Verdict::Dead;
+            situation.now.since(missing.since) < RETURN_MAX && !dead
+        }
+        Sight::Awaited => false,
+    };
+    may && policy.demotion == Demotion::CrashRestart
 }

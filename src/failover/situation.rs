@@ -109,6 +109,9 @@ pub struct ServerView {
     /// Why it could not be cut off from its upstream when that was tried last; `None` once it was,
     /// and where it did not answer since.
     pub stuck: Option<Arc<str>>,
+    /// When something that was to be done to it failed last, if nothing was done to it since: what
+    /// was asked before that tells nothing of what came of it.
+    pub failed: Option<Moment>,
     /// It was told to take over what another one holds more, in the failover under way.
     pub catching: Option<Catching>,
     /// It is a primary that takes no writes now, by our doing, or a standby that would take none

@@ -118,6 +118,7 @@ impl Memory {
             }
         }
         view.stuck.clone_from(&server.stuck);
+        view.failed = server.failed.as_ref().map(|(_, at, _)| *at);
         if let (Some((catching, before)), Some(answer)) = (&mut server.catching, view.answer())
             && let Some((held, _, receiver)) = view.as_standby()
         {
@@ -308,6 +309,7 @@ mod tests {
             history: None,
             frozen: None,
             stuck: None,
+            failed: None,
             catching: None,
             fenced: None,
             tags: Tags::default(),
@@ -536,6 +538,25 @@ mod tests {
         assert!(memory.may_begin(&REPOINT, at(1)), "it has not failed");
         let next = memory.begin(&FREEZE, at(90));
         assert!(!next.is_cancelled(), "what was told is not told to the next");
+    }
+
+    /// What came of it is seen by whoever asks behind that.
+    #[test]
+    fn when_an_act_failed_last_is_known_until_one_succeeds() {
+        let failed = |memory: &mut Memory| {
+            let mut view = view(standby(0, Receiver::Idle));
+            memory.complete(&mut view);
+            view.failed
+        };
+        let mut memory = Memory::new(2);
+        assert_eq!(failed(&mut memory), None);
+        memory.begin(&FREEZE, at(90));
+        memory.end(&FREEZE, &LATE, at(100));
+        assert_eq!(failed(&mut memory), Some(at(100)));
+        memory.begin(&REPOINT, at(150));
+        assert_eq!(failed(&mut memory), Some(at(100)));
+        memory.end(&REPOINT, &Ok(Done::Plain), at(200));
+        assert_eq!(failed(&mut memory), None);
     }
 
     #[test]

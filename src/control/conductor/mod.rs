@@ -287,7 +287,11 @@ impl Conductor {
         }
         self.look_again(views);
         // Clients wait for it: it is to be seen as soon as it is back.
-        let restarts = matches!(&record.phase, Phase::Revoking(it) if it.kind == Kind::Switchover);
+        let restarts = match &record.phase {
+            Phase::Revoking(it) => it.kind == Kind::Switchover,
+            Phase::Draining(it) => it.to.is_none(),
+            Phase::Stable | Phase::Promoting(..) => false,
+        };
         if let Some(primary) = primary.filter(|_| restarts)
             && now.since(self.awaited) >= WITNESS_PACE
         {

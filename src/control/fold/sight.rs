@@ -20,6 +20,7 @@ impl Fold {
             history: server.history(),
             frozen: None,
             stuck: None,
+            failed: None,
             catching: None,
             fenced: None,
             tags: Tags::default(),

@@ -116,6 +116,7 @@ fn server(id: ServerId, name: &str, sight: Sight) -> ServerView {
         history: None,
         frozen: None,
         stuck: None,
+        failed: None,
         catching: None,
         fenced: None,
         tags: Tags::default(),

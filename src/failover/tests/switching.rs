@@ -339,6 +339,51 @@ fn a_primary_that_restarted_as_a_standby_is_promoted_again() {
     let called_off = restarted.clone().order(Order::Abort);
     assert_eq!(called_off.written().unwrap().phase, again);
     assert_eq!(called_off.answer(), Some(Err(Refusal::CalledOff)));
-    let undoing = restarted.phase(Phase::Draining(Operation { to: None, ..switchover() }));
+    let undoing = restarted.phase(undoing());
     assert_eq!(undoing.written().unwrap().phase, again);
+    let once_more = undoing.order(Order::Abort);
+    assert_eq!(once_more.written().unwrap().phase, again, "whoever says so twice");
+}
+
+fn undoing() -> Phase {
+    Phase::Draining(Operation { to: None, ..switchover() })
+}
+
+/// It was told to, or may have been, when the switchover was called off: nobody else would promote
+/// what it is once it is back.
+#[test]
+fn a_primary_that_restarts_while_it_is_called_off_is_waited_for() {
+    let wait = Decision::wait(Why::Aborting(Refusal::CalledOff));
+    let away = |mode, sight| {
+        let scene = by_restart(dead(fenced())).see(A, sight).phase(undoing());
+        scene.with(|scene| scene.policy.mode = mode)
+    };
+    // An attempt to free it that failed leaves open whether it was freed.
+    let unknown = |scene: Scene| scene.with(|scene| scene.at(A).fenced = None);
+    for mode in [Mode::Manual, Mode::Auto] {
+        let restarts = away(mode, restarting(9_999));
+        assert_eq!(restarts.decide(), wait, "{mode:?}");
+        assert_eq!(unknown(restarts.clone()).decide(), wait, "{mode:?}");
+        assert_eq!(restarts.order(Order::Abort).decide(), wait, "{mode:?}");
+        let too_long = away(mode, restarting(10_000));
+        assert_eq!(undone(&too_long), Some(Refusal::CalledOff), "{mode:?}");
+        let fenced = away(mode, restarting(500));
+        let fenced = fenced.with(|s| s.policy.demotion = crate::failover::Demotion::Fence);
+        assert_eq!(undone(&fenced), Some(Refusal::CalledOff), "{mode:?}: it was told nothing");
+    }
+    assert_eq!(away(Mode::Manual, gone(5)).decide(), wait);
+    let replaced = away(Mode::Auto, gone(5));
+    assert_eq!(undone(&replaced), Some(Refusal::CalledOff), "nobody is there, and auto goes on");
+}
+
+/// It answered as a primary, and was made to crash a moment later.
+#[test]
+fn an_answer_of_before_an_attempt_to_free_it_does_not_count_as_its_return() {
+    let failed = |at| {
+        let scene = by_restart(handing()).phase(undoing());
+        scene.with(|scene| scene.at(A).failed = Some(ms(at)))
+    };
+    let asked = NOW - 50;
+    assert_eq!(failed(asked).decide(), Decision::wait(Why::Aborting(Refusal::CalledOff)));
+    assert_eq!(undone(&failed(asked - 1)), Some(Refusal::CalledOff));
 }

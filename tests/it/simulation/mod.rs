@@ -46,7 +46,7 @@ mod world;
 use arms::Arm;
 use judge::Counts;
 use net::Way;
-use pgsteer::failover::{Demotion, MaxLoss, Order};
+use pgsteer::failover::{Demotion, MaxLoss, Mode, Order};
 use plan::{Fault, PhaseName, Plan, When, Whom};
 use world::{Telling, World};
 
@@ -311,7 +311,7 @@ fn if_nobody_sees_that_the_old_primary_was_promoted_anew_a_change_waits_for_ever
     bites(Arm::AnewForgotten);
 }
 
-/// It was made a standby, and called off while it could not be seen; the other one is dead. When it
+/// Another tool made it a standby of the other one, which is dead before it was promoted. When it
 /// is seen again its own word is enough, and nobody beside it is needed as a witness.
 #[test]
 fn a_primary_that_says_that_it_is_in_recovery_is_replaced_though_nobody_else_is_seen() {
@@ -319,17 +319,37 @@ fn a_primary_that_says_that_it_is_in_recovery_is_replaced_though_nobody_else_is_
     for seed in 0..STAGED {
         let mut plan = Plan::plain(seed);
         plan.servers = 2;
-        plan.policy.demotion = Demotion::CrashRestart;
         plan.faults = vec![
-            (When::At(1_500), Fault::Give(Order::Switchover { to: None })),
-            (When::In(PhaseName::Revoking, 70), Fault::Isolate(Whom::Primary, 3_200)),
-            (When::At(2_500), Fault::Crash(Whom::Other(0), None)),
+            (When::At(1_500), Fault::HandOutside(Whom::Other(0))),
+            (When::At(1_505), Fault::Crash(Whom::Other(0), None)),
         ];
         let (result, counts) = run(seed, plan.clone(), Arm::Sound);
         assert_eq!(result, Ok(()), "{}", tell(seed, &plan, Arm::Sound));
         alone += counts.by_its_own_word;
     }
     assert!(alone > 0, "nobody was replaced by its own word");
+}
+
+/// Whoever calls it off, there is a primary again, without an order: in `manual` nobody else would
+/// see to it.
+#[test]
+fn a_switchover_that_is_called_off_while_the_old_primary_restarts_ends_with_it() {
+    let mut again = 0;
+    for seed in 0..STAGED {
+        let mut plan = Plan::plain(seed);
+        plan.policy.mode = Mode::Manual;
+        plan.policy.demotion = Demotion::CrashRestart;
+        let delay = 20 + seed * 7 % 200;
+        plan.faults = vec![
+            (When::At(1_500), Fault::Give(Order::Switchover { to: None })),
+            (When::In(PhaseName::Revoking, delay), Fault::Give(Order::Abort)),
+        ];
+        let (result, counts) = run(seed, plan.clone(), Arm::Sound);
+        assert_eq!(result, Ok(()), "{}", tell(seed, &plan, Arm::Sound));
+        assert_eq!((counts.failovers, counts.helped), (0, 0), "{}", tell(seed, &plan, Arm::Sound));
+        again += counts.promoted_again;
+    }
+    assert!(again > 0, "none was promoted again");
 }
 
 /// Nobody can know of it, and so what was promised before is what counts.

@@ -308,6 +308,7 @@ impl World {
                     history: answer.and_then(|answer| answer.history.clone()),
                     frozen: remembered.frozen.map(|(frozen, _)| frozen),
                     stuck: remembered.stuck.clone(),
+                    failed: remembered.failed.map(moment),
                     catching: remembered.catching.as_ref().map(|(catching, _)| catching.clone()),
                     fenced: remembered.fenced.or(found),
                     tags: self.plan.tags[id.index()],
