@@ -42,8 +42,8 @@ use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
     Before, Branch, CutOff, Emptied, Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker,
-    Policy, Promise, ServerView, Statement, Survey, SurveyedRole, Upstream, WeakPromise, idle_slots,
-    no_restart, obstacle, prerequisites, rejoin,
+    Policy, Promise, ServerView, Statement, Survey, SurveyedRole, Upstream, WeakPromise,
+    idle_slots, no_restart, obstacle, prerequisites, rejoin,
 };
 use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
