@@ -246,9 +246,13 @@ fn problem(server: &ServerReport, report: &StatusReport) -> Option<String> {
         State::Lagging => format!("gets no reads: {}", behind(server, report)),
         State::Unmeasured => "gets no reads until its lag is known".to_owned(),
         State::Diverged => format!(
-            "gets no reads: its log on timeline {} holds what the primary's never will. Rewind \
-             it with pg_rewind",
-            timeline()
+            "gets no reads: its log on timeline {} holds what the primary's never will. {}",
+            timeline(),
+            if is_same_number(server, report) {
+                "Copy it anew with pg_basebackup"
+            } else {
+                "Rewind it with pg_rewind"
+            }
         ),
         State::Unrelated if server.timeline.is_none() => "gets no reads: its timeline can't be \
              seen. Give the control user (servers.user) REPLICATION or pg_monitor"
@@ -259,8 +263,13 @@ fn problem(server: &ServerReport, report: &StatusReport) -> Option<String> {
         ),
         State::Cordoned => format!(
             "says that it is a primary, on timeline {}, and gets no statements: it is not the \
-             adopted one. Stop it, or rewind it with pg_rewind",
-            timeline()
+             adopted one. Stop it, or {}",
+            timeline(),
+            if is_same_number(server, report) {
+                "copy the primary anew with pg_basebackup"
+            } else {
+                "rewind it with pg_rewind"
+            }
         ),
         State::Stranger => {
             "gets no statements: it belongs to another system. Remove it (servers.hosts)".to_owned()
@@ -268,6 +277,14 @@ fn problem(server: &ServerReport, report: &StatusReport) -> Option<String> {
         State::Down => server.unseen.clone().unwrap_or_else(|| "does not answer".to_owned()),
     };
     Some(text)
+}
+
+/// Whether its timeline has the number of the primary's, whose branch it is not on: `pg_rewind`
+/// would take the two for one.
+fn is_same_number(server: &ServerReport, report: &StatusReport) -> bool {
+    let mut servers = report.servers.iter();
+    let primary = servers.find(|other| Some(&other.name) == report.primary.as_ref());
+    server.timeline.is_some() && primary.is_some_and(|primary| primary.timeline == server.timeline)
 }
 
 /// What makes servers follow the primary again. Nothing of it is folded: it is to be copied.

@@ -406,3 +406,17 @@ fn who_keeps_backends_is_told_by_application_and_reason() {
     let nobody = StatusReport { pinned: PinnedReport::default(), ..report };
     assert!(!render(&nobody, PLAIN).contains("Pinned"));
 }
+
+/// `pg_rewind` would say that there is nothing to do.
+#[test]
+fn one_on_a_timeline_of_the_primarys_number_is_to_be_copied() {
+    for state in [State::Diverged, State::Cordoned] {
+        let told = |timeline| {
+            let lost = ServerReport { timeline: Some(timeline), ..standby("pg-2:5432", state) };
+            let report = report(vec![primary("pg-1:5432"), lost]);
+            problem(&report.servers[1], &report).unwrap()
+        };
+        assert!(told(5).contains("pg_basebackup") && !told(5).contains("pg_rewind"), "{state:?}");
+        assert!(told(4).contains("pg_rewind"), "{state:?}");
+    }
+}
