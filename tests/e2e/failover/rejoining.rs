@@ -209,7 +209,9 @@ fn way_back(house: &House, server: &Server) -> Vec<String> {
         commands = told.map(|line| line.as_str().unwrap().to_owned()).collect();
         let (_, text) = ordered(house, &["status"]);
         let printed: Vec<_> = text.lines().map(str::trim).collect();
-        commands.len() > 3 && commands.iter().all(|command| printed.contains(&command.as_str()))
+        // How it was started may be known later, where the machine is crowded.
+        let whole = commands.iter().any(|command| command.starts_with('/'));
+        whole && commands.iter().all(|command| printed.contains(&command.as_str()))
     });
     commands
 }
