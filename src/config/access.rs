@@ -9,6 +9,7 @@ use crate::config::keys;
 use crate::config::layers::Got;
 use crate::config::listen::At;
 use crate::config::listen::Listeners;
+use crate::config::problem::NAME_A_FILE;
 use crate::config::problem::Place;
 use crate::config::types::ClientTls;
 use std::io;
@@ -67,7 +68,7 @@ impl Builder<'_> {
         let text = match read(path) {
             Ok(text) => text,
             Err(error) => {
-                self.notes().error(place, format!("cannot read {shown}: {error}"), "");
+                self.notes().error(place, format!("cannot read {shown}: {error}"), NAME_A_FILE);
                 return Rules::default();
             }
         };

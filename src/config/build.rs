@@ -14,6 +14,7 @@ use crate::config::listen::CLIENT_PORT;
 use crate::config::listen::Listeners;
 use crate::config::login;
 use crate::config::login::Said;
+use crate::config::problem::NAME_A_FILE;
 use crate::config::problem::Notes;
 use crate::config::problem::Place;
 use crate::config::problem::SourceFile;
@@ -45,6 +46,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What helps where a list has the same twice.
+const NAME_IT_ONCE: &str = "name it once";
 
 /// Reads every key and checks the rules across keys.
 pub(super) struct Builder<'b> {
@@ -135,7 +139,7 @@ impl Builder<'_> {
             let one = Listen { at, role };
             if !seen.insert(one.at.clone()) {
                 let message = format!("`{one}` is listed twice");
-                self.notes().error(&listener.place, message, "");
+                self.notes().error(&listener.place, message, NAME_IT_ONCE);
             }
             listen.push(one);
         }
@@ -190,7 +194,8 @@ impl Builder<'_> {
         match about {
             Ok(about) => Some(about.mode()),
             Err(error) => {
-                self.notes().error(place, format!("cannot read {}: {error}", path.display()), "");
+                let message = format!("cannot read {}: {error}", path.display());
+                self.notes().error(place, message, NAME_A_FILE);
                 None
             }
         }
@@ -249,7 +254,8 @@ impl Builder<'_> {
         for host in list {
             let name = host.address.name();
             if names.contains(&name) {
-                self.notes().error(&host.place, format!("`{name}` is listed twice"), "");
+                let message = format!("`{name}` is listed twice");
+                self.notes().error(&host.place, message, NAME_IT_ONCE);
             }
             names.insert(name);
         }
@@ -262,7 +268,8 @@ impl Builder<'_> {
                 self.notes().error(&one.place, format!("no server is called `{name}`"), help);
             }
             if !overridden.insert(name) {
-                self.notes().error(&one.place, "this server has two sections".to_owned(), "");
+                let message = "this server has two sections".to_owned();
+                self.notes().error(&one.place, message, "write all that is about it in one");
             }
         }
     }

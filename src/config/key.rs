@@ -73,7 +73,8 @@ impl<T: Setting> Key<T> {
         match (self.check)(&value) {
             Ok(()) => Some(value),
             Err(must) => {
-                notes.error(&node.place, format!("`{}` {must}", self.name), "");
+                let help = format!("left out, it is {}", (self.default)().write());
+                notes.error(&node.place, format!("`{}` {must}", self.name), help);
                 None
             }
         }

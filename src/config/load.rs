@@ -4,6 +4,7 @@ use crate::config::build::Builder;
 use crate::config::keys;
 use crate::config::layers::Flag;
 use crate::config::layers::Layers;
+use crate::config::problem::NAME_A_FILE;
 use crate::config::problem::Notes;
 use crate::config::problem::Place;
 use crate::config::problem::Report;
@@ -81,8 +82,9 @@ impl Request {
             return self.check(None, Notes::default());
         };
         let name = path.display().to_string();
-        let (bytes, mode) = read(path)
-            .map_err(|error| Report::of(&name, &format!("cannot read the file: {error}"), ""))?;
+        let (bytes, mode) = read(path).map_err(|error| {
+            Report::of(&name, &format!("cannot read the file: {error}"), NAME_A_FILE)
+        })?;
         let mut notes = Notes::default();
         let text = String::from_utf8(bytes).unwrap_or_else(|error| {
             let start = error.utf8_error().valid_up_to();

@@ -16,6 +16,10 @@ use std::sync::Arc;
 /// The most problems that are kept; a file with more is not a configuration file.
 const MOST: usize = 100;
 
+/// What helps where a file that is named can't be read.
+pub(super) const NAME_A_FILE: &str =
+    "name a file that is there, and that the user who runs pgsteer may read";
+
 /// The widest source line that is shown.
 const WIDEST: usize = 160;
 

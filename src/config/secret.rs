@@ -4,6 +4,7 @@ use crate::backend::Secret;
 use crate::config::node::Entry;
 use crate::config::node::Kind;
 use crate::config::node::Node;
+use crate::config::problem::NAME_A_FILE;
 use crate::config::problem::Notes;
 use crate::config::problem::Place;
 use crate::config::setting::Setting;
@@ -119,7 +120,11 @@ fn from_file(path: &Path, place: &Place, notes: &mut Notes) -> Option<Secret> {
             text
         }
         Err(error) => {
-            notes.error(place, format!("cannot read the secret from {shown}: {error}"), "");
+            notes.error(
+                place,
+                format!("cannot read the secret from {shown}: {error}"),
+                NAME_A_FILE,
+            );
             return None;
         }
     };

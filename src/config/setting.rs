@@ -125,6 +125,9 @@ pub(super) fn items(node: &Node, notes: &mut Notes) -> Option<Vec<Node>> {
     }
 }
 
+/// What helps where a number is expected.
+const PLAIN_DIGITS: &str = "write digits alone, without quotes and without a unit";
+
 impl Setting for u32 {
     fn form() -> String {
         "number".to_owned()
@@ -146,14 +149,14 @@ impl Setting for u32 {
             | Kind::List(_)
             | Kind::Table(_) => {
                 let message = format!("expected a whole number, found {}", node.describe());
-                notes.error(&node.place, message, "");
+                notes.error(&node.place, message, PLAIN_DIGITS);
                 return None;
             }
         };
         let parsed = number.replace('_', "").parse().ok();
         if parsed.is_none() {
             let message = format!("`{number}` is not a whole number from 0 to {}", u32::MAX);
-            notes.error(&node.place, message, "");
+            notes.error(&node.place, message, PLAIN_DIGITS);
         }
         parsed
     }

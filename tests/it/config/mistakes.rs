@@ -188,9 +188,11 @@ error: pgsteer.toml:4:8: expected a number, found text
 error: pgsteer.toml:4:8: `pool.size` must be at least 1
  4 | size = 0
    |        ^
+   = help: left out, it is 20
 "
     a_number_that_is_none: set("pool.size", "many") => r"
 error: --set pool.size: `many` is not a whole number from 0 to 4294967295
+  = help: write digits alone, without quotes and without a unit
 "
     peers_without_a_number: line("cancel", "peers = [\"10.0.0.1:6432\", \"10.0.0.2:6432\"]") => r#"
 error: pgsteer.toml:4:9: `cancel.peers` is set, `cancel.number` is not
@@ -289,6 +291,7 @@ error: pgsteer.toml:6:11: `verify_full` is not one of: disable, allow, prefer, r
 error: pgsteer.toml:6:15: cannot read /nowhere/ca.crt: No such file or directory (os error 2)
  6 | sslrootcert = "/nowhere/ca.crt"
    |               ^^^^^^^^^^^^^^^^^
+   = help: name a file that is there, and that the user who runs pgsteer may read
 "#
     an_authority_without_tls_towards_peers: line(
         "cancel",
@@ -319,6 +322,7 @@ error: pgsteer.toml:2:9: there are no servers
 error: pgsteer.toml:2:24: `db1:5432` is listed twice
  2 | hosts = ["db1", "db2", "db1:5432"]
    |                        ^^^^^^^^^^
+   = help: name it once
 "#
     a_port_that_is_none: file("[servers]\nhosts = [\"db1:http\"]\n") => r#"
 error: pgsteer.toml:2:10: `db1:http` has no valid port
@@ -438,6 +442,7 @@ error: pgsteer.toml:1:11: `6432` is not an address to listen on
 error: pgsteer.toml:1:24: `127.0.0.1:6432` is listed twice
  1 | listen = ["127.0.0.1", "127.0.0.1:6432"]
    |                        ^^^^^^^^^^^^^^^^
+   = help: name it once
 "#
     a_listener_of_a_role_that_is_none: file("listen = [\"127.0.0.1?role=replica\"]\n[servers]\nhosts = [\"db1\"]\n") => r#"
 error: pgsteer.toml:1:11: `role=replica` is nothing that a listener can be asked for
@@ -455,10 +460,12 @@ error: pgsteer.toml:4:8: TLS is required, but there is no certificate
 error: pgsteer.toml:4:8: cannot read /nowhere/a.crt: No such file or directory (os error 2)
  4 | cert = "/nowhere/a.crt"
    |        ^^^^^^^^^^^^^^^^
+   = help: name a file that is there, and that the user who runs pgsteer may read
 
 error: pgsteer.toml:5:7: cannot read /nowhere/a.key: No such file or directory (os error 2)
  5 | key = "/nowhere/a.key"
    |       ^^^^^^^^^^^^^^^^
+   = help: name a file that is there, and that the user who runs pgsteer may read
 "#
     a_certificate_without_its_key: line("tls", "cert = \"/nowhere/a.crt\"") => r#"
 error: pgsteer.toml:4:8: `tls.cert` is set, `tls.key` is not
@@ -494,6 +501,7 @@ error: pgsteer.toml:3:14: a secret cannot come from `vault`
 error: pgsteer.toml:3:12: cannot read the secret from /nowhere/secret: No such file or directory (os error 2)
  3 | password = ***
    |            ^^^
+   = help: name a file that is there, and that the user who runs pgsteer may read
 "
     a_function_with_arguments: line("routing", "read_functions = [\"f(int)\"]") => r#"
 error: pgsteer.toml:4:19: `f(int)` is not a function's name
@@ -649,7 +657,8 @@ fn a_file_that_is_not_text() {
 fn a_file_that_is_not_there() {
     let file = Some("/nowhere/pgsteer.toml".into());
     let report = Request { file, ..Request::default() }.load().unwrap_err();
-    let expected = "error: /nowhere/pgsteer.toml: cannot read the file: No such file or directory (os error 2)";
+    let expected = "error: /nowhere/pgsteer.toml: cannot read the file: No such file or directory (os error 2)\n  \
+                    = help: name a file that is there, and that the user who runs pgsteer may read";
     assert_eq!(report.to_string(), expected);
 }
 
