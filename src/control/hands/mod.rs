@@ -277,11 +277,6 @@ impl Hands {
         let named = |name: &str| self.hands.iter().find(|hand| &*hand.name == name);
         let (Some(hand), Some(leader)) = (named(server), named(primary)) else { return Vec::new() };
         let Some(survey) = hand.surveyed() else { return Vec::new() };
-        let mut survey = (*survey).clone();
-        if survey.upstream.read().is_none() {
-            // It may have been taken from it by us.
-            survey.upstream.conninfo = hand.notes.link_at_hand();
-        }
         let others = self.hands.iter().filter(|other| &*other.name != server);
         let pattern = others.filter_map(Hand::surveyed).find_map(|other| other.link());
         let leader = Leader {

@@ -51,12 +51,6 @@ impl Notes {
         }))
     }
 
-    /// The same for whoever can't wait; `None` also where it was not read yet, or is being changed.
-    pub(super) fn link_at_hand(&self) -> Option<Secret> {
-        let known = self.known.try_lock().ok()?;
-        Some(Secret::new(known.as_ref()?.get(CONNINFO)?.to_owned()))
-    }
-
     /// Notes how it receives the log now, if it does.
     pub(super) async fn of_upstream(&self, now: &Upstream) -> Result<(), HandError> {
         let Some(conninfo) = told(now) else { return Ok(()) };
