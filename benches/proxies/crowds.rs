@@ -1,7 +1,7 @@
 //! What thousands of clients cost that do nothing: memory each, and processor time.
 
 use crate::Args;
-use crate::measure::{Usage, memory};
+use crate::measure::{Usage, busy, memory};
 use crate::peer;
 use crate::peer::{Channel, Kind, Login, Prepares, Running, Wanted};
 use crate::report::{Figure, Table};
@@ -11,9 +11,10 @@ use crate::wire::Dial;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::time::Duration;
 
-const FIGURES: [Figure; 3] = [
+const FIGURES: [Figure; 4] = [
     Figure::compared("KiB a client", 2),
-    Figure::plain("% of a processor, idle", 2),
+    Figure::plain("% of a processor without them", 2),
+    Figure::plain("with them", 2),
     Figure::compared("us to open one", 0),
 ];
 /// Files that are enough.
@@ -62,6 +63,8 @@ fn one(
     for client in &mut first {
         client.query("SELECT 1").map_err(|error| error.to_string())?;
     }
+    // What it does by itself, as for its servers, is not its clients' cost.
+    let without = idle(pid);
     let (before, used) = (memory(pid), Usage::of(pid));
     let mut all = Vec::with_capacity(clients);
     for number in 0..clients {
@@ -70,13 +73,18 @@ fn one(
         all.push(client);
     }
     let opening = Usage::of(pid).since(used).sum();
-    std::thread::sleep(SETTLING);
+    let with = idle(pid);
     let grown = memory(pid) - before;
-    let used = Usage::of(pid);
-    std::thread::sleep(IDLE);
-    let idle = Usage::of(pid).since(used).sum() / IDLE.as_secs_f64() * 100.0;
     let clients = f64::from(u32::try_from(clients).unwrap_or(u32::MAX));
-    Ok(vec![grown / clients, idle, opening * 1e6 / clients])
+    Ok(vec![grown / clients, without, with, opening * 1e6 / clients])
+}
+
+/// How much of a processor this uses while nothing is asked of it, in percent.
+fn idle(pid: u32) -> f64 {
+    std::thread::sleep(SETTLING);
+    let used = busy(pid);
+    std::thread::sleep(IDLE);
+    (busy(pid) - used) / IDLE.as_secs_f64() * 100.0
 }
 
 /// Lets this process and those that it starts have as many files as thousands of clients need, or

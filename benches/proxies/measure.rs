@@ -150,6 +150,17 @@ impl Usage {
     }
 }
 
+/// Processor time that a process's threads have used so far, in seconds, to the nanosecond: ticks
+/// are too coarse for one that does next to nothing (kernel, `scheduler/sched-stats`).
+pub(crate) fn busy(pid: u32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanos = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanos.sum::<f64>() / 1e9
+}
+
 /// What a process has of memory of its own, without the program's text that it has touched, in KiB
 /// (proc(5), `smaps_rollup`: `Pss_Anon`).
 pub(crate) fn memory(pid: u32) -> f64 {

@@ -354,7 +354,7 @@ impl Client {
 /// Forgets what was taken if what arrives has no room otherwise, and if that is at least as much as
 /// what must be moved for it: so a byte that arrives costs no more than a few moves, however full
 /// the inbox is and however little is taken from it at a time.
-fn make_room(inbox: &mut Vec<u8>, taken: &mut usize, arriving: usize) {
+pub(super) fn make_room(inbox: &mut Vec<u8>, taken: &mut usize, arriving: usize) {
     let unread = inbox.len().saturating_sub(*taken);
     if *taken > 0 && *taken >= unread && inbox.len() + arriving > inbox.capacity() {
         inbox.drain(..*taken);

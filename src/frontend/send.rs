@@ -128,6 +128,7 @@ fn build(
     let mut recall = recalls.then(|| shard.recall.borrow_mut());
     let bytes = client.inbox().get(..group.bytes).unwrap_or(&[]);
     let exchange = &mut attached.exchange;
+    exchange.make_room(bytes.len());
     attached.renamed.clear();
     let reading = attached.reads;
     let open = attached.status != TxStatus::Idle && attached.taint != Taint::None;

@@ -5,7 +5,8 @@ use crate::raw::{
     Answer, Raw, bind, close, copy_data, copy_done, copy_fail, describe, execute, flush,
     message_of, parse, query, sync,
 };
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, House, cluster, proxy};
+use pgsteer::sandbox::Plan;
 use std::time::Duration;
 
 /// A primary alone with two backends.
@@ -276,6 +277,41 @@ async fn huge_rows_and_huge_parameters_pass_in_little_memory() {
 
     let after = peak(&house);
     eprintln!("peak before {before} kB, after {after} kB");
+    assert!(after < before + GROWTH_MAX, "from {before} kB to {after} kB");
+}
+
+/// A server that takes in less than its client sends never takes all that there is. At a unix
+/// socket, whose buffer does not grow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_slow_server_has_taken_is_not_kept() {
+    let cluster = cluster(&Plan::new().standbys(0));
+    let primary = cluster.primary();
+    let (dir, port) = (primary.socket_dir().display(), primary.port());
+    let uri = format!("postgresql:///postgres?host={dir}&port={port}");
+    let mut proxy = proxy(&cluster, "").args(["--server", &uri]);
+    proxy.start().unwrap();
+    proxy.await_ready().unwrap();
+    let house = House { proxy, cluster };
+    let mut client = Raw::enter(&house).await;
+    client.query("CREATE TABLE t (x text)").await;
+    let slow = "BEGIN PERFORM pg_sleep(0.001); RETURN NULL; END";
+    client
+        .query(&format!("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS '{slow}'"))
+        .await;
+    client
+        .query("CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()")
+        .await;
+    let row = [vec![b'c'; 64 * 1024 - 1], b"\n".to_vec()].concat();
+    let copy = async |client: &mut Raw, rows| {
+        client.send(&query("COPY t FROM STDIN")).await;
+        client.until('G').await;
+        client.send(&[copy_data(&row).repeat(rows), copy_done()].concat()).await;
+        assert_eq!(client.ready().await.tags(), "CZ");
+    };
+    copy(&mut client, 100).await;
+    let before = peak(&house);
+    copy(&mut client, 1_000).await;
+    let after = peak(&house);
     assert!(after < before + GROWTH_MAX, "from {before} kB to {after} kB");
 }
 

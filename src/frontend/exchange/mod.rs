@@ -19,7 +19,7 @@ mod whole;
 
 use crate::clock::Moment;
 use crate::frontend::attached::{Relies, Stale};
-use crate::frontend::client::{Client, Gone};
+use crate::frontend::client::{Client, Gone, make_room};
 use crate::frontend::glance::is_deallocation;
 use crate::frontend::lost::Loss;
 use crate::frontend::overdue::Allowed;
@@ -29,7 +29,7 @@ use crate::frontend::shard::Shard;
 use crate::frontend::state::Session;
 use crate::pg::SqlState;
 use crate::pool::Conn;
-use crate::session::{CopyIn, Disposition, GROUP_MAX, Replies, Room, Undo};
+use crate::session::{CopyIn, Disposition, Replies, Room, Undo};
 use crate::topology::{Epoch, Wish};
 use crate::wire::frame;
 use crate::wire::frame::{Header, TxStatus};
@@ -241,6 +241,9 @@ fn hold_back(held: &mut Vec<u8>, shard: &Shard, bytes: &[u8]) {
 /// So many bytes of a client's next groups are enough while one is under way: one that asks on and
 /// on takes no more memory than others.
 const AHEAD_MAX: usize = 16 * 1024;
+/// So many bytes that wait for a server to take them are enough: what it has not taken yet fills its
+/// socket, and no client's data pile up before a slow server.
+const UNSENT_MAX: usize = 64 * 1024;
 /// The longest message that is looked at whole, in bytes; longer ones pass unseen.
 const LOOKED_AT_MAX: usize = 64 * 1024;
 
@@ -403,7 +406,13 @@ impl Exchange {
 
     /// Whether more may be read from the client: its data must not pile up before a slow server.
     const fn has_room(&self) -> bool {
-        self.to_server.len() - self.written < GROUP_MAX
+        self.to_server.len() - self.written < UNSENT_MAX
+    }
+
+    /// So many bytes more are to be sent. What the server has taken is not kept: one that is slow
+    /// may never take all that there is.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        make_room(&mut self.to_server, &mut self.written, bytes);
     }
 
     /// Whether the client asks on and does not take its answers. Where the server owes nothing,
@@ -423,6 +432,7 @@ impl Exchange {
             }
             if self.client_pass > 0 {
                 let bytes = self.client_pass.min(inbox.len());
+                make_room(&mut self.to_server, &mut self.written, bytes);
                 self.to_server.extend_from_slice(inbox.get(..bytes).unwrap_or(&[]));
                 self.client_pass -= bytes;
                 client.take(bytes);
