@@ -288,7 +288,7 @@ async fn what_a_slow_server_has_taken_is_not_kept() {
     let primary = cluster.primary();
     let (dir, port) = (primary.socket_dir().display(), primary.port());
     let uri = format!("postgresql:///postgres?host={dir}&port={port}");
-    let mut proxy = proxy(&cluster, "").args(["--server", &uri]);
+    let proxy = proxy(&cluster, "").args(["--server", &uri]);
     proxy.start().unwrap();
     proxy.await_ready().unwrap();
     let house = House { proxy, cluster };

@@ -215,3 +215,27 @@ fn write(wire: &mut Wire, (writer, number): Entry, shared: &Shared) -> Reply {
         }
     }
 }
+
+/// What it is to find is found: a row for each accident.
+#[test]
+fn the_judge_finds_each_accident() {
+    let entries = |numbers: &[u64]| numbers.iter().map(|number| (7, *number)).collect();
+    let book = Book {
+        acknowledged: entries(&[1, 2, 3]),
+        in_doubt: entries(&[4, 5]),
+        refused: [6, 8].map(|number| ((7, number), "57P03".to_owned())).into(),
+        ..Book::default()
+    };
+    let judged = |numbers: &[u64]| -> [Vec<u64>; 3] {
+        let row = |number: &u64| [7, *number].map(|value| Some(value.to_string())).to_vec();
+        let Verdict { lost, twice, undead } =
+            book.judge(&numbers.iter().map(row).collect::<Vec<_>>());
+        let numbers = |found: &BTreeSet<Entry>| found.iter().map(|entry| entry.1).collect();
+        [&lost, &twice, &undead].map(numbers)
+    };
+    let none: [Vec<u64>; 3] = [vec![], vec![], vec![]];
+    assert_eq!(judged(&[1, 2, 3, 4]), none);
+    assert_eq!(judged(&[1, 3, 4]), [vec![2], vec![], vec![]]);
+    assert_eq!(judged(&[1, 2, 2, 3, 5, 5]), [vec![], vec![2, 5], vec![]]);
+    assert_eq!(judged(&[1, 2, 3, 8]), [vec![], vec![], vec![8]]);
+}

@@ -108,3 +108,24 @@ fn the_commit_of_a_transaction_that_only_read_succeeds() {
     }
     assert_eq!(scene.count(92), 2);
 }
+
+/// Its `COMMIT` has something to do all the same: others are told, or a cursor is run to its end.
+#[test]
+fn a_transaction_that_read_and_says_or_keeps_something_is_in_doubt() {
+    let scene = Scene::new("", &[]);
+    let ends = ["NOTIFY news", "DECLARE kept CURSOR WITH HOLD FOR SELECT txid_current()"];
+    let wires = ends.map(|sql| {
+        let mut wire = has_read(&scene, Wire::query);
+        wire.run(sql);
+        wire
+    });
+    scene.lose(Loss::Hung);
+    let waits = wires.map(|wire| ask(wire, query("COMMIT")));
+    let changed = scene.take_over();
+    for waits in waits {
+        let (reply, mut wire) = waits.end(changed);
+        assert_eq!((reply.codes(), reply.ended), (vec!["08007"], Ended::Ready('I')), "{reply:?}");
+        wire.run("INSERT INTO ledger VALUES (93)");
+    }
+    assert_eq!(scene.count(93), 2);
+}
