@@ -4,6 +4,7 @@
 mod catching;
 mod crowd;
 mod crowded;
+mod deciders;
 mod kills;
 mod losses;
 mod names;
