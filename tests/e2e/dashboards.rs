@@ -39,14 +39,16 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
     all.filter(|panel| panel["type"] != "row").collect()
 }
 
-/// Every query, as Grafana would send it with all variables on "All".
+/// Every query, as Grafana would send it with all variables on "All"; without what gives one a value
+/// where it finds none. What moved once is seen for a minute.
 fn queries(dashboard: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for panel in panels(dashboard) {
         for target in panel["targets"].as_array().unwrap() {
             let text = target["expr"].as_str().unwrap();
             let text = text
-                .replace("$__rate_interval", "10s")
+                .trim_end_matches(" or vector(0)")
+                .replace("$__rate_interval", "60s")
                 .replace("$__interval", "10s")
                 .replace("$__range", "60s");
             let text = ["$job", "$instance", "$server"]
@@ -138,11 +140,16 @@ fn load(house: &House, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
     (0..CLIENTS).map(client).collect()
 }
 
+/// The queries of a dashboard, each with its panel's title.
+fn dashboard(name: &str) -> Vec<(String, String)> {
+    let (_, dashboard) = dashboards().into_iter().find(|(own, _)| own == name).unwrap();
+    queries(&dashboard)
+}
+
 /// Waits until each query of a dashboard has a value, and returns them.
 fn answers(prometheus: &Prometheus, name: &str) -> Vec<(String, Vec<f64>)> {
-    let (_, dashboard) = dashboards().into_iter().find(|(own, _)| own == name).unwrap();
     let mut found = Vec::new();
-    for (title, query) in queries(&dashboard) {
+    for (title, query) in dashboard(name) {
         let mut values = Vec::new();
         await_that(&format!("{name}, {title}: {query}"), || {
             let last = prometheus.query(&query);
@@ -193,6 +200,14 @@ fn every_panel_has_an_answer_while_clients_are_at_work_and_moves_in_a_failover()
         r#"pgsteer_server_role{role="primary"} == 1 and on (server) pgsteer_server_up == 1"#;
     assert_eq!(query(primary).len(), 1);
 
+    // At least one is told that it is in doubt.
+    let mut under_way = house.wire();
+    let mut sleeps = Vec::new();
+    let sql = "INSERT INTO orders SELECT 1, 1 FROM pg_sleep(600)";
+    pgsteer::wire::message::write_query(&mut sleeps, sql);
+    under_way.send(&sleeps).unwrap();
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    house.server("primary").await_value(sleeping, "1", "under way").unwrap();
     house.server("primary").kill9().unwrap();
 
     await_that("the epoch is seen to rise", || query("max(pgsteer_epoch)")[0] > epoch);
@@ -204,9 +219,21 @@ fn every_panel_has_an_answer_while_clients_are_at_work_and_moves_in_a_failover()
             all.iter().any(|(own, values)| own == title && values.iter().any(|value| to(*value)))
         });
     };
-    moves("Time of a change", &|seconds| seconds > 0.0);
+    for title in ["Changes", "Time of a change", "Time of its phases", "What clients were told"] {
+        moves(title, &|value| value > 0.0);
+    }
+    moves("When it was", &|millis| millis > 1e12);
     moves("Timeline of each server", &|timeline| timeline >= 2.0);
     moves("Lost by the last", &|bytes| bytes == 0.0);
+    // Panels by server: what the new one has of them.
+    let new = house.status()["primary"].as_str().unwrap().to_owned();
+    for (title, query) in dashboard("failover.json") {
+        if ["Who is the primary", "Writes"].contains(&title.as_str()) {
+            let of_new = query.replace("server=~\".*\"", &format!("server=\"{new}\""));
+            assert_ne!(of_new, query, "{title}");
+            await_that(&title, || prometheus.query(&of_new).unwrap().iter().any(|it| *it > 0.0));
+        }
+    }
     await_that("the alert on the change fires", || {
         let fires =
             |rule: &Value| rule["name"] == "PgsteerPrimaryChanged" && rule["state"] == "firing";

@@ -122,6 +122,58 @@ fn pages_name_no_metric_that_is_not_there() {
     assert!(known("pgsteer_query_seconds_bucket") && !known("pgsteer_server_up_sum"));
 }
 
+/// What a text asks of metrics by their labels: metric, label and one value.
+fn selected(text: &str) -> Vec<(String, String, String)> {
+    let text = text.replace("\\\"", "\"");
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("pgsteer_") {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let (name, rest) = rest.split_at(end);
+        let Some((labels, _)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) else {
+            continue;
+        };
+        for (label, value) in labels.split(',').filter_map(|pair| pair.split_once('=')) {
+            let value = value.trim_matches(['~', '"']);
+            let each =
+                value.split('|').map(|value| (name, label.trim().trim_end_matches('!'), value));
+            found.extend(each.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+        }
+    }
+    found
+}
+
+/// Those that no program ever has.
+fn misspelt(text: &str, values: &Values) -> Vec<String> {
+    let has = |(metric, label, value): &(String, String, String)| {
+        let suffixes = ["_bucket", "_sum", "_count"];
+        let of = suffixes.into_iter().find_map(|suffix| metric.strip_suffix(suffix));
+        let mut lists = values.iter().filter(|((own, _), _)| own == label);
+        let open = [&OPEN[..], &["job", "instance"]].concat();
+        let metric = of.unwrap_or(metric);
+        open.contains(&label.as_str())
+            || lists.any(|((_, all), metrics)| metrics.contains(metric) && all.contains(value))
+    };
+    let wrong = selected(text).into_iter().filter(|it| !has(it));
+    wrong.map(|(metric, label, value)| format!("{metric} has no {label}={value:?}")).collect()
+}
+
+/// A panel or an alert that asks for a value that is never there is empty, and keeps silent.
+#[test]
+fn dashboards_and_alerts_ask_for_no_value_that_is_not_there() {
+    let (values, mut seen) = (present_values(), 0);
+    for file in source::files_beneath("").iter().filter(|file| {
+        file.path.starts_with("grafana/dashboards") || file.path.starts_with("deploy/prometheus")
+    }) {
+        seen += selected(&file.text).len();
+        let wrong = misspelt(&file.text, &values);
+        assert!(wrong.is_empty(), "{}: {wrong:?}", file.path);
+    }
+    assert!(seen > 100, "{seen} were found");
+    let wrong = r#"sum(pgsteer_errors_total{origin="proxie", job=~"$job"}) / pgsteer_epoch"#;
+    assert_eq!(misspelt(wrong, &values), ["pgsteer_errors_total has no origin=\"proxie\""]);
+}
+
 fn is_page(path: &str) -> bool {
     source::is_page(path) || path.starts_with("grafana/")
 }
