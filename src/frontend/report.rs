@@ -111,7 +111,8 @@ impl No {
                 SqlState::IN_FAILED_TRANSACTION,
                 "current transaction is aborted, commands ignored until end of transaction block",
             )
-            .with_detail("It was rolled back when its server was lost."),
+            .with_detail("It was rolled back when its server was lost.")
+            .with_hint("End it with ROLLBACK, and run it again."),
             Self::StateLost(what) => state_lost(*what),
             Self::NotOnStandby(why) => not_on_standby(*why),
             Self::Cancelled => ErrorReport::error(
@@ -139,7 +140,8 @@ impl No {
             Self::OutOfStep => ErrorReport::fatal(
                 SqlState::PROTOCOL_VIOLATION,
                 "the server sent a message that nothing asked for; the connection was closed",
-            ),
+            )
+            .with_hint("Connect again; the log names the message."),
             Self::Protocol(what) => ErrorReport::fatal(SqlState::PROTOCOL_VIOLATION, what.clone()),
             Self::ShuttingDown => ErrorReport::fatal(
                 SqlState::ADMIN_SHUTDOWN,
@@ -235,7 +237,9 @@ fn setting_refused(name: &str, code: SqlState, message: &str) -> ErrorReport {
 }
 
 fn too_many(message: String, remedy: &str) -> ErrorReport {
-    ErrorReport::fatal(SqlState::TOO_MANY_CONNECTIONS, message).with_hint(remedy)
+    ErrorReport::fatal(SqlState::TOO_MANY_CONNECTIONS, message)
+        .with_detail("No server was asked: the limit is pgsteer's.")
+        .with_hint(remedy)
 }
 
 fn over_limit(what: &str) -> ErrorReport {
