@@ -383,7 +383,22 @@ impl Scene<'_> {
                 Some(false) => {}
             }
         }
-        doubt
+        doubt.or_else(|| self.unseen_witness(server))
+    }
+
+    /// A server that may be such a standby and is not seen. One that has been silent for as long as
+    /// a primary must be is no more than that one is; one late answer proves nothing of either.
+    fn unseen_witness(&self, server: ServerId) -> Option<Refusal> {
+        let is_out_of_sight = |(id, sighting): (ServerId, &Sighting)| match sighting {
+            _ if id == server => false,
+            Sighting::Awaited => false,
+            Sighting::Seen(_) => self.fresh(id).is_none(),
+            Sighting::Missing(gone) => !gone.is_gone(self.policy) && !gone.is_silent(self.policy),
+        };
+        let mut servers = self.sightings.iter().zip(0..).map(|(it, id)| (ServerId(id), it));
+        servers
+            .find(|(id, it)| is_out_of_sight((*id, it)))
+            .map(|(id, _)| Refusal::StandbyUnseen(id))
     }
 
     /// A standby of the same system on a higher timeline than a primary's: somebody was promoted
@@ -589,6 +604,31 @@ mod tests {
             (
                 "silent, and the other standby follows the newcomer",
                 vec![gone(Silent, 60_000), primary(2), streaming(2, Some(true))],
+                open(B, 2),
+            ),
+            (
+                "silent, and a standby missed a look",
+                vec![gone(Silent, 60_000), primary(2), gone(Silent, 1_500)],
+                unseen,
+            ),
+            (
+                "silent, and a standby is full, which may stream",
+                vec![gone(Silent, 60_000), primary(2), gone(Full, 60_000)],
+                unseen,
+            ),
+            (
+                "silent, and so is a standby for as long",
+                vec![gone(Silent, 60_000), primary(2), gone(Silent, 6_000)],
+                open(B, 2),
+            ),
+            (
+                "silent, and a standby is gone",
+                vec![gone(Silent, 60_000), primary(2), gone(Refused, 600)],
+                open(B, 2),
+            ),
+            (
+                "refused, while a standby is not seen",
+                vec![gone(Refused, 600), primary(2), gone(Silent, 1_500)],
                 open(B, 2),
             ),
             (

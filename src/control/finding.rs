@@ -78,6 +78,8 @@ pub(crate) enum Refusal {
     StillStreams(ServerId),
     /// The recorded primary is silent, and whether this standby streams from it can't be seen.
     StreamingUnknown(ServerId),
+    /// This server may stream from it, and is not seen, but for no longer than may be a mishap.
+    StandbyUnseen(ServerId),
     /// The history of its timeline could not be read.
     HistoryUnknown,
     /// Its timeline does not continue the recorded one.
@@ -130,6 +132,11 @@ impl Text<'_> {
                 out,
                 "whether {} still streams from the recorded primary is not known (grant \
                  pg_monitor to the control user)",
+                self.name(standby)
+            ),
+            Refusal::StandbyUnseen(standby) => write!(
+                out,
+                "{} may still stream from the recorded primary, and is not seen either",
                 self.name(standby)
             ),
             Refusal::HistoryUnknown => out.write_str(
