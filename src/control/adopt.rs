@@ -576,7 +576,6 @@ mod tests {
     fn a_newcomer_is_adopted_only_when_the_recorded_primary_is_gone() {
         use Unseen::{Broken, Full, LoginRefused, Refused, Silent};
         let gone = |why, millis| missing(why, millis);
-        let witness = |state| streaming(1, state);
         let unseen = none(NoPrimary::Unseen);
         let cases = [
             ("alive", vec![primary(1), primary(2)], open(A, 1)),
@@ -586,6 +585,26 @@ mod tests {
             ("refused a moment ago", vec![gone(Refused, 200), primary(2)], unseen),
             ("silent for long", vec![gone(Silent, 6000), primary(2)], open(B, 2)),
             ("silent for too short", vec![gone(Silent, 3000), primary(2)], unseen),
+            ("full", vec![gone(Full, 60_000), primary(2)], unseen),
+            ("our login is refused", vec![gone(LoginRefused, 60_000), primary(2)], unseen),
+            ("of a foreign history", vec![gone(Refused, 600), primary(9)], unseen),
+            ("on the same timeline", vec![gone(Refused, 600), primary(1)], unseen),
+            (
+                "two newcomers",
+                vec![gone(Refused, 600), primary(2), primary(3)],
+                none(NoPrimary::Disputed),
+            ),
+        ];
+        check(&cases);
+    }
+
+    #[test]
+    fn a_primary_is_not_silent_while_a_standby_hears_or_may_hear_from_it() {
+        use Unseen::{Full, Refused, Silent};
+        let gone = |why, millis| missing(why, millis);
+        let witness = |state| streaming(1, state);
+        let unseen = none(NoPrimary::Unseen);
+        check(&[
             (
                 "silent, but a standby streams from it",
                 vec![gone(Silent, 60_000), primary(2), witness(Some(true))],
@@ -636,20 +655,15 @@ mod tests {
                 vec![gone(Refused, 600), primary(2), witness(Some(true))],
                 open(B, 2),
             ),
-            ("full", vec![gone(Full, 60_000), primary(2)], unseen),
-            ("our login is refused", vec![gone(LoginRefused, 60_000), primary(2)], unseen),
-            ("of a foreign history", vec![gone(Refused, 600), primary(9)], unseen),
-            ("on the same timeline", vec![gone(Refused, 600), primary(1)], unseen),
-            (
-                "two newcomers",
-                vec![gone(Refused, 600), primary(2), primary(3)],
-                none(NoPrimary::Disputed),
-            ),
-        ];
+        ]);
+    }
+
+    /// Each case: its name, what is seen, and who takes writes then.
+    fn check(cases: &[(&str, Vec<Sighting>, Primary)]) {
         for (name, sightings, expected) in cases {
-            let verdict = judge(&adopted(A, 1, 4), &sightings);
-            assert_eq!(verdict.primary, expected, "{name}");
-            let epoch = if expected == open(B, 2) { 5 } else { 4 };
+            let verdict = judge(&adopted(A, 1, 4), sightings);
+            assert_eq!(verdict.primary, *expected, "{name}");
+            let epoch = if *expected == open(B, 2) { 5 } else { 4 };
             let Standing::Adopted(record) = verdict.standing else { panic!("{name}: forgotten") };
             assert_eq!(record.epoch, Epoch(epoch), "{name}");
         }

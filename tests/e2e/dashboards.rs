@@ -39,8 +39,8 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
     all.filter(|panel| panel["type"] != "row").collect()
 }
 
-/// Every query, as Grafana would send it with all variables on "All"; without what gives one a value
-/// where it finds none. What moved once is seen for a minute.
+/// Every query, as Grafana would send it with all variables on "All"; without what gives one a
+/// value where it finds none. What moved once is seen for a minute.
 fn queries(dashboard: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for panel in panels(dashboard) {

@@ -241,8 +241,8 @@ fn hold_back(held: &mut Vec<u8>, shard: &Shard, bytes: &[u8]) {
 /// So many bytes of a client's next groups are enough while one is under way: one that asks on and
 /// on takes no more memory than others.
 const AHEAD_MAX: usize = 16 * 1024;
-/// So many bytes that wait for a server to take them are enough: what it has not taken yet fills its
-/// socket, and no client's data pile up before a slow server.
+/// So many bytes that wait for a server to take them are enough: its socket is full by then, and no
+/// client's data pile up before a slow server.
 const UNSENT_MAX: usize = 64 * 1024;
 /// The longest message that is looked at whole, in bytes; longer ones pass unseen.
 const LOOKED_AT_MAX: usize = 64 * 1024;
