@@ -2,7 +2,8 @@
 
 use crate::raw::{Raw, bind, close, copy_data, copy_done, execute, parse, query, sync};
 use crate::support::{Blueprint, House};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 fn house(rules: &str) -> House {
@@ -281,4 +282,28 @@ async fn what_is_kept_of_a_session_is_bounded() {
     for name in ["a", "b", "c"] {
         assert_eq!(other.batch(&[one(name)]).await.code(), None);
     }
+}
+
+/// A rule may give those who come in somewhere less time to say who they are.
+#[test]
+fn who_says_nothing_has_the_time_that_a_rule_gives() {
+    let second = free_port();
+    let rules = format!(
+        "[limits]\nlogin_timeout = \"1h\"\n\
+         rules = [{{ listener = \"{second}\", login_timeout = \"1s\" }}]\n"
+    );
+    let blueprint = Blueprint::new().servers(|plan| plan.standbys(0));
+    let house = blueprint.toml(&rules).listen(&format!("{second}?role=primary")).build();
+    let [mut patient, mut hurried] = [house.proxy.address(), second].map(|address| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // Of a startup packet, so that it is let in.
+        stream.write_all(&[0]).unwrap();
+        stream
+    });
+    hurried.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let mut said = Vec::new();
+    hurried.read_to_end(&mut said).unwrap();
+    patient.set_nonblocking(true).unwrap();
+    let other = patient.read(&mut [0]).unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::WouldBlock, "it has its time");
 }

@@ -567,6 +567,41 @@ error: pgsteer.toml:4:9: `1.2.3.4:5` is no address where we listen
    |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
    = help: a rule can be about: 127.0.0.1:6432
 "#
+    a_rule_that_limits_nothing: line("limits", "rules = [{ user = \"app\" }]") => r#"
+error: pgsteer.toml:4:10: this rule limits nothing
+ 4 | rules = [{ user = "app" }]
+   |          ^^^^^^^^^^^^^^^^
+   = help: add one of: connections, login_timeout, idle_timeout, idle_in_transaction_timeout, transaction_timeout, query_timeout, max_message, max_statement, max_prepared, max_memory
+"#
+    a_rule_of_logins_for_a_user: line("limits", "rules = [{ user = \"app\", login_timeout = \"5s\" }]") => r#"
+error: pgsteer.toml:4:10: before its login nobody knows a client's user and database
+ 4 | rules = [{ user = "app", login_timeout = "5s" }]
+   |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   = help: let a rule with login_timeout name an address, or nobody
+"#
+    a_rule_about_no_network: line("limits", "rules = [{ address = \"10.0.0\", connections = 1 }]") => r#"
+error: pgsteer.toml:4:22: `10.0.0` is not a network
+ 4 | rules = [{ address = "10.0.0", connections = 1 }]
+   |                      ^^^^^^^^
+   = help: write "10.0.0.0/8", "2001:db8::/32" or a single address
+"#
+    a_rule_of_another_word: line("limits", "rules = [{ connection = 1 }]") => r"
+error: pgsteer.toml:4:12: a rule of limits has no `connection`
+ 4 | rules = [{ connection = 1 }]
+   |            ^^^^^^^^^^
+   = help: did you mean `connections`?
+"
+    a_rule_for_each_of_nothing: line("limits", "rules = [{ each = \"host\", connections = 1 }]") => r#"
+error: pgsteer.toml:4:19: `host` is not one of: user, database, address, listener
+ 4 | rules = [{ each = "host", connections = 1 }]
+   |                   ^^^^^^
+"#
+    a_rule_of_too_short_a_time: line("limits", "rules = [{ idle_timeout = \"10ms\" }]") => r#"
+error: pgsteer.toml:4:27: must be at least "1s"
+ 4 | rules = [{ idle_timeout = "10ms" }]
+   |                           ^^^^^^
+   = help: times are looked at once a second
+"#
     direct_tls_that_may_be_left_out: servers("sslnegotiation = \"direct\"") => r#"
 error: pgsteer.toml:3:18: `servers.sslnegotiation` can't be `direct` with the weak sslmode "prefer"
  3 | sslnegotiation = "direct"
