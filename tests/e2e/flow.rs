@@ -280,6 +280,38 @@ async fn huge_rows_and_huge_parameters_pass_in_little_memory() {
     assert!(after < before + GROWTH_MAX, "from {before} kB to {after} kB");
 }
 
+/// The answer of a standby, which is kept until something of it is shown, is not kept for longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn huge_rows_of_a_standby_pass_in_little_memory() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(1)).unhurried().any_lag().build();
+    let mut client = Raw::enter(&house).await;
+    let mut before = 0;
+    while before != peak(&house) {
+        before = peak(&house);
+        client.query("SELECT repeat('x', 1000000)").await;
+        pgsteer::timer::sleep(Duration::from_secs(1)).await;
+    }
+    let size = row_size();
+    let asked = [
+        query(&format!("SELECT repeat('x', {size}) /* huge */")),
+        [
+            parse("", &format!("SELECT repeat('x', {size}) /* huge */")),
+            bind("", &[]),
+            execute(),
+            sync(),
+        ]
+        .concat(),
+    ];
+    for bytes in asked {
+        client.send(&bytes).await;
+        pgsteer::timer::sleep(Duration::from_millis(300)).await;
+        assert_eq!(client.ready().await.value().len(), size);
+    }
+    assert_eq!(house.where_ran("/* huge */"), ["standby1"]);
+    let after = peak(&house);
+    assert!(after < before + GROWTH_MAX, "from {before} kB to {after} kB");
+}
+
 /// A server that takes in less than its client sends never takes all that there is. At a unix
 /// socket, whose buffer does not grow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
