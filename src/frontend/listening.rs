@@ -146,31 +146,31 @@ pub(super) async fn mark_end(
 }
 
 /// Has the backend listen to the session's channels.
+///
+/// Dropped, it leaves the session listened for as it was: the backend is closed, and the next one
+/// gets another mark.
 pub(super) async fn bring(
     client: &mut Client,
     session: &mut Session,
     obtained: &mut Obtained,
 ) -> Result<(), NotBrought> {
-    let Some(mut listening) = session.listening.take() else { return Ok(()) };
+    let client_knows = session.cancel.pid;
+    let Some(listening) = session.listening.as_deref_mut() else { return Ok(()) };
     let mark = listening.next_mark();
-    let listens = listen(client, &mut obtained.checkout, &listening, mark).await;
-    if listens.is_ok() {
-        // What was heard before that is told before what the backend tells.
-        let heard = timer::timeout(MARK_MAX, hear_up_to_mark(client, &mut listening)).await;
-        if !matches!(heard, Ok(Some(()))) {
-            message::write_notice(client.out(), &missed());
-        }
-        let told = std::mem::take(&mut obtained.checkout.heard);
-        let (server, backend) = (obtained.checkout.server(), obtained.checkout.running.pid);
-        let (client_knows, since) = (session.cancel.pid, obtained.at);
-        let processes = Processes { server, backend, client: client_knows, since };
-        let names = Naming::new(client, processes);
-        sift(&told, (&names, &listening.own, mark), Side::Behind, client.out());
-        listening.whose = Whose::Backends;
-        obtained.at = clock::now();
+    listen(client, &mut obtained.checkout, listening, mark).await?;
+    // What was heard before that is told before what the backend tells.
+    let heard = timer::timeout(MARK_MAX, hear_up_to_mark(client, listening)).await;
+    if !matches!(heard, Ok(Some(()))) {
+        message::write_notice(client.out(), &missed());
     }
-    session.listening = Some(listening);
-    listens
+    let told = std::mem::take(&mut obtained.checkout.heard);
+    let (server, backend) = (obtained.checkout.server(), obtained.checkout.running.pid);
+    let processes = Processes { server, backend, client: client_knows, since: obtained.at };
+    let names = Naming::new(client, processes);
+    sift(&told, (&names, &listening.own, mark), Side::Behind, client.out());
+    listening.whose = Whose::Backends;
+    obtained.at = clock::now();
+    Ok(())
 }
 
 /// Listens, and notifies the mark.

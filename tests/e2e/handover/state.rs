@@ -83,6 +83,34 @@ fn live_through(how: Loss) {
     assert_eq!(scene.count(3), 8);
 }
 
+/// A session that is listened for wants a backend that listens itself, and the primary hangs while
+/// that one is made to.
+#[test]
+fn who_is_listened_for_hears_again_after_a_primary_that_hung_while_it_was_to_listen() {
+    let scene = Scene::new("", &[]);
+    let house = &scene.house;
+    let mut listens = house.wire();
+    listens.run("LISTEN news");
+    let idle = "SELECT count(*) FROM pg_stat_activity WHERE application_name !~ '^pgsteer' \
+                AND backend_type = 'client backend' AND state = 'idle'";
+    await_that("a backend rests", || house.server("primary").value(idle).unwrap() != "0");
+    scene.lose(Loss::Hung);
+    let held = ask(listens, query("INSERT INTO ledger VALUES (7)"));
+    let changed = scene.take_over();
+    let (reply, mut listens) = held.end(changed);
+    assert_eq!((reply.tags.as_slice(), scene.count(7)), (["INSERT 0 1".into()].as_slice(), 1));
+
+    let mut told: String = reply.notices.iter().map(|notice| notice.message.as_str()).collect();
+    // Until its listener has moved, too, what is missed is only warned of.
+    await_that("it hears again", || {
+        house.wire().run("NOTIFY news, 'hello'");
+        told += &String::from_utf8_lossy(&listens.unasked(Duration::from_millis(50)));
+        told.contains("hello")
+    });
+    assert!(told.contains("notifications may have been missed"), "{told}");
+    assert_eq!(listens.value("SELECT * FROM pg_listening_channels()"), "news");
+}
+
 /// In session mode nothing need be lost: whoever had nothing but settings does not notice.
 #[test]
 fn in_session_mode_a_session_moves_with_its_settings() {
