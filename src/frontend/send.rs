@@ -242,10 +242,12 @@ fn kind(plan: &Plan) -> QueryKind {
 }
 
 /// Whether the group does nothing but read.
+///
+/// That a standby is wished for tells nothing of it: code that runs there may write elsewhere.
 pub(super) fn pure_read(plan: &Plan) -> PureRead {
     match plan.need {
-        Need::Read | Need::Standby => PureRead::Yes,
-        Need::Primary(_) if plan.unfit.is_none() => PureRead::Yes,
-        Need::Anywhere | Need::Primary(_) => plan.read,
+        Need::Read => PureRead::Yes,
+        Need::Standby | Need::Primary(_) if plan.unfit.is_none() => PureRead::Yes,
+        Need::Anywhere | Need::Standby | Need::Primary(_) => plan.read,
     }
 }

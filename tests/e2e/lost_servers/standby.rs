@@ -33,6 +33,8 @@ fn a_lost_standby_is_felt_by_no_read_that_had_shown_nothing() {
     conflict_with_recovery(&house);
     shown_rows_are_not_shown_again(&house);
     half_a_row_is_not_filled_up(&house);
+    what_may_do_more_than_read_is_in_doubt(&house);
+    who_leaves_ends_nothing_that_may_do_more_than_read(&house);
     idle_backends_are_replaced_unseen(&house);
 }
 
@@ -46,6 +48,9 @@ fn furnish(house: &House) {
         "CREATE FUNCTION say(int) RETURNS int STABLE LANGUAGE plpgsql AS \
          'BEGIN RAISE NOTICE ''row %'', $1; IF $1 > 2 THEN PERFORM pg_sleep(60); END IF; \
           RETURN $1; END'",
+        // It may write by a connection of its own.
+        "CREATE FUNCTION lasts(float) RETURNS int VOLATILE LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_sleep($1); RAISE LOG ''it went on''; RETURN 1; END'",
     ] {
         primary.rows(sql).unwrap();
     }
@@ -189,6 +194,45 @@ fn half_a_row_is_not_filled_up(house: &House) {
     );
     house.server(&name).start().unwrap();
     await_that("it is back", || serves(house, &name));
+}
+
+/// Who wishes for a standby is given it for anything, also for what can change something elsewhere.
+fn what_may_do_more_than_read_is_in_doubt(house: &House) {
+    let ways = [
+        ("SELECT lasts(60) /* in doubt */", "08007"),
+        ("DO 'BEGIN PERFORM lasts(60); END' /* in doubt */", "08007"),
+        ("SELECT say(i) FROM generate_series(1, 5) i /* in doubt */", "40001"),
+    ];
+    for (sql, code) in ways {
+        let mut wire = house.wire();
+        wire.run("SET pgsteer.role = 'standby'");
+        send_query(&mut wire, sql);
+        await_that("it runs on a standby", || runs_at_a_standby(house, "in doubt").is_some());
+        if code == "40001" {
+            while wire.message().expect("a row arrives")[0] != b'D' {}
+        }
+        let name = runs_at_a_standby(house, "in doubt").expect("it runs there still").to_owned();
+        house.server(&name).kill9().unwrap();
+        let reply = wire.reply();
+        assert_eq!((reply.codes(), reply.ended), (vec![code], Ended::Ready('I')), "{sql}");
+        house.server(&name).start().unwrap();
+        await_that("it is back", || serves(house, &name));
+    }
+}
+
+fn who_leaves_ends_nothing_that_may_do_more_than_read(house: &House) {
+    let went_on = || -> usize {
+        let standbys = house.cluster.standbys().iter();
+        standbys.map(|server| server.logged("LOG:  it went on")).sum()
+    };
+    let before = went_on();
+    let mut wire = house.wire();
+    wire.run("SET pgsteer.role = 'standby'");
+    send_query(&mut wire, "SELECT lasts(2) /* alone */");
+    await_that("it runs on a standby", || runs_at_a_standby(house, "alone").is_some());
+    drop(wire);
+    await_that("it is done or ended", || runs_at_a_standby(house, "alone").is_none());
+    assert_eq!(went_on(), before + 1);
 }
 
 fn idle_backends_are_replaced_unseen(house: &House) {
