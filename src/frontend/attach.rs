@@ -18,7 +18,7 @@ use crate::frontend::settle;
 use crate::frontend::state::{Resets, Serving};
 use crate::frontend::withheld::TRIES_MAX;
 use crate::route::Refusal;
-use crate::session::{Pins, UnnamedThere};
+use crate::session::{Pins, Strays, UnnamedThere};
 use crate::wire::frame::TxStatus;
 use std::sync::Arc;
 
@@ -150,7 +150,7 @@ impl Serving {
             left: Taint::None,
             reads: Reads::AsCarried,
             resets: Resets::default(),
-            strays: Vec::new(),
+            strays: Strays::default(),
             deallocated: Deallocated::AsTold,
             renamed: Vec::new(),
             pins: Pins::default(),

@@ -13,7 +13,7 @@ use crate::metrics::{Pinned, QueryKind, ServedBy, TransactionOutcome};
 use crate::notifications::Noted;
 use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
-use crate::session::{Cut, End, Executes, Pin, Pins, Renamed, Stray};
+use crate::session::{Cut, End, Executes, Pin, Pins, Renamed, Strays};
 use crate::sql::{Defaults, Effects, Facts, is_shown_to_few};
 use crate::topology::{Epoch, ServerId, Signals, Topology};
 use crate::wire::frame;
@@ -58,7 +58,7 @@ pub struct Attached {
     /// Settings that went back to the session's start.
     pub resets: Resets,
     /// Client names that must be taken off the backend again.
-    pub strays: Vec<Stray>,
+    pub strays: Strays,
     /// Whether those of them that it was to take away are.
     pub(super) deallocated: Deallocated,
     /// Names of statements that the group gave another meaning.
@@ -443,17 +443,15 @@ impl Attached {
 
     /// In a transaction that has failed `DEALLOCATE` may not have come to its turn.
     pub(super) fn note_failure(&mut self) {
-        let takes = |stray: &Stray| stray.before.is_some();
-        if self.status == TxStatus::Failed && self.strays.iter().any(takes) {
+        if self.status == TxStatus::Failed && self.strays.take_away() {
             self.deallocated = Deallocated::Perhaps;
         }
     }
 
     /// The client's names that the backend was given just now are in these letters.
     pub(super) fn note_letters(&mut self, reported: &Reported) {
-        let new = |stray: &&mut Stray| stray.letters.is_none() && !stray.name.is_ascii();
-        for stray in self.strays.iter_mut().filter(new) {
-            stray.letters = reported.get("client_encoding").map(Into::into);
+        if !self.strays.is_empty() {
+            self.strays.note_letters(reported.get("client_encoding"));
         }
     }
 

@@ -148,7 +148,7 @@ impl Serving {
             let reported = &mut self.client.reported;
             let lending = own::lend(&mut attached.checkout, (&name, &statement), reported);
             let lent = thread.unless_cut(lending).await;
-            attached.strays.push(Stray::lent(name));
+            attached.strays.lend(&name);
             attached.note_letters(&self.client.reported);
             let usable = self.after_own(lent.map(|lent| Ok(lent?.for_client))).await?;
             if usable != Usable::Yes {
@@ -176,7 +176,7 @@ impl Serving {
         &mut self,
         attached: &mut Attached,
     ) -> Result<(), own::Unanswered> {
-        let strays = std::mem::take(&mut attached.strays);
+        let strays = attached.strays.take_all();
         attached.deallocated = Deallocated::AsTold;
         let (conn, status) = (&mut *attached.checkout, attached.status);
         let client = &mut self.client;

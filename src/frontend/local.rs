@@ -19,7 +19,7 @@ use crate::pg::SqlState;
 use crate::route::{Consistency, RoleWish};
 use crate::session::{
     Builder, Concluded, End, Executes, Extent, Group, Held, Known, Own, OwnAnswer, OwnRow,
-    PreparedBySql, Reading, Replies, Tally, UnnamedThere, survey,
+    PreparedBySql, Reading, Replies, Strays, Tally, UnnamedThere, survey,
 };
 use crate::sql::{Effects, Facts, Scope, Transaction, Wish};
 use crate::wire::frame::TxStatus;
@@ -186,7 +186,7 @@ fn compose(
         shape: &|| None,
         recall: None,
         replies: &mut replies,
-        strays: &mut Vec::new(),
+        strays: &mut Strays::default(),
         by_sql: PreparedBySql::Nothing,
         renamed: &mut Vec::new(),
         own: Some(Own { answer: &|facts| say(wishes, facts), portals: &mut session.own_portals }),

@@ -207,7 +207,7 @@ fn row(message: &[u8]) -> Result<Vec<Option<String>>, Unanswered> {
 mod tests {
     use super::*;
     use crate::frontend::{confirm, greet, lend, probe};
-    use crate::session::{FirstRole, Settings, Stray};
+    use crate::session::{FirstRole, Settings, Strays};
     use crate::sql::bare_names;
 
     /// A client's `search_path` leads to what others have put there, or the client itself to hide
@@ -220,10 +220,12 @@ mod tests {
         let role = FirstRole::new("a");
         let custom = ["my.setting"].into_iter().collect();
         let names = ["TimeZone".into(), "DateStyle".into()];
+        let mut strays = Strays::default();
+        strays.lend(b"s0");
         let texts = [
             probe::sql(("me", &role), &custom),
             greet::asking(names.iter()),
-            lend::there(&[Stray::lent(b"s0".as_slice().into())]).unwrap(),
+            lend::there(&strays.take_all()).unwrap(),
             confirm::WAITS_FOR_NOBODY.to_owned(),
             FAILING.to_owned(),
             settings.difference_from(&Settings::default(), &role).unwrap(),

@@ -25,7 +25,7 @@ use crate::frontend::state::{Serving, Session};
 use crate::metrics::PinnedSession;
 use crate::pg::SqlState;
 use crate::pool::{Audit, Conn, Drawn, Mode, Policy, Reset};
-use crate::session::{Account, Group, Lent, Pin, Pins, Settings, same};
+use crate::session::{Account, Group, Pin, Pins, Settings, same};
 use crate::sql::{Defaults, Effects, Whose};
 use crate::wire::frame::TxStatus;
 use crate::wire::message;
@@ -192,7 +192,7 @@ impl Serving {
     /// and it knows what the client calls by names.
     pub(super) async fn make_usable(&mut self, group: &Group, plan: &Plan) -> Result<Usable, Stop> {
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
-        attached.strays.iter_mut().for_each(|stray| stray.lent = Lent::No);
+        attached.strays.forget_lent();
         attached.note_failure();
         if attached.status == TxStatus::Failed {
             return Box::pin(self.lend_outside(group)).await;

@@ -10,7 +10,7 @@ use crate::session::replies::{Expect, Replies, Undo};
 use crate::session::statements::{
     Held, Library, Names, Prepared, Reading, Recall, write_foreign_name,
 };
-use crate::session::stray::Stray;
+use crate::session::stray::Strays;
 use crate::sql::Facts;
 use crate::wire::frame;
 use crate::wire::frame::Cursor;
@@ -68,7 +68,7 @@ pub struct Builder<'a> {
     /// What the backend will answer.
     pub replies: &'a mut Replies,
     /// Client names that were sent as they are and must be taken off the backend again.
-    pub strays: &'a mut Vec<Stray>,
+    pub strays: &'a mut Strays,
     /// Whether the backend may hold what the client has prepared by SQL, under its own names.
     pub by_sql: PreparedBySql,
     /// Names that got another meaning, and the one that they had, in order.
@@ -238,7 +238,7 @@ impl Builder<'_> {
                     out.extend_from_slice(body);
                 });
             }
-            self.strays.push(Stray::new(stray.into(), None));
+            self.strays.give(&stray, None);
             return Ok(());
         }
         if self.by_sql == PreparedBySql::Perhaps {

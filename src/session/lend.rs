@@ -4,15 +4,14 @@
 use crate::session::build::Builder;
 use crate::session::replies::Undo;
 use crate::session::statements::is_ours_on_servers;
-use crate::session::stray::{Lent, Stray};
-use crate::sql::{Facts, Touches};
+use crate::sql::{Count, Facts, Touches};
 use crate::wire::frame::Cursor;
 use crate::wire::frame::FrameError;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 impl Builder<'_> {
-    /// What is bound may have been prepared long ago.
+    /// What is bound may have been prepared long ago. Several statements in one text never were.
     pub(super) fn lend_to_bound(
         &mut self,
         message: &[u8],
@@ -21,7 +20,8 @@ impl Builder<'_> {
         let mut cursor = Cursor::new(message);
         cursor.text()?;
         let name = cursor.text()?;
-        let touches = |facts: &Arc<Facts>| !facts.prepared().is_empty();
+        let touches =
+            |facts: &Arc<Facts>| facts.count() == Count::One && !facts.prepared().is_empty();
         let facts = if name.is_empty() {
             self.unnamed.as_ref().map(|unnamed| &unnamed.facts)
         } else {
@@ -45,9 +45,6 @@ impl Builder<'_> {
         }
         let touched = |how: Touches| facts.prepared().iter().filter(move |(it, _)| *it == how);
         let runs: HashSet<&[u8]> = touched(Touches::Runs).map(|(_, name)| &**name).collect();
-        // What was lent and is not taken away is found when the backend comes free.
-        let now = self.strays.iter().filter(|stray| stray.lent == Lent::Now);
-        let there: HashSet<Box<[u8]>> = now.map(|stray| stray.name.clone()).collect();
         let mut given: HashSet<&[u8]> = HashSet::new();
         for (touches, name) in facts.prepared() {
             if is_ours_on_servers(name) || self.names.get(name).is_none() {
@@ -65,11 +62,12 @@ impl Builder<'_> {
                     (undo, before)
                 }
             };
-            if !runs.contains(&**name) || !there.contains(name) {
+            // What was lent and is not taken away is found when the backend comes free.
+            if !runs.contains(&**name) || !self.strays.is_lent(name) {
                 self.close_foreign(name, out);
                 self.parse_nothing(name, undo, out);
             }
-            self.strays.push(Stray::new(name.clone(), before));
+            self.strays.give(name, before);
         }
     }
 }

@@ -40,4 +40,4 @@ pub use shape::{Shape, Shapes};
 pub use statements::{
     Held, KeepLimits, Library, Names, Prepared, Reading, Recall, find_ours, is_ours_on_servers,
 };
-pub use stray::{Lent, Stray};
+pub use stray::{Stray, Strays};

@@ -1,7 +1,11 @@
 //! Names of a client's that a backend was given for a while, though it knows statements by names
 //! of ours only: what is there under them is taken off before the backend serves another session.
+//!
+//! A transaction may say one name without end, so each is noted once, and nothing here is walked
+//! through for a statement.
 
 use crate::session::Prepared;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A client's name that a backend was given for a while.
@@ -13,27 +17,105 @@ pub struct Stray {
     pub before: Option<Arc<Prepared>>,
     /// The encoding in which it was given, if that has been noted: a server converts names.
     pub letters: Option<Box<str>>,
-    /// Whether the backend was lent what it stands for.
-    pub lent: Lent,
 }
 
-/// Whether a backend was lent a statement under its client's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lent {
-    /// Just now, for the group that is sent next.
-    Now,
-    /// Not for that.
-    No,
+/// All of them, of one backend.
+#[derive(Debug, Default)]
+pub struct Strays(Option<Box<Given>>);
+
+/// Boxed, as few sessions have any.
+#[derive(Debug, Default)]
+struct Given {
+    /// Those of ASCII, and those whose letters have been noted.
+    noted: Vec<Stray>,
+    /// Those whose letters are yet to be noted.
+    new: Vec<Stray>,
+    /// Which these are: see [`key`].
+    known: BTreeSet<Box<[u8]>>,
+    /// What the backend was lent just now, for the group that is sent next.
+    lent: BTreeSet<Box<[u8]>>,
+    takes: Takes,
 }
 
-impl Stray {
-    /// Of this name, and what is to have it again.
-    pub const fn new(name: Box<[u8]>, before: Option<Arc<Prepared>>) -> Self {
-        Self { name, before, letters: None, lent: Lent::No }
+/// Whether a name among them was to be taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Takes {
+    #[default]
+    None,
+    Some,
+}
+
+/// A name in these letters, of which ASCII needs none.
+fn key(name: &[u8], letters: &str) -> Box<[u8]> {
+    if name.is_ascii() { name.into() } else { [name, b"\0", letters.as_bytes()].concat().into() }
+}
+
+impl Strays {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// One that the next group is to find there.
-    pub const fn lent(name: Box<[u8]>) -> Self {
-        Self { name, before: None, letters: None, lent: Lent::Now }
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |given| given.noted.len() + given.new.len())
+    }
+
+    /// The backend is given a name, and what is to have it again.
+    pub fn give(&mut self, name: &[u8], before: Option<Arc<Prepared>>) {
+        let given = self.0.get_or_insert_default();
+        let fresh = given.known.insert(key(name, ""));
+        if before.is_some() {
+            given.takes = Takes::Some;
+        } else if !fresh {
+            return;
+        }
+        let list = if name.is_ascii() { &mut given.noted } else { &mut given.new };
+        list.push(Stray { name: name.into(), before, letters: None });
+    }
+
+    /// The backend is lent what this name stands for: the next group is to find it there.
+    pub fn lend(&mut self, name: &[u8]) {
+        self.give(name, None);
+        if let Some(given) = &mut self.0 {
+            given.lent.insert(name.into());
+        }
+    }
+
+    /// Whether the backend was lent it just now.
+    pub fn is_lent(&self, name: &[u8]) -> bool {
+        self.0.as_ref().is_some_and(|given| given.lent.contains(name))
+    }
+
+    /// What was lent was lent for another group.
+    pub fn forget_lent(&mut self) {
+        if let Some(given) = &mut self.0 {
+            given.lent.clear();
+        }
+    }
+
+    /// The names that the backend was given just now are in these letters.
+    pub fn note_letters(&mut self, letters: Option<&str>) {
+        let (Some(given), Some(letters)) = (&mut self.0, letters) else { return };
+        for stray in given.new.drain(..) {
+            given.known.remove(&key(&stray.name, ""));
+            let fresh = given.known.insert(key(&stray.name, letters));
+            if fresh || stray.before.is_some() {
+                given.noted.push(Stray { letters: Some(letters.into()), ..stray });
+            }
+        }
+    }
+
+    /// Whether a name among them was to be taken away.
+    pub fn take_away(&self) -> bool {
+        self.0.as_ref().is_some_and(|given| given.takes == Takes::Some)
+    }
+
+    /// Takes them all, in the order in which each name was given.
+    pub fn take_all(&mut self) -> Vec<Stray> {
+        let given = self.0.take().map(|given| *given).unwrap_or_default();
+        let Given { mut noted, new, .. } = given;
+        noted.extend(new);
+        noted
     }
 }

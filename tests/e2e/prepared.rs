@@ -428,3 +428,32 @@ async fn a_name_of_ours_stands_for_nothing_in_sql() {
     assert_eq!(client.query("DEALLOCATE pgsteer_mine").await.code(), None);
     assert_eq!(run(&mut client, "pgsteer_mine").await.code().as_deref(), Some("26000"));
 }
+
+/// However often a transaction says by SQL what the protocol has prepared, that is one name to be
+/// taken off its backend; and one for each encoding in which it was said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_a_transaction_says_again_and_again_is_taken_back_once() {
+    let house = house("1");
+    let mut client = Raw::enter(&house).await;
+    for (name, encodings, names) in [("s", 1, 1), ("é", 1, 1), ("é", 3, 2)] {
+        let looked_for = [0, 1, 2].map(|number| format!("({number},pg_catalog.convert_from("));
+        let asked = || looked_for.each_ref().map(|row| house.server("primary").logged(row));
+        assert_eq!(client.batch(&[parse(name, "SELECT 'it'")]).await.code(), None);
+        let before = asked();
+        assert_eq!(client.query("BEGIN").await.status(), 'T');
+        for encoding in ["UTF8", "LATIN1", "UTF8"].into_iter().take(encodings) {
+            client.query(&format!("SET client_encoding = {encoding}")).await;
+            for _ in 0..3 {
+                assert_eq!(client.value(&format!("EXECUTE \"{name}\"")).await, "it");
+            }
+        }
+        assert_eq!(client.query("COMMIT").await.status(), 'I');
+        let behind = asked();
+        for (number, (before, behind)) in before.into_iter().zip(behind).enumerate() {
+            let expected = usize::from(number < names);
+            assert_eq!(behind - before, expected, "{name} in {encodings}: {number}");
+        }
+        assert_eq!(run(&mut client, name).await.value(), "it", "it is its client's as it was");
+        assert_eq!(client.batch(&[close(name)]).await.tags(), "3Z");
+    }
+}

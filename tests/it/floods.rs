@@ -213,3 +213,28 @@ fn a_name_that_a_text_repeats_is_lent_once() {
         assert_eq!(lent(piece), once, "{piece}");
     }
 }
+
+/// What speaks of a client's name may be bound as often as a megabyte holds: nobody looks through
+/// what was lent before, and what was noted of a name is not noted again.
+#[test]
+fn a_name_that_is_bound_again_and_again_is_noted_once() {
+    let names: Vec<String> = (0..2_000).map(|number| format!("s{number}")).collect();
+    let many = names.iter().map(|name| format!("PREPARE {name} AS VALUES(1);"));
+    let many = many.collect::<Vec<_>>().concat();
+    for text in ["PREPARE s0 AS SELECT 1", many.as_str()] {
+        let mut desk = Desk::default();
+        for name in &names {
+            desk.build(&parse(name, "SELECT 1"));
+        }
+        desk.build(&[parse("p", text), parse("q", "SELECT 2")].concat());
+        let some = [bind("", "p").repeat(500), bind("", "q"), execute()].concat();
+        let began = worked();
+        for _ in 0..GROUP_MAX / some.len() {
+            let sent = desk.build(&some);
+            assert!(sent.len() < 10 * some.len(), "{text:.30}: {} bytes", sent.len());
+            let took = since(began);
+            assert!(took < ENOUGH, "{text:.30}: {took:?}");
+        }
+        assert!(desk.strays.len() <= 1, "{text:.30}: {}", desk.strays.len());
+    }
+}

@@ -3,7 +3,7 @@
 
 use pgsteer::session::{
     Builder, Cut, Disposition, End, Executes, GROUP_MAX, Held, Library, MessageLimits, Names,
-    PreparedBySql, Reader, Reading, Recall, Renamed, Replies, Scan, Settings, Stray, Tally, Undo,
+    PreparedBySql, Reader, Reading, Recall, Renamed, Replies, Scan, Settings, Strays, Tally, Undo,
     UnnamedThere, scan,
 };
 use pgsteer::sql::{Dialect, Facts, examine};
@@ -208,7 +208,7 @@ pub(crate) struct Desk {
     /// `None`: not known.
     settings: Option<Settings>,
     pub(crate) replies: Replies,
-    strays: Vec<Stray>,
+    pub(crate) strays: Strays,
     by_sql: PreparedBySql,
     renamed: Vec<Renamed>,
     /// `None`: not to be shared.
@@ -227,7 +227,7 @@ impl Default for Desk {
             library: Library::default(),
             settings: Some(Settings::default()),
             replies: Replies::default(),
-            strays: Vec::new(),
+            strays: Strays::default(),
             by_sql: PreparedBySql::Nothing,
             renamed: Vec::new(),
             shape: Some(1),
@@ -509,8 +509,8 @@ fn a_name_that_is_taken_gets_the_servers_own_error() {
     let again = desk.build(&[parse("s", "SELECT 2"), sync()].concat());
     assert_eq!(tags(&again), "PPS");
     assert_eq!(desk.answer("1EZ").0, "-EZ");
-    assert_eq!(desk.strays.len(), 1);
-    assert_eq!(*desk.strays[0].name, *b"s");
+    let strays = desk.strays.take_all();
+    assert_eq!(strays.iter().map(|stray| &*stray.name).collect::<Vec<_>>(), [b"s"]);
 }
 
 /// What fails ahead of a `Query` has the server pass over it: nobody would be answered.
