@@ -156,6 +156,11 @@ pub(super) async fn bring(
 ) -> Result<(), NotBrought> {
     let client_knows = session.cancel.pid;
     let Some(listening) = session.listening.as_deref_mut() else { return Ok(()) };
+    if listening.is_on_backend() {
+        // That backend is gone, and there was no handover.
+        listening.whose = Whose::Ours;
+        message::write_notice(client.out(), &missed());
+    }
     let mark = listening.next_mark();
     listen(client, &mut obtained.checkout, listening, mark).await?;
     // What was heard before that is told before what the backend tells.

@@ -1,8 +1,8 @@
 //! What a session has set, and a server does not take any more: no statement runs without it, and
 //! the session is not lost over it.
 
-use crate::raw::{Raw, bind, execute, flush, parse, query, sync};
-use crate::support::{Blueprint, House, end_backends};
+use crate::raw::{Message, Raw, bind, execute, flush, parse, query, sync};
+use crate::support::{Blueprint, House, await_that, end_backends};
 
 /// A primary alone with one backend for everybody.
 fn house() -> House {
@@ -229,4 +229,45 @@ async fn what_is_refused_leaves_no_backend_that_listens() {
 
     let mut other = Raw::enter_as(&house, "app").await;
     assert_eq!(other.value("SELECT count(*) FROM pg_listening_channels()").await, "0");
+}
+
+/// The backend that was to listen is closed over a setting, and somebody notifies before another
+/// one is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_notified_while_another_backend_is_opened_is_told_or_warned_of() {
+    let house = house();
+    let primary = house.server("primary");
+    let mut client = Raw::enter_as(&house, "app").await;
+    for sql in ["LISTEN news", "SET temp_buffers = '64MB'"] {
+        assert_eq!(client.query(sql).await.code(), None, "{sql}");
+    }
+    let mut other = Raw::enter_as(&house, "app").await;
+    for sql in ["CREATE TEMP TABLE t AS SELECT 1 AS i", "SELECT i FROM t", "DROP TABLE t"] {
+        assert_eq!(other.query(sql).await.code(), None, "{sql}");
+    }
+    // Nobody can log in meanwhile.
+    let mut bars = primary.connect("postgres").unwrap();
+    let mut notifies = primary.connect("postgres").unwrap();
+    bars.rows("BEGIN").unwrap();
+    bars.rows("LOCK TABLE pg_db_role_setting IN ACCESS EXCLUSIVE MODE").unwrap();
+    client.send(&query("SELECT pg_notify('else', '')")).await;
+    let refusal = "cannot be changed after any temporary tables";
+    await_that("its backend has refused", || primary.logged(refusal) > 0);
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+                 AND relation = 'pg_db_role_setting'::regclass";
+    await_that("another is opened", || notifies.rows(waits).unwrap()[0][0].as_deref() != Some("0"));
+    notifies.rows("NOTIFY news, 'between'").unwrap();
+    bars.rows("COMMIT").unwrap();
+
+    let answer = client.ready().await;
+    assert_eq!(answer.code(), None, "{answer:?}");
+    let mut told = answer.0;
+    notifies.rows("NOTIFY news, 'behind'").unwrap();
+    let holds = |message: &Message, text: &[u8]| message.0.windows(text.len()).any(|at| at == text);
+    while !told.last().is_some_and(|message| holds(message, b"behind")) {
+        told.push(client.message().await.expect("it is still there"));
+    }
+    let warned = |message: &Message| message.tag() == 'N' && holds(message, b"missed");
+    let is_told = |message: &Message| message.tag() == 'A' && holds(message, b"between");
+    assert!(told.iter().any(|message| warned(message) || is_told(message)), "{told:?}");
 }
