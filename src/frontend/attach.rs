@@ -31,6 +31,9 @@ impl Serving {
     /// The same, `now`.
     pub(super) async fn attach_at(&mut self, plan: &Plan, now: Moment) -> Result<Found, Stop> {
         let Self { client, session, retry, .. } = self;
+        if let Some(listening) = &mut session.listening {
+            listening.has_no_backend(client);
+        }
         let obtained = match obtain(client, session, plan, (retry.as_ref(), now)).await {
             Ok(obtained) => obtained,
             Err(unobtained) => return unobtained.found(),

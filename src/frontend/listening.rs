@@ -81,6 +81,14 @@ impl Listening {
         self.whose == Whose::Backends
     }
 
+    /// If its backend listened, that is gone, and there was no handover.
+    pub(super) fn has_no_backend(&mut self, client: &mut Client) {
+        if self.is_on_backend() {
+            self.whose = Whose::Ours;
+            message::write_notice(client.out(), &missed());
+        }
+    }
+
     fn next_mark(&mut self) -> u64 {
         self.marks += 1;
         self.marks
@@ -156,11 +164,7 @@ pub(super) async fn bring(
 ) -> Result<(), NotBrought> {
     let client_knows = session.cancel.pid;
     let Some(listening) = session.listening.as_deref_mut() else { return Ok(()) };
-    if listening.is_on_backend() {
-        // That backend is gone, and there was no handover.
-        listening.whose = Whose::Ours;
-        message::write_notice(client.out(), &missed());
-    }
+    listening.has_no_backend(client);
     let mark = listening.next_mark();
     listen(client, &mut obtained.checkout, listening, mark).await?;
     // What was heard before that is told before what the backend tells.
@@ -326,11 +330,7 @@ impl Serving {
 
     fn tell_what_was_heard(&mut self, hearing: Hearing) {
         let Some(listening) = &mut self.session.listening else { return };
-        if listening.whose == Whose::Backends {
-            // Its backend is gone, and there was no handover.
-            listening.whose = Whose::Ours;
-            message::write_notice(self.client.out(), &missed());
-        }
+        listening.has_no_backend(&mut self.client);
         match listening.take(hearing) {
             Heard::Nothing | Heard::Mark => {}
             Heard::ForClient(message) => self.client.out().extend_from_slice(&message),

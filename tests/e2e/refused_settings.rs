@@ -229,6 +229,12 @@ async fn what_is_refused_leaves_no_backend_that_listens() {
 
     let mut other = Raw::enter_as(&house, "app").await;
     assert_eq!(other.value("SELECT count(*) FROM pg_listening_channels()").await, "0");
+
+    // Whom it was to listen for is listened for again, also behind a read.
+    primary.rows(GRANTED).unwrap();
+    assert_eq!(client.value("SELECT 1").await, "1");
+    primary.rows("NOTIFY secrets, 'heard'").unwrap();
+    client.until('A').await;
 }
 
 /// The backend that was to listen is closed over a setting, and somebody notifies before another
