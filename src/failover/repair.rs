@@ -4,8 +4,8 @@
 use crate::failover::choose::standbys;
 use crate::failover::promote::can_follow;
 use crate::failover::{
-    Act, Astray, By, Change, CutOff, Decision, Demotable, Mode, Policy, Promise, Receiver, Record,
-    Rejoin, ServerView, Situation, WeakPromise, Why,
+    Act, Appointed, Astray, By, Change, CutOff, Decision, Demotable, Mode, Policy, Promise,
+    Receiver, Record, Rejoin, ServerView, Situation, WeakPromise, Why,
 };
 use crate::pg::Timeline;
 use std::collections::BTreeSet;
@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// Puts in order what is out of it.
 pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
+    if let Some(record) = completed(situation) {
+        return Decision::act(Why::AllWell, vec![Act::Write(Box::new(record))]);
+    }
     let proof = match promise(situation) {
         Some(Step::Record(promise)) => {
             let record = Record { promise, ..situation.record.clone() };
@@ -42,6 +45,21 @@ pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
     acts.extend(fences);
     acts.extend(repairs);
     Decision::act(why, acts)
+}
+
+/// The record with where the primary's branch began, which is known by its history alone: once the
+/// primary is away, the record must tell those on that branch from those on another of its number.
+fn completed(situation: &Situation<'_>) -> Option<Record> {
+    let record = situation.record;
+    let recorded = &record.primary;
+    let primary = situation.primary().filter(|_| recorded.fork.is_none())?;
+    let ours = primary.answer()?.system == recorded.system;
+    let (timeline, _) = primary.as_primary().filter(|_| ours)?;
+    let history = primary.history.as_ref()?;
+    let current = timeline == Some(recorded.timeline) && history.current() == timeline;
+    let fork = history.forks().last().filter(|_| current)?.at;
+    let primary = Appointed { fork: Some(fork), ..recorded.clone() };
+    Some(Record { primary, ..record.clone() })
 }
 
 /// Who is to follow the primary by these acts, and does not yet.

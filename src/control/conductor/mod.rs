@@ -241,12 +241,13 @@ impl Conductor {
 
     /// A primary that is to be recorded because nothing was, or because somebody else made it.
     fn found(&self) -> Option<Record> {
-        let (found, now) = (self.parts.desk.read(Fold::adopted)?, clock::whole_unix_seconds());
-        let name = self.parts.names.get(found.server.index())?;
+        let found = self.parts.desk.read(|fold| fold.adopted().map(|it| (it, fold.fork())))?;
+        let now = clock::whole_unix_seconds();
+        let name = self.parts.names.get(found.0.server.index())?;
         let Some((record, _)) = &self.record else {
             return Some(scene::recorded(None, found, name, now));
         };
-        let newer = record.phase == Phase::Stable && found.epoch > record.primary.epoch;
+        let newer = record.phase == Phase::Stable && found.0.epoch > record.primary.epoch;
         newer.then(|| scene::recorded(Some(record), found, name, now))
     }
 
@@ -523,7 +524,9 @@ impl Conductor {
             let told = scene::told(&record);
             info!(event = "phase", epoch = record.epoch.0, "{told} after {since:?}");
         }
-        let changed = before.is_some_and(|before| before.primary != record.primary);
+        // What is added to what is known of the same primary is no change.
+        let epoch = record.primary.epoch;
+        let changed = before.is_some_and(|before| before.primary.epoch != epoch);
         if changed {
             self.left.changed(now);
         }

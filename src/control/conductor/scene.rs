@@ -7,13 +7,14 @@ use crate::control::footing::Quorum;
 use crate::failover::{
     Acknowledged, Appointed, By, Change, Kind, Loss, Phase, Promise, Record, WeakPromise,
 };
+use crate::pg::Lsn;
 use crate::topology::{NoPrimary, PrimarySample, ServerId, Succession};
 use std::sync::Arc;
 
 /// The primary that `control` found before anything was recorded, or that somebody else made.
 pub(super) fn recorded(
     earlier: Option<&Record>,
-    found: adopt::Record,
+    (found, fork): (adopt::Record, Option<Lsn>),
     server: &Arc<str>,
     unix_now: u64,
 ) -> Record {
@@ -22,7 +23,7 @@ pub(super) fn recorded(
         epoch: found.epoch,
         system: found.system,
         timeline: found.timeline,
-        fork: None,
+        fork,
     };
     let promise = Promise::Asynchronous(WeakPromise::NotSeen);
     let Some(earlier) = earlier else {
@@ -36,7 +37,7 @@ pub(super) fn recorded(
         from: Some(Arc::clone(&earlier.primary.server)),
         to: Arc::clone(server),
         timeline: found.timeline,
-        fork: None,
+        fork,
         loss: Loss::Unknown { at_least: 0 },
         began: unix_now,
         ended: unix_now,
@@ -143,4 +144,28 @@ pub(super) fn told(record: &Record) -> String {
     };
     let kind = record.operation().map_or("change", |operation| operation.kind.as_str());
     format!("epoch {epoch}, {kind}: {phase}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::{SystemId, Timeline};
+    use crate::topology::Epoch;
+
+    /// Once that primary is away, nothing else tells its branch from another of its number.
+    #[test]
+    fn where_the_branch_of_a_primary_that_was_found_began_is_recorded() {
+        let found = |server, timeline, epoch| adopt::Record {
+            server: ServerId(server),
+            system: SystemId(7),
+            timeline: Timeline(timeline),
+            epoch: Epoch(epoch),
+        };
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let first = recorded(None, (found(0, 2, 1), Some(Lsn(150))), &a, 5);
+        assert_eq!(first.primary.fork, Some(Lsn(150)));
+        let next = recorded(Some(&first), (found(1, 3, 2), Some(Lsn(200))), &b, 6);
+        assert_eq!(next.primary.fork, Some(Lsn(200)));
+        assert_eq!(next.changes.last().and_then(|change| change.fork), Some(Lsn(200)));
+    }
 }

@@ -367,11 +367,6 @@ impl Fold {
         }
     }
 
-    /// The newest position of the primary in this epoch.
-    pub(crate) fn newest_sample(&self) -> Option<PrimarySample> {
-        self.samples.newest()
-    }
-
     /// What is wrong now.
     pub(crate) fn findings(&self) -> BTreeSet<Finding> {
         let of_verdict = self.verdict.iter().flat_map(|verdict| verdict.findings.clone());

@@ -23,6 +23,7 @@ fn changed() -> Scene {
     scene.record.primary.server = Arc::from("b");
     scene.record.primary.epoch = scene.record.epoch;
     scene.record.primary.timeline = Timeline(2);
+    scene.record.primary.fork = Some(lsn(END));
     scene.record.promise = quorum(1, &["a", "c"]);
     let timeline = Timeline(2);
     scene.record.changes.push(Change { timeline, ..change(By::Evidence, "a", "b") });
@@ -294,10 +295,7 @@ fn behind_another_standby_is_well_unless_its_word_counts_or_will() {
 /// `c` was promoted as well, at another place, and was started as a standby: its timeline has the
 /// number of the primary's.
 fn astray() -> Scene {
-    changed().with(|scene| {
-        scene.at(C).history = Some(left_at(END - 8));
-        scene.record.primary.fork = Some(lsn(END));
-    })
+    changed().with(|scene| scene.at(C).history = Some(left_at(END - 8)))
 }
 
 #[test]
@@ -358,4 +356,27 @@ fn one_on_a_branch_of_the_same_number_revokes_nothing() {
     assert_eq!(lost(astray()).why(), Why::NotRevoked { frozen: 1, needed: 2, missing });
     let same = astray().with(|scene| scene.at(C).history = Some(left_at(END)));
     assert!(lost(same).chosen().is_some());
+}
+
+/// What was there before us, what another tool promoted, and what a history told too late.
+#[test]
+fn where_the_primarys_branch_began_is_recorded_for_when_it_is_away() {
+    let unknown = astray().with(|scene| scene.record.primary.fork = None);
+    let completed = unknown.written();
+    assert_eq!(completed.as_ref(), Some(&astray().record));
+    for mode in [Mode::Off, Mode::Manual] {
+        let other = unknown.clone().with(|scene| scene.policy.mode = mode);
+        assert_eq!(other.written(), completed, "{mode:?}");
+    }
+    let lost = unknown.clone().with(|scene| scene.record = completed.unwrap()).see(B, gone(5));
+    let lost = lost.freeze_on_2(A, END).freeze_on_2(C, END + 80);
+    let missing = vec![loose("c")];
+    let why = lost.phase(Phase::Revoking(failover())).why();
+    assert_eq!(why, Why::NotRevoked { frozen: 1, needed: 2, missing });
+
+    let nothing = |change: fn(&mut Scene)| unknown.clone().with(change).written();
+    assert_eq!(nothing(|scene| scene.at(B).history = None), None);
+    assert_eq!(nothing(|scene| scene.at(B).history = Some(History::default())), None);
+    assert_eq!(nothing(|scene| scene.at(B).sight = gone(5)), None);
+    assert_eq!(scene().written(), None, "the first branch began nowhere");
 }
