@@ -152,8 +152,7 @@ fn stand_ins<'a>(situation: &'a Situation<'_>, choice: &Choice) -> Vec<StandIn<'
         let timeline = timeline?;
         let ours = server.answer().is_some_and(|answer| answer.system == recorded.system);
         let old = timeline == recorded.timeline && server.name == recorded.server;
-        let left = server.history.as_ref().filter(|known| known.current() == Some(timeline));
-        let left = left.and_then(|known| known.end_of(recorded.timeline));
+        let left = situation.left_at(server, timeline);
         let fork = if old { recorded.fork } else { left };
         // What was acknowledged lies below the choice, if that loses nothing.
         let whole = left.is_some_and(|left| left >= choice.at) && choice.loss == Loss::None;
@@ -188,7 +187,12 @@ fn next_best(
     if !is_revoked(situation, choice, &held) && !is_overridden(&wished) {
         return Err(not_revoked(situation, choice, &held));
     }
-    let candidates = held.iter().filter(|(_, frozen)| frozen.timeline == newest);
+    let left =
+        |(server, frozen): &(&ServerView, Frozen)| situation.left_at(server, frozen.timeline);
+    let on_newest = held.iter().filter(|(_, frozen)| frozen.timeline == newest);
+    // Positions on two branches can't be compared: the one that left later has all of the choice.
+    let latest = on_newest.clone().map(left).max().flatten();
+    let candidates = on_newest.filter(|held| left(held) == latest);
     let farthest = candidates.clone().map(|(_, frozen)| frozen.at).max();
     let (server, frozen) = candidates
         .filter(|(server, frozen)| {
@@ -197,7 +201,7 @@ fn next_best(
         .max_by_key(|(server, _)| (server.tags.priority, Reverse(server.id)))
         .ok_or_else(|| Why::NoCandidate(Vec::new()))?;
     let loss = if newest > recorded {
-        choice.loss
+        loss_beyond(situation, choice, &held)
     } else {
         choice.loss.plus(choice.at.bytes_since(frozen.at))
     };
@@ -208,8 +212,22 @@ fn next_best(
     Ok((wished, Choice { server: candidate, at: frozen.at, loss }))
 }
 
-/// The frozen standbys but the chosen one, on the recorded branch or on a newer one, which they
-/// have from the chosen one.
+/// What is lost with one that is on a newer branch than the recorded one. That is the chosen one's,
+/// unless it left the recorded one before the choice, or there are two: then one of them was begun
+/// by somebody else, whichever, and what was acknowledged may lie on the other one.
+fn loss_beyond(situation: &Situation<'_>, choice: &Choice, held: &[(&ServerView, Frozen)]) -> Loss {
+    let recorded = situation.record.primary.timeline;
+    let beyond = held.iter().filter(|(_, frozen)| frozen.timeline > recorded);
+    let mut left = beyond.map(|(server, frozen)| situation.left_at(server, frozen.timeline));
+    match left.next().flatten() {
+        Some(end) if left.all(|other| other == Some(end)) => {
+            choice.loss.plus(choice.at.bytes_since(end))
+        }
+        Some(_) | None => Loss::Unknown { at_least: 0 },
+    }
+}
+
+/// The frozen standbys but the chosen one, on the recorded branch or on a newer one.
 fn held<'a>(situation: &'a Situation<'_>, choice: &Choice) -> Vec<(&'a ServerView, Frozen)> {
     let recorded = situation.record.primary.timeline;
     standbys(situation)

@@ -304,6 +304,16 @@ impl Situation<'_> {
         }
     }
 
+    /// Where a server's branch, which has that number, left the recorded one; `None` where it is
+    /// not known to continue that one, be it that it comes by another of the recorded one's number.
+    pub fn left_at(&self, server: &ServerView, timeline: Timeline) -> Option<Lsn> {
+        let recorded = &self.record.primary;
+        let own = server.history.as_ref().filter(|own| own.current() == Some(timeline))?;
+        let left = own.end_of(recorded.timeline)?;
+        let began = |fork| own.forks().iter().any(|left| left.at == fork);
+        recorded.fork.is_none_or(began).then_some(left)
+    }
+
     /// All servers but the recorded primary.
     pub fn others(&self) -> impl Iterator<Item = &ServerView> {
         self.servers.iter().filter(|server| server.name != self.record.primary.server)

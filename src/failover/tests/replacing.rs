@@ -16,6 +16,13 @@ fn any_loss(to: Option<&str>) -> Order {
     failover_order(to, MaxLoss::Any)
 }
 
+impl Scene {
+    /// It is frozen there on the chosen one's branch, which left timeline 1 where it was chosen.
+    fn freeze_onward(self, id: ServerId, at: u64) -> Self {
+        self.freeze_on_2(id, at).with(|scene| scene.at(id).history = Some(left_at(END)))
+    }
+}
+
 /// `b` was chosen and is gone, `a` is dead, `c` is frozen where `b` was.
 fn lost() -> Scene {
     promoting().see(B, gone(5))
@@ -70,7 +77,7 @@ fn on_the_old_branch_nobody_is_promoted_while_one_is_not_seen() {
     assert_eq!(more(gone(5)).chosen(), None);
     assert!(more(idle(END)).freeze(ServerId(3), END).chosen().is_some());
     // On the chosen one's branch the next timeline is a new number.
-    let onward = more(gone(5)).freeze_on_2(C, END + 5);
+    let onward = more(gone(5)).freeze_onward(C, END + 5);
     assert_eq!(onward.chosen(), Some((Arc::from("c"), Loss::None)));
 }
 
@@ -79,7 +86,7 @@ fn who_followed_the_chosen_one_goes_before_who_did_not() {
     let scene = lost().promise(quorum(2, &["b", "c", "d"])).with(|scene| {
         scene.servers.push(server(ServerId(3), "d", idle(END)));
     });
-    let scene = scene.freeze(ServerId(3), END).freeze_on_2(C, END + 5);
+    let scene = scene.freeze(ServerId(3), END).freeze_onward(C, END + 5);
     assert_eq!(scene.chosen(), Some((Arc::from("c"), Loss::None)));
 }
 
@@ -92,7 +99,7 @@ fn enough_are_frozen_that_the_chosen_one_could_confirm_nothing() {
             let choice = Choice { server: Arc::from("b"), at: lsn(END), loss: Loss::None };
             scene.record.phase = Phase::Promoting(operation, choice);
         });
-        scene.freeze_on_2(C, END + 5).chosen()
+        scene.freeze_onward(C, END + 5).chosen()
     };
     assert_eq!(onward(1, failover()), None);
     assert!(onward(2, failover()).is_some());
@@ -140,7 +147,7 @@ fn a_fenced_old_primary_is_freed_before_it_goes_on() {
 /// Whoever follows the chosen one already has what the old primary has not.
 #[test]
 fn the_old_primary_does_not_go_on_if_somebody_followed_the_chosen_one() {
-    let scene = old_is_back().freeze_on_2(C, END + 5);
+    let scene = old_is_back().freeze_onward(C, END + 5);
     assert_eq!(scene.chosen(), Some((Arc::from("c"), Loss::None)));
     let nobody = scene.with(|scene| scene.at(C).tags.priority = 0);
     assert_eq!(nobody.decide(), Decision::wait(not_taken("a", UNKNOWN)));
@@ -227,7 +234,7 @@ fn a_primary_that_was_promoted_anew_goes_on_by_itself_only_if_it_lacks_nothing()
     let phase = Phase::Promoting(switchover(), lossy);
     waits(never(promoted_anew(END).phase(phase)), not_taken("a", UNKNOWN));
     waits(promoted_anew(END).see(C, gone(5)), not_taken("a", UNKNOWN));
-    let onward = promoted_anew(END).freeze_on_2(C, END + 5);
+    let onward = promoted_anew(END).freeze_onward(C, END + 5);
     assert_eq!(onward.chosen(), Some((Arc::from("c"), Loss::None)));
 
     let rival = promoted_anew(END).promise(asynchronous()).see(C, primary_on(2));
@@ -311,7 +318,7 @@ fn who_is_waited_for_is_named() {
     // A former primary follows nobody.
     assert!(more(primary_on(1)).chosen().is_some());
 
-    let few = lost().promise(quorum(1, &["b", "c", "d"])).freeze_on_2(C, END);
+    let few = lost().promise(quorum(1, &["b", "c", "d"])).freeze_onward(C, END);
     let few = few.with(|scene| scene.servers.push(server(ServerId(3), "d", gone(5))));
     let missing = vec![loose("d")];
     assert_eq!(few.why(), Why::NotRevoked { frozen: 2, needed: 3, missing });
@@ -335,4 +342,86 @@ fn one_that_is_not_configured_any_more_is_replaced_by_an_order() {
     assert_eq!(ordered.chosen(), Some((Arc::from("c"), Loss::None)));
     let abort = removed(Some(Order::Abort));
     assert_eq!((abort.written(), abort.answer()), (None, Some(Err(Refusal::TooLate))));
+}
+
+/// `c` and `d` are on timeline 2, the one at [`END`] + 5, the other one at [`END`]; both confirm
+/// nothing, or nothing more.
+fn on_newer(c: Option<History>, d: Option<History>) -> Scene {
+    let scene = lost().promise(quorum(1, &["b"])).with(|scene| {
+        scene.servers.push(server(D, "d", idle(END)));
+    });
+    scene.freeze_on_2(C, END + 5).freeze_on_2(D, END).with(|scene| {
+        scene.at(C).history = c;
+        scene.at(D).history = d;
+    })
+}
+
+/// It was promoted by mistake and started as a standby again, before the chosen one was chosen.
+#[test]
+fn whoever_is_on_a_newer_branch_has_it_from_the_chosen_one_only_if_it_left_there() {
+    let stray = |history: Option<History>| {
+        let scene = on_newer(history, None).promise(quorum(1, &["b", "d"]));
+        scene.freeze(D, END)
+    };
+    let too_much = |loss| Why::TooMuchLoss { candidate: Arc::from("c"), loss };
+    for left in [END, END + 5] {
+        let chosen = stray(Some(left_at(left))).chosen();
+        assert_eq!(chosen, Some((Arc::from("c"), Loss::None)), "{left}");
+    }
+    let earlier = stray(Some(left_at(END - 500)));
+    assert_eq!(earlier.chosen(), None);
+    assert_eq!(earlier.why(), too_much(Loss::AtMost(500)));
+    let of_3 = History::new(Timeline(3), left_at(END).forks().to_vec());
+    for unknown in [None, Some(History::new(Timeline(2), Vec::new())), Some(of_3)] {
+        assert_eq!(stray(unknown.clone()).why(), too_much(UNKNOWN), "{unknown:?}");
+    }
+    let ordered = earlier.order(failover_order(None, MaxLoss::Bytes(500)));
+    assert_eq!(ordered.chosen(), Some((Arc::from("c"), Loss::AtMost(500))));
+}
+
+/// One of them is not the chosen one's, whichever.
+#[test]
+fn on_two_newer_branches_nobody_goes_on_by_itself() {
+    let both = |c, d| on_newer(Some(left_at(c)), Some(left_at(d)));
+    assert_eq!(both(END, END).chosen(), Some((Arc::from("c"), Loss::None)));
+    for (c, d) in [(END, END - 500), (END - 500, END), (END, END + 1)] {
+        // Which one left later has all of the choice, and is proposed.
+        let (scene, candidate) = (both(c, d), Arc::from(if c > d { "c" } else { "d" }));
+        assert_eq!(scene.chosen(), None, "{c} {d}");
+        assert_eq!(scene.why(), Why::TooMuchLoss { candidate, loss: UNKNOWN }, "{c} {d}");
+    }
+    let one = on_newer(Some(left_at(END)), None);
+    assert_eq!(one.chosen(), None, "the other one's is not known");
+}
+
+/// `a` was the primary of timeline 2, which left timeline 1 at [`END`]; `c` is on timeline 3, and
+/// has left timelines 1 and 2 there.
+fn on_3(scene: Scene, left: [u64; 2]) -> Scene {
+    let forks = [1, 2].into_iter().zip(left);
+    let forks = forks.map(|(timeline, at)| Fork { timeline: Timeline(timeline), at: lsn(at) });
+    scene.with(|scene| {
+        scene.record.primary.timeline = Timeline(2);
+        scene.record.primary.fork = Some(lsn(END));
+        let choice = Choice { server: Arc::from("b"), at: lsn(END + 20), loss: Loss::None };
+        scene.record.phase = Phase::Promoting(failover(), choice);
+        scene.at(C).history = Some(History::new(Timeline(3), forks.collect()));
+    })
+}
+
+/// Where that was left tells nothing of the recorded one.
+#[test]
+fn one_that_comes_by_another_branch_of_the_recorded_number_does_not_stand_in() {
+    let by_hand = |left| on_3(by_hand().see(C, primary_on(3)), left);
+    assert_eq!(by_hand([END, END + 20]).why(), not_taken("c", Loss::None));
+    let elsewhere = by_hand([END - 8, END + 20]);
+    assert_eq!(elsewhere.order(any_loss(Some("c"))).written(), None);
+
+    let frozen = |left| {
+        let scene = on_3(lost().freeze_on_2(C, END + 30), left);
+        scene.with(|scene| {
+            scene.at(C).frozen = Some(Frozen { at: lsn(END + 30), timeline: Timeline(3) });
+        })
+    };
+    assert_eq!(frozen([END, END + 20]).chosen(), Some((Arc::from("c"), Loss::None)));
+    assert_eq!(frozen([END - 8, END + 20]).chosen(), None);
 }
