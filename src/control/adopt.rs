@@ -66,6 +66,8 @@ pub(crate) struct Scene<'a> {
     pub histories: &'a [Option<History>],
     /// Who was promoted beside a primary that went on.
     pub rogues: &'a Rogues,
+    /// The history of the recorded primary's branch, as far as it was ever seen.
+    pub descent: &'a History,
     /// What the operator chose.
     pub policy: &'a Policy,
     /// A change of primary of our own is under way: nobody is adopted, and writes are held.
@@ -337,7 +339,16 @@ impl Scene<'_> {
         let Some(history) = history.filter(|known| known.current() == Some(timeline)) else {
             return Err(Refusal::HistoryUnknown);
         };
-        if history.knows(recorded) { Ok(()) } else { Err(Refusal::NotADescendant) }
+        // A number alone tells no branch.
+        let continues = history.knows(recorded) && !history.contradicts(self.descent);
+        if continues { Ok(()) } else { Err(Refusal::NotADescendant) }
+    }
+
+    /// Whether it is on another branch than the recorded one, or one that leads there, in spite of
+    /// its number.
+    pub(crate) fn is_astray(&self, server: ServerId) -> bool {
+        let history = self.histories.get(server.index()).and_then(Option::as_ref);
+        history.is_some_and(|own| self.descent.contradicts(own))
     }
 
     /// Whether the recorded primary's place is free: it is in recovery, or gone.
@@ -499,6 +510,7 @@ mod tests {
             sightings,
             histories: &histories,
             rogues: &Rogues::default(),
+            descent: &History::default(),
             policy: &policy,
             changing: None,
             epochs_used: Epoch(0),
@@ -678,6 +690,7 @@ mod tests {
             sightings: &sightings,
             histories: &[None, None],
             rogues: &Rogues::default(),
+            descent: &History::default(),
             policy: &policy,
             changing: None,
             epochs_used: Epoch(0),

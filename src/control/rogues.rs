@@ -40,11 +40,12 @@ enum Went {
 }
 
 impl Rogues {
-    /// Takes in the answers that still count.
+    /// Takes in the answers that still count, and who is on another branch of the primary's number.
     pub(crate) fn note<'a>(
         &mut self,
         record: &Record,
         answers: &(impl Iterator<Item = (ServerId, &'a Testimony)> + Clone),
+        is_astray: impl Fn(ServerId) -> bool,
         now: Moment,
     ) {
         self.0.remove(&record.server);
@@ -59,7 +60,7 @@ impl Rogues {
                     // Promoted once more it still lacks what it lacked.
                     claim.timeline = seen.timeline;
                 }
-                Role::Standby if seen.timeline == record.timeline => {
+                Role::Standby if seen.timeline == record.timeline && !is_astray(server) => {
                     self.0.remove(&server);
                 }
                 Role::Primary | Role::Standby => {}
@@ -141,7 +142,7 @@ mod tests {
 
     fn noted(rogues: &mut Rogues, now: u64, answers: &[(ServerId, Testimony)]) {
         let answers = answers.iter().map(|(server, seen)| (*server, seen));
-        rogues.note(&RECORD, &answers, at(now));
+        rogues.note(&RECORD, &answers, |_| false, at(now));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::clock::Moment;
 use crate::control::finding::Finding;
 use crate::control::footing::{Footing, Quorum, Spoken};
 use crate::pg::Lsn;
-use crate::topology::{Epoch, NoPrimary, Primary, Role, ServerId};
+use crate::topology::{Epoch, History, NoPrimary, Primary, Role, ServerId};
 use std::time::Duration;
 
 /// Whether it is recorded who the primary is.
@@ -99,6 +99,7 @@ impl Fold {
         let held: Vec<_> = (0..)
             .map(ServerId)
             .zip(&self.servers)
+            .filter(|(_, server)| !server.is_astray(&self.history))
             .filter_map(|(id, server)| Some((id, server.holds(record.system, record.timeline)?)))
             .collect();
         let ground = &mut self.ground;
@@ -153,6 +154,12 @@ impl Watched {
         };
         let first = self.spoken.unwrap_or(Spoken { first: at, newest: at, end });
         self.spoken = Some(Spoken { newest: first.newest.max(at), ..first });
+    }
+
+    /// Whether it is on another line of descent than the primary, in spite of its number.
+    fn is_astray(&self, primary: &History) -> bool {
+        let own = self.answer.as_ref().and_then(|answer| answer.look.history.as_ref());
+        own.is_some_and(|own| primary.contradicts(own))
     }
 
     /// Up to where a standby of this branch has flushed the log, at least.

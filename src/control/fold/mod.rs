@@ -270,12 +270,13 @@ impl Fold {
             sightings: &sightings,
             histories: &histories,
             rogues: &Rogues::default(),
+            descent: &self.history,
             policy: &self.policy,
             changing: self.changing,
             epochs_used: self.epochs_used,
         };
         if let (Standing::Adopted(record), None) = (&self.standing, self.changing) {
-            rogues.note(record, &scene.answers(), now);
+            rogues.note(record, &scene.answers(), |server| scene.is_astray(server), now);
         }
         let scene = Scene { rogues: &rogues, ..scene };
         let verdict = decide(&self.standing, &scene);

@@ -1,6 +1,7 @@
 //! What is folded in, and what of it counts: reports and moments are handed in.
 
 use super::*;
+use crate::control::finding::Refusal;
 use crate::topology::Fork;
 
 const SYSTEM: SystemId = SystemId(7);
@@ -142,7 +143,9 @@ fn who_takes_anothers_place_is_open_once_that_is_recorded() {
 #[test]
 fn where_no_record_is_kept_nothing_waits_for_one() {
     let mut fold = begun();
+    assert_eq!(fold.fork(), None);
     promoted_elsewhere(&mut fold);
+    assert_eq!(fold.fork(), Some(Lsn(150)), "where the new branch began is known at once");
     assert_eq!(fold.topology(ms(24)).writable(), Some(NEW));
 }
 
@@ -204,6 +207,77 @@ fn a_primary_that_may_have_restarted_waits_until_its_standby_holds_its_log() {
     fold.take(NEW, received(80, 130), ms(81));
     assert_eq!(now(&fold, 81), (open, Some(ms(70))));
     assert_eq!(fold.findings(), BTreeSet::new());
+}
+
+/// The same report, of a server whose timelines were left there, from the first one on.
+fn left(mut report: Report, ends: &[u64]) -> Report {
+    if let Report::Looked { look, .. } = &mut report {
+        let forks = (1..).map(Timeline).zip(ends);
+        let forks = forks.map(|(timeline, at)| Fork { timeline, at: Lsn(*at) });
+        look.history = look.timeline.map(|timeline| History::new(timeline, forks.collect()));
+    }
+    report
+}
+
+/// It was promoted as well, elsewhere: what it holds is not the primary's log.
+#[test]
+fn a_standby_on_another_branch_of_the_same_number_holds_nothing_of_the_primarys() {
+    for (end, firm) in [(150, true), (140, false)] {
+        let mut fold = fold();
+        let standby = |at| left(looked(at, Role::Standby, 2, 500), &[end]);
+        fold.take(NEW, standby(10), ms(11));
+        let cohort = BTreeSet::from([NEW]);
+        fold.pledge(Some(Quorum { w: 1, cohort }), ms(12));
+        fold.take(OLD, looked(20, Role::Primary, 2, 200), ms(21));
+        fold.take(NEW, standby(30), ms(31));
+        let topology = fold.topology(ms(31));
+        assert_eq!(topology.primary != SETTLING, firm, "{end}");
+        assert_eq!(topology.writable().is_some(), firm, "{end}");
+    }
+}
+
+/// The primary of timeline 2 is gone, and a standby of the same number was promoted to timeline 3.
+#[test]
+fn whoever_comes_by_another_branch_of_the_same_number_is_no_heir() {
+    let refused: fn(&mut Fold) = |fold| {
+        for at in [100, 350, 600, 850, 1_100] {
+            let attempt = Attempt { began: ms(at), ended: ms(at + 1), why: Unseen::Refused };
+            fold.take(OLD, Report::Failed(attempt), ms(at + 1));
+        }
+    };
+    let demoted: fn(&mut Fold) = |fold| fold.take(OLD, looked(900, Role::Standby, 2, 200), ms(901));
+    for (end, heir) in [(150, Some(NEW)), (140, None)] {
+        for leaves in [refused, demoted] {
+            let mut fold = fold();
+            fold.take(OLD, looked(10, Role::Primary, 2, 200), ms(11));
+            fold.take(NEW, left(looked(10, Role::Standby, 2, 200), &[end]), ms(11));
+            leaves(&mut fold);
+            let promoted = left(looked(1_200, Role::Primary, 3, 300), &[end, 200]);
+            fold.take(NEW, promoted, ms(1_201));
+            assert_eq!(fold.topology(ms(1_201)).writable(), heir, "{end}");
+            let refusal = Refusal::NotADescendant;
+            let (timeline, primary) = (Timeline(3), OLD);
+            let rogue = Finding::Rogue { server: NEW, timeline, primary, refusal };
+            assert_eq!(fold.findings().contains(&rogue), heir.is_none(), "{end}");
+        }
+    }
+}
+
+/// One that was promoted beside a primary that went on, and is a standby on its own branch since:
+/// the next primary took the same number.
+#[test]
+fn a_claim_is_not_forgotten_for_a_branch_of_the_same_number() {
+    for (end, lacks) in [(150, false), (140, true)] {
+        let mut fold = begun();
+        fold.take(NEW, left(looked(20, Role::Primary, 2, 150), &[end]), ms(21));
+        fold.take(OLD, looked(30, Role::Primary, 1, 150), ms(31));
+        assert!(fold.rogues.lacks(NEW, None));
+        fold.take(OLD, looked(40, Role::Primary, 2, 160), ms(41));
+        fold.take(NEW, left(looked(50, Role::Standby, 2, 160), &[end]), ms(51));
+        assert_eq!(fold.topology(ms(51)).writable(), Some(OLD));
+        fold.reconsider(ms(52));
+        assert_eq!(fold.rogues.lacks(NEW, None), lacks, "{end}");
+    }
 }
 
 /// Whoever keeps the topology of a control plane that stands still does not write on by it. What it
