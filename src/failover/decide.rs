@@ -330,7 +330,7 @@ pub(super) fn abort(situation: &Situation<'_>, policy: &Policy, refusal: Refusal
     let loose = |server: &&ServerView| {
         let idle = matches!(server.as_standby(), Some((_, _, Receiver::Idle)));
         let other = server.name != situation.record.primary.server;
-        server.frozen.is_some() || (idle && other)
+        (server.frozen.is_some() || (idle && other)) && !situation.is_astray(server)
     };
     let frozen = standbys(situation).filter(loose);
     let mut acts: Vec<_> = frozen.map(|server| Act::Unfreeze(server.id)).collect();

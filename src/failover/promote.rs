@@ -153,6 +153,9 @@ fn is_within(situation: &Situation<'_>, server: &ServerView, end: Lsn) -> bool {
 /// away. Source: `rescanLatestTimeLine` in `access/transam/xlogrecovery.c` of PostgreSQL.
 pub(super) fn can_follow(server: &ServerView, timeline: Timeline, history: &History) -> bool {
     let Some((_, replayed, _)) = server.as_standby() else { return false };
+    if server.history.as_ref().is_some_and(|own| history.contradicts(own)) {
+        return false;
+    }
     match branch(server) {
         Some(own) if own == timeline => true,
         Some(own) => history.end_of(own).is_some_and(|end| replayed <= end),

@@ -67,6 +67,17 @@ fn one_that_is_ahead_of_the_chosen_one_never_follows_it() {
     assert_eq!(repoints(&promoted().freeze(C, END + 1)), []);
 }
 
+/// It was promoted by mistake, to a timeline that has the number of the new one.
+#[test]
+fn one_on_a_branch_of_the_new_number_that_began_elsewhere_never_follows() {
+    let with = |left| {
+        let scene = promoted().freeze_on_2(C, END);
+        repoints(&scene.with(|scene| scene.at(C).history = Some(left_at(left))))
+    };
+    assert_eq!(with(END), [C]);
+    assert_eq!(with(END - 8), []);
+}
+
 /// The rest of a record that never arrived whole is thrown away by both.
 #[test]
 fn what_was_received_of_a_record_in_part_keeps_nobody_from_following() {

@@ -82,3 +82,24 @@ fn what_another_tool_promoted_meanwhile_ends_it() {
     assert_eq!(scene.why(), Why::Aborting(Refusal::PromotedElsewhere(Arc::from("c"))));
     assert!(settles(&scene));
 }
+
+/// It has an upstream from which it would take what is not of its branch, and confirm commits.
+#[test]
+fn one_on_a_branch_of_the_same_number_stays_cut_off() {
+    let unfrozen = |left, cut_off: fn(&mut Scene)| {
+        let scene = back().see(A, primary_on(2)).freeze_on_2(B, END).freeze_on_2(C, END);
+        let scene = scene.with(cut_off).with(|scene| {
+            scene.record.primary.timeline = Timeline(2);
+            scene.record.primary.fork = Some(lsn(END));
+            scene.at(A).history = Some(left_at(END));
+            scene.at(B).history = Some(left_at(END));
+            scene.at(C).history = Some(left_at(left));
+        });
+        assert!(settles(&scene));
+        scene.acts().into_iter().filter(|act| matches!(act, Act::Unfreeze(_))).collect::<Vec<_>>()
+    };
+    for cut_off in [|_: &mut Scene| (), |scene: &mut Scene| scene.at(C).frozen = None] {
+        assert_eq!(unfrozen(END, cut_off), [Act::Unfreeze(B), Act::Unfreeze(C)]);
+        assert_eq!(unfrozen(END - 8, cut_off), [Act::Unfreeze(B)]);
+    }
+}
