@@ -146,7 +146,7 @@ pub(super) fn behind<'a>(
 }
 
 /// Whether it is not known to be on another branch than the recorded one.
-fn is_on_branch(situation: &Situation<'_>, server: &ServerView) -> bool {
+pub(super) fn is_on_branch(situation: &Situation<'_>, server: &ServerView) -> bool {
     let seen = server.answer().and_then(|answer| answer.timeline);
     let timeline = server.frozen.map(|frozen| frozen.timeline).or(seen);
     let number = timeline.is_none_or(|timeline| timeline == situation.record.primary.timeline);

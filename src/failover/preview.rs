@@ -1,6 +1,8 @@
 //! What an order would do, told before it is given.
 
-use crate::failover::choose::{Pace, behind, loss, may_be_chosen, standbys, unfrozen};
+use crate::failover::choose::{
+    Pace, behind, is_on_branch, loss, may_be_chosen, standbys, unfrozen,
+};
 use crate::failover::decide::{lost, wanted};
 use crate::failover::promote::{Under, is_lost, too_late};
 use crate::failover::replace::{Instead, instead};
@@ -106,8 +108,7 @@ fn failover(
         let (received, replayed, _) = server.as_standby()?;
         Some(received.max(replayed))
     };
-    let free = || standbys(situation).filter(|server| server.stuck.is_none());
-    let seen = || free().filter_map(|server| held(server).map(|at| (server, at)));
+    let seen = || free(situation).filter_map(|server| held(server).map(|at| (server, at)));
     let best = seen()
         .filter(|(server, _)| may_be_chosen(server, to))
         .max_by_key(|(server, at)| (*at, server.tags.priority, Reverse(server.id)));
@@ -169,12 +170,17 @@ fn told(
     Ok((name, loss))
 }
 
+/// The standbys whose log is the primary's, and that are not known not to let themselves be frozen.
+fn free<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = &'a ServerView> {
+    let own = |server: &&ServerView| server.stuck.is_none() && is_on_branch(situation, server);
+    standbys(situation).filter(own)
+}
+
 /// What would be lost, if every standby that answers now, and is not known not to let itself be
 /// frozen, can be.
 fn expected_loss(situation: &Situation<'_>, at: Lsn) -> Loss {
     let promise = &situation.record.promise;
-    let free = standbys(situation).filter(|server| server.stuck.is_none());
-    let reached = free.filter(|server| promise.counts(&server.name)).count();
+    let reached = free(situation).filter(|server| promise.counts(&server.name)).count();
     match promise.revocation() {
         Some(needed) if reached >= needed => Loss::None,
         Some(_) | None => Loss::of(situation.acknowledged, at),

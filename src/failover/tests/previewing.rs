@@ -51,6 +51,30 @@ fn one_that_can_not_be_frozen_promises_nothing() {
     assert_eq!(named.refusal, Some(Refusal::Waits(Box::new(Why::NoCandidate(vec![c])))));
 }
 
+/// It is never chosen, whatever it holds, and freezing it revokes nothing.
+#[test]
+fn one_that_is_not_on_the_primarys_branch_is_not_promised() {
+    let lost = |timeline, left| {
+        let on = |held, timeline| {
+            let held = lsn(held);
+            let receiver = Receiver::Idle;
+            answers(timeline, Standing::Standby { received: held, replayed: held, receiver })
+        };
+        let scene = dead().see(B, on(900, 2)).see(C, on(950, timeline)).with(|scene| {
+            scene.record.primary.timeline = Timeline(2);
+            scene.record.primary.fork = Some(lsn(END));
+            scene.at(B).history = Some(left_at(END));
+            scene.at(C).history = left;
+        });
+        let told = scene.preview(&any(None));
+        (told.to, told.loss)
+    };
+    let b = (Some(Arc::from("b")), Loss::AtMost(100));
+    assert_eq!(lost(2, Some(left_at(END))), (Some(Arc::from("c")), Loss::None));
+    assert_eq!(lost(2, Some(left_at(END - 8))), b, "a branch of the same number");
+    assert_eq!(lost(1, None), b, "an older branch");
+}
+
 /// What another one holds more is taken over before.
 #[test]
 fn whoever_is_named_loses_no_more_than_the_most_advanced() {
