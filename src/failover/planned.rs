@@ -350,20 +350,26 @@ fn end_of_old(
     }
 }
 
-/// Back to the old primary: as it was, or promoted again if it is a standby by now.
+/// Back to the old primary: as it was, or promoted again if it is a standby by now. Where another
+/// tool has promoted one meanwhile, nobody is promoted beside it: it may take the place, which is
+/// vacant as long as the old one is a standby.
 fn undo(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decision {
+    let elsewhere = outsider(situation);
+    let refusal = elsewhere.map_or(refusal, |it| Refusal::PromotedElsewhere(Arc::clone(&it.name)));
     let (Some(old), Some(operation)) = (situation.primary(), situation.record.operation()) else {
         return abort(situation, policy, refusal);
     };
     let phase = match old.as_standby() {
-        Some((received, replayed, _)) if verdict(situation, policy) == Verdict::Demoted => {
+        Some((received, replayed, _))
+            if elsewhere.is_none() && verdict(situation, policy) == Verdict::Demoted =>
+        {
             let server = Arc::clone(&old.name);
             let at = received.max(replayed);
             let operation = Operation { to: Some(Arc::clone(&server)), ..operation.clone() };
             Phase::Promoting(operation, Choice { server, at, loss: Loss::None })
         }
         Some(_) | None if operation.to.is_none() => {
-            return if may_come_back(situation, policy, old) {
+            return if elsewhere.is_none() && may_come_back(situation, policy, old) {
                 Decision::wait(Why::Aborting(refusal))
             } else {
                 abort(situation, policy, refusal)

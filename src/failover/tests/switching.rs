@@ -349,6 +349,27 @@ fn undoing() -> Phase {
     Phase::Draining(Operation { to: None, ..switchover() })
 }
 
+/// Clients may write to that one already: two of one number would take writes.
+#[test]
+fn nobody_is_promoted_again_beside_one_that_another_tool_promoted() {
+    let elsewhere = || Refusal::PromotedElsewhere(Arc::from("c"));
+    let scene = |sight| by_restart(fenced()).see(A, sight).see(C, primary_on(2));
+    let given_up = |scene: &Scene| {
+        assert_eq!(undone(scene), Some(elsewhere()));
+        assert_eq!(scene.why(), Why::Aborting(elsewhere()));
+        scene.written().unwrap().phase
+    };
+    for sight in [idle(END), restarting(500), gone(5)] {
+        assert_eq!(given_up(&scene(sight)), undoing());
+        assert_eq!(given_up(&scene(sight).order(Order::Abort)), undoing());
+        let next = scene(sight).phase(undoing());
+        assert_eq!(given_up(&next), Phase::Stable, "and its return is not waited for: {sight:?}");
+        assert_eq!(given_up(&next.order(Order::Abort)), Phase::Stable, "whoever says so");
+    }
+    let standing = scene(primary_on(1)).phase(undoing());
+    assert_eq!(standing.acts(), [Act::Unfence(A)], "one that never restarted is freed");
+}
+
 /// It was told to, or may have been, when the switchover was called off: nobody else would promote
 /// what it is once it is back.
 #[test]
