@@ -315,15 +315,20 @@ pub(super) fn freeze<'a>(servers: impl Iterator<Item = &'a ServerView>) -> Vec<A
 
 /// Back to the primary of before: possible until one was chosen.
 ///
-/// Only what would stop the primary from taking writes is waited for. A standby that does not
-/// answer stays as it is, and is put in order when it comes back.
+/// Only what would stop the primary from taking writes is waited for, and not for ever: a fence is
+/// lifted later, too. A standby that does not answer stays as it is, and is put in order when it
+/// comes back.
 pub(super) fn abort(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decision {
     let why = Why::Aborting(refusal.clone());
     let fenced = situation.primary().filter(|old| old.fenced.is_some());
     if let Some(old) = fenced.filter(|old| old.as_primary().is_some()) {
         return Decision::act(why, vec![Act::Unfence(old.id)]);
     }
-    if fenced.is_some() && verdict(situation, policy) == Verdict::Unsure {
+    let may_return = |old: &ServerView| match old.sight {
+        Sight::Missing(missing) => situation.now.since(missing.since) < planned::RETURN_MAX,
+        Sight::Awaited | Sight::Answers(_) => true,
+    };
+    if fenced.is_some_and(may_return) && verdict(situation, policy) == Verdict::Unsure {
         return Decision::wait(why);
     }
     // A process before this one may have frozen whoever hears from nobody.

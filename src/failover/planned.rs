@@ -30,7 +30,8 @@ const DEMOTION_MAX: Duration = Duration::from_secs(2);
 
 /// Longest that one which may have been told so is waited for when the switchover is called off. No
 /// other server would take its place but by an order, and once it is back nobody would promote it.
-const RETURN_MAX: Duration = Duration::from_secs(10);
+/// For no longer is one waited for that is fenced, and of which nobody says what became of it.
+pub(super) const RETURN_MAX: Duration = Duration::from_secs(10);
 
 /// Checks an order for a switchover and begins it: with a checkpoint, for what the old primary
 /// needs for its restart depends on how much was written since the last. Nobody waits meanwhile.

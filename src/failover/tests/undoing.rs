@@ -76,6 +76,42 @@ fn a_fenced_primary_of_which_nothing_is_known_yet_is_waited_for() {
     assert!(settles(&order(revoking()).see(A, gone(2))), "it is dead, and frees nobody");
 }
 
+/// Nobody says what became of it where our user can't see who receives from it: to wait for that
+/// for ever would leave everybody without a primary, and no order would fit.
+#[test]
+fn a_fenced_primary_that_does_not_come_back_is_not_waited_for_for_ever() {
+    let hidden = || standby(END, Receiver::Hidden);
+    let calls_off = |phase| {
+        let scene = revoking().phase(phase).fence(A, 0).see(B, hidden()).see(C, hidden());
+        scene.with(|scene| scene.policy.mode = Mode::Manual).order(Order::Abort)
+    };
+    let called_off = Phase::Draining(Operation { to: None, ..switchover() });
+    for phase in [Phase::Revoking(failover()), called_off] {
+        let away = |sight| calls_off(phase.clone()).see(A, sight);
+        for lost in [silent, full] {
+            assert_eq!(away(lost(60_000)).verdict(), Verdict::Unsure);
+            assert_eq!(away(lost(9_999)).acts(), [], "it may be back any moment");
+            assert!(settles(&away(lost(10_000))));
+            assert_eq!(away(lost(60_000)).answer(), Some(Err(Refusal::CalledOff)));
+        }
+        assert_eq!(away(Sight::Awaited).acts(), [], "it is being looked at");
+    }
+}
+
+#[test]
+fn the_fence_of_one_that_comes_back_later_is_lifted() {
+    let hidden = || standby(END, Receiver::Hidden);
+    for mode in [Mode::Manual, Mode::Auto] {
+        for (sight, acts) in
+            [(primary_on(1), vec![Act::Unfence(A)]), (gone(5), vec![]), (silent(60_000), vec![])]
+        {
+            let stable = scene().fence(A, 0).see(B, hidden()).see(C, hidden()).see(A, sight);
+            let stable = stable.with(|scene| scene.policy.mode = mode);
+            assert_eq!(stable.acts(), acts, "{mode:?}: {sight:?}");
+        }
+    }
+}
+
 #[test]
 fn what_another_tool_promoted_meanwhile_ends_it() {
     let scene = revoking().freeze(B, END).see(C, primary_on(2));
