@@ -83,6 +83,8 @@ fn one_that_another_tool_promoted_before_the_primary_died_is_followed() {
 
     await_adopted(&house, "standby1");
     stays_alone(&house, "standby1");
+    let change = house.status()["failover"]["last_change"].clone();
+    assert!(change["fork_lsn"].is_string(), "where its branch began is recorded: {change}");
     house.wire().run("CREATE TABLE taken ()");
 }
 
