@@ -52,7 +52,7 @@ pub use policy::{Demotion, Mode, Policy, Profile, Rejoin};
 pub use prepared::{PREPARED_MAX, Prepared};
 pub use prerequisites::{Onlooker, prerequisites};
 pub use preview::{Preview, preview};
-pub use promise::{Known, promise};
+pub use promise::{Known, promise, promise_beside};
 pub use record::{
     Appointed, By, Change, Choice, Kind, Operation, Phase, Promise, Record, WeakPromise,
 };

@@ -26,6 +26,33 @@ pub fn promise(primary: &str, servers: &[Known<'_>]) -> Promise {
     quorum(primary, servers).unwrap_or_else(Promise::Asynchronous)
 }
 
+/// The same beside what was recorded of it; `None`: that can't be told yet, and it may be as
+/// recorded.
+#[must_use]
+pub fn promise_beside(recorded: &Promise, primary: &str, servers: &[Known<'_>]) -> Option<Promise> {
+    match promise(primary, servers) {
+        Promise::Asynchronous(WeakPromise::NotSeen) if may_be(recorded, primary, servers) => None,
+        seen @ (Promise::Quorum { .. } | Promise::Asynchronous(_)) => Some(seen),
+    }
+}
+
+/// Whether nothing speaks against what was recorded: each name that nobody is known to have may be
+/// that of one of the quorum, or the primary's own. One that only another can have makes it other.
+fn may_be(recorded: &Promise, primary: &str, servers: &[Known<'_>]) -> bool {
+    let Promise::Quorum { cohort, .. } = recorded else { return true };
+    let survey = servers.iter().find(|(name, _)| &***name == primary);
+    let Some(survey) = survey.and_then(|(_, survey)| *survey) else { return true };
+    let Ok(listed) = &survey.settings.synchronous_names else { return true };
+    if !survey.is_primary() || survey.settings.is_fenced() {
+        return true;
+    }
+    let unowned = listed.names().iter().filter(|name| owners(name, servers).next().is_none());
+    // One that is listed twice is one.
+    let unowned: BTreeSet<_> = unowned.map(|name| name.to_ascii_lowercase()).collect();
+    let may_own = |(name, _): &&Known<'_>| &***name == primary || cohort.contains(*name);
+    unowned.len() <= nameless(servers).filter(may_own).count()
+}
+
 fn quorum(primary: &str, servers: &[Known<'_>]) -> Result<Promise, WeakPromise> {
     let survey = servers.iter().find(|(name, _)| &***name == primary);
     let survey = survey.and_then(|(_, survey)| *survey).ok_or(WeakPromise::NotSeen)?;
@@ -50,7 +77,9 @@ fn quorum(primary: &str, servers: &[Known<'_>]) -> Result<Promise, WeakPromise> 
     let receivers = receivers.as_ref().ok_or(WeakPromise::Hidden)?;
     let mut cohort = BTreeSet::new();
     for name in listed.names() {
-        let server = owner(name, servers)?;
+        let server = owner(name, servers).or_else(|| owner_by_settings(name, servers));
+        let server =
+            server.ok_or_else(|| unowned(name, servers, (primary, survey, receivers)))??;
         if &**server.0 == primary {
             // One list for all servers names the primary, too. It is none of its own standbys:
             // whoever receives under its name is another.
@@ -73,24 +102,70 @@ fn confirms(synchronous_commit: &str) -> bool {
     matches!(synchronous_commit, "on" | "remote_apply")
 }
 
-/// The one server that calls itself so.
-fn owner<'a>(name: &Arc<str>, servers: &[Known<'a>]) -> Result<Known<'a>, WeakPromise> {
-    let mut owners = servers.iter().filter(|(_, survey)| {
+/// Those that call themselves so.
+fn owners<'a, 'b>(
+    name: &'b Arc<str>,
+    servers: &'b [Known<'a>],
+) -> impl Iterator<Item = &'b Known<'a>> {
+    servers.iter().filter(move |(_, survey)| {
         let own = survey.and_then(Survey::application_name);
         own.is_some_and(|own| same_name(&own, name))
-    });
-    match (owners.next(), owners.next()) {
-        (Some(owner), None) => Ok(*owner),
-        (Some(_), Some(_)) => Err(WeakPromise::SharedName(Arc::clone(name))),
-        // One that was never seen, or never under its name, may be the one.
-        (None, _)
-            if servers.iter().any(|(_, survey)| survey.is_none_or(Survey::has_lost_its_name)) =>
-        {
-            Err(WeakPromise::NotSeen)
-        }
-        (None, _) if names_are_hidden(servers) => Err(WeakPromise::Hidden),
-        (None, _) => Err(WeakPromise::UnknownName(Arc::clone(name))),
+    })
+}
+
+/// The one server that calls itself so; `None`: nobody.
+fn owner<'a>(name: &Arc<str>, servers: &[Known<'a>]) -> Option<Result<Known<'a>, WeakPromise>> {
+    let mut owners = owners(name, servers);
+    match (owners.next()?, owners.next()) {
+        (owner, None) => Some(Ok(*owner)),
+        (_, Some(_)) => Some(Err(WeakPromise::SharedName(Arc::clone(name)))),
     }
+}
+
+/// The one server that has no name but that of its settings, where nobody else is called so, or may
+/// be.
+fn owner_by_settings<'a>(
+    name: &Arc<str>,
+    servers: &[Known<'a>],
+) -> Option<Result<Known<'a>, WeakPromise>> {
+    let mut owner = None;
+    for server in nameless(servers) {
+        let own = server.1.and_then(Survey::name_by_settings)?;
+        if same_name(&own, name) && owner.replace(Ok(*server)).is_some() {
+            return None;
+        }
+    }
+    owner
+}
+
+/// Those that were never seen, or never under their names.
+fn nameless<'a, 'b>(servers: &'b [Known<'a>]) -> impl Iterator<Item = &'b Known<'a>> {
+    servers.iter().filter(|(_, survey)| survey.is_none_or(Survey::has_lost_its_name))
+}
+
+/// What comes of a name that nobody is known to have.
+fn unowned(
+    name: &Arc<str>,
+    servers: &[Known<'_>],
+    (primary, survey, receivers): (&str, &Survey, &[ReceiverRow]),
+) -> WeakPromise {
+    let mut nameless = nameless(servers).peekable();
+    if nameless.peek().is_some() {
+        // Any of them may be the one, unless somebody else receives under that name.
+        let rows: Vec<_> =
+            receivers.iter().filter(|row| same_name(&row.application, name)).collect();
+        let is_none_of_these = |(server, own): &Known<'_>| {
+            let another = |own| rows.iter().any(|row| is_another(row, own, survey));
+            &***server == primary || own.is_some_and(another)
+        };
+        if rows.is_empty() || !nameless.all(is_none_of_these) {
+            return WeakPromise::NotSeen;
+        }
+    }
+    if names_are_hidden(servers) {
+        return WeakPromise::Hidden;
+    }
+    WeakPromise::UnknownName(Arc::clone(name))
 }
 
 fn names_are_hidden(servers: &[Known<'_>]) -> bool {
@@ -118,8 +193,12 @@ fn carried_by_one(
         return Err(shared());
     }
     let Some(own) = own else { return Ok(()) };
-    // Somebody receives under its name since before this standby said that it receives from
-    // nobody, and has replied since then.
+    if is_another(row, own, primary) { Err(shared()) } else { Ok(()) }
+}
+
+/// Whether who receives is not this server: it does since before this one said that it receives
+/// from nobody, and has replied since then.
+fn is_another(row: &ReceiverRow, own: &Survey, primary: &Survey) -> bool {
     let began = primary.answered - row.connected;
     let replied = row.replied.map(|age| primary.asked - age);
     let receives_not = match own.role {
@@ -127,8 +206,7 @@ fn carried_by_one(
         // A primary receives from nobody.
         SurveyedRole::Primary { .. } => true,
     };
-    let another = began < own.asked && replied.is_some_and(|replied| replied > own.answered);
-    if receives_not && another { Err(shared()) } else { Ok(()) }
+    receives_not && began < own.asked && replied.is_some_and(|replied| replied > own.answered)
 }
 
 #[cfg(test)]
@@ -171,6 +249,32 @@ mod tests {
         fn promise(&self) -> Promise {
             let known: Vec<_> = self.0.iter().map(|(name, s)| (name, s.as_ref())).collect();
             promise(P, &known)
+        }
+
+        fn beside(&self, recorded: &Promise) -> Option<Promise> {
+            let known: Vec<_> = self.0.iter().map(|(name, s)| (name, s.as_ref())).collect();
+            promise_beside(recorded, P, &known)
+        }
+
+        /// This standby is fed by an archive alone, and never had another name than that of its
+        /// settings, as far as is known.
+        fn archive_only(&mut self, at: usize) {
+            cut_off(self.survey(at), Before::Nothing);
+            let role = SurveyedRole::Standby { paused: false, receiving: Some(false) };
+            self.survey(at).role = role;
+        }
+
+        /// The primary is surveyed so many seconds after the others.
+        fn later(&mut self, seconds: u64) {
+            let at = self.survey(1).answered + Duration::from_secs(seconds);
+            self.survey(0).asked = at;
+            self.survey(0).answered = at;
+        }
+
+        /// Somebody has received under this name for a minute.
+        fn receives(&mut self, name: &str) {
+            let row = self.rows()[0].clone();
+            self.rows().push(ReceiverRow { application: name.into(), ..row });
         }
     }
 
@@ -306,6 +410,80 @@ mod tests {
         let copy = set.rows()[0].clone();
         set.rows().push(ReceiverRow { application: "s0".into(), ..copy });
         assert_eq!(weak(set.promise()), WeakPromise::SharedName("s0".into()));
+    }
+
+    /// It confirms commits by itself, whatever one is called that receives nothing.
+    #[test]
+    fn a_stranger_that_receives_is_not_taken_for_a_standby_that_does_not() {
+        let mut set = Set::new("ANY 1 (s1, x)");
+        set.archive_only(2);
+        set.later(5);
+        assert_eq!(weak(set.promise()), WeakPromise::NotSeen, "it may be called so one day");
+        set.receives("x");
+        assert_eq!(weak(set.promise()), WeakPromise::UnknownName("x".into()));
+
+        set.rows()[2].connected = Duration::from_secs(2);
+        assert_eq!(weak(set.promise()), WeakPromise::NotSeen, "it may have begun to receive");
+        set.rows()[2].connected = Duration::from_mins(1);
+        set.survey(2).role = SurveyedRole::Standby { paused: false, receiving: None };
+        assert_eq!(weak(set.promise()), WeakPromise::NotSeen, "whether it receives is hidden");
+        set.0[2].1 = None;
+        assert_eq!(weak(set.promise()), WeakPromise::NotSeen, "never seen: it may be the one");
+    }
+
+    /// Nobody took another name from it.
+    #[test]
+    fn a_standby_that_never_received_is_called_by_its_settings_if_nobody_else_is() {
+        let mut set = Set::new("ANY 1 (s1, s2)");
+        set.archive_only(2);
+        set.rows().truncate(1);
+        assert_eq!(set.promise(), quorum(1, &["db1", "db2"]));
+        set.survey(2).settings.cluster_name = "s1".into();
+        assert_eq!(weak(set.promise()), WeakPromise::NotSeen, "s2 may be any name that it gets");
+        let names = SyncNames::parse("s1").map_err(|_| "s1".into());
+        set.survey(0).settings.synchronous_names = names;
+        assert_eq!(set.promise(), quorum(1, &["db1"]), "and that name has an owner");
+
+        let mut other = Set::new("ANY 1 (s2)");
+        other.archive_only(2);
+        other.0[1].1 = None;
+        assert_eq!(weak(other.promise()), WeakPromise::NotSeen, "s2 may be that one");
+
+        let mut twins = Set::new("ANY 1 (s2)");
+        for at in [1, 2] {
+            twins.archive_only(at);
+            twins.survey(at).settings.cluster_name = "s2".into();
+        }
+        twins.rows().clear();
+        assert_eq!(weak(twins.promise()), WeakPromise::NotSeen, "which of them can't be told");
+    }
+
+    /// As long as it may be that which was recorded, that is kept.
+    #[test]
+    fn what_can_not_be_what_was_recorded_is_not_counted_on() {
+        let (first, both) = (&["db1"][..], &["db1", "db2"][..]);
+        let cases = [
+            ("it was not seen yet", "ANY 1 (s1, s2)", &[2][..], both, true),
+            ("nor any of them", "ANY 1 (s1, s2)", &[1, 2][..], both, true),
+            ("nor the primary's own name", "ANY 1 (p, s1, s2)", &[0, 2][..], both, true),
+            ("it is none of the quorum", "ANY 1 (s1, x)", &[2][..], first, false),
+            ("but who is may be called so", "ANY 1 (s1, x)", &[1, 2][..], first, false),
+            ("who is may be called so", "ANY 1 (x)", &[1, 2][..], first, true),
+            ("one name too many", "ANY 1 (s1, s2, x)", &[2][..], both, false),
+            ("as many as there are", "ANY 1 (p, s1, s2, S2)", &[0, 2][..], both, true),
+            ("a name too many", "ANY 1 (p, s1, s2, x)", &[0, 2][..], both, false),
+        ];
+        let unseen = || Promise::Asynchronous(WeakPromise::NotSeen);
+        for (case, names, nameless, cohort, kept) in cases {
+            let mut set = Set::new(names);
+            for at in nameless {
+                cut_off(set.survey(*at), Before::Unread);
+            }
+            assert_eq!(weak(set.promise()), WeakPromise::NotSeen, "{case}");
+            let beside = set.beside(&quorum(1, cohort));
+            assert_eq!(beside, (!kept).then(unseen), "{case}");
+            assert_eq!(set.beside(&unseen()), None, "{case}: nothing was counted on");
+        }
     }
 
     #[test]

@@ -315,6 +315,14 @@ impl Survey {
             }
     }
 
+    /// The name by its settings alone of a standby that nobody saw receive: it has that one as long
+    /// as nobody gives it another.
+    pub fn name_by_settings(&self) -> Option<Arc<str>> {
+        let never = self.has_lost_its_name() && self.before == Before::Nothing;
+        let name = Some(&*self.settings.cluster_name).filter(|name| !name.is_empty() && never);
+        name.map(as_shown)
+    }
+
     /// What it calls itself when it receives the log; `None` where that can't be known.
     ///
     /// One that was cut off keeps the name that it had: it gets that back, and the names of a

@@ -83,7 +83,7 @@ impl Visit {
             .find(|(id, _)| self.hands.survey(*id).is_some_and(|survey| survey.is_primary()));
         let promise = primary.map(|(_, server)| {
             let unseen = Promise::Asynchronous(WeakPromise::NotSeen);
-            self.hands.promise(&server.name).unwrap_or(unseen)
+            self.hands.promise(&server.name, &unseen).unwrap_or(unseen)
         });
         Findings { servers: names.zip(outcomes).collect(), promise, gaps }
     }

@@ -342,7 +342,7 @@ impl Conductor {
 
     /// Takes in what the primary promises by its settings of now.
     fn promised(&mut self, record: &Record) {
-        let seen = self.parts.hands.promise(&record.primary.server);
+        let seen = self.parts.hands.promise(&record.primary.server, &record.promise);
         if self.promised.as_ref().map(|(promise, _)| promise) != seen.as_ref() {
             self.promised = seen.map(|promise| (promise, clock::now()));
         }

@@ -42,8 +42,8 @@ use crate::control::hands::notes::Notes;
 use crate::control::start::targets;
 use crate::failover::{
     Before, Branch, CutOff, Emptied, Fenced, Frozen, Gap, Instance, Known, Leader, Mode, Onlooker,
-    Policy, Promise, ServerView, Statement, Survey, SurveyedRole, Upstream, WeakPromise,
-    idle_slots, no_restart, obstacle, prerequisites, rejoin,
+    Policy, Promise, ServerView, Statement, Survey, SurveyedRole, Upstream, idle_slots, no_restart,
+    obstacle, prerequisites, promise_beside, rejoin,
 };
 use crate::pg::{Conninfo, Lsn};
 use crate::store::Store;
@@ -263,12 +263,9 @@ impl Hands {
     }
 
     /// What the server of this name promises by its settings, as far as is known; `None`: that
-    /// can't be told yet.
-    pub fn promise(&self, primary: &str) -> Option<Promise> {
-        match self.judge(|servers| crate::failover::promise(primary, servers)) {
-            Promise::Asynchronous(WeakPromise::NotSeen) => None,
-            promise @ (Promise::Quorum { .. } | Promise::Asynchronous(_)) => Some(promise),
-        }
+    /// can't be told yet, and may be as recorded.
+    pub fn promise(&self, primary: &str, recorded: &Promise) -> Option<Promise> {
+        self.judge(|servers| promise_beside(recorded, primary, servers))
     }
 
     /// The commands that make this server a standby of that one again, by the last surveys; none
