@@ -195,7 +195,7 @@ fn start_conductor(
 ) -> Steward {
     let hands = Arc::new(Hands::of(config, instance, store));
     hands.keep(policy, shutdown);
-    desk.keep(Book::Kept);
+    desk.keep(Book::Unread);
     let (sender, asks) = mpsc::channel(ASKS_MAX);
     let bulletin = Arc::new(Bulletin::new(Arc::clone(&links.metrics)));
     let steward =

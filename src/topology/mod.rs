@@ -101,7 +101,7 @@ pub enum NoPrimary {
     /// The primary may have restarted, and shows what too few of its standbys hold yet.
     Settling,
     /// Another tool made another server the primary, and that is not recorded yet: what is written
-    /// there would be lost if the one on record came back.
+    /// there would be lost if the one on record came back. Or what is recorded was not read yet.
     Unrecorded,
     /// Another server is being made the primary because this one is gone: whatever is still
     /// under way on the old one is cut off at once.
@@ -131,7 +131,7 @@ impl NoPrimary {
             Self::Demoted => "the primary went into recovery",
             Self::Disputed => "two servers say that they are the primary",
             Self::Settling => "the primary is back, and its standbys do not hold its log yet",
-            Self::Unrecorded => "another primary was found, and that is not recorded yet",
+            Self::Unrecorded => "a primary was found, and it is not known to be on record yet",
             Self::Failover => "a failover is under way",
             Self::Switchover => "a switchover is under way",
             Self::Unwatched => "pgsteer itself does not get round to watching the servers",

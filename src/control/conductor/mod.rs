@@ -149,10 +149,13 @@ impl Conductor {
             }
             Ok(None) => {}
             Err(problem) => {
+                // Nobody is to be without a primary for that.
                 self.parts.desk.keep(Book::Absent);
                 return self.broken(&problem.to_string());
             }
         }
+        // What it says was taken in: from here on somebody may be open.
+        self.parts.desk.keep(Book::Kept);
         let mut changed = self.parts.desk.subscribe();
         loop {
             let busy = self.is_changing() || self.asking;

@@ -1,8 +1,9 @@
 //! What the primary stands on: whether it may have restarted, who holds what it shows, and whether
 //! it is on record.
 //!
-//! Invariant: where a record is kept, one that takes another's place is open for nobody before it
-//! is recorded. A process that is started later would go by the record, and lose what it wrote.
+//! Invariant: where a record is kept, nobody is open before it was read, and one that takes another's
+//! place not before that is recorded. A process that is started later would go by the record, and
+//! lose what it wrote.
 
 use super::{Fold, Report, Watched};
 use crate::clock::Moment;
@@ -15,6 +16,8 @@ use std::time::Duration;
 /// Whether it is recorded who the primary is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Book {
+    /// One is kept, and what it says was not read yet: it may name another.
+    Unread,
     /// There is no record, and none will be kept.
     Absent,
     /// It is, or there was none before it.
@@ -56,8 +59,9 @@ impl Ground {
 
     /// Who is the primary now is on record.
     pub(super) const fn recorded(&mut self) {
-        if matches!(self.book, Book::Behind) {
-            self.book = Book::Kept;
+        match self.book {
+            Book::Unread | Book::Behind => self.book = Book::Kept,
+            Book::Absent | Book::Kept => {}
         }
     }
 
@@ -113,7 +117,7 @@ impl Fold {
     pub(super) const fn on_firm_ground(&self, decided: Primary) -> Primary {
         let Primary::Open { server, .. } = decided else { return decided };
         let why = match (self.ground.book, self.ground.footing) {
-            (Book::Behind, _) => NoPrimary::Unrecorded,
+            (Book::Unread | Book::Behind, _) => NoPrimary::Unrecorded,
             (Book::Absent | Book::Kept, Footing::Settling { .. }) => NoPrimary::Settling,
             (Book::Absent | Book::Kept, _) => return decided,
         };

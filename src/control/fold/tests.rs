@@ -140,6 +140,39 @@ fn who_takes_anothers_place_is_open_once_that_is_recorded() {
     assert_eq!(fold.topology(ms(26)).writable(), Some(NEW));
 }
 
+/// The one on record may be away for a moment, and who led before it answer as if it led still.
+#[test]
+fn nobody_is_open_before_it_is_read_who_is_on_record() {
+    let unread = || {
+        let mut fold = fold();
+        fold.keep(Book::Unread);
+        fold.take(OLD, looked(10, Role::Primary, 1, 100), ms(11));
+        let failed = Attempt { began: ms(10), ended: ms(11), why: Unseen::Refused };
+        fold.take(NEW, Report::Failed(failed), ms(11));
+        fold
+    };
+    let shut = Primary::None { last: Some(OLD), why: NoPrimary::Unrecorded };
+    let mut fold = unread();
+    for at in [11, 1_000] {
+        fold.reconsider(ms(at));
+        assert_eq!(fold.topology(ms(at)).primary, shut);
+    }
+    fold.appoint(on_record(NEW, 2, 7), ms(1_001));
+    fold.keep(Book::Kept);
+    assert_eq!(fold.topology(ms(1_001)).writable(), None, "it is another");
+    fold.take(NEW, looked(1_010, Role::Primary, 2, 200), ms(1_011));
+    assert_eq!(fold.topology(ms(1_011)).writable(), Some(NEW));
+
+    let mut same = unread();
+    same.appoint(on_record(OLD, 1, 7), ms(12));
+    assert_eq!(same.topology(ms(12)).writable(), Some(OLD));
+    for none in [Book::Kept, Book::Absent] {
+        let mut fold = unread();
+        fold.keep(none);
+        assert_eq!(fold.topology(ms(12)).writable(), Some(OLD), "there is none: {none:?}");
+    }
+}
+
 #[test]
 fn where_no_record_is_kept_nothing_waits_for_one() {
     let mut fold = begun();
