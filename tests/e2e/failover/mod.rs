@@ -66,6 +66,25 @@ fn await_armed(house: &House, promise: &str) {
     });
 }
 
+/// Waits until the walreceivers of these standbys, which stand still, are told to end: when they
+/// wake up they read nothing more of what has come for them meanwhile.
+fn await_told_to_end<'a>(standbys: impl IntoIterator<Item = &'a Server>) {
+    // As `proc_pid_status(5)` has it: bit 14 is that of `SIGTERM`.
+    const SIGTERM: u64 = 1 << 14;
+    let is_told = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let pending = status.lines().filter_map(|line| line.strip_prefix("ShdPnd:"));
+        let mut pending = pending.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+        pending.next().is_some_and(|mask| mask & SIGTERM != 0)
+    };
+    for standby in standbys {
+        await_that("its walreceiver is told to end", || {
+            let all = standby.processes();
+            all.iter().any(|found| found.title.contains("walreceiver") && is_told(found.pid))
+        });
+    }
+}
+
 /// The names of the servers that take themselves for the primary now.
 fn primaries(house: &House) -> Vec<&str> {
     let servers = house.cluster.servers().iter();

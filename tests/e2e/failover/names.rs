@@ -1,11 +1,12 @@
 //! Servers whose names stand in their links alone, and all of which have the same `cluster_name`:
 //! a freeze empties the link, and who it was is known all the same.
 
-use super::switchovers::CALLED_OFF;
-use super::{armed, await_armed, epoch, new_primary, ordered, settle, writing};
+use super::{armed, await_armed, await_told_to_end, epoch, new_primary, settle, writing};
 use crate::support::Blueprint;
 use crate::support::House;
 use crate::support::await_that;
+use crate::support::handed_over;
+use crate::support::replaced;
 use pgsteer::sandbox::Naming;
 use pgsteer::sandbox::Quorum;
 use pgsteer::sandbox::Server;
@@ -32,12 +33,7 @@ fn await_all_follow(house: &House) {
 
 /// Hands over, however often that is called off on a crowded machine.
 fn hand_over(house: &House, to: &Server) {
-    let done = || {
-        let (code, said) = ordered(house, &["switchover", "--to", &to.address(), "--yes"]);
-        assert!(code == Some(0) || code == CALLED_OFF, "{said}\n{}", house.proxy.log());
-        code == Some(0)
-    };
-    await_that("it is handed over", done);
+    handed_over(house, &["switchover", "--to", &to.address(), "--yes"]);
     assert_eq!(new_primary(house).name(), to.name());
 }
 
@@ -67,8 +63,7 @@ fn every_primary_promises_the_same(blueprint: Blueprint) {
     let before = epoch(&house);
     second.kill9().unwrap();
     // By itself it would come, too: after a while, for it is the second one.
-    let (code, said) = ordered(&house, &["failover", "--yes"]);
-    assert_eq!(code, Some(0), "{said}\n{}", house.proxy.log());
+    replaced(&house, &["failover", "--yes"]);
     assert_eq!(epoch(&house), before + 1);
     ledger.await_more(200);
     await_armed(&house, "quorum");
@@ -110,9 +105,7 @@ fn what_one_alone_confirmed_to_the_second_primary_is_waited_for() {
     other.kill9().unwrap();
     new.kill9().unwrap();
     house.proxy.signal(Signal::CONT);
-    await_that("it begins", || house.status()["failover"]["phase"] == "revoking");
-    // Told to end, its walreceiver reads nothing more of what has come for it meanwhile.
-    std::thread::sleep(Duration::from_secs(1));
+    await_told_to_end([old]);
     old.sigcont();
 
     await_that("the missing one is named", || {

@@ -1,6 +1,7 @@
 //! A former primary comes back: nobody is sent there before it follows, and it follows.
 
-use super::{asynchronous, await_armed, losses, new_primary, ordered, primaries, quorum};
+use super::{asynchronous, await_armed, await_told_to_end, losses, new_primary};
+use super::{ordered, primaries, quorum};
 use crate::support::Blueprint;
 use crate::support::House;
 use crate::support::await_that;
@@ -220,10 +221,7 @@ fn diverges_and_rejoins(hints: &str) {
     let house = logging(asynchronous().servers(|plan| plan.setting("wal_log_hints", hints)));
     await_armed(&house, "asynchronous");
     let _told = losses::dies_ahead_of_all(&house);
-    await_that("the standbys are told to stop receiving", || {
-        house.status()["failover"]["phase"] == "revoking"
-    });
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    await_told_to_end(house.cluster.standbys());
     house.cluster.standbys().iter().for_each(Server::sigcont);
     await_that("an operator may accept the loss", || {
         ordered(&house, &["failover", "--accept-loss", "any", "--yes"]).0 == Some(0)

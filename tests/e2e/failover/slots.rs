@@ -1,9 +1,10 @@
 //! Standbys that receive through slots: wherever one followed before, nothing keeps the log for it.
 
-use super::switchovers::{CALLED_OFF, patient};
-use super::{await_armed, epoch, new_primary, ordered};
+use super::switchovers::patient;
+use super::{await_armed, epoch, new_primary};
 use crate::support::House;
 use crate::support::await_that;
+use crate::support::handed_over;
 use pgsteer::clock;
 use pgsteer::sandbox::{Server, Shutdown};
 use rustix::process::Signal;
@@ -36,11 +37,7 @@ const KEEP: &str = "SELECT coalesce(string_agg(slot_name, ' ' ORDER BY slot_name
 /// Hands over to this server, however often that is called off on a crowded machine.
 fn hand_over(house: &House, to: &Server) {
     let before = epoch(house);
-    await_that("it hands over", || {
-        let (code, said) = ordered(house, &["switchover", "--to", &to.address(), "--yes"]);
-        assert!(code == Some(0) || code == CALLED_OFF, "{said}");
-        code == Some(0)
-    });
+    handed_over(house, &["switchover", "--to", &to.address(), "--yes"]);
     assert!(epoch(house) > before);
     assert_eq!(new_primary(house).name(), to.name());
 }

@@ -9,10 +9,14 @@ use crate::support::Door;
 use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
+use crate::support::handed_over;
+use crate::support::quickly_enough;
 use pgsteer::sandbox::Server;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+pub use crate::support::CALLED_OFF;
 
 /// How many times; `make test-all` sets more.
 pub fn rounds() -> usize {
@@ -37,9 +41,6 @@ fn reader(
     (thread, answered)
 }
 
-/// What the command exits with if the switchover was called off.
-pub const CALLED_OFF: Option<i32> = Some(4);
-
 /// What waits for a switchover is to wait for it however long that takes on a crowded machine.
 pub fn patient() -> Blueprint {
     quorum().set("routing.hold_max", "60s")
@@ -52,21 +53,14 @@ fn switchovers_there_and_back_fail_no_statement() {
     let ledger = writing(&house);
     let stop = Arc::new(AtomicBool::new(false));
     let (thread, answered) = reader(&house, &stop);
-    let (mut round, mut called_off) = (0, 0);
-    while round < rounds() {
+    for round in 0..rounds() {
         let (before, from) = (epoch(&house), new_primary(&house).name().to_owned());
-        let (code, said) = ordered(&house, &["switchover", "--yes"]);
-        if code == CALLED_OFF {
-            // No failure, if no client felt it.
-            assert_eq!(new_primary(&house).name(), from, "round {round}: {said}");
-            called_off += 1;
-            // On a crowded machine one after the other may take too long.
-            assert!(called_off <= 10 * rounds(), "none comes to its end: {said}");
-            continue;
-        }
-        round += 1;
-        assert_eq!(code, Some(0), "round {round}: {said}\n{}", house.proxy.log());
-        assert_eq!(epoch(&house), before + 1);
+        // One that is called off is no failure, if no client felt it.
+        handed_over(&house, &["switchover", "--yes"]);
+        // Attempts that were called off have numbers of their own.
+        assert!(epoch(&house) > before, "round {round}");
+        let changes = r#"pgsteer_failover_changes_total{by="operator",kind="switchover"}"#;
+        assert_eq!(house.metric(changes).unwrap().to_string(), format!("{}", round + 1));
         assert_ne!(new_primary(&house).name(), from, "round {round}");
         ledger.await_more(200);
         let read = answered.load(Ordering::SeqCst);
@@ -82,7 +76,8 @@ fn switchovers_there_and_back_fail_no_statement() {
     let book = settle(ledger, new_primary(&house));
     assert!(book.refused.is_empty() && book.in_doubt.is_empty(), "{:?}", book.refused);
     eprintln!(
-        "{round} switchovers, {called_off} called off; {} acknowledged, longest wait {:?}",
+        "{} switchovers; {} acknowledged, longest wait {:?}",
+        rounds(),
         book.acknowledged.len(),
         book.longest
     );
@@ -123,30 +118,26 @@ fn a_standby_that_waits_for_its_stream_does_not_hold_up_the_next_switchover() {
     let handed = |to: &Server| {
         let fits = || ordered(&house, &["switchover", "--to", &to.address(), "--dry-run"]).0;
         await_that("it can be handed over to", || fits() == Some(0));
-        let (code, said) =
-            ordered(&house, &["-o", "json", "switchover", "--to", &to.address(), "--yes"]);
-        assert_eq!(code, Some(0), "{said}\n{}", house.proxy.log());
-        let account: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+        let order = ["-o", "json", "switchover", "--to", &to.address(), "--yes"];
+        let account: Value = serde_json::from_str(&handed_over(&house, &order).out).unwrap();
         account["seconds"].as_f64().unwrap()
     };
-    let gave_way = || house.proxy.log().contains("repoint gave way");
+    let gave_way = || house.proxy.log().matches("repoint gave way").count();
 
-    // Between two of its attempts there is nothing that could give way.
-    for _ in 0..3 {
+    // Between two of its attempts there is nothing that could give way; and a crowded machine takes
+    // its time for the rest. What is not given way to lasts three seconds.
+    quickly_enough("it gives way, and the switchover is done within 2 s", || {
         handed(second);
         let told = format!("{}", second.port());
         await_that("it is sent there", || {
             third.value("SHOW primary_conninfo").unwrap().contains(&told)
         });
+        let before = gave_way();
         let seconds = handed(first);
-        eprintln!("handed over in {seconds} s");
-        assert!(seconds < 2.0, "{seconds}\n{}", house.proxy.log());
-        if gave_way() {
-            break;
-        }
-    }
+        let times = gave_way() - before;
+        if times > 0 && seconds < 2.0 { Ok(()) } else { Err(format!("{seconds} s, {times} times")) }
+    });
 
-    assert!(gave_way(), "{}", house.proxy.log());
     first.await_value(follows, "1", "following again").unwrap();
     door.open();
 }
@@ -180,7 +171,6 @@ fn a_switchover_beside_a_superusers_session_is_refused_before_anything_is_done()
 
     drop(superuser);
     await_that("nothing speaks against it", || !speaks_against_it());
-    let (code, said) = ordered(&house, &["switchover", "--yes"]);
-    assert_eq!(code, Some(0), "{said}");
+    handed_over(&house, &["switchover", "--yes"]);
     assert_ne!(new_primary(&house).name(), "primary");
 }

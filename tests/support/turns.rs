@@ -1,0 +1,81 @@
+//! Orders that a crowded machine may not let come to their end at the first attempt, or before
+//! whoever gave them has gone: what is allowed for, and what is not.
+
+use crate::support::House;
+use crate::support::await_that;
+use crate::support::command;
+use pgsteer::sandbox::eventually;
+use std::fmt::Debug;
+use std::process::Output;
+use std::time::Duration;
+
+/// What the command exits with if a switchover was called off: pgsteer does that by itself when a
+/// step of it takes longer than clients are to wait.
+pub const CALLED_OFF: Option<i32> = Some(4);
+/// For how long it is ordered again: each attempt takes some seconds where it is called off.
+const AGAIN_MAX: Duration = Duration::from_mins(3);
+
+/// What a command of the program said.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<&Output> for Answer {
+    fn from(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+}
+
+/// Asks the program to do this of the house's proxy.
+fn asked(house: &House, arguments: &[&str]) -> Answer {
+    let http = house.proxy.http_address().to_string();
+    (&command().args(["--http", &http]).args(arguments).output().unwrap()).into()
+}
+
+/// Hands over by this order, however often that is called off.
+pub fn handed_over(house: &House, arguments: &[&str]) -> Answer {
+    until_done(house, || asked(house, arguments))
+}
+
+/// Hands over in this way, however often that is called off; who was the primary is it still each
+/// time. Whatever else comes of it is a failure.
+pub fn until_done(house: &House, attempt: impl FnMut() -> Answer) -> Answer {
+    let mut attempt = attempt;
+    let before = the_primary(house);
+    let done = eventually(AGAIN_MAX, || {
+        let answer = attempt();
+        if answer.code != CALLED_OFF {
+            assert_eq!(answer.code, Some(0), "{answer:?}\n{}", house.proxy.log());
+            return Some(answer);
+        }
+        eprintln!("called off: {answer:?}");
+        assert_eq!(the_primary(house), before, "{answer:?}\n{}", house.proxy.log());
+        None
+    });
+    done.unwrap_or_else(|| panic!("none comes to its end: {}", house.proxy.log()))
+}
+
+/// Replaces a primary that is lost, and waits until that is done: whoever ordered it may have been
+/// told that it goes on without him.
+pub fn replaced(house: &House, arguments: &[&str]) -> Answer {
+    let answer = asked(house, arguments);
+    let is_begun = answer.err.contains("it is begun");
+    assert!(answer.code == Some(0) || is_begun, "{answer:?}\n{}", house.proxy.log());
+    the_primary(house);
+    answer
+}
+
+/// Who is the primary, once nothing is under way.
+fn the_primary(house: &House) -> String {
+    let mut primary = String::new();
+    await_that("there is a primary, and nothing is under way", || {
+        let status = house.status();
+        status["primary"].as_str().unwrap_or_default().clone_into(&mut primary);
+        !primary.is_empty() && status["failover"]["phase"] == "stable"
+    });
+    primary
+}
