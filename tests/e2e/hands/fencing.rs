@@ -15,9 +15,9 @@ fn a_fenced_primary_takes_no_writes_and_is_as_before_afterwards() {
     let mut fenced = None;
     quickly("it is fenced", Duration::from_secs(1), || {
         if fenced.is_some() {
-            grip.wait(grip.hands.unfence(PRIMARY)).unwrap();
+            grip.done(|| grip.hands.unfence(PRIMARY));
         }
-        let (done, took) = grip.time(grip.hands.fence(PRIMARY, &[]));
+        let (done, took) = grip.time(|| grip.hands.fence(PRIMARY, &[]));
         fenced = Some(done);
         took
     });
@@ -28,7 +28,7 @@ fn a_fenced_primary_takes_no_writes_and_is_as_before_afterwards() {
     assert!(Writer::of(server).is_withheld(), "a new one waits for nobody");
     let mut late = Writer::of(server);
     assert_eq!(late.0.query("CREATE TABLE t ()").code(), "25006", "or may only read");
-    let (again, _) = grip.time(grip.hands.fence(PRIMARY, &[]));
+    let (again, _) = grip.time(|| grip.hands.fence(PRIMARY, &[]));
     assert!(again.end >= fenced.end);
 
     // The standbys follow all along, and hold what was acknowledged.
@@ -36,11 +36,11 @@ fn a_fenced_primary_takes_no_writes_and_is_as_before_afterwards() {
     let held = |id| grip.server(id).value("SELECT pg_last_wal_receive_lsn()").unwrap();
     await_that("a standby holds all of it", || held(FIRST).parse::<Lsn>().unwrap() >= again.end);
 
-    grip.wait(grip.hands.unfence(PRIMARY)).unwrap();
+    grip.done(|| grip.hands.unfence(PRIMARY));
     assert_eq!(server.value("SHOW synchronous_standby_names").unwrap(), QUORUM);
     assert_eq!(server.value("SHOW default_transaction_read_only").unwrap(), "off");
     assert!(Writer::of(server).is_acknowledged());
-    grip.wait(grip.hands.unfence(PRIMARY)).unwrap();
+    grip.done(|| grip.hands.unfence(PRIMARY));
 }
 
 #[test]
@@ -52,10 +52,10 @@ fn our_own_sessions_are_spared_and_the_rest_is_counted() {
     busy.0.run("BEGIN; CREATE TABLE t ()");
     let own = [ours.0.pid];
 
-    assert_eq!(grip.wait(grip.hands.foreign(PRIMARY, &own)).unwrap(), 2);
-    assert_eq!(grip.wait(grip.hands.end_sessions(PRIMARY, Ending::Writers, &own)).unwrap(), 0);
-    assert_eq!(grip.wait(grip.hands.foreign(PRIMARY, &own)).unwrap(), 1, "the one that is idle");
-    assert_eq!(grip.wait(grip.hands.fence(PRIMARY, &own)).unwrap().foreign, 0);
+    assert_eq!(grip.done(|| grip.hands.foreign(PRIMARY, &own)), 2);
+    assert_eq!(grip.done(|| grip.hands.end_sessions(PRIMARY, Ending::Writers, &own)), 0);
+    assert_eq!(grip.done(|| grip.hands.foreign(PRIMARY, &own)), 1, "the one that is idle");
+    assert_eq!(grip.done(|| grip.hands.fence(PRIMARY, &own)).foreign, 0);
     assert_eq!(ours.0.value("SELECT 1"), "1");
 }
 
@@ -68,7 +68,7 @@ fn the_end_of_the_log_covers_what_was_acknowledged_without_a_flush() {
     sql.rows("SET synchronous_commit = off; CREATE TABLE t ()").unwrap();
     let written: Lsn = sql.value("SELECT pg_current_wal_insert_lsn()").unwrap().parse().unwrap();
 
-    let end = grip.wait(grip.hands.position(PRIMARY)).unwrap();
+    let end = grip.done(|| grip.hands.position(PRIMARY));
 
     assert!(end >= written, "{end} {written}");
 }
@@ -80,15 +80,13 @@ fn a_live_primary_restarts_as_a_standby_and_follows() {
         &Plan::new().setting("synchronous_standby_names", "ANY 1 (primary, standby1, standby2)"),
     );
     grip.server(PRIMARY).rows("CREATE TABLE t AS SELECT 1").unwrap();
-    grip.wait(grip.hands.checkpoint(PRIMARY)).unwrap();
+    grip.done(|| grip.hands.checkpoint(PRIMARY));
 
-    let fenced = grip.wait(grip.hands.fence(PRIMARY, &[])).unwrap();
-    grip.wait(grip.hands.demote(PRIMARY, FIRST)).unwrap();
-    await_that("it is a standby", || grip.server(PRIMARY).is_standby().unwrap_or(false));
-    grip.wait(async {
-        while grip.hands.demote(PRIMARY, FIRST).await.is_err() {
-            pgsteer::timer::sleep(Duration::from_millis(10)).await;
-        }
+    let fenced = grip.done(|| grip.hands.fence(PRIMARY, &[]));
+    // It may be asked for again, also once it is one.
+    await_that("it is a standby", || {
+        let is_demoted = grip.wait(grip.hands.demote(PRIMARY, FIRST)).is_ok();
+        is_demoted && grip.server(PRIMARY).is_standby().unwrap_or(false)
     });
     let end: Lsn =
         grip.server(PRIMARY).value("SELECT pg_last_wal_replay_lsn()").unwrap().parse().unwrap();
@@ -98,11 +96,11 @@ fn a_live_primary_restarts_as_a_standby_and_follows() {
         at.parse::<Lsn>().unwrap() >= end
     });
     for standby in [FIRST, SECOND] {
-        grip.wait(grip.hands.freeze(standby)).unwrap();
+        grip.done(|| grip.hands.freeze(standby));
     }
-    grip.wait(grip.hands.promote(FIRST)).unwrap();
-    grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
-    grip.wait(grip.hands.repoint(PRIMARY, FIRST, &to_the_end())).unwrap();
+    grip.done(|| grip.hands.promote(FIRST));
+    grip.lead(SECOND, FIRST);
+    grip.lead(PRIMARY, FIRST);
 
     assert!(Writer::of(grip.server(FIRST)).is_acknowledged());
     grip.server(FIRST).rows("CREATE TABLE u ()").unwrap();
@@ -129,7 +127,7 @@ fn a_primary_that_goes_on_does_not_become_a_standby_at_its_next_start() {
     // Whoever opens it to write waits for somebody who reads.
     let made = Command::new("mkfifo").args(["-m", "666"]).arg(&signal).status().unwrap();
     assert!(made.success());
-    grip.wait(grip.hands.fence(PRIMARY, &[])).unwrap();
+    grip.done(|| grip.hands.fence(PRIMARY, &[]));
     let late = grip.wait(grip.hands.demote(PRIMARY, FIRST)).unwrap_err();
     assert!(matches!(late, HandError::Late(_)), "{late}");
     std::fs::read(&signal).unwrap();

@@ -14,9 +14,9 @@ fn freeze_quickly(grip: &Grip, standby: ServerId) -> Frozen {
     let mut frozen = None;
     quickly("a freeze", QUICK, || {
         if frozen.is_some() {
-            grip.wait(grip.hands.unfreeze(standby)).unwrap();
+            grip.done(|| grip.hands.unfreeze(standby));
         }
-        let (done, took) = grip.time(grip.hands.freeze(standby));
+        let (done, took) = grip.time(|| grip.hands.freeze(standby));
         frozen = Some(done);
         took
     });
@@ -31,7 +31,7 @@ fn frozen_standbys_acknowledge_nothing_for_anybody() {
 
     let first = freeze_quickly(&grip, FIRST);
     assert!(writer.is_acknowledged(), "one frozen of two: the other one acknowledges");
-    let (second, _) = grip.time(grip.hands.freeze(SECOND));
+    let (second, _) = grip.time(|| grip.hands.freeze(SECOND));
 
     assert!(writer.is_withheld(), "the primary lives, and acknowledges nothing");
     assert!(second.at > first.at, "the one that was frozen later holds more");
@@ -42,10 +42,10 @@ fn frozen_standbys_acknowledge_nothing_for_anybody() {
 
     // It is still so after everything that a standby does by itself has been done.
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(grip.wait(grip.hands.freeze(SECOND)).unwrap(), second, "again is the same");
+    assert_eq!(grip.done(|| grip.hands.freeze(SECOND)), second, "again is the same");
     assert!(!writer.hears());
 
-    grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.unfreeze(FIRST));
     await_that("the commit is acknowledged after all", || writer.hears());
 }
 
@@ -66,7 +66,7 @@ fn a_hung_primary_keeps_nobody_from_freezing() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(!streams(grip.server(FIRST)));
 
-    grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.unfreeze(FIRST));
     assert_eq!(conninfo(grip.server(FIRST)), before);
     await_that("it streams again", || streams(grip.server(FIRST)));
 }
@@ -89,7 +89,7 @@ fn what_undoes_a_freeze_is_stored_to_the_letter_before_it() {
     server.set("restore_command", archive).unwrap();
     await_that("it streams", || streams(server) && conninfo(server) == odd);
 
-    grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.freeze(FIRST));
     assert_eq!(conninfo(server), "");
     assert_eq!(server.value("SHOW restore_command").unwrap(), "");
     let note: Note = grip.wait(grip.store.note(server.name())).unwrap().unwrap();
@@ -98,12 +98,12 @@ fn what_undoes_a_freeze_is_stored_to_the_letter_before_it() {
 
     // A survey of the frozen standby notes nothing over it, and neither does freezing again.
     grip.survey(FIRST);
-    grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.freeze(FIRST));
     assert_eq!(grip.wait(grip.store.note(server.name())).unwrap().unwrap(), note);
 
     // Another process, with the same store, undoes it.
     let heir = hands(&grip.cluster, SUPERUSER, Instance(2), &grip.store);
-    grip.wait(heir.unfreeze(FIRST)).unwrap();
+    grip.done(|| heir.unfreeze(FIRST));
     assert_eq!(conninfo(server), odd);
     assert_eq!(server.value("SHOW restore_command").unwrap(), archive);
     await_that("it streams again", || streams(server));
@@ -134,12 +134,12 @@ fn a_standby_that_was_restarted_is_known_to_its_last_record() {
     grip.server(PRIMARY).rows("CREATE TABLE t AS SELECT generate_series(1, 10000)").unwrap();
     grip.cluster.await_replay().unwrap();
     grip.server(PRIMARY).kill9().unwrap();
-    let (before, _) = grip.time(grip.hands.freeze(FIRST));
+    let (before, _) = grip.time(|| grip.hands.freeze(FIRST));
     grip.server(FIRST).restart().unwrap();
     assert!(grip.server(FIRST).value("SELECT pg_last_wal_receive_lsn() IS NULL").unwrap() == "t");
 
     await_that("the hand has it again", || grip.wait(grip.hands.freeze(FIRST)).is_ok());
-    let after: Frozen = grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    let after: Frozen = grip.done(|| grip.hands.freeze(FIRST));
 
     assert_eq!(
         after.at,
@@ -159,12 +159,13 @@ fn a_hung_standby_is_late_and_holds_up_nobody() {
     quickly("the other one's freeze", QUICK, || {
         let other = async {
             let began = clock::now();
-            grip.hands.freeze(SECOND).await.unwrap();
-            clock::now().since(began)
+            // What is not done in its time is not quick.
+            let frozen = grip.hands.freeze(SECOND).await;
+            frozen.map_or(Duration::MAX, |_| clock::now().since(began))
         };
         let (hung, took) = grip.wait(async { tokio::join!(grip.hands.freeze(FIRST), other) });
         assert!(matches!(hung, Err(HandError::Late(_) | HandError::Lost(_))), "{hung:?}");
-        grip.wait(grip.hands.unfreeze(SECOND)).unwrap();
+        grip.done(|| grip.hands.unfreeze(SECOND));
         took
     });
     grip.server(FIRST).sigcont();
@@ -210,7 +211,7 @@ fn a_query_that_keeps_replay_waiting_is_ended() {
     standby.await_value(waits, "1", "in conflict").unwrap();
 
     // It would be late for ever.
-    grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.freeze(FIRST));
 
     assert!(!streams(standby));
     assert_eq!(other.0.value("SELECT 1"), "1", "who is not in the way stays");
@@ -297,8 +298,8 @@ fn no_sample_in_the_log_holds_the_password_with_which_a_freeze_is_undone() {
             standby.value(&others).unwrap();
             standby.logged(&others) > 0
         });
-        grip.wait(grip.hands.freeze(FIRST)).unwrap();
-        grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+        grip.done(|| grip.hands.freeze(FIRST));
+        grip.done(|| grip.hands.unfreeze(FIRST));
         assert_eq!(conninfo(standby), with_password);
         standby.set(name, off).unwrap();
         assert_eq!(leaks(), [""; 0], "{name}");
@@ -323,8 +324,8 @@ fn no_extension_keeps_the_password_with_which_a_freeze_is_undone() {
     await_that("others' statements are kept", || kept() == "1");
     standby.rows("SELECT pg_stat_statements_reset()").unwrap();
     await_that("it is noted", || {
-        grip.wait(grip.hands.freeze(FIRST)).unwrap();
-        grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+        grip.done(|| grip.hands.freeze(FIRST));
+        grip.done(|| grip.hands.unfreeze(FIRST));
         conninfo(standby).contains("very-secret")
     });
     assert_eq!(kept(), "0");

@@ -20,11 +20,11 @@ fn who_acts_takes_over_and_the_one_before_loses_his_session() {
     assert_eq!(second.others, [Instance(0xabcd_0001)].into());
     assert_eq!(grip.survey(FIRST).others, [Instance(7)].into());
 
-    grip.wait(rival.freeze(FIRST)).unwrap();
+    grip.done(|| rival.freeze(FIRST));
     let log = grip.server(FIRST).log();
     assert!(log.contains("terminating connection due to administrator command"), "{log}");
     await_that("the first one is back, without the lock", || !grip.survey(FIRST).locked);
-    grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.unfreeze(FIRST));
     assert!(streams(grip.server(FIRST)) || !conninfo(grip.server(FIRST)).is_empty());
     shutdown.cancel();
 }
@@ -36,9 +36,9 @@ fn an_earlier_session_of_our_own_gives_way() {
     let twin = hands(&grip.cluster, SUPERUSER, Instance(0xabcd_0001), &grip.store);
     assert!(grip.survey(FIRST).locked);
 
-    grip.wait(twin.freeze(FIRST)).unwrap();
+    grip.done(|| twin.freeze(FIRST));
 
-    grip.wait(twin.unfreeze(FIRST)).unwrap();
+    grip.done(|| twin.unfreeze(FIRST));
 }
 
 /// An act that is given up in the middle leaves an answer in the stream: the next one must not
@@ -54,8 +54,8 @@ fn an_act_that_is_given_up_spoils_nothing() {
         let survey = grip.survey(FIRST);
         assert!(!survey.is_primary(), "{survey:?}");
     }
-    grip.wait(grip.hands.freeze(FIRST)).unwrap();
-    grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.freeze(FIRST));
+    grip.done(|| grip.hands.unfreeze(FIRST));
     await_that("it streams", || streams(grip.server(FIRST)));
 }
 

@@ -20,7 +20,7 @@ use pgsteer::backend::{Login, LoginSecret, Secret, Target, TlsPolicy};
 use pgsteer::clock;
 use pgsteer::control::hands::{Address, HandError, Hands, Reach};
 use pgsteer::failover::{Instance, Mode, Policy, Survey};
-use pgsteer::sandbox::{Auth, Cluster, Plan, SUPERUSER, SUPERUSER_PASSWORD, Server};
+use pgsteer::sandbox::{Auth, Cluster, Plan, SUPERUSER, SUPERUSER_PASSWORD, Server, eventually};
 use pgsteer::store::{MemoryStore, Store};
 use pgsteer::topology::ServerId;
 use pgsteer::wire::message;
@@ -81,11 +81,39 @@ impl Grip {
         self.runtime.block_on(act)
     }
 
-    /// Waits for an act that succeeds, and tells how long it took.
-    fn time<T>(&self, act: impl Future<Output = Result<T, HandError>>) -> (T, Duration) {
+    /// Has an act done that is not what is tested: each has little time, which on a crowded machine
+    /// may be over before it is done, and then it is asked for again.
+    fn done<T, F>(&self, act: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, HandError>>,
+    {
+        let done = eventually(Duration::from_mins(1), || match self.wait(act()) {
+            Err(HandError::Late(_) | HandError::Lost(_) | HandError::NoEffect(_)) => None,
+            ended => Some(ended),
+        });
+        done.expect("it is never done in time").unwrap()
+    }
+
+    /// The same, and tells how long it took: what had to be asked for again is not quick.
+    fn time<T, F>(&self, act: impl Fn() -> F) -> (T, Duration)
+    where
+        F: Future<Output = Result<T, HandError>>,
+    {
         let began = clock::now();
-        let done = self.wait(act).unwrap();
+        let done = self.done(act);
         (done, clock::now().since(began))
+    }
+
+    /// Has a standby follow another server.
+    fn lead(&self, standby: ServerId, to: ServerId) {
+        await_that("it follows", || {
+            self.wait(self.hands.repoint(standby, to, &to_the_end())).is_ok()
+        });
+    }
+
+    /// Waits until a commit of this server is confirmed.
+    fn prove(&self, server: ServerId) {
+        await_that("a commit is confirmed", || self.wait(self.hands.prove(server)).is_ok());
     }
 
     /// A survey that was taken after this call.

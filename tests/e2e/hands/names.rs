@@ -23,7 +23,7 @@ fn a_frozen_standby_counts_under_its_name() {
     let grip = Grip::on(&named_by_links());
     let promise = Some(quorum(["standby1", "standby2"]));
     assert_eq!(grip.hands.promise("primary"), promise);
-    grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.freeze(FIRST));
     assert_eq!(name(&grip, FIRST).as_deref(), Some("standby1"));
     assert_eq!(grip.hands.promise("primary"), promise);
 
@@ -44,10 +44,10 @@ fn a_promoted_one_keeps_its_name_and_gets_its_link_back() {
     let grip = Grip::on(&named_by_links());
     let before = conninfo(grip.server(FIRST));
     for standby in [FIRST, SECOND] {
-        grip.wait(grip.hands.freeze(standby)).unwrap();
+        grip.done(|| grip.hands.freeze(standby));
     }
     grip.server(PRIMARY).kill9().unwrap();
-    grip.wait(grip.hands.promote(FIRST)).unwrap();
+    grip.done(|| grip.hands.promote(FIRST));
 
     assert_eq!(name(&grip, FIRST).as_deref(), Some("standby1"));
     assert_eq!(grip.hands.promise("standby1"), Some(quorum(["primary", "standby2"])));
@@ -66,10 +66,10 @@ fn a_promoted_one_keeps_its_name_and_gets_its_link_back() {
 #[test]
 fn a_fence_changes_nothing_that_was_promised() {
     let grip = Grip::on(&named_by_links());
-    grip.wait(grip.hands.fence(PRIMARY, &[])).unwrap();
+    grip.done(|| grip.hands.fence(PRIMARY, &[]));
     assert!(grip.survey(PRIMARY).settings.is_fenced());
     assert_eq!(grip.hands.promise("primary"), None, "that can't be told now");
-    grip.wait(grip.hands.unfence(PRIMARY)).unwrap();
+    grip.done(|| grip.hands.unfence(PRIMARY));
     grip.survey(PRIMARY);
     assert_eq!(grip.hands.promise("primary"), Some(quorum(["standby1", "standby2"])));
 }

@@ -18,7 +18,7 @@ fn no_promotion_sleeps() {
     grip.server(PRIMARY).kill9().unwrap();
 
     for at in 1..=6 {
-        let (promoted, took) = grip.time(grip.hands.promote(ServerId(at)));
+        let (promoted, took) = grip.time(|| grip.hands.promote(ServerId(at)));
         assert!(took < AWAKE, "standby {at}: {took:?}");
         assert_eq!(promoted.timeline, Timeline(2));
         assert!(promoted.fork.is_some());
@@ -28,14 +28,14 @@ fn no_promotion_sleeps() {
 #[test]
 fn promoting_tells_where_the_branch_began_and_can_be_asked_for_again() {
     let grip = Grip::on(&Plan::new().standbys(1));
-    let frozen = grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    let frozen = grip.done(|| grip.hands.freeze(FIRST));
     grip.server(PRIMARY).kill9().unwrap();
 
-    let promoted = grip.wait(grip.hands.promote(FIRST)).unwrap();
+    let promoted = grip.done(|| grip.hands.promote(FIRST));
 
     let fork = promoted.fork.unwrap();
     assert!(fork <= frozen.at && frozen.at.bytes_since(fork) < 8192, "{fork} {frozen:?}");
-    assert_eq!(grip.wait(grip.hands.promote(FIRST)).unwrap(), promoted);
+    assert_eq!(grip.done(|| grip.hands.promote(FIRST)), promoted);
     grip.server(FIRST).rows("CREATE TABLE t ()").unwrap();
 }
 
@@ -51,9 +51,9 @@ fn a_paused_standby_is_resumed_first() {
         let received = format!("SELECT pg_last_wal_receive_lsn() >= '{sent}'");
         server.await_value(&received, "t", "level").unwrap();
         grip.server(PRIMARY).kill9().unwrap();
-        grip.wait(grip.hands.freeze(FIRST)).unwrap();
+        grip.done(|| grip.hands.freeze(FIRST));
 
-        let (_, took) = grip.time(grip.hands.promote(FIRST));
+        let (_, took) = grip.time(|| grip.hands.promote(FIRST));
 
         let count = server.value("SELECT count(*) FROM t").unwrap();
         assert_eq!(count, "1000", "what it had received");
@@ -77,7 +77,7 @@ fn a_query_that_a_lock_conflicts_with_is_ended() {
     standby.await_value(waits, "1", "waiting for a lock").unwrap();
     primary.kill9().unwrap();
 
-    let (_, took) = grip.time(grip.hands.promote(FIRST));
+    let (_, took) = grip.time(|| grip.hands.promote(FIRST));
 
     assert!(took < AWAKE, "{took:?}");
     assert_eq!(standby.value("SELECT count(*) FROM pg_class WHERE relname = 't'").unwrap(), "0");
@@ -92,8 +92,8 @@ fn a_promoted_standby_carries_no_fence() {
     standby.set("synchronous_standby_names", "pgsteer_fence").unwrap();
     standby.await_value("SHOW synchronous_standby_names", "pgsteer_fence", "fenced").unwrap();
 
-    grip.wait(grip.hands.freeze(FIRST)).unwrap();
-    grip.wait(grip.hands.promote(FIRST)).unwrap();
+    grip.done(|| grip.hands.freeze(FIRST));
+    grip.done(|| grip.hands.promote(FIRST));
 
     assert_eq!(standby.value("SHOW synchronous_standby_names").unwrap(), "");
     assert!(Writer::of(standby).is_acknowledged());

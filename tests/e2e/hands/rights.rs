@@ -64,17 +64,17 @@ fn the_grants_are_enough_for_everything_but_a_demotion() {
         grip.cluster.await_replay().unwrap();
     }
 
-    grip.wait(grip.hands.prove(PRIMARY)).unwrap();
-    grip.wait(grip.hands.checkpoint(PRIMARY)).unwrap();
-    let frozen = grip.wait(grip.hands.freeze(FIRST)).unwrap();
+    grip.prove(PRIMARY);
+    grip.done(|| grip.hands.checkpoint(PRIMARY));
+    let frozen = grip.done(|| grip.hands.freeze(FIRST));
     assert!(frozen.at.is_valid());
-    grip.wait(grip.hands.unfreeze(FIRST)).unwrap();
+    grip.done(|| grip.hands.unfreeze(FIRST));
     // A superuser's sessions stay unless we are one, and are told of.
     let superuser = Writer::of(grip.server(PRIMARY));
-    let fenced = grip.wait(grip.hands.fence(PRIMARY, &[])).unwrap();
+    let fenced = grip.done(|| grip.hands.fence(PRIMARY, &[]));
     assert_eq!(fenced.foreign, usize::from(granted));
     drop(superuser);
-    grip.wait(grip.hands.unfence(PRIMARY)).unwrap();
+    grip.done(|| grip.hands.unfence(PRIMARY));
     if granted {
         let demoted = grip.wait(grip.hands.demote(PRIMARY, FIRST));
         assert!(matches!(demoted, Err(HandError::Unfit(_))), "{demoted:?}");
@@ -82,11 +82,11 @@ fn the_grants_are_enough_for_everything_but_a_demotion() {
     }
 
     for standby in [FIRST, SECOND] {
-        grip.wait(grip.hands.freeze(standby)).unwrap();
+        grip.done(|| grip.hands.freeze(standby));
     }
     grip.server(FIRST).pause_replay().unwrap();
-    grip.wait(grip.hands.promote(FIRST)).unwrap();
-    grip.wait(grip.hands.repoint(SECOND, FIRST, &to_the_end())).unwrap();
+    grip.done(|| grip.hands.promote(FIRST));
+    grip.lead(SECOND, FIRST);
     assert!(streams(grip.server(SECOND)));
 }
 
