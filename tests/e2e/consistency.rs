@@ -143,10 +143,7 @@ async fn a_healthy_set_shows_nothing_stale() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_replay_paused_the_primary_answers() {
-    let house = Blueprint::new()
-        .set("routing.max_lag.time", "off")
-        .set("routing.max_lag.bytes", "off")
-        .build();
+    let house = Blueprint::new().unhurried().any_lag().build();
     prepare(&house).await;
     house.server("standby1").pause_replay().unwrap();
     house.server("standby2").pause_replay().unwrap();

@@ -157,7 +157,7 @@ async fn a_setting_behind_what_was_missed_goes_to_nobody_else() {
 /// A batch whose beginning is on a standby, and is taken from there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_setting_that_leaves_a_standby_goes_to_nobody_else() {
-    let house = Blueprint::new().set("pool.size", "1").any_lag().build();
+    let house = Blueprint::new().set("pool.size", "1").unhurried().any_lag().build();
     house.server("primary").rows("CREATE TABLE made (i int)").unwrap();
     house.await_catalog();
     let mut client = Raw::enter(&house).await;

@@ -96,7 +96,7 @@ fn a_second_sigterm_waits_for_nobody() {
 /// One house for what only looks, or changes one setting.
 #[test]
 fn operators_see_the_truth() {
-    let house = Blueprint::new().build();
+    let house = Blueprint::new().unhurried().build();
     house.server("primary").rows("CREATE TABLE notes (i int)").unwrap();
     house.await_catalog();
     reloads(&house);

@@ -101,6 +101,7 @@ fn certificates_towards_servers_count_from_the_reload_on() {
                 .setting("ssl_ca_file", "ca.crt")
         })
         .toml(&toml)
+        .unhurried()
         .set("routing.hold_max", "300ms")
         .build();
     let config = std::fs::read_to_string(house.proxy.file()).unwrap();

@@ -9,18 +9,19 @@ use pgsteer::topology::Unfit;
 
 #[test]
 fn roles_timelines_and_positions_are_seen() {
-    let watched = Watched::new();
+    let watched = Watched::unhurried();
 
-    let topology = watched.now();
+    let (topology, _) = watched.wait("a standby streams, and its lag is known", |topology| {
+        let standby = topology.servers[1].observation();
+        standby.is_some_and(|seen| seen.streaming == Some(true) && seen.lag.bytes.is_some())
+    });
 
     assert_eq!(role(&topology, PRIMARY), Some(Role::Primary));
     assert_eq!(role(&topology, FIRST), Some(Role::Standby));
     assert_eq!(topology.servers[0].reads, Err(Unfit::IsPrimary));
     let standby = topology.servers[1].observation().unwrap();
-    assert_eq!(standby.streaming, Some(true));
     assert_eq!(standby.timeline, topology.servers[0].observation().unwrap().timeline);
     assert_eq!(standby.system, topology.system.unwrap());
-    assert!(standby.lag.bytes.is_some());
     let exposed = watched.metrics.expose().unwrap();
     assert!(exposed.contains("\npgsteer_primaries 1\n"), "{exposed}");
 }
@@ -38,7 +39,7 @@ fn a_promotion_after_the_primarys_death_is_followed() {
 
 /// How long it took to notice the death, and to adopt the promoted one.
 fn followed() -> (Duration, Duration) {
-    let watched = Watched::new();
+    let watched = Watched::unhurried();
     let epoch = watched.now().epoch;
 
     watched.server(PRIMARY).kill9().unwrap();
@@ -78,7 +79,7 @@ fn a_promotion_beside_a_living_primary_is_a_rogue() {
 /// place.
 #[test]
 fn a_rogue_takes_no_primarys_place() {
-    let watched = Watched::new();
+    let watched = Watched::unhurried();
     watched.server(FIRST).promote().unwrap();
     watched.wait("it is cordoned", |topology| topology.servers[1].reads == Err(Unfit::Cordoned));
 
@@ -98,7 +99,7 @@ fn a_rogue_takes_no_primarys_place() {
 
 #[test]
 fn a_restart_of_the_primary_keeps_the_epoch() {
-    let watched = Watched::new();
+    let watched = Watched::unhurried();
     let epoch = watched.now().epoch;
 
     for stop in [Shutdown::Fast, Shutdown::Immediate] {
@@ -150,7 +151,7 @@ fn two_primaries_at_the_start_are_nobodys_until_one_is_left() {
     let cluster = cluster(&plan());
     cluster.servers()[1].promote().unwrap();
 
-    let watched = Watched::over(cluster, SUPERUSER, Policy::default());
+    let watched = Watched::over(cluster, SUPERUSER, unhurried());
 
     watched.wait("it is disputed", |topology| {
         matches!(topology.primary, Primary::None { why: NoPrimary::Disputed, .. })
@@ -169,7 +170,7 @@ fn another_systems_server_gets_nothing() {
     let ours = cluster(&plan().standbys(1));
     let mut servers: Vec<_> = ours.servers().iter().map(watched_server).collect();
     servers.push(watched_server(stranger.primary()));
-    let watched = Watched::servers(ours, servers, SUPERUSER, Policy::default());
+    let watched = Watched::servers(ours, servers, SUPERUSER, unhurried());
 
     watched.wait("the stranger is named", |topology| {
         topology.servers[2].reads == Err(Unfit::OtherSystem)

@@ -6,12 +6,12 @@ use pgsteer::store::MemoryStore;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A primary and two standbys whose conductor tells what it sees, and changes nothing.
-fn conducted(plan: &Plan, profile: Profile) -> Watched {
+fn conducted(plan: &Plan, policy: Policy, profile: Profile) -> Watched {
     let cluster = cluster(plan);
     let servers = cluster.servers().iter().map(watched_server).collect();
     let store = Store::Memory(MemoryStore::default());
     let failover = failover::Policy::of(profile);
-    Watched::built(cluster, servers, (SUPERUSER, Policy::default()), (Ok(store), failover))
+    Watched::built(cluster, servers, (SUPERUSER, policy), (Ok(store), failover))
 }
 
 /// Waits until the conductor says this; how long it took.
@@ -35,7 +35,7 @@ enum Death {
 
 /// The median of `rounds` deaths, each until it is known for certain.
 fn median(death: Death, rounds: usize) -> Duration {
-    let watched = conducted(&plan(), Profile::Calm);
+    let watched = conducted(&plan(), unhurried(), Profile::Calm);
     let mut times = Vec::new();
     for _ in 0..rounds {
         says(&watched, &Why::AllWell);
@@ -91,7 +91,7 @@ fn a_connection_that_is_cut_is_noticed_at_once() {
 #[test]
 fn silence_is_evidence_only_on_links_that_are_kept_alive() {
     for (plan, found_out) in [(plan(), false), (plan().keepalive("400ms"), true)] {
-        let watched = conducted(&plan, Profile::Aggressive);
+        let watched = conducted(&plan, Policy::default(), Profile::Aggressive);
         says(&watched, &Why::AllWell);
         await_surveys(&watched);
         let hung = Why::Manual(Verdict::Hung);

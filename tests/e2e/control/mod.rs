@@ -64,6 +64,15 @@ impl Watched {
         watched
     }
 
+    /// The same, where no server is silent for too long: for what is not about silence.
+    fn unhurried() -> Self {
+        let watched = Self::over(cluster(&plan()), SUPERUSER, unhurried());
+        watched.wait("all are seen", |topology| {
+            topology.writable() == Some(PRIMARY) && reads(topology) == [FIRST, SECOND]
+        });
+        watched
+    }
+
     /// What the plan says, looked at by this user.
     fn of(plan: &Plan, user: &str) -> Self {
         Self::over(cluster(plan), user, Policy::default())
@@ -157,6 +166,13 @@ fn calm() -> Policy {
         observation_age_max: 10 * PATIENCE,
         ..Policy::default()
     }
+}
+
+/// By which no server is silent for too long, as on a crowded machine any may be for longer than
+/// the second that it has by default; a standby may be too far behind.
+fn unhurried() -> Policy {
+    let (check_timeout, observation_age_max) = (Duration::from_mins(1), Duration::from_mins(10));
+    Policy { check_timeout, observation_age_max, ..Policy::default() }
 }
 
 fn plan() -> Plan {

@@ -57,7 +57,7 @@ fn check(rank: &Rank) {
     let cluster = cluster(&plan());
     cluster.primary().rows(rank.create).unwrap();
     cluster.await_replay().unwrap();
-    let watched = Watched::over(cluster, rank.role, Policy::default());
+    let watched = Watched::over(cluster, rank.role, unhurried());
     let role = rank.role;
 
     watched.wait("the primary is found", |topology| topology.writable() == Some(PRIMARY));
@@ -69,9 +69,10 @@ fn check(rank: &Rank) {
     } else {
         watched.always("standbys do not serve", |topology| reads(topology).is_empty());
     }
-    let streaming = watched.now().servers[1].observation().unwrap().streaming;
     let expected = rank.gets.contains(&Gets::Streaming).then_some(true);
-    assert_eq!(streaming, expected, "{role}");
+    watched.wait(&format!("{role} sees whether it streams"), |topology| {
+        topology.servers[1].observation().is_some_and(|seen| seen.streaming == expected)
+    });
 
     watched.server(PRIMARY).kill9().unwrap();
     watched.server(FIRST).promote().unwrap();

@@ -27,6 +27,7 @@ fn a_lost_standby_is_felt_by_no_read_that_had_shown_nothing() {
     let house = Blueprint::new()
         .servers(|plan| plan.setting("max_standby_streaming_delay", "0"))
         .unhurried()
+        .any_lag()
         .build();
     furnish(&house);
     killed_amid_reads(&house);

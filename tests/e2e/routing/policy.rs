@@ -131,7 +131,8 @@ fn weights(house: &House) {
     let [first, second] = ["standby1", "standby2"].map(|name| house.server(name).address());
     let balance = |rule: &str, one: u32, two: u32| {
         format!(
-            "[routing]\nbalance = \"{rule}\"\n[servers.overrides]\n\
+            "[routing]\nbalance = \"{rule}\"\nmax_lag.bytes = \"off\"\nmax_lag.time = \"off\"\n\
+             [servers.overrides]\n\
              \"{first}\" = {{ weight = {one} }}\n\"{second}\" = {{ weight = {two} }}\n"
         )
     };
