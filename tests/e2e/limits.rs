@@ -2,8 +2,9 @@
 
 use crate::raw::{Raw, bind, close, copy_data, copy_done, execute, parse, query, sync};
 use crate::support::{Blueprint, House};
+use pgsteer::sandbox::Port;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 fn house(rules: &str) -> House {
@@ -99,15 +100,15 @@ async fn who_may_not_connect_again_can_cancel_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_lasts_too_long_is_cancelled_and_its_session_goes_on() {
-    let house = house(r#"{ user = "app", query_timeout = "3s" }"#);
+    let house = house(r#"{ user = "app", query_timeout = "10s" }"#);
     let mut wire = Raw::enter_as(&house, "app").await;
     let mut other = Raw::enter(&house).await;
-    let slow = other.query("SELECT pg_sleep(4)");
+    let slow = other.query("SELECT pg_sleep(12)");
     let cancelled = wire.query("SELECT pg_sleep(60)");
     let (slow, cancelled) = tokio::join!(slow, cancelled);
     assert_eq!((slow.code(), cancelled.code().as_deref()), (None, Some("57014")));
     let hint = cancelled.error().unwrap().field(b'H').unwrap();
-    assert_eq!(hint, "A rule of limits.rules allows 3s; raise query_timeout in it.");
+    assert_eq!(hint, "A rule of limits.rules allows 10s; raise query_timeout in it.");
     // One that somebody else cancels is told nothing of rules.
     let own = "DO $$BEGIN PERFORM pg_cancel_backend(pg_backend_pid()); PERFORM pg_sleep(9); END$$";
     let cancelled = wire.query(own).await;
@@ -119,7 +120,7 @@ async fn a_statement_that_lasts_too_long_is_cancelled_and_its_session_goes_on() 
     assert_eq!((write.code().as_deref(), write.status()), (Some("57014"), 'E'));
     wire.query("ROLLBACK").await;
     // Two short ones are no long one.
-    wire.send(&[query("SELECT pg_sleep(1.6)"), query("SELECT pg_sleep(1.6)")].concat()).await;
+    wire.send(&[query("SELECT pg_sleep(6)"), query("SELECT pg_sleep(6)")].concat()).await;
     for _ in 0..2 {
         assert_eq!(wire.ready().await.code(), None);
     }
@@ -144,7 +145,7 @@ async fn a_session_that_does_nothing_for_too_long_is_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_lasts_too_long_is_ended() {
-    let house = house(r#"{ transaction_timeout = "2s" }"#);
+    let house = house(r#"{ transaction_timeout = "5s" }"#);
     let mut wire = Raw::enter(&house).await;
     wire.query("BEGIN; INSERT INTO noted VALUES (1)").await;
     let long = wire.query("SELECT pg_sleep(60)").await;
@@ -153,8 +154,8 @@ async fn a_transaction_that_lasts_too_long_is_ended() {
     let mut next = Raw::enter(&house).await;
     assert_eq!(next.value("SELECT count(*) FROM noted").await, "0");
     assert_eq!(next.query("SELECT pg_sleep(60)").await.code().as_deref(), Some("57014"));
-    for _ in 0..6 {
-        assert_eq!(next.query("SELECT pg_sleep(0.5)").await.code(), None, "each is its own");
+    for _ in 0..4 {
+        assert_eq!(next.query("SELECT pg_sleep(1.5)").await.code(), None, "each is its own");
     }
 }
 
@@ -187,14 +188,10 @@ async fn messages_and_statements_have_their_longest() {
     assert_eq!(other.query(&format!("SELECT '{long}'")).await.code(), None);
 }
 
-/// A port that nobody has; somebody else may take it before the proxy does.
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_counted_by_where_they_come_in() {
-    let second = free_port();
+    let port = Port::free().unwrap();
+    let second = SocketAddr::from(([127, 0, 0, 1], port.number()));
     let rules = format!("[limits]\nrules = [{{ listener = \"{second}\", connections = 1 }}]\n");
     let blueprint = Blueprint::new().servers(|plan| plan.standbys(0));
     let house = blueprint.toml(&rules).listen(&format!("{second}?role=primary")).build();
@@ -287,7 +284,8 @@ async fn what_is_kept_of_a_session_is_bounded() {
 /// A rule may give those who come in somewhere less time to say who they are.
 #[test]
 fn who_says_nothing_has_the_time_that_a_rule_gives() {
-    let second = free_port();
+    let port = Port::free().unwrap();
+    let second = SocketAddr::from(([127, 0, 0, 1], port.number()));
     let rules = format!(
         "[limits]\nlogin_timeout = \"1h\"\n\
          rules = [{{ listener = \"{second}\", login_timeout = \"1s\" }}]\n"

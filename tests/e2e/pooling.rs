@@ -176,7 +176,7 @@ async fn those_who_wait_are_served_in_order_over_three_shards() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_too_long_is_told_so_and_can_go_on() {
-    let house = house(&[("pool.size", "1"), ("pool.wait_timeout", "300ms")]);
+    let house = house(&[("pool.size", "1"), ("pool.wait_timeout", "2s")]);
     let mut holder = enter(&house).await;
     assert_eq!(holder.query("BEGIN").await.status(), 'T');
 

@@ -2,6 +2,7 @@
 //! else by strace, which slows what it counts. Of pgsteer only the shards count: its control plane
 //! calls the kernel by the clock, whether anything is asked or not.
 
+use pgsteer::sandbox::eventually;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -60,8 +61,8 @@ const CALLS: [&str; 24] = [
 ];
 /// How pgsteer's threads are called that serve clients.
 const SHARD: &str = "shard-";
-/// How long strace takes at most to take hold of a process.
-const TAKING_HOLD: Duration = Duration::from_millis(500);
+/// Far more than strace takes to take hold of a process, even on a crowded machine.
+const TAKING_HOLD: Duration = Duration::from_mins(1);
 
 /// The best one that works here.
 pub fn tool() -> Option<Tool> {
@@ -163,8 +164,11 @@ fn by_strace(threads: &[String], file: &Path, command: Command) -> Result<Calls,
         strace.args(["-p", thread]);
     }
     let mut strace = strace.spawn().map_err(|error| format!("strace: {error}"))?;
-    std::thread::sleep(TAKING_HOLD);
-    let done = succeed(command);
+    let held = eventually(TAKING_HOLD, || threads.iter().all(|it| is_traced(it)).then_some(()));
+    let done = match held {
+        Some(()) => succeed(command),
+        None => Err("strace has no hold of the process".to_owned()),
+    };
     let id = i32::try_from(strace.id()).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(id) = id {
         // It then tells what it has counted.
@@ -179,6 +183,12 @@ fn by_strace(threads: &[String], file: &Path, command: Command) -> Result<Calls,
         (name != "total").then(|| (name.to_owned(), count))
     };
     Ok(text.lines().filter_map(call).collect())
+}
+
+/// Whether somebody traces this thread, as `proc_pid_status(5)` has it.
+fn is_traced(thread: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    status.contains("\nTracerPid:\t") && !status.contains("\nTracerPid:\t0\n")
 }
 
 fn succeed(mut command: Command) -> Result<(), String> {

@@ -94,7 +94,17 @@ async fn what_is_remembered_has_its_time() {
     let age_max = Duration::from_millis(1500);
     let door = door(&server, age_max);
     assert_eq!(log_in(&server, &door, "alice", "old").await, (true, 1));
-    assert_eq!(log_in(&server, &door, "alice", "old").await, (true, 0));
+    // On a crowded machine the time may be over before somebody comes again.
+    let mut again = 1;
+    for _ in 0..100 {
+        let (is_let_in, questions) = log_in(&server, &door, "alice", "old").await;
+        assert!(is_let_in && questions <= 1, "{questions}");
+        again = questions;
+        if again == 0 {
+            break;
+        }
+    }
+    assert_eq!(again, 0, "nothing is remembered");
     server.sql("ALTER ROLE alice PASSWORD 'new'");
     let mut questions = 0;
     for _ in 0..15 {

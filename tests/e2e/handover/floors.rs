@@ -1,6 +1,7 @@
 //! What a session knows is kept over a change of primary, or it is told that it may not be.
 
 use super::*;
+use pgsteer::pg::Lsn;
 
 /// Sessions whose last writes the new primary has are not alarmed, however long ago they wrote;
 /// those whose writes are gone are told so, once.
@@ -15,12 +16,12 @@ fn only_who_may_have_lost_a_write_is_warned() {
     let mut reader = house.wire();
     reader.run("SELECT count(*) FROM ledger");
     house.cluster.await_replay().unwrap();
-    // The periodic look at the primary: from then on it is known where that write lies.
-    std::thread::sleep(Duration::from_millis(500));
+    // From then on it is known where that write lies.
+    looked_at(house);
     scene.freeze();
     let mut resolved = house.wire();
     resolved.run(&insert(2));
-    std::thread::sleep(Duration::from_millis(500));
+    looked_at(house);
     let mut marked = house.wire();
     marked.run(&insert(3));
     scene.lose(Loss::Killed);
@@ -40,6 +41,16 @@ fn only_who_may_have_lost_a_write_is_warned() {
         assert_eq!(wire.value(&count(4)), (id - 1).to_string(), "it reads its own writes again");
     }
     assert_eq!(house.metric("pgsteer_positions_lost_total"), Some(2.0));
+}
+
+/// Waits for the periodic look at the primary that covers all that was written there by now.
+fn looked_at(house: &House) {
+    let end = house.server("primary").value("SELECT pg_current_wal_insert_lsn()").unwrap();
+    let end: Lsn = end.parse().unwrap();
+    await_that("that is looked at", || {
+        let seen = house.status_of("primary")["lsn"].as_str().and_then(|lsn| lsn.parse().ok());
+        seen.is_some_and(|seen: Lsn| seen >= end)
+    });
 }
 
 /// What a session has read on the standby that is promoted can't be lost.

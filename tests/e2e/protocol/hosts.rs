@@ -3,9 +3,9 @@
 use crate::protocol::tells;
 use crate::raw::Raw;
 use crate::support::{Blueprint, House, await_that};
-use pgsteer::sandbox::StatementLog;
+use pgsteer::sandbox::{Port, StatementLog};
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,11 +13,13 @@ use std::process::Command;
 struct Doors {
     house: House,
     standby: SocketAddr,
+    /// Nobody else gets it meanwhile.
+    _port: Port,
 }
 
 fn doors(mode: &str, standbys: usize) -> Doors {
-    // Free when it is asked for; the proxy takes it a moment later.
-    let standby = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = Port::free().unwrap();
+    let standby = SocketAddr::from(([127, 0, 0, 1], port.number()));
     let house = Blueprint::new()
         .servers(|plan| plan.standbys(standbys).log(StatementLog::Off))
         .unhurried()
@@ -26,7 +28,7 @@ fn doors(mode: &str, standbys: usize) -> Doors {
         .set("routing.hold_max", "1s")
         .listen(&format!("{standby}?role=standby"))
         .build();
-    Doors { house, standby }
+    Doors { house, standby, _port: port }
 }
 
 /// What a session through the first host that fits says of where it is: the host's port, and
@@ -65,7 +67,7 @@ fn finds_by(
 #[test]
 fn hosts_are_chosen_by_what_their_sessions_can_do() {
     for mode in ["transaction", "session"] {
-        let Doors { house, standby } = doors(mode, 1);
+        let Doors { house, standby, _port } = doors(mode, 1);
         house.cluster.await_replay().unwrap();
         let any = house.proxy.address();
         await_that("the standby takes reads", || finds(&[standby], "").is_ok());
@@ -132,7 +134,7 @@ fn clients_spread_over_the_hosts_that_fit() {
         );
         return;
     };
-    let Doors { house, standby } = doors("transaction", 1);
+    let Doors { house, standby, _port } = doors("transaction", 1);
     house.cluster.await_replay().unwrap();
     let any = house.proxy.address();
     await_that("the standby takes reads", || finds(&[standby], "").is_ok());
@@ -161,7 +163,7 @@ fn clients_spread_over_the_hosts_that_fit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_standby_clients_go_on_to_the_next_host() {
     for mode in ["transaction", "session"] {
-        let Doors { house, standby } = doors(mode, 0);
+        let Doors { house, standby, _port } = doors(mode, 0);
         let any = house.proxy.address();
         let there = Ok((any.port(), "f".to_owned()));
         assert_eq!(finds(&[any, standby], "target_session_attrs=prefer-standby"), there, "{mode}");
@@ -179,7 +181,7 @@ async fn without_a_standby_clients_go_on_to_the_next_host() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_gives_its_sessions_a_role_that_they_may_change() {
-    let Doors { house, standby } = doors("transaction", 1);
+    let Doors { house, standby, _port } = doors("transaction", 1);
     house.await_catalog();
     let login = [("user", "postgres"), ("database", "postgres")];
     let mut raw = Raw::connect(standby, &login).await.unwrap();

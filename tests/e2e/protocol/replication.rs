@@ -284,8 +284,8 @@ async fn enter(house: &House, more: &[(&str, &str)]) -> Result<Raw, Message> {
 async fn it_is_the_clients_own_as_it_asked_for_it() {
     let house = blueprint(1)
         .set("pool.size", "1")
-        .set("pool.wait_timeout", "300ms")
-        .set("routing.hold_max", "1s")
+        .set("pool.wait_timeout", "2s")
+        .set("routing.hold_max", "5s")
         .build();
     house.server("primary").rows("CREATE ROLE plain LOGIN").unwrap();
     let login = [("user", "postgres"), ("database", "postgres")];
