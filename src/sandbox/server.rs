@@ -16,6 +16,7 @@ use crate::sandbox::copy::write_file;
 use crate::sandbox::eventually;
 use crate::sandbox::process;
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -164,7 +165,22 @@ impl Server {
 
     /// Freezes every process of it: it neither answers nor closes a connection.
     pub fn sigstop(&self) {
-        self.signal_all(Signal::STOP);
+        // First the one that makes the others; and what it has made before that took effect is
+        // seen by the next look.
+        if let Some(pid) = self.pid() {
+            process::signal(pid, Signal::STOP);
+        }
+        let mut stopped = BTreeSet::new();
+        loop {
+            let mut fresh = self.processes();
+            fresh.retain(|found| stopped.insert(found.pid));
+            if fresh.is_empty() {
+                return;
+            }
+            for found in fresh {
+                process::signal(found.pid, Signal::STOP);
+            }
+        }
     }
 
     /// Lets every process of it go on.
