@@ -34,6 +34,7 @@ impl Login {
         let house = Blueprint::new()
             .servers(|plan| plan.standbys(1).auth(Auth::Password))
             .toml(&tls)
+            .unhurried()
             .set("routing.hold_max", "300ms")
             .set("limits.login_failure_delay", "0s")
             .build();
@@ -267,18 +268,26 @@ fn a_standby_that_is_behind_turns_nobody_away() {
     standby.pause_replay().unwrap();
     let sql = format!("CREATE ROLE alice LOGIN PASSWORD '{}'", ALICE.concat());
     primary.rows(&sql).unwrap();
+    // Who waits too long for the primary's word takes the standby's, on a crowded machine: then it
+    // is pgsteer's own door that is shut, and nothing was asked of a backend.
+    let beyond_the_door = |password: &str| {
+        let shut = || login.house.proxy.log().matches("login refused").count();
+        let past = pgsteer::sandbox::eventually(std::time::Duration::from_mins(1), || {
+            let before = shut();
+            let answer = login.psql("alice", password, read);
+            (answer.is_ok() || shut() == before).then_some(answer)
+        });
+        past.expect("the door stays shut")
+    };
     for _ in 0..3 {
-        assert_eq!(
-            login.psql("alice", &ALICE.concat(), read).as_deref(),
-            Ok("f"),
-            "not from the standby"
-        );
+        let answer = beyond_the_door(&ALICE.concat());
+        assert_eq!(answer.as_deref(), Ok("f"), "not from the standby");
     }
     let refused = || standby.logged("password authentication failed for user \"alice\"");
     let before = refused();
     assert!(before > 0, "the standby was never asked");
     for _ in 0..20 {
-        login.psql("alice", &ALICE.concat(), read).unwrap();
+        beyond_the_door(&ALICE.concat()).unwrap();
     }
     assert!(refused() - before < 10, "it is asked again and again: {}", refused() - before);
 
@@ -292,7 +301,7 @@ fn a_standby_that_is_behind_turns_nobody_away() {
     let sql = format!("ALTER ROLE alice PASSWORD '{}'", BOB.concat());
     primary.rows(&sql).unwrap();
     for _ in 0..3 {
-        assert!(login.psql("alice", &BOB.concat(), read).is_ok());
+        assert!(beyond_the_door(&BOB.concat()).is_ok());
     }
     standby.resume_replay().unwrap();
 }
