@@ -13,8 +13,9 @@ use rustix::process::Signal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often it is tried to hit a phase that is over within milliseconds.
-const ATTEMPTS: usize = 5;
+/// How often it is tried to hit a phase that is over within milliseconds, and that a switchover
+/// which is called off on a crowded machine never comes to.
+const ATTEMPTS: usize = 15;
 /// Between two looks at the record.
 const PACE: Duration = Duration::from_millis(1);
 /// For how long nobody is there to see to anything.
