@@ -68,7 +68,8 @@ fn hand_over(house: &House, listeners: &mut [Wire], rounds: &mut Rounds) {
         return rounds.called_off.push(said);
     }
     assert_eq!(code, Some(0), "round {round}: {said}\n{}", house.proxy.log());
-    assert_eq!(epoch(house), before + 1);
+    // Attempts that were called off have numbers of their own.
+    assert!(epoch(house) > before, "round {round}");
     assert_ne!(new_primary(house).name(), from, "round {round}");
     rounds.done += 1;
     hear(house, listeners, round);
