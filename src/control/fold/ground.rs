@@ -1,9 +1,9 @@
 //! What the primary stands on: whether it may have restarted, who holds what it shows, and whether
 //! it is on record.
 //!
-//! Invariant: where a record is kept, nobody is open before it was read, and one that takes another's
-//! place not before that is recorded. A process that is started later would go by the record, and
-//! lose what it wrote.
+//! Invariant: where a record is kept, nobody is open before it was read, and one that takes
+//! another's place not before that is recorded. A process that is started later would go by the
+//! record, and lose what it wrote.
 
 use super::{Fold, Report, Watched};
 use crate::clock::Moment;

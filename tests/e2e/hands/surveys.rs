@@ -6,6 +6,9 @@ use pgsteer::failover::{
 };
 use pgsteer::pg::quote_literal;
 
+/// Nothing is on record yet.
+const UNSEEN: Promise = Promise::Asynchronous(WeakPromise::NotSeen);
+
 #[test]
 fn a_survey_says_what_failover_must_know() {
     let plan = Plan::new()
@@ -38,11 +41,11 @@ fn a_survey_says_what_failover_must_know() {
     assert_eq!(grip.survey(SECOND).settings.apply_delay, Duration::from_millis(100));
 
     let cohort = ["standby1", "standby2"].map(Arc::from).into();
-    assert_eq!(grip.hands.promise("primary"), Some(Promise::Quorum { w: 1, cohort }));
+    assert_eq!(grip.hands.promise("primary", &UNSEEN), Some(Promise::Quorum { w: 1, cohort }));
     grip.server(PRIMARY).set("synchronous_standby_names", "*").unwrap();
     await_that("the change is seen", || {
         grip.survey(PRIMARY);
-        grip.hands.promise("primary") == Some(Promise::Asynchronous(WeakPromise::Anyone))
+        grip.hands.promise("primary", &UNSEEN) == Some(Promise::Asynchronous(WeakPromise::Anyone))
     });
 }
 
@@ -78,7 +81,7 @@ fn whose_commits_are_outside_of_the_promise_is_known_by_name() {
 #[test]
 fn a_second_receiver_of_the_same_name_makes_the_set_asynchronous() {
     let grip = Grip::on(&Plan::new().setting("synchronous_standby_names", QUORUM));
-    assert!(matches!(grip.hands.promise("primary"), Some(Promise::Quorum { .. })));
+    assert!(matches!(grip.hands.promise("primary", &UNSEEN), Some(Promise::Quorum { .. })));
     let primary = grip.server(PRIMARY);
     let login = [("user", SUPERUSER), ("replication", "true"), ("application_name", "standby1")];
     let mut stranger = Wire::log_in_with(primary.address().parse().unwrap(), &login).unwrap();
@@ -90,7 +93,7 @@ fn a_second_receiver_of_the_same_name_makes_the_set_asynchronous() {
     await_that("it is seen", || {
         grip.survey(PRIMARY);
         let shared = WeakPromise::SharedName("standby1".into());
-        grip.hands.promise("primary") == Some(Promise::Asynchronous(shared))
+        grip.hands.promise("primary", &UNSEEN) == Some(Promise::Asynchronous(shared))
     });
 }
 
