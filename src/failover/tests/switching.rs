@@ -178,6 +178,23 @@ fn while_they_end_it_is_called_off_for_any_reason() {
     }
 }
 
+/// This process was restarted in the middle, and looks at everybody first.
+#[test]
+fn one_that_is_not_seen_yet_does_not_end_it() {
+    let wait = Decision::wait(Why::Draining { busy: 0 });
+    let unseen = |phase, ago| {
+        let scene = fenced().phase(phase).see(B, Sight::Awaited);
+        scene.with(|scene| scene.phase_since = ms(NOW - ago))
+    };
+    assert_eq!(unseen(Phase::Draining(switchover()), 100).decide(), wait);
+    // Else those that were frozen and are not seen would stay so, and a fence would.
+    let undone_unseen = |ago| unseen(undoing(), ago).see(A, Sight::Awaited).see(C, idle(END));
+    assert_eq!(undone_unseen(3_999).decide(), wait);
+    assert_eq!(undone_unseen(4_000).why(), Why::Aborting(Refusal::CalledOff), "not for ever");
+    let away = Why::Aborting(Refusal::NotAStandby(Arc::from("b")));
+    assert_eq!(unseen(Phase::Draining(switchover()), 4_000).why(), away, "not for ever");
+}
+
 #[test]
 fn an_order_that_is_not_this_is_refused() {
     for scene in [draining(1), fenced()] {
