@@ -397,14 +397,17 @@ impl Scene<'_> {
         doubt.or_else(|| self.unseen_witness(server))
     }
 
-    /// A server that may be such a standby and is not seen. One that has been silent for as long as
-    /// a primary must be is no more than that one is; one late answer proves nothing of either.
+    /// A server that may be such a standby and is not seen. One that has not been for as long as a
+    /// primary must be silent says no more than that one does; one late answer proves nothing.
     fn unseen_witness(&self, server: ServerId) -> Option<Refusal> {
         let is_out_of_sight = |(id, sighting): (ServerId, &Sighting)| match sighting {
             _ if id == server => false,
             Sighting::Awaited => false,
             Sighting::Seen(_) => self.fresh(id).is_none(),
-            Sighting::Missing(gone) => !gone.is_gone(self.policy) && !gone.is_silent(self.policy),
+            Sighting::Missing(gone) => {
+                let long = self.now.since(gone.counts_from) >= self.policy.silent_after;
+                !long && !gone.is_gone(self.policy)
+            }
         };
         let mut servers = self.sightings.iter().zip(0..).map(|(it, id)| (ServerId(id), it));
         servers
@@ -612,7 +615,7 @@ mod tests {
 
     #[test]
     fn a_primary_is_not_silent_while_a_standby_hears_or_may_hear_from_it() {
-        use Unseen::{Full, Refused, Silent};
+        use Unseen::{Full, LoginRefused, Refused, Silent};
         let gone = |why, millis| missing(why, millis);
         let witness = |state| streaming(1, state);
         let unseen = none(NoPrimary::Unseen);
@@ -643,9 +646,14 @@ mod tests {
                 unseen,
             ),
             (
-                "silent, and a standby is full, which may stream",
-                vec![gone(Silent, 60_000), primary(2), gone(Full, 60_000)],
+                "silent, and a standby is full for a moment",
+                vec![gone(Silent, 60_000), primary(2), gone(Full, 1_500)],
                 unseen,
+            ),
+            (
+                "silent, and a standby has refused our login for long",
+                vec![gone(Silent, 60_000), primary(2), gone(LoginRefused, 6_000)],
+                open(B, 2),
             ),
             (
                 "silent, and so is a standby for as long",

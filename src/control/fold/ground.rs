@@ -84,8 +84,12 @@ impl Fold {
     }
 
     /// A record is kept from now on, or is not.
+    ///
+    /// Once it was read, somebody may have been adopted already who is not on record.
     pub(crate) const fn keep(&mut self, book: Book) {
-        self.ground.book = book;
+        if !matches!((self.ground.book, book), (Book::Behind, Book::Kept)) {
+            self.ground.book = book;
+        }
     }
 
     /// Looks anew at what the recorded primary stands on.

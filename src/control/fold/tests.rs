@@ -143,6 +143,17 @@ fn who_takes_anothers_place_is_open_once_that_is_recorded() {
 /// The one on record may be away for a moment, and who led before it answer as if it led still.
 #[test]
 fn nobody_is_open_before_it_is_read_who_is_on_record() {
+    // Another tool has replaced the one on record before that was read.
+    let mut replaced = fold();
+    replaced.keep(Book::Unread);
+    replaced.take(OLD, looked(10, Role::Standby, 1, 100), ms(11));
+    replaced.take(NEW, looked(10, Role::Primary, 2, 200), ms(11));
+    replaced.appoint(on_record(OLD, 1, 7), ms(12));
+    replaced.keep(Book::Kept);
+    assert_eq!(replaced.topology(ms(12)).writable(), None);
+    replaced.appoint(on_record(NEW, 2, 8), ms(13));
+    assert_eq!(replaced.topology(ms(13)).writable(), Some(NEW));
+
     let unread = || {
         let mut fold = fold();
         fold.keep(Book::Unread);
