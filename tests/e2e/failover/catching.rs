@@ -3,7 +3,7 @@
 //! operator is told why, and what helps.
 
 use super::shut_out::Crowd;
-use super::{asynchronous, await_armed, await_told_to_end, epoch, new_primary};
+use super::{asynchronous, await_armed, await_told_to_end, epoch, new_primary, stop_receiving};
 use super::{ordered, quorum, settle, writing};
 use crate::support::Blueprint;
 use crate::support::Door;
@@ -21,7 +21,7 @@ const RULE: &str = "host replication all all";
 pub fn one_that_may_not_lead_holds_more(house: &House) -> Ledger {
     house.wire().run(ledger::TABLE);
     house.cluster.await_replay().unwrap();
-    house.server("standby1").sigstop_process("walreceiver");
+    stop_receiving(house.server("standby1"));
     let ledger = writing(house);
     house.server("primary").kill9().unwrap();
     await_told_to_end([house.server("standby1")]);

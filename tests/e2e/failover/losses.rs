@@ -4,7 +4,9 @@ use super::asynchronous;
 use super::kills::rounds;
 use super::new_primary;
 use super::writing;
-use super::{WRITERS, await_armed, await_told_to_end, epoch, ordered, quorum, settle};
+use super::{
+    WRITERS, await_armed, await_told_to_end, epoch, ordered, quorum, settle, stop_receiving,
+};
 use crate::support::House;
 use crate::support::await_that;
 use crate::support::ledger;
@@ -19,7 +21,7 @@ use std::time::Duration;
 pub fn dies_ahead_of_all(house: &House) -> (Book, Lsn) {
     let ledger = writing(house);
     for server in house.cluster.standbys() {
-        server.sigstop_process("walreceiver");
+        stop_receiving(server);
     }
     ledger.await_more(200);
     let book = ledger.close();
@@ -82,7 +84,7 @@ fn dies_with_the_one_that_confirms_cut_off(round: usize) {
     house.wire().run(ledger::TABLE);
     house.cluster.await_replay().unwrap();
     // Only the second standby confirms commits.
-    house.server("standby1").sigstop_process("walreceiver");
+    stop_receiving(house.server("standby1"));
     let ledger = writing(&house);
     house.server("standby2").sigstop();
     await_that("commits wait for it", || ledger.in_flight() > WRITERS / 2);

@@ -66,6 +66,29 @@ fn await_armed(house: &House, promise: &str) {
     });
 }
 
+/// Stops a standby's walreceiver while it waits for more: one that is stopped in the middle of
+/// what it has received goes on with that, and all behind it, before it heeds that it is to end.
+fn stop_receiving(standby: &Server) {
+    let waits = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE backend_type = 'walreceiver' AND wait_event = 'WalReceiverMain'";
+    let stands_still = || {
+        let all = standby.processes();
+        all.iter().filter(|found| found.title.contains("walreceiver")).all(|found| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", found.pid));
+            status.is_ok_and(|status| status.contains("\nState:\tT"))
+        })
+    };
+    await_that("its walreceiver is stopped while it waits", || {
+        standby.sigstop_process("walreceiver");
+        await_that("it stands still", stands_still);
+        let at_rest = standby.value(waits).unwrap() == "1";
+        if !at_rest {
+            standby.sigcont();
+        }
+        at_rest
+    });
+}
+
 /// Waits until the walreceivers of these standbys, which stand still, are told to end: when they
 /// wake up they read nothing more of what has come for them meanwhile.
 fn await_told_to_end<'a>(standbys: impl IntoIterator<Item = &'a Server>) {

@@ -1,7 +1,9 @@
 //! Servers whose names stand in their links alone, and all of which have the same `cluster_name`:
 //! a freeze empties the link, and who it was is known all the same.
 
-use super::{armed, await_armed, await_told_to_end, epoch, new_primary, settle, writing};
+use super::{
+    armed, await_armed, await_told_to_end, epoch, new_primary, settle, stop_receiving, writing,
+};
 use crate::support::Blueprint;
 use crate::support::House;
 use crate::support::await_that;
@@ -100,7 +102,7 @@ fn what_one_alone_confirmed_to_the_second_primary_is_waited_for() {
     let end = new.value("SELECT pg_current_wal_flush_lsn()").unwrap();
     let holds = format!("SELECT pg_last_wal_receive_lsn() >= '{end}'");
     old.await_value(&holds, "t", "level").unwrap();
-    old.sigstop_process("walreceiver");
+    stop_receiving(old);
     new.rows("INSERT INTO confirmed VALUES (1)").unwrap();
     other.kill9().unwrap();
     new.kill9().unwrap();
