@@ -13,20 +13,18 @@ use std::sync::Arc;
 
 /// Puts in order what is out of it.
 pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
-    if let Some(record) = completed(situation) {
-        return Decision::act(Why::AllWell, vec![Act::Write(Box::new(record))]);
-    }
-    let proof = match promise(situation) {
-        Some(Step::Record(promise)) => {
-            let record = Record { promise, ..situation.record.clone() };
-            return Decision::act(Why::PromiseChanged, vec![Act::Write(Box::new(record))]);
-        }
-        Some(Step::Prove(act)) => Some(act),
-        None => None,
+    let step = promise(situation);
+    let mut why = if step.is_some() { Why::PromiseChanged } else { Why::AllWell };
+    // What can't be written holds up nothing else: it comes last.
+    let (mut acts, promise) = match step {
+        Some(Step::Record(promise)) => (Vec::new(), Some(promise)),
+        Some(Step::Prove(act)) => (vec![act], None),
+        None => (Vec::new(), None),
     };
-    let mut why = if proof.is_some() { Why::PromiseChanged } else { Why::AllWell };
-    let mut acts: Vec<_> = proof.into_iter().collect();
+    let write = promise.map(|promise| Record { promise, ..situation.record.clone() });
+    let write = completed(situation).or(write).map(|record| Act::Write(Box::new(record)));
     if policy.mode == Mode::Off {
+        acts.extend(write);
         return Decision::act(why, acts);
     }
     // Whoever is missing may be the very one who is to confirm the proof.
@@ -44,6 +42,7 @@ pub(super) fn in_order(situation: &Situation<'_>, policy: &Policy) -> Decision {
     }
     acts.extend(fences);
     acts.extend(repairs);
+    acts.extend(write);
     Decision::act(why, acts)
 }
 

@@ -358,6 +358,19 @@ fn one_on_a_branch_of_the_same_number_revokes_nothing() {
     assert!(lost(same).chosen().is_some());
 }
 
+/// A disk that is full must not keep a former primary writable.
+#[test]
+fn what_is_recorded_meanwhile_comes_behind_what_is_put_in_order() {
+    let back = |scene: Scene| scene.with(|scene| scene.policy.rejoin = Rejoin::Fence);
+    let back = |scene: Scene| back(scene).see(A, primary_on(1));
+    let unknown = back(changed()).with(|scene| scene.record.primary.fork = None);
+    let weaker = back(changed()).with(|scene| scene.promise = Some((asynchronous(), ms(NOW))));
+    for scene in [unknown, weaker] {
+        let acts = scene.acts();
+        assert!(matches!(acts.as_slice(), [Act::Fence(A), Act::Write(_)]), "{acts:?}");
+    }
+}
+
 /// What was there before us, what another tool promoted, and what a history told too late.
 #[test]
 fn where_the_primarys_branch_began_is_recorded_for_when_it_is_away() {
