@@ -20,6 +20,7 @@ use crate::control::Policy;
 use crate::control::evidence::{Sighting, Testimony};
 use crate::control::finding::{Finding, Refusal};
 use crate::control::rogues::Rogues;
+use crate::pg::Lsn;
 use crate::pg::SystemId;
 use crate::pg::Timeline;
 use crate::topology::Epoch;
@@ -51,6 +52,8 @@ pub(crate) struct Record {
     pub system: SystemId,
     /// On which branch.
     pub timeline: Timeline,
+    /// Where that branch left its parent, if that was ever seen.
+    pub fork: Option<Lsn>,
     /// The number of this adoption.
     pub epoch: Epoch,
 }
@@ -158,7 +161,8 @@ fn first_primary(earlier: &BTreeMap<ServerId, Timeline>, scene: &Scene<'_>) -> V
         return none(NoPrimary::Disputed, Standing::Disputed(claims), findings);
     }
     let epoch = Epoch(scene.epochs_used.0 + 1);
-    let record = Record { server, system: claimant.system, timeline, epoch };
+    let fork = scene.fork(server, timeline);
+    let record = Record { server, system: claimant.system, timeline, fork, epoch };
     open(record, findings)
 }
 
@@ -190,14 +194,14 @@ fn successor(record: &Record, scene: &Scene<'_>) -> Result<Record, Refusal> {
     let claimants: Vec<_> = scene.claimants(Some(record.system)).collect();
     let heirs: Vec<_> = claimants
         .iter()
-        .filter(|(id, seen)| scene.descends(*id, seen.timeline, record.timeline) == Ok(()))
+        .filter(|(id, seen)| scene.descends(*id, seen.timeline, record) == Ok(()))
         .collect();
     let (server, seen) = match heirs.as_slice() {
         [heir] => **heir,
         [] => {
             let mut reasons = claimants.iter();
-            let reason = reasons
-                .find_map(|(id, seen)| scene.descends(*id, seen.timeline, record.timeline).err());
+            let reason =
+                reasons.find_map(|(id, seen)| scene.descends(*id, seen.timeline, record).err());
             return Err(reason.unwrap_or(Refusal::NotProvenGone));
         }
         [_, _, ..] => return Err(Refusal::SeveralNewcomers),
@@ -212,7 +216,8 @@ fn successor(record: &Record, scene: &Scene<'_>) -> Result<Record, Refusal> {
         }
     }
     let epoch = Epoch(record.epoch.max(scene.epochs_used).0 + 1);
-    Ok(Record { server, system: record.system, timeline: seen.timeline, epoch })
+    let fork = scene.fork(server, seen.timeline);
+    Ok(Record { server, system: record.system, timeline: seen.timeline, fork, epoch })
 }
 
 /// The recorded primary does not answer as such, and nobody may take its place.
@@ -318,30 +323,40 @@ impl Scene<'_> {
                 if timeline < recorded {
                     return Finding::Returned { server, timeline, recorded };
                 }
-                let own = self.descends(server, timeline, recorded).err();
+                let own = self.descends(server, timeline, &record).err();
                 let refusal = own.unwrap_or(refusal);
                 Finding::Rogue { server, timeline, primary: record.server, refusal }
             })
             .collect()
     }
 
-    /// Whether `server`'s timeline is known to continue `recorded`.
+    /// Whether `server`'s timeline is known to continue the recorded one.
     fn descends(
         &self,
         server: ServerId,
         timeline: Timeline,
-        recorded: Timeline,
+        record: &Record,
     ) -> Result<(), Refusal> {
-        if timeline == recorded {
+        if timeline == record.timeline {
             return Err(Refusal::SameTimeline);
         }
         let history = self.histories.get(server.index()).and_then(Option::as_ref);
         let Some(history) = history.filter(|known| known.current() == Some(timeline)) else {
             return Err(Refusal::HistoryUnknown);
         };
-        // A number alone tells no branch.
-        let continues = history.knows(recorded) && !history.contradicts(self.descent);
+        // A number alone tells no branch. Where the recorded one began is known from the record
+        // also to a process that was started while its primary was away.
+        let continues = history.knows(record.timeline)
+            && !history.contradicts(self.descent)
+            && record.fork.is_none_or(|fork| history.has_fork_at(fork));
         if continues { Ok(()) } else { Err(Refusal::NotADescendant) }
+    }
+
+    /// Where a server's branch, which has that number, left its parent, if that is known.
+    fn fork(&self, server: ServerId, timeline: Timeline) -> Option<Lsn> {
+        let history = self.histories.get(server.index()).and_then(Option::as_ref);
+        let own = history.filter(|known| known.current() == Some(timeline))?;
+        own.forks().last().map(|fork| fork.at)
     }
 
     /// Whether it is on another branch than the recorded one, or one that leads there, in spite of
@@ -537,6 +552,7 @@ mod tests {
             server,
             system: OURS,
             timeline: Timeline(timeline),
+            fork: None,
             epoch: Epoch(epoch),
         })
     }
@@ -689,6 +705,24 @@ mod tests {
         }
     }
 
+    /// The primary is away since before this process was started: the record alone tells its branch
+    /// from another of its number.
+    #[test]
+    fn who_descends_from_another_branch_of_the_recorded_number_is_no_heir() {
+        let sightings = [missing(Unseen::Refused, 600), primary(3)];
+        let judged = |fork| {
+            let Standing::Adopted(record) = adopted(A, 2, 4) else { panic!("it is adopted") };
+            judge(&Standing::Adopted(Record { fork, ..record }), &sightings)
+        };
+        assert_eq!(judged(None).primary, open(B, 3));
+        assert_eq!(judged(Some(Lsn(100))).primary, open(B, 3));
+        let other = judged(Some(Lsn(80)));
+        assert_eq!(other.primary, none(NoPrimary::Unseen));
+        let refusal = Refusal::NotADescendant;
+        let rogue = Finding::Rogue { server: B, timeline: Timeline(3), primary: A, refusal };
+        assert!(other.findings.contains(&rogue), "{:?}", other.findings);
+    }
+
     #[test]
     fn a_newcomer_of_unknown_history_waits() {
         let sightings = [missing(Unseen::Refused, 600), primary(2)];
@@ -732,7 +766,9 @@ mod tests {
     #[test]
     fn a_primary_that_was_promoted_anew_is_a_new_epoch() {
         let verdict = judge(&adopted(A, 1, 3), &[primary(2), standby(1)]);
-        assert_eq!((verdict.primary, verdict.standing), (open(A, 2), adopted(A, 2, 4)));
+        let Standing::Adopted(record) = adopted(A, 2, 4) else { panic!("it is adopted") };
+        let record = Standing::Adopted(Record { fork: Some(Lsn(100)), ..record });
+        assert_eq!((verdict.primary, verdict.standing), (open(A, 2), record));
     }
 
     #[test]

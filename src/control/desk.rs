@@ -85,7 +85,7 @@ impl Desk {
 
     /// A record of who is the primary is kept, or is not.
     pub(crate) fn keep(&self, book: Book) {
-        self.change(|fold| fold.keep(book));
+        self.change(|fold| fold.keep(book, clock::now()));
     }
 
     /// The primary was done with a statement of ours at this moment. That changes nothing that is

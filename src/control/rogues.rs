@@ -130,8 +130,13 @@ mod tests {
         Moment::from_nanos(millis * 1_000_000)
     }
 
-    const RECORD: Record =
-        Record { server: A, system: SystemId(7), timeline: Timeline(1), epoch: Epoch(1) };
+    const RECORD: Record = Record {
+        server: A,
+        system: SystemId(7),
+        timeline: Timeline(1),
+        fork: None,
+        epoch: Epoch(1),
+    };
 
     /// Who answers, as what, on which branch, and when it was asked.
     fn seen(server: ServerId, role: Role, timeline: u32, asked: u64) -> (ServerId, Testimony) {

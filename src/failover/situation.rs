@@ -298,9 +298,7 @@ impl Situation<'_> {
         match self.primary().and_then(|primary| primary.history.as_ref()).filter(current) {
             Some(known) => known.contradicts(own),
             // While the primary is away, the record knows where its branch began.
-            None => recorded.fork.is_some_and(|fork| {
-                current(&own) && own.forks().iter().all(|left| left.at != fork)
-            }),
+            None => recorded.fork.is_some_and(|fork| current(&own) && !own.has_fork_at(fork)),
         }
     }
 
@@ -310,8 +308,7 @@ impl Situation<'_> {
         let recorded = &self.record.primary;
         let own = server.history.as_ref().filter(|own| own.current() == Some(timeline))?;
         let left = own.end_of(recorded.timeline)?;
-        let began = |fork| own.forks().iter().any(|left| left.at == fork);
-        recorded.fork.is_none_or(began).then_some(left)
+        recorded.fork.is_none_or(|fork| own.has_fork_at(fork)).then_some(left)
     }
 
     /// All servers but the recorded primary.

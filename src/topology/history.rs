@@ -85,6 +85,12 @@ impl History {
         self.current == Some(timeline) || self.end_of(timeline).is_some()
     }
 
+    /// Whether a branch on this line of descent began there. Of a branch of which no more is known
+    /// than its number and where it began, this tells whether it is that one.
+    pub fn has_fork_at(&self, fork: Lsn) -> bool {
+        self.forks.iter().any(|left| left.at == fork)
+    }
+
     /// Whether a server with that history is on another line of descent, in spite of a timeline
     /// whose number is on this one: two servers that were promoted without knowing of each other
     /// take the same number, and where their branches began tells them apart. Two that began at the

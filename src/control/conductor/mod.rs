@@ -244,13 +244,13 @@ impl Conductor {
 
     /// A primary that is to be recorded because nothing was, or because somebody else made it.
     fn found(&self) -> Option<Record> {
-        let found = self.parts.desk.read(|fold| fold.adopted().map(|it| (it, fold.fork())))?;
+        let found = self.parts.desk.read(Fold::adopted)?;
         let now = clock::whole_unix_seconds();
-        let name = self.parts.names.get(found.0.server.index())?;
+        let name = self.parts.names.get(found.server.index())?;
         let Some((record, _)) = &self.record else {
             return Some(scene::recorded(None, found, name, now));
         };
-        let newer = record.phase == Phase::Stable && found.0.epoch > record.primary.epoch;
+        let newer = record.phase == Phase::Stable && found.epoch > record.primary.epoch;
         newer.then(|| scene::recorded(Some(record), found, name, now))
     }
 

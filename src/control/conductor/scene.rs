@@ -7,14 +7,13 @@ use crate::control::footing::Quorum;
 use crate::failover::{
     Acknowledged, Appointed, By, Change, Kind, Loss, Phase, Promise, Record, WeakPromise,
 };
-use crate::pg::Lsn;
 use crate::topology::{NoPrimary, PrimarySample, ServerId, Succession};
 use std::sync::Arc;
 
 /// The primary that `control` found before anything was recorded, or that somebody else made.
 pub(super) fn recorded(
     earlier: Option<&Record>,
-    (found, fork): (adopt::Record, Option<Lsn>),
+    found: adopt::Record,
     server: &Arc<str>,
     unix_now: u64,
 ) -> Record {
@@ -23,7 +22,7 @@ pub(super) fn recorded(
         epoch: found.epoch,
         system: found.system,
         timeline: found.timeline,
-        fork,
+        fork: found.fork,
     };
     let promise = Promise::Asynchronous(WeakPromise::NotSeen);
     let Some(earlier) = earlier else {
@@ -37,7 +36,7 @@ pub(super) fn recorded(
         from: Some(Arc::clone(&earlier.primary.server)),
         to: Arc::clone(server),
         timeline: found.timeline,
-        fork,
+        fork: found.fork,
         loss: Loss::Unknown { at_least: 0 },
         began: unix_now,
         ended: unix_now,
@@ -63,6 +62,7 @@ pub(super) fn appointment(
             server,
             system: record.primary.system,
             timeline: record.primary.timeline,
+            fork: record.primary.fork,
             epoch: record.primary.epoch,
         }),
         changing,
@@ -149,22 +149,23 @@ pub(super) fn told(record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pg::{SystemId, Timeline};
+    use crate::pg::{Lsn, SystemId, Timeline};
     use crate::topology::Epoch;
 
     /// Once that primary is away, nothing else tells its branch from another of its number.
     #[test]
     fn where_the_branch_of_a_primary_that_was_found_began_is_recorded() {
-        let found = |server, timeline, epoch| adopt::Record {
+        let found = |server, timeline, fork, epoch| adopt::Record {
             server: ServerId(server),
             system: SystemId(7),
             timeline: Timeline(timeline),
+            fork: Some(fork),
             epoch: Epoch(epoch),
         };
         let (a, b) = (Arc::from("a"), Arc::from("b"));
-        let first = recorded(None, (found(0, 2, 1), Some(Lsn(150))), &a, 5);
+        let first = recorded(None, found(0, 2, Lsn(150), 1), &a, 5);
         assert_eq!(first.primary.fork, Some(Lsn(150)));
-        let next = recorded(Some(&first), (found(1, 3, 2), Some(Lsn(200))), &b, 6);
+        let next = recorded(Some(&first), found(1, 3, Lsn(200), 2), &b, 6);
         assert_eq!(next.primary.fork, Some(Lsn(200)));
         assert_eq!(next.changes.last().and_then(|change| change.fork), Some(Lsn(200)));
     }

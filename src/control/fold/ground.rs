@@ -86,10 +86,22 @@ impl Fold {
     /// A record is kept from now on, or is not.
     ///
     /// Once it was read, somebody may have been adopted already who is not on record.
-    pub(crate) const fn keep(&mut self, book: Book) {
+    pub(crate) fn keep(&mut self, book: Book, now: Moment) {
         if !matches!((self.ground.book, book), (Book::Behind, Book::Kept)) {
             self.ground.book = book;
         }
+        self.reconsider(now);
+    }
+
+    /// Whether what is on record is not known yet: nothing is decided before it is.
+    pub(super) const fn is_unread(&self) -> bool {
+        matches!(self.ground.book, Book::Unread)
+    }
+
+    /// Who is the primary while nothing was decided yet.
+    pub(super) const fn undecided(&self) -> Primary {
+        let why = if self.is_unread() { NoPrimary::Unrecorded } else { NoPrimary::NeverSeen };
+        Primary::None { last: None, why }
     }
 
     /// Looks anew at what the recorded primary stands on.

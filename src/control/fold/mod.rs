@@ -261,6 +261,9 @@ impl Fold {
     /// Decides anew who the primary is; time alone can change that.
     pub(crate) fn reconsider(&mut self, now: Moment) {
         self.forget_renewed(now);
+        if self.is_unread() {
+            return;
+        }
         let before = self.epoch();
         let sightings: Vec<_> = self.servers.iter().map(|s| s.sighting.clone()).collect();
         let histories: Vec<_> = self.servers.iter().map(Watched::history).collect();
@@ -332,7 +335,7 @@ impl Fold {
     pub(crate) fn topology(&self, now: Moment) -> Topology {
         let (primary, system) = match &self.verdict {
             Some(verdict) => (self.on_firm_ground(verdict.primary), verdict.system),
-            None => (Topology::unseen(Box::new([])).primary, None),
+            None => (self.undecided(), None),
         };
         let yardstick = Yardstick {
             system,

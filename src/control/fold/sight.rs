@@ -5,7 +5,6 @@ use crate::clock::Moment;
 use crate::control::evidence::{Sighting, Testimony};
 use crate::failover;
 use crate::failover::{Missing, Receiver, ServerView, Sight, Tags};
-use crate::pg::Lsn;
 use crate::topology::{Primary, PrimarySample, Role, ServerId, Unseen};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,13 +31,6 @@ impl Fold {
     /// The newest position of the primary in this epoch.
     pub(crate) fn newest_sample(&self) -> Option<PrimarySample> {
         self.samples.newest()
-    }
-
-    /// Where the branch of the primary that was adopted last left its parent, if that was seen.
-    pub(crate) fn fork(&self) -> Option<Lsn> {
-        let timeline = self.adopted()?.timeline;
-        let known = Some(&self.history).filter(|known| known.current() == Some(timeline))?;
-        known.forks().last().map(|fork| fork.at)
     }
 
     /// When the primary was asked what it answered last, if it answers.

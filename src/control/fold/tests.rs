@@ -88,6 +88,7 @@ fn a_new_epoch_begins_without_positions() {
                 server: NEW,
                 system: SYSTEM,
                 timeline: Timeline(2),
+                fork: None,
                 epoch,
             }),
             changing: None,
@@ -113,7 +114,7 @@ fn promoted_elsewhere(fold: &mut Fold) {
 fn on_record(server: ServerId, timeline: u32, epoch: u64) -> Appointment {
     let (timeline, epoch) = (Timeline(timeline), Epoch(epoch));
     Appointment {
-        record: Some(adopt::Record { server, system: SYSTEM, timeline, epoch }),
+        record: Some(adopt::Record { server, system: SYSTEM, timeline, fork: None, epoch }),
         changing: None,
         epochs_used: epoch,
         succession: Succession::Unproven,
@@ -125,7 +126,7 @@ fn on_record(server: ServerId, timeline: u32, epoch: u64) -> Appointment {
 #[test]
 fn who_takes_anothers_place_is_open_once_that_is_recorded() {
     let mut fold = fold();
-    fold.keep(Book::Kept);
+    fold.keep(Book::Kept, ms(9));
     fold.take(OLD, looked(10, Role::Primary, 1, 100), ms(11));
     fold.take(NEW, looked(10, Role::Standby, 1, 100), ms(11));
     assert_eq!(fold.topology(ms(11)).writable(), Some(OLD), "there was none before");
@@ -145,31 +146,32 @@ fn who_takes_anothers_place_is_open_once_that_is_recorded() {
 fn nobody_is_open_before_it_is_read_who_is_on_record() {
     // Another tool has replaced the one on record before that was read.
     let mut replaced = fold();
-    replaced.keep(Book::Unread);
+    replaced.keep(Book::Unread, ms(9));
     replaced.take(OLD, looked(10, Role::Standby, 1, 100), ms(11));
     replaced.take(NEW, looked(10, Role::Primary, 2, 200), ms(11));
     replaced.appoint(on_record(OLD, 1, 7), ms(12));
-    replaced.keep(Book::Kept);
+    replaced.keep(Book::Kept, ms(12));
     assert_eq!(replaced.topology(ms(12)).writable(), None);
     replaced.appoint(on_record(NEW, 2, 8), ms(13));
     assert_eq!(replaced.topology(ms(13)).writable(), Some(NEW));
 
     let unread = || {
         let mut fold = fold();
-        fold.keep(Book::Unread);
+        fold.keep(Book::Unread, ms(9));
         fold.take(OLD, looked(10, Role::Primary, 1, 100), ms(11));
         let failed = Attempt { began: ms(10), ended: ms(11), why: Unseen::Refused };
         fold.take(NEW, Report::Failed(failed), ms(11));
         fold
     };
-    let shut = Primary::None { last: Some(OLD), why: NoPrimary::Unrecorded };
+    let shut = Primary::None { last: None, why: NoPrimary::Unrecorded };
     let mut fold = unread();
     for at in [11, 1_000] {
         fold.reconsider(ms(at));
         assert_eq!(fold.topology(ms(at)).primary, shut);
     }
+    assert_eq!(fold.adopted(), None, "nobody was adopted: a later change would pass for ours");
     fold.appoint(on_record(NEW, 2, 7), ms(1_001));
-    fold.keep(Book::Kept);
+    fold.keep(Book::Kept, ms(1_001));
     assert_eq!(fold.topology(ms(1_001)).writable(), None, "it is another");
     fold.take(NEW, looked(1_010, Role::Primary, 2, 200), ms(1_011));
     assert_eq!(fold.topology(ms(1_011)).writable(), Some(NEW));
@@ -179,7 +181,7 @@ fn nobody_is_open_before_it_is_read_who_is_on_record() {
     assert_eq!(same.topology(ms(12)).writable(), Some(OLD));
     for none in [Book::Kept, Book::Absent] {
         let mut fold = unread();
-        fold.keep(none);
+        fold.keep(none, ms(12));
         assert_eq!(fold.topology(ms(12)).writable(), Some(OLD), "there is none: {none:?}");
     }
 }
@@ -187,9 +189,10 @@ fn nobody_is_open_before_it_is_read_who_is_on_record() {
 #[test]
 fn where_no_record_is_kept_nothing_waits_for_one() {
     let mut fold = begun();
-    assert_eq!(fold.fork(), None);
+    let fork = |fold: &Fold| fold.adopted().and_then(|record| record.fork);
+    assert_eq!(fork(&fold), None);
     promoted_elsewhere(&mut fold);
-    assert_eq!(fold.fork(), Some(Lsn(150)), "where the new branch began is known at once");
+    assert_eq!(fork(&fold), Some(Lsn(150)), "where the new branch began is known at once");
     assert_eq!(fold.topology(ms(24)).writable(), Some(NEW));
 }
 
