@@ -254,8 +254,13 @@ fn confirmed(
 /// Another server that says that it is the primary, on a branch that is newer than the recorded
 /// one: somebody else promoted it. To promote another beside it would make two of that number.
 pub(super) fn outsider<'a>(situation: &'a Situation<'_>) -> Option<&'a ServerView> {
+    outsiders(situation).next()
+}
+
+/// All of them.
+pub(super) fn outsiders<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = &'a ServerView> {
     let recorded = &situation.record.primary;
-    situation.others().find(|server| match &server.sight {
+    situation.others().filter(|server| match &server.sight {
         Sight::Answers(seen) => {
             let newer = seen.timeline.is_some_and(|timeline| timeline > recorded.timeline);
             server.as_primary().is_some() && seen.system == recorded.system && newer

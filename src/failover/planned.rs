@@ -353,16 +353,18 @@ fn end_of_old(
 
 /// Back to the old primary: as it was, or promoted again if it is a standby by now. Where another
 /// tool has promoted one meanwhile, nobody is promoted beside it: it may take the place, which is
-/// vacant as long as the old one is a standby.
+/// vacant as long as the old one is a standby. One that lacks what the old one wrote does not get
+/// it so: the old one is chosen, and promoted once the other is stopped.
 fn undo(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decision {
     let elsewhere = outsider(situation);
     let refusal = elsewhere.map_or(refusal, |it| Refusal::PromotedElsewhere(Arc::clone(&it.name)));
     let (Some(old), Some(operation)) = (situation.primary(), situation.record.operation()) else {
         return abort(situation, policy, refusal);
     };
+    let gives_way = elsewhere.is_some_and(|it| has_all(situation, it, old));
     let phase = match old.as_standby() {
         Some((received, replayed, _))
-            if elsewhere.is_none() && verdict(situation, policy) == Verdict::Demoted =>
+            if !gives_way && verdict(situation, policy) == Verdict::Demoted =>
         {
             let server = Arc::clone(&old.name);
             let at = received.max(replayed);
@@ -370,7 +372,7 @@ fn undo(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decisio
             Phase::Promoting(operation, Choice { server, at, loss: Loss::None })
         }
         Some(_) | None if operation.to.is_none() => {
-            return if elsewhere.is_none() && may_come_back(situation, policy, old) {
+            return if !gives_way && may_come_back(situation, policy, old) {
                 Decision::wait(Why::Aborting(refusal))
             } else {
                 abort(situation, policy, refusal)
@@ -381,6 +383,16 @@ fn undo(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decisio
     let record = situation.record.in_phase(phase);
     let acts = vec![Act::Write(Box::new(record)), Act::Answer(Err(refusal.clone()))];
     Decision::act(Why::Aborting(refusal), acts)
+}
+
+/// Whether one that another tool promoted is known to hold all that the old primary wrote.
+fn has_all(situation: &Situation<'_>, outsider: &ServerView, old: &ServerView) -> bool {
+    let timeline = outsider.as_primary().and_then(|(timeline, _)| timeline);
+    let left = timeline.and_then(|timeline| situation.left_at(outsider, timeline));
+    // As a standby it has not replayed to its end yet, maybe.
+    let replayed = old.as_standby().map(|(_, replayed, _)| replayed);
+    let end = replayed.max(old.fenced.map(|fenced| fenced.end));
+    left.zip(end).is_some_and(|(left, end)| left >= end)
 }
 
 /// Whether the old primary may be on its way back as a standby. That it was told to be one may not

@@ -4,8 +4,8 @@ use crate::failover::choose::{
     Pace, behind, is_on_branch, loss, may_be_chosen, standbys, unfrozen,
 };
 use crate::failover::decide::{lost, wanted};
-use crate::failover::promote::{Under, is_lost, too_late};
-use crate::failover::replace::{Instead, instead};
+use crate::failover::promote::{Under, beside, is_lost, too_late};
+use crate::failover::replace::{Instead, claim, instead, why_barred};
 use crate::failover::{
     Kind, Loss, MaxLoss, Mode, Order, Phase, Policy, Refusal, ServerView, Situation, Verdict, Why,
     planned, verdict,
@@ -140,6 +140,15 @@ fn replacing(
     let order = |accept| Order::Failover { to: to.clone(), accept };
     let (given, any) = (order(accept), order(MaxLoss::Any));
     let (_, choice) = under;
+    if !is_lost(situation, policy, choice, Some(&given))
+        && let Some(outsider) = beside(situation, choice)
+    {
+        let taken = claim(situation, choice, outsider);
+        return match taken.filter(|_| to.as_ref() == Some(&outsider.name)) {
+            Some(own) => Preview { to: to.clone(), loss: own.loss, ..base },
+            None => base.refused(Some(Refusal::Waits(Box::new(why_barred(choice, outsider))))),
+        };
+    }
     if !is_lost(situation, policy, choice, Some(&given)) {
         let refusal = too_late(Some(&given), under);
         let to = Some(Arc::clone(&choice.server));

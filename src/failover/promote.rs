@@ -1,9 +1,9 @@
 //! One was chosen: promote it, have the others follow it, prove it, admit it. If it dies before
 //! it was admitted, `replace` says who is the primary instead.
 
-use crate::failover::choose::standbys;
+use crate::failover::choose::{outsiders, standbys};
 use crate::failover::repair::former_primaries;
-use crate::failover::replace::replace;
+use crate::failover::replace::{barred, replace};
 use crate::failover::situation::Standing;
 use crate::failover::verdict::is_gone;
 use crate::failover::{
@@ -27,6 +27,9 @@ pub(super) fn promoting(
     let (_, choice) = under;
     let name = Arc::clone(&choice.server);
     let lost = is_lost(situation, policy, choice, situation.order);
+    if let Some(outsider) = beside(situation, choice).filter(|_| !lost) {
+        return barred(situation, under, outsider, unix_now);
+    }
     if let Some(refusal) = too_late(situation.order, under)
         && !(lost && matches!(situation.order, Some(Order::Failover { .. })))
     {
@@ -88,6 +91,14 @@ pub(super) fn is_lost(
         Some(chosen) => is_gone(situation, policy, chosen),
         None => matches!(order, Some(Order::Failover { .. })),
     }
+}
+
+/// One that another tool has promoted, while the chosen one was not yet: both would be primaries of
+/// one number.
+pub(super) fn beside<'a>(situation: &'a Situation<'_>, choice: &Choice) -> Option<&'a ServerView> {
+    let waits = situation.named(&choice.server)?.as_standby().is_some();
+    let other = |server: &&ServerView| server.name != choice.server;
+    outsiders(situation).find(other).filter(|_| waits)
 }
 
 /// Why the order that waits is not what the change under way will fulfil.

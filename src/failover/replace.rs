@@ -12,8 +12,8 @@ use crate::failover::choose::{may_be_chosen, standbys};
 use crate::failover::decide::{freeze, is_overridden, waits, with_order};
 use crate::failover::promote::{New, Under, settled, too_late};
 use crate::failover::{
-    Act, Choice, Decision, Frozen, Loose, Loss, Mode, Operation, Order, Phase, Policy, Refusal,
-    ServerView, Situation, Why,
+    Act, Choice, Decision, Frozen, Loose, Loss, Mode, Operation, Order, Phase, Policy, Record,
+    Refusal, ServerView, Situation, Why,
 };
 use crate::pg::{Lsn, Timeline};
 use std::cmp::Reverse;
@@ -67,18 +67,69 @@ pub(super) fn replace(
             (own, by, Act::Answer(Ok(())), rivals)
         }
     };
-    let StandIn { server, timeline, fork, loss } = own;
     if !rivals.is_empty() {
         return Decision::act(why, rivals);
     }
-    if server.fenced.is_some() {
-        return Decision::act(why, vec![Act::Unfence(server.id)]);
+    if own.server.fenced.is_some() {
+        return Decision::act(why, vec![Act::Unfence(own.server.id)]);
     }
-    let (from, to) = (Arc::clone(&choice.server), Arc::clone(&server.name));
-    let new = New { from, to, timeline, fork, loss };
-    let claimed = situation.record.claimed(situation.record.phase.clone());
-    let record = settled(&claimed, &operation, new, unix_now);
+    let record = own.settled(situation.record, (&operation, &choice.server), unix_now);
     Decision::act(why, vec![Act::Write(Box::new(record)), answer])
+}
+
+/// Another tool has promoted one before the chosen one was: nobody is promoted beside it. If it is
+/// stopped, the chosen one goes on; if it is to stay, an order takes it at what it lacks.
+pub(super) fn barred(
+    situation: &Situation<'_>,
+    under: Under<'_>,
+    outsider: &ServerView,
+    unix_now: u64,
+) -> Decision {
+    let (operation, choice) = under;
+    let why = why_barred(choice, outsider);
+    let taken = match situation.order {
+        Some(Order::Failover { to: Some(to), accept }) if *to == outsider.name => {
+            claim(situation, choice, outsider).filter(|own| accept.allows(own.loss))
+        }
+        Some(Order::Failover { .. } | Order::Switchover { .. } | Order::Abort) | None => None,
+    };
+    match taken {
+        Some(own) => {
+            let by = with_order(situation, operation);
+            let from = &situation.record.primary.server;
+            let record = own.settled(situation.record, (&by, from), unix_now);
+            Decision::act(why, vec![Act::Write(Box::new(record)), Act::Answer(Ok(()))])
+        }
+        None => waits(situation, why, Vec::new()),
+    }
+}
+
+pub(super) fn why_barred(choice: &Choice, outsider: &ServerView) -> Why {
+    Why::Barred { chosen: Arc::clone(&choice.server), by: Arc::clone(&outsider.name) }
+}
+
+/// What one that another tool promoted could be taken for.
+pub(super) fn claim<'a>(
+    situation: &'a Situation<'_>,
+    choice: &Choice,
+    outsider: &ServerView,
+) -> Option<StandIn<'a>> {
+    stand_ins(situation, choice).into_iter().find(|own| own.server.id == outsider.id)
+}
+
+impl StandIn<'_> {
+    /// The record in which it took over from that one.
+    fn settled(
+        self,
+        record: &Record,
+        (operation, from): (&Operation, &Arc<str>),
+        unix_now: u64,
+    ) -> Record {
+        let Self { server, timeline, fork, loss } = self;
+        let (from, to) = (Arc::clone(from), Arc::clone(&server.name));
+        let new = New { from, to, timeline, fork, loss };
+        settled(&record.claimed(record.phase.clone()), operation, new, unix_now)
+    }
 }
 
 /// The other primaries that could be taken, and are not fenced: an order goes by a name, and the

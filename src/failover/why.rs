@@ -81,6 +81,13 @@ pub enum Why {
     Promoting(Arc<str>),
     /// The chosen one is not seen: whether it was promoted is not known.
     ChosenLost(Arc<str>),
+    /// Another tool has promoted one before the chosen one was, and none is promoted beside it.
+    Barred {
+        /// Who was chosen.
+        chosen: Arc<str>,
+        /// Who was promoted by others.
+        by: Arc<str>,
+    },
     /// The chosen one is lost, and these could follow it on the very timeline that would begin.
     MayFollow {
         /// Who was chosen.
@@ -262,6 +269,7 @@ impl Why {
             Self::Chosen(_) => "chosen",
             Self::Promoting(_) => "promoting",
             Self::ChosenLost(_) => "chosen_lost",
+            Self::Barred { .. } => "barred",
             Self::MayFollow { .. } => "may_follow",
             Self::NotTaken { .. } => "not_taken",
             Self::SeveralPrimaries(_) => "several_primaries",
@@ -403,6 +411,7 @@ impl fmt::Display for Why {
                 "{server} was chosen and does not answer: whether it was promoted is not known; if \
                  it does not come back, run `pgsteer failover`"
             ),
+            Self::Barred { chosen, by } => barred(out, chosen, by),
             Self::MayFollow { chosen, unseen } => may_follow(out, chosen, unseen),
             Self::NotTaken { candidate, loss } => not_taken(out, candidate, *loss),
             Self::SeveralPrimaries(primaries) => several_primaries(out, primaries),
@@ -475,6 +484,15 @@ fn cannot_catch_up(out: &mut fmt::Formatter<'_>, why: &Why) -> fmt::Result {
         write!(out, "`pgsteer failover --to {from}` promotes that one; ")?;
     }
     out.write_str("`pgsteer failover --accept-loss any` goes on without it")
+}
+
+fn barred(out: &mut fmt::Formatter<'_>, chosen: &str, by: &str) -> fmt::Result {
+    write!(
+        out,
+        "another tool promoted {by}, and {chosen} is not promoted beside it: stop {by}, and \
+         {chosen} takes over, or take {by} at what it lacks: `pgsteer failover --to {by} \
+         --accept-loss any`"
+    )
 }
 
 fn may_follow(out: &mut fmt::Formatter<'_>, chosen: &str, unseen: &[Arc<str>]) -> fmt::Result {

@@ -181,7 +181,7 @@ const fn blocked(why: &Why) -> Option<Blocked> {
         Why::Evidence(_) | Why::HandedOver => Blocked::Evidence,
         Why::Grace => Blocked::Grace,
         Why::TooSoon => Blocked::TooSoon,
-        Why::PromotedElsewhere(_) => Blocked::PromotedElsewhere,
+        Why::PromotedElsewhere(_) | Why::Barred { .. } => Blocked::PromotedElsewhere,
         Why::NotRevoked { .. } => Blocked::NotRevoked,
         Why::NoCandidate(_) => Blocked::NoCandidate,
         Why::TooMuchLoss { .. } => Blocked::TooMuchLoss,

@@ -156,6 +156,20 @@ fn who_takes_the_place_of_a_lost_chosen_one_is_told() {
     assert_eq!(refusal, Some(Refusal::Waits(Box::new(Why::NoCandidate(Vec::new())))));
 }
 
+#[test]
+fn what_it_takes_to_have_one_of_another_tool_is_told() {
+    let scene = promoting().see(C, primary_on(2));
+    let scene = scene.with(|scene| scene.at(C).history = Some(left_at(END - 8)));
+    let why = Why::Barred { chosen: Arc::from("b"), by: Arc::from("c") };
+    let waits = Some(Refusal::Waits(Box::new(why)));
+    for to in [None, Some("b")] {
+        assert_eq!(scene.preview(&failover_order(to, MaxLoss::Any)).refusal, waits, "{to:?}");
+    }
+    let told = scene.preview(&failover_order(Some("c"), MaxLoss::Bytes(0)));
+    let loss = Loss::Unknown { at_least: 0 };
+    assert_eq!((told.to.as_deref(), told.loss, told.refusal), (Some("c"), loss, None));
+}
+
 fn at_end(server: &str) -> Choice {
     Choice { server: Arc::from(server), at: Lsn(END), loss: Loss::None }
 }

@@ -27,6 +27,16 @@ fn the_chosen_one_alone_is_promoted_until_it_says_that_it_is() {
     assert!(!promoting().see(B, primary_on(2)).acts().contains(&Act::Promote(B)));
 }
 
+/// Both would be primaries of one number, and the other one's clients may write there already.
+#[test]
+fn the_chosen_one_is_not_promoted_beside_one_of_another_tool() {
+    let why = Why::Barred { chosen: Arc::from("b"), by: Arc::from("c") };
+    let beside = promoting().see(C, primary_on(2));
+    assert_eq!(beside.decide(), Decision::wait(why));
+    let promoted = promoted().see(C, primary_on(2));
+    assert!(promoted.acts().contains(&Act::Prove(B)), "it is one already");
+}
+
 #[test]
 fn while_the_chosen_one_is_not_seen_nobody_is_promoted() {
     for sight in [Sight::Awaited, gone(1), silent(1_000), restarting(60_000)] {

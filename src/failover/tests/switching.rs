@@ -377,6 +377,7 @@ fn nobody_is_promoted_again_beside_one_that_another_tool_promoted() {
         scene.written().unwrap().phase
     };
     for sight in [idle(END), restarting(500), gone(5)] {
+        let scene = |sight| scene(sight).with(|scene| scene.at(C).history = Some(left_at(END)));
         assert_eq!(given_up(&scene(sight)), undoing());
         assert_eq!(given_up(&scene(sight).order(Order::Abort)), undoing());
         let next = scene(sight).phase(undoing());
@@ -385,6 +386,50 @@ fn nobody_is_promoted_again_beside_one_that_another_tool_promoted() {
     }
     let standing = scene(primary_on(1)).phase(undoing());
     assert_eq!(standing.acts(), [Act::Unfence(A)], "one that never restarted is freed");
+}
+
+/// The old one is a standby by our doing, and not because somebody gave up what only it holds.
+#[test]
+fn one_that_lacks_what_the_old_one_wrote_does_not_get_its_place_unasked() {
+    let choice = Choice { server: Arc::from("a"), at: lsn(END), loss: Loss::None };
+    let again = Operation { to: Some(Arc::from("a")), ..switchover() };
+    let again = Phase::Promoting(again, choice);
+    let scene = |sight, left| {
+        let scene = by_restart(fenced()).see(A, sight).see(C, primary_on(2)).phase(undoing());
+        scene.with(|scene| scene.at(C).history = left)
+    };
+    for left in [None, Some(left_at(END - 8))] {
+        let demoted = scene(idle(END), left.clone());
+        assert_eq!(demoted.written().unwrap().phase, again, "it is chosen, and waits");
+        let elsewhere = Refusal::PromotedElsewhere(Arc::from("c"));
+        assert_eq!(demoted.why(), Why::Aborting(elsewhere.clone()));
+        let restarts = scene(restarting(500), left.clone());
+        assert_eq!(restarts.decide(), Decision::wait(Why::Aborting(elsewhere)));
+        // It has not replayed to where it was fenced.
+        let early = scene(idle(END - 8), left);
+        assert!(matches!(early.written().unwrap().phase, Phase::Promoting(..)));
+    }
+    let waits = scene(idle(END), Some(left_at(END - 8))).phase(again);
+    let why = Why::Barred { chosen: Arc::from("a"), by: Arc::from("c") };
+    assert_eq!(waits.decide(), Decision::wait(why.clone()));
+    let stopped = waits.clone().see(C, gone(5));
+    assert!(stopped.acts().contains(&Act::Promote(A)), "once the other is stopped, it goes on");
+
+    let order = |to, accept| waits.clone().order(failover_order(to, accept));
+    let refused = Some(Err(Refusal::Waits(Box::new(why))));
+    for (to, accept) in
+        [(None, MaxLoss::Any), (Some("b"), MaxLoss::Any), (Some("c"), MaxLoss::Bytes(1 << 40))]
+    {
+        assert_eq!(order(to, accept).answer(), refused, "{to:?} {accept:?}");
+        assert_eq!(order(to, accept).written(), None);
+    }
+    let taken = order(Some("c"), MaxLoss::Any);
+    let record = taken.written().unwrap();
+    assert_eq!((&*record.primary.server, &record.phase), ("c", &Phase::Stable));
+    assert_eq!(record.primary.fork, Some(lsn(END - 8)));
+    let change = record.changes.last().unwrap();
+    assert_eq!(change.loss, Loss::Unknown { at_least: 0 });
+    assert_eq!(taken.answer(), Some(Ok(())));
 }
 
 /// It was told to, or may have been, when the switchover was called off: nobody else would promote
