@@ -38,6 +38,9 @@ target/tuned/pgsteer: Cargo.toml Cargo.lock build.rs scripts/release.sh $(shell 
 	@scripts/setup.sh release
 	@scripts/release.sh
 
+# Each test's servers are files by the thousand, and gone with it.
+test test-all soak: export TMPDIR := $(shell scripts/scratch.sh)
+
 test:
 	@scripts/setup.sh test
 	@scripts/run-tests.sh
