@@ -8,6 +8,7 @@ use crate::failover::Loss;
 use crate::pg::{Lsn, SystemId, Timeline};
 use crate::topology::Epoch;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 /// The state of one set of servers.
@@ -248,6 +249,42 @@ impl By {
             Self::Evidence => "evidence",
             Self::Operator => "operator",
             Self::Outside => "outside",
+        }
+    }
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quorum { w, cohort } => {
+                write!(out, "{w} of ")?;
+                let names: Vec<_> = cohort.iter().map(|name| &**name).collect();
+                out.write_str(&names.join(", "))
+            }
+            Self::Asynchronous(why) => why.fmt(out),
+        }
+    }
+}
+
+impl fmt::Display for WeakPromise {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSeen => out.write_str("the primary's settings were not seen yet"),
+            Self::Hidden => {
+                out.write_str("pgsteer's user may not see the settings: grant pg_monitor")
+            }
+            Self::NoNames => out.write_str("synchronous_standby_names is empty"),
+            Self::Anyone => out.write_str("synchronous_standby_names lists *, so anybody counts"),
+            Self::UnknownName(name) => {
+                write!(out, "synchronous_standby_names lists {name}, which is none of the servers")
+            }
+            Self::SharedName(name) => {
+                write!(out, "more than the one server calls itself {name} in application_name")
+            }
+            Self::WeakCommit(level) => write!(out, "synchronous_commit is {level}"),
+            Self::Unreadable(list) => {
+                write!(out, "synchronous_standby_names is not understood: {list}")
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::clock::Moment;
 use crate::failover::situation::Standing;
 use crate::failover::{Missing, Policy, Receiver, ServerView, Sight, Situation};
 use crate::topology::ServerId;
+use std::fmt;
 
 /// What the evidence says of the recorded primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,4 +181,20 @@ fn witness(
         Receiver::Hidden => Says::Nothing,
     };
     Some(Witness { who: other.id, asked: answer.at, says })
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Lives => "is well",
+            Self::Demoted => "is in recovery",
+            Self::Dead => "is dead",
+            Self::Restarting => "crashed and restarts",
+            Self::Hung => "hangs, or is cut off from everybody",
+            Self::Isolated(_) => "can't be reached from here, and a standby still hears from it",
+            Self::Unsure => "does not answer, and it is not proved to be lost",
+            Self::Stranger => "is not what was recorded",
+            Self::NoWitness => "does not answer, and no standby is seen that could tell",
+        })
+    }
 }

@@ -1,6 +1,6 @@
 //! The named reasons of a decision, in words with a remedy.
 
-use crate::failover::{Loss, Promise, Situation, Verdict, WeakPromise};
+use crate::failover::{Loss, Situation, Verdict};
 use std::fmt;
 use std::sync::Arc;
 
@@ -517,58 +517,6 @@ fn several_primaries(out: &mut fmt::Formatter<'_>, primaries: &[Arc<str>]) -> fm
     out.write_str("the server that was chosen is lost, and several are primaries: ")?;
     list(out, primaries)?;
     out.write_str("; name the one that is to go on: `pgsteer failover --to SERVER`")
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Lives => "is well",
-            Self::Demoted => "is in recovery",
-            Self::Dead => "is dead",
-            Self::Restarting => "crashed and restarts",
-            Self::Hung => "hangs, or is cut off from everybody",
-            Self::Isolated(_) => "can't be reached from here, and a standby still hears from it",
-            Self::Unsure => "does not answer, and it is not proved to be lost",
-            Self::Stranger => "is not what was recorded",
-            Self::NoWitness => "does not answer, and no standby is seen that could tell",
-        })
-    }
-}
-
-impl fmt::Display for Promise {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Quorum { w, cohort } => {
-                write!(out, "{w} of ")?;
-                let names: Vec<_> = cohort.iter().cloned().collect();
-                list(out, &names)
-            }
-            Self::Asynchronous(why) => why.fmt(out),
-        }
-    }
-}
-
-impl fmt::Display for WeakPromise {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotSeen => out.write_str("the primary's settings were not seen yet"),
-            Self::Hidden => {
-                out.write_str("pgsteer's user may not see the settings: grant pg_monitor")
-            }
-            Self::NoNames => out.write_str("synchronous_standby_names is empty"),
-            Self::Anyone => out.write_str("synchronous_standby_names lists *, so anybody counts"),
-            Self::UnknownName(name) => {
-                write!(out, "synchronous_standby_names lists {name}, which is none of the servers")
-            }
-            Self::SharedName(name) => {
-                write!(out, "more than the one server calls itself {name} in application_name")
-            }
-            Self::WeakCommit(level) => write!(out, "synchronous_commit is {level}"),
-            Self::Unreadable(list) => {
-                write!(out, "synchronous_standby_names is not understood: {list}")
-            }
-        }
-    }
 }
 
 impl Loose {
