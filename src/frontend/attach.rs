@@ -153,6 +153,7 @@ impl Serving {
             left: Taint::None,
             reads: Reads::AsCarried,
             resets: Resets::default(),
+            behind_reset: None,
             strays: Strays::default(),
             deallocated: Deallocated::AsTold,
             renamed: Vec::new(),

@@ -57,6 +57,8 @@ pub struct Attached {
     pub reads: Reads,
     /// Settings that went back to the session's start.
     pub resets: Resets,
+    /// What gives the backend the values that the group before has reset.
+    pub behind_reset: Option<Box<str>>,
     /// Client names that must be taken off the backend again.
     pub strays: Strays,
     /// Whether those of them that it was to take away are.
@@ -164,6 +166,7 @@ pub struct Carried {
     left: Taint,
     reads: Reads,
     resets: Resets,
+    behind_reset: Option<Box<str>>,
     computed: Computed,
 }
 
@@ -181,6 +184,7 @@ impl Default for Carried {
             left: Taint::None,
             reads: Reads::AsCarried,
             resets: Resets::default(),
+            behind_reset: None,
             computed: Computed::No,
         }
     }
@@ -508,14 +512,15 @@ impl Attached {
             left: self.left,
             reads: self.reads,
             resets: std::mem::take(&mut self.resets),
+            behind_reset: self.behind_reset.take(),
             computed: self.computed,
         }
     }
 
     /// The open transaction goes on here; or this backend carries nothing any more.
     pub fn take_over(&mut self, carried: Carried) {
-        let Carried { taint, left, reads, resets, computed } = carried;
-        (self.taint, self.left) = (taint, left);
+        let Carried { taint, left, reads, resets, behind_reset, computed } = carried;
+        (self.taint, self.left, self.behind_reset) = (taint, left, behind_reset);
         (self.reads, self.resets, self.computed) = (reads, resets, computed);
     }
 

@@ -176,6 +176,13 @@ impl Block {
         Some((&self.opening.0, need))
     }
 
+    /// We have told it this, as its client would have.
+    pub(super) fn was_told(&mut self, sql: &str) {
+        if self.so_far == SoFar::Opened && !self.push(sql) {
+            self.so_far = SoFar::Worked;
+        }
+    }
+
     /// It was opened anew, there.
     pub(super) const fn was_reopened(&mut self, need: Need) {
         self.so_far = SoFar::Opened;
@@ -212,9 +219,13 @@ impl Block {
 
     fn add(&mut self, said: &Said<'_>) -> bool {
         let text = text_of(said).and_then(|text| std::str::from_utf8(text).ok());
-        let Some(text) = text.filter(|text| self.opening.0.len() + text.len() < OPENING_MAX) else {
+        text.is_some_and(|text| self.push(text))
+    }
+
+    fn push(&mut self, text: &str) -> bool {
+        if self.opening.0.len() + text.len() >= OPENING_MAX {
             return false;
-        };
+        }
         // A comment at the end of one must not hide the next.
         if !self.opening.0.is_empty() {
             self.opening.push("\n;");

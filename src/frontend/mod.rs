@@ -48,6 +48,7 @@ mod recount;
 mod refuse;
 mod replicate;
 mod report;
+mod reset;
 mod runs;
 mod seat;
 mod send;

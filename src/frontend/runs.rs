@@ -4,6 +4,7 @@
 use crate::frontend::attached::{Attached, Computed, GoesOn};
 use crate::frontend::client::Client;
 use crate::frontend::exchange::Erred;
+use crate::frontend::reset;
 use crate::frontend::state::Session;
 use crate::session;
 use crate::session::{Before, End, Group, Run};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 /// what it mentions.
 pub(super) fn note(client: &Client, session: &Session, attached: &mut Attached, group: &Group) {
     attached.note_facts(&session.mentioned);
+    reset::note(session, attached, group);
     if !attached.counts_runs(&session.mentioned) {
         return;
     }

@@ -191,6 +191,12 @@ impl Serving {
     /// The backend in hand is to run this: what others drew there from sequences is forgotten,
     /// and it knows what the client calls by names.
     pub(super) async fn make_usable(&mut self, group: &Group, plan: &Plan) -> Result<Usable, Stop> {
+        if self.attached.as_deref().is_some_and(|attached| attached.behind_reset.is_some()) {
+            let usable = Box::pin(self.say_behind_reset(group)).await?;
+            if usable != Usable::Yes {
+                return Ok(usable);
+            }
+        }
         let Some(attached) = self.attached.as_deref_mut() else { return Ok(Usable::Yes) };
         attached.strays.forget_lent();
         attached.note_failure();

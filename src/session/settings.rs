@@ -179,6 +179,36 @@ impl Settings {
         self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
+    /// What `SET` takes to give one of them this value, to the letter; `None` where it can't: it
+    /// would have to be read in UTF-8, or by what it sets itself.
+    ///
+    /// Where `SET` takes names, a text is one of them.
+    ///
+    /// Source: `flatten_set_variable_args` in `utils/misc/guc.c` (`guc_funcs.c` since 16), and the
+    /// settings with `GUC_LIST_QUOTE` in `guc_tables.c`.
+    pub fn assignment(name: &str, value: &str) -> Option<String> {
+        const NAMES: [&str; 2] = ["search_path", "temp_tablespaces"];
+        const LEFT_OUT: [&str; 4] = [
+            "client_encoding",
+            "local_preload_libraries",
+            "session_preload_libraries",
+            "standard_conforming_strings",
+        ];
+        if !name.is_ascii() || !value.is_ascii() || LEFT_OUT.contains(&name) {
+            return None;
+        }
+        let value = if NAMES.contains(&name) && !value.trim().is_empty() {
+            names_in(value)?
+                .iter()
+                .map(|name| quote_identifier(name))
+                .collect::<Vec<_>>()
+                .join(", ")
+        } else {
+            quote_literal(value)
+        };
+        Some(format!("{} TO {value}", qualified(name)))
+    }
+
     /// The statements that turn a backend with `carried` settings into one with these; `None` if
     /// nothing differs. It began with the role `first`.
     ///
@@ -285,6 +315,54 @@ fn qualified(name: &str) -> String {
     name.split('.').map(quote_identifier).collect::<Vec<_>>().join(".")
 }
 
+/// The names of a list, as the server reads them.
+///
+/// Source: `SplitIdentifierString` in `utils/adt/varlena.c`.
+fn names_in(list: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    let mut rest = list.trim_matches(is_space);
+    loop {
+        let (name, behind) = if let Some(quoted) = rest.strip_prefix('"') {
+            in_quotes(quoted)?
+        } else {
+            let end = rest.find(|sign| sign == ',' || is_space(sign)).unwrap_or(rest.len());
+            let (name, behind) = rest.split_at(end);
+            (name.to_ascii_lowercase(), behind)
+        };
+        if name.is_empty() {
+            return None;
+        }
+        names.push(name);
+        let behind = behind.trim_start_matches(is_space);
+        if behind.is_empty() {
+            return Some(names);
+        }
+        rest = behind.strip_prefix(',')?.trim_start_matches(is_space);
+    }
+}
+
+/// Up to the quote that ends it, and what is behind that.
+fn in_quotes(quoted: &str) -> Option<(String, &str)> {
+    let mut name = String::new();
+    let mut rest = quoted;
+    loop {
+        let (part, behind) = rest.split_once('"')?;
+        name.push_str(part);
+        match behind.strip_prefix('"') {
+            Some(doubled) => {
+                name.push('"');
+                rest = doubled;
+            }
+            None => return Some((name, behind)),
+        }
+    }
+}
+
+/// Source: `scanner_isspace` in `parser/scansup.c`.
+const fn is_space(sign: char) -> bool {
+    matches!(sign, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,6 +406,30 @@ mod tests {
             )
         );
         assert_eq!(wanted.difference_from(&wanted, &FirstRole::default()), None);
+    }
+
+    #[test]
+    fn a_value_is_assigned_as_it_was_given() {
+        let cases = [
+            ("work_mem", "7MB", Some("\"work_mem\" TO '7MB'")),
+            ("app.tenant", "it's", Some("\"app\".\"tenant\" TO 'it''s'")),
+            ("datestyle", "ISO, DMY", Some("\"datestyle\" TO 'ISO, DMY'")),
+            (
+                "search_path",
+                "Some , \"$user\",\"B\"\"c\"",
+                Some("\"search_path\" TO \"some\", \"$user\", \"B\"\"c\""),
+            ),
+            ("search_path", "", Some("\"search_path\" TO ''")),
+            ("search_path", "a,", None),
+            ("search_path", "a b", None),
+            ("search_path", "\"a", None),
+            ("search_path", "\"\"", None),
+            ("app.name", "\u{e9}", None),
+            ("client_encoding", "LATIN1", None),
+        ];
+        for (name, value, expected) in cases {
+            assert_eq!(Settings::assignment(name, value).as_deref(), expected, "{name} = {value}");
+        }
     }
 
     #[test]

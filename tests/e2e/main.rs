@@ -69,6 +69,7 @@ mod refusals;
 mod refused_settings;
 mod reloads;
 mod renewals;
+mod resets;
 mod roles;
 mod secrets;
 mod settings;
