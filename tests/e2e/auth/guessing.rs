@@ -74,21 +74,32 @@ async fn guess(port: u16, user: &str, password: &Password) -> (String, Duration)
     (format!("{} {}", told.code, String::from_utf8_lossy(told.message)), waited)
 }
 
-/// A tenth of the tries took less: those that nobody else on this machine was in the way of, which
-/// is all that differs between a busy one and an idle one.
-fn undisturbed(samples: &[Duration]) -> Duration {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable();
-    sorted[sorted.len() / 10]
+/// By which of the tries they are compared, in the order of the time that they took.
+#[derive(Debug, Clone, Copy)]
+enum Rank {
+    /// That behind the first tenth: nobody else on this machine was in the way of those, which is
+    /// all that differs between a busy one and an idle one.
+    Undisturbed,
+    Median,
 }
 
-/// How far the same thing lies apart from itself: in parts that are dealt out in turn, so that each
-/// spans the whole time, and whatever else this machine does meanwhile is in all of them.
-fn spread(samples: &[Duration]) -> Duration {
-    let part =
-        |at: usize| -> Vec<Duration> { samples.iter().skip(at).step_by(PARTS).copied().collect() };
-    let parts: Vec<Duration> = (0..PARTS).map(|at| undisturbed(&part(at))).collect();
-    parts.iter().max().unwrap().abs_diff(*parts.iter().min().unwrap())
+impl Rank {
+    fn of(self, samples: &[Duration]) -> Duration {
+        let mut sorted = samples.to_vec();
+        sorted.sort_unstable();
+        match self {
+            Self::Undisturbed => sorted[sorted.len() / 10],
+            Self::Median => sorted[sorted.len() / 2],
+        }
+    }
+
+    /// How far the same thing lies apart from itself: in parts that are dealt out in turn, so that
+    /// each spans the whole time, and whatever else this machine does meanwhile is in all of them.
+    fn spread(self, samples: &[Duration]) -> Duration {
+        let part = |at| samples.iter().skip(at).step_by(PARTS).copied().collect::<Vec<_>>();
+        let parts: Vec<Duration> = (0..PARTS).map(|at| self.of(&part(at))).collect();
+        parts.iter().max().unwrap().abs_diff(*parts.iter().min().unwrap())
+    }
 }
 
 /// A door, what happens before each try at it, and how long the tries of each user took.
@@ -103,18 +114,21 @@ struct Arm<'a> {
 #[derive(Debug)]
 struct Found {
     name: &'static str,
+    #[expect(dead_code, reason = "it is shown")]
+    by: Rank,
     difference: Duration,
     spread: Duration,
 }
 
 impl Arm<'_> {
-    fn found(&self) -> Found {
+    fn found(&self) -> [Found; 2] {
         let [known, unknown] = &self.taken;
-        Found {
+        [Rank::Undisturbed, Rank::Median].map(|by| Found {
             name: self.name,
-            difference: undisturbed(known).abs_diff(undisturbed(unknown)),
-            spread: spread(known).max(spread(unknown)).max(OF_THE_SERVER),
-        }
+            by,
+            difference: by.of(known).abs_diff(by.of(unknown)),
+            spread: by.spread(known).max(by.spread(unknown)).max(OF_THE_SERVER),
+        })
     }
 }
 
@@ -125,7 +139,7 @@ impl Found {
 }
 
 /// So many tries of both users at each of the doors, all in turn.
-async fn compare(arms: &mut [Arm<'_>], passwords: &[Password; 2], tries: usize) -> Vec<Found> {
+async fn compare(arms: &mut [Arm<'_>], passwords: &[Password; 2], tries: usize) -> Vec<[Found; 2]> {
     for turn in 0..=tries {
         for arm in &mut *arms {
             for at in [turn % 2, 1 - turn % 2] {
@@ -174,10 +188,12 @@ async fn the_time_does_not_tell_who_exists() {
             arm("hashed anew", &anew, &forgets),
         ];
         let found = compare(&mut arms, &passwords, attempt * tries).await;
-        if !found[0].tells() && !found[1].tells() && found[2].tells() {
+        eprintln!("{found:?}");
+        // Noise may hide that much from the medians.
+        let [asked, kept, anew] = found.as_slice() else { panic!("three doors") };
+        if !asked.iter().chain(kept).any(Found::tells) && anew.iter().any(Found::tells) {
             return;
         }
-        eprintln!("{found:?}");
         misses.push(found);
     }
     panic!("either it tells, or nothing would be found: {misses:#?}");
