@@ -17,7 +17,7 @@ use crate::frontend::settle::Usable;
 use crate::frontend::state::{Serving, Session};
 use crate::pg::SqlState;
 use crate::session::{End, Executes, Group, Settings};
-use crate::sql::{Change, Class, Count, Effects, Facts, Scope, Transaction};
+use crate::sql::{Chain, Change, Class, Count, Effects, Facts, Scope, Transaction};
 use crate::wire::frame::TxStatus;
 
 /// Takes note of what a group that is about to be sent resets of the login's.
@@ -106,8 +106,9 @@ impl Serving {
 
     /// Whether the present group does nothing but to end the transaction, whatever is set there.
     fn ends_transaction(&self) -> bool {
+        use Transaction::{Commit, Rollback};
         let ends = |facts: &Facts| {
-            matches!(facts.transaction(), Transaction::Commit(_) | Transaction::Rollback(_))
+            matches!(facts.transaction(), Commit(Chain::Ends) | Rollback(Chain::Ends))
         };
         matches!(self.session.mentioned.as_slice(), [Some(facts)] if ends(facts))
     }

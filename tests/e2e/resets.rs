@@ -113,6 +113,13 @@ async fn what_is_said_behind_it_counts_and_what_is_undone_does_not() {
     client.query("COMMIT").await;
     assert_eq!(client.value(work_mem).await, "9MB");
 
+    client.query("BEGIN").await;
+    client.query("RESET work_mem").await;
+    client.query("COMMIT AND CHAIN").await;
+    assert_eq!(client.value(work_mem).await, "7MB", "in the one behind it");
+    client.query("COMMIT").await;
+    client.query("SET work_mem = '9MB'").await;
+
     for sql in ["BEGIN", "RESET work_mem"] {
         client.send(&[parse("", sql), bind("", &[]), execute(), sync()].concat()).await;
         client.ready().await;
