@@ -30,6 +30,7 @@ use crate::support::ledger::Ledger;
 use pgsteer::sandbox::Server;
 use pgsteer::sandbox::StatementLog;
 use pgsteer::sandbox::eventually;
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// Writers that are at work when something happens.
@@ -115,13 +116,15 @@ fn primaries(house: &House) -> Vec<&str> {
     servers.filter(claims).map(Server::name).collect()
 }
 
-/// The server that writes go to now.
+/// The server that writes go to now: somebody is there, or it died a moment ago and pgsteer has not
+/// seen that yet.
 fn new_primary(house: &House) -> &Server {
     let found = eventually(Duration::from_mins(1), || {
         let status = house.status();
         let address = status["primary"].as_str();
         let mut servers = house.cluster.servers().iter();
-        servers.find(|server| Some(&*server.address()) == address)
+        let named = servers.find(|server| Some(&*server.address()) == address);
+        named.filter(|server| TcpStream::connect(server.address()).is_ok())
     });
     found.unwrap_or_else(|| panic!("no primary: {}\n{}", house.status(), house.proxy.log()))
 }
