@@ -18,6 +18,7 @@ use crate::backend::{SslMode, TlsPolicy};
 use crate::clock;
 use crate::clock::Moment;
 use crate::control::catalog;
+use crate::control::catalog::CatalogError;
 use crate::control::config::{ControlConfig, LiveControl};
 use crate::control::desk::Desk;
 use crate::control::fold::Vacancy;
@@ -44,6 +45,11 @@ const COMPARE: Duration = Duration::from_secs(1);
 
 /// Between two attempts that failed.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// Longest wait for a lock, as a setting. To tell what a view reads, a server locks it; who changes
+/// several of these tables may wait for us while we wait for him. We give way long before a server
+/// looks for a deadlock (`deadlock_timeout`, 1 s) and ends him.
+const LOCK_MAX: &str = "100ms";
 
 /// Longest time for reading one catalog.
 const LOAD_MAX: Duration = Duration::from_secs(30);
@@ -186,7 +192,8 @@ impl Keeper {
                     debug!(database = %self.database, %error, "catalog not read");
                     self.connection = None;
                     self.distrust();
-                    RETRY
+                    // Not again and again in the way of who waits for what we hold.
+                    if error.is_locked_out() { COMPARE } else { RETRY }
                 }
             };
             tokio::select! {
@@ -339,7 +346,7 @@ impl Keeper {
             .options([
                 ("search_path", SEARCH_PATH),
                 ("statement_timeout", "30s"),
-                ("lock_timeout", "5s"),
+                ("lock_timeout", LOCK_MAX),
             ])
             .disable_statement_logging();
         options = if server.host.starts_with('/') {
@@ -396,7 +403,7 @@ enum LoadError {
     #[error(transparent)]
     Connect(#[from] sqlx::Error),
     #[error(transparent)]
-    Read(#[from] catalog::CatalogError),
+    Read(#[from] CatalogError),
     #[error("no answer in time")]
     Silent(#[from] tokio::time::error::Elapsed),
 }
@@ -409,6 +416,15 @@ impl LoadError {
             Self::NoServer | Self::Connect(_) | Self::Read(_) | Self::Silent(_) => None,
         };
         code.is_some_and(|code| *code == *SqlState::INVALID_CATALOG_NAME.as_str())
+    }
+
+    /// Whether somebody else has locked what is to be read.
+    fn is_locked_out(&self) -> bool {
+        let code = match self {
+            Self::Read(CatalogError::Query(sqlx::Error::Database(error))) => error.code(),
+            Self::NoServer | Self::Connect(_) | Self::Read(_) | Self::Silent(_) => None,
+        };
+        code.is_some_and(|code| *code == *SqlState::LOCK_NOT_AVAILABLE.as_str())
     }
 }
 

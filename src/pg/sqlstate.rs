@@ -67,6 +67,8 @@ codes! {
     LIMIT_EXCEEDED = b"54000";
     /// `object_not_in_prerequisite_state`
     NOT_IN_PREREQUISITE_STATE = b"55000";
+    /// `lock_not_available`: `lock_timeout`, or `NOWAIT`.
+    LOCK_NOT_AVAILABLE = b"55P03";
     /// `query_canceled`
     QUERY_CANCELED = b"57014";
     /// `admin_shutdown`

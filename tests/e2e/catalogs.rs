@@ -78,6 +78,33 @@ fn a_catalog_that_changes_stays_known_while_it_is_read_again() {
     }
 }
 
+/// To tell what views read, a server locks all of it until the reading ends. Who changes two of
+/// these tables must not be ended because the reading waits for the one and holds the other.
+#[test]
+fn whoever_changes_what_views_read_is_not_ended_by_a_deadlock_with_the_reading() {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(1).setting("deadlock_timeout", "500ms"))
+        .build();
+    let primary = house.server("primary");
+    let sql = "CREATE TABLE first (i int); CREATE TABLE second (i int); \
+               CREATE VIEW of_first AS SELECT i FROM first; \
+               CREATE VIEW of_second AS SELECT i FROM second";
+    primary.rows(sql).unwrap();
+    house.await_catalog();
+    let known = readings(&house).len();
+    let mut owner = primary.connect("postgres").unwrap();
+    owner.rows("BEGIN; LOCK TABLE second").unwrap();
+    primary.rows("CREATE TABLE changed (i int)").unwrap();
+    await_that("the reading has given way several times", || {
+        // Whoever looks for a deadlock is ended by it: the reading has looked by then, if it waits.
+        std::thread::sleep(Duration::from_secs(1));
+        owner.rows("SAVEPOINT a; LOCK TABLE first; ROLLBACK TO a").unwrap();
+        primary.log().matches("canceling statement due to lock timeout").count() >= 3
+    });
+    owner.rows("COMMIT").unwrap();
+    await_that("it is read", || readings(&house).len() > known);
+}
+
 /// Backends of ours in a database, idle or not.
 fn ours_in(house: &House, database: &str) -> String {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'");
