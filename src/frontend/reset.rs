@@ -10,6 +10,7 @@
 
 use crate::frontend::attached::{Attached, Segment};
 use crate::frontend::own;
+use crate::frontend::params::Reported;
 use crate::frontend::report::No;
 use crate::frontend::seat::CutOff;
 use crate::frontend::serve::Stop;
@@ -50,8 +51,12 @@ fn behind_reset(facts: &Facts, login: &Settings) -> Option<Box<str>> {
             say(&mut sql, setting.scope, (&setting.name, value));
         }
     }
-    (!sql.is_empty()).then(|| sql.into())
+    (!sql.is_empty()).then(|| format!("SAVEPOINT {OWN};{sql}RELEASE {OWN}").into())
 }
+
+/// Undoes what was refused: a role may lack the right to what was given at login, for which
+/// `RESET` does not ask.
+const OWN: &str = "pgsteer_behind_reset";
 
 fn say(sql: &mut String, scope: Scope, (name, value): (&str, &str)) {
     if let Some(assigned) = Settings::assignment(name, value) {
@@ -79,7 +84,7 @@ impl Serving {
             return Ok(Usable::Yes);
         }
         let thread = self.session.seat.thread();
-        let running = own::run(&mut attached.checkout, &sql, &mut self.client.reported);
+        let running = tell(attached, &sql, &mut self.client.reported);
         let answer = match thread.unless_cut(running).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(own::Unanswered)) => return self.after_own(Ok(Err(own::Unanswered))).await,
@@ -87,10 +92,11 @@ impl Serving {
         };
         attached.behind_reset = None;
         attached.status = answer.status.unwrap_or(attached.status);
-        let refused = answer.error.map(|message| (answer.code, message));
-        if refused.is_none() {
+        if answer.error.is_none() {
             attached.block.was_told(&sql);
         }
+        let failed = attached.status == TxStatus::Failed;
+        let refused = answer.error.filter(|_| failed).map(|message| (answer.code, message));
         let usable = self.after_own(Ok(Ok(answer.for_client))).await?;
         match refused {
             // It fails by itself, as everything does behind it.
@@ -112,4 +118,20 @@ impl Serving {
         };
         matches!(self.session.mentioned.as_slice(), [Some(facts)] if ends(facts))
     }
+}
+
+/// Tells the backend, or leaves everything as it was where it refuses.
+async fn tell(
+    attached: &mut Attached,
+    sql: &str,
+    reported: &mut Reported,
+) -> Result<own::Answer, own::Unanswered> {
+    let mut answer = own::run(&mut attached.checkout, sql, reported).await?;
+    if answer.error.is_some() {
+        let undo = format!("ROLLBACK TO {OWN};RELEASE {OWN}");
+        let undone = own::run(&mut attached.checkout, &undo, reported).await?;
+        answer.for_client.extend_from_slice(&undone.for_client);
+        answer.status = undone.status;
+    }
+    Ok(answer)
 }
