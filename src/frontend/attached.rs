@@ -7,6 +7,7 @@ use crate::frontend::exchange::{Exchange, Word};
 use crate::frontend::params::Reported;
 use crate::frontend::plan::{Again, MayCommit, Plan, PureRead, Taint};
 use crate::frontend::probe::Found;
+use crate::frontend::reset::LoginValues;
 use crate::frontend::seat::Taken;
 use crate::frontend::state::Resets;
 use crate::metrics::{Pinned, QueryKind, ServedBy, TransactionOutcome};
@@ -14,7 +15,7 @@ use crate::notifications::Noted;
 use crate::pool::{Checkout, Drawn};
 use crate::route::Need;
 use crate::session::{Cut, End, Executes, Pin, Pins, Renamed, Strays};
-use crate::sql::{Defaults, Effects, Facts, is_shown_to_few};
+use crate::sql::{Defaults, Effects, is_shown_to_few};
 use crate::topology::{Epoch, ServerId, Signals, Topology};
 use crate::wire::frame;
 use crate::wire::frame::TxStatus;
@@ -58,7 +59,7 @@ pub struct Attached {
     /// Settings that went back to the session's start.
     pub resets: Resets,
     /// What gives the backend the values that the group before has reset.
-    pub behind_reset: Option<Box<str>>,
+    pub(super) behind_reset: Option<Box<LoginValues>>,
     /// Client names that must be taken off the backend again.
     pub strays: Strays,
     /// Whether those of them that it was to take away are.
@@ -166,7 +167,7 @@ pub struct Carried {
     left: Taint,
     reads: Reads,
     resets: Resets,
-    behind_reset: Option<Box<str>>,
+    behind_reset: Option<Box<LoginValues>>,
     computed: Computed,
 }
 
@@ -522,13 +523,6 @@ impl Attached {
         let Carried { taint, left, reads, resets, behind_reset, computed } = carried;
         (self.taint, self.left, self.behind_reset) = (taint, left, behind_reset);
         (self.reads, self.resets, self.computed) = (reads, resets, computed);
-    }
-
-    /// Notes what a group's statements say of settings.
-    pub fn note_facts(&mut self, mentioned: &[Option<Arc<Facts>>]) {
-        for facts in mentioned.iter().flatten() {
-            self.resets.add(facts);
-        }
     }
 
     /// Notes what a probe has found of what keeps the session here, or can't be seen.

@@ -285,8 +285,9 @@ const fn several(read: PureRead) -> Step {
     }
 }
 
-/// The text of a group's only statement.
+/// The text of a group's only statement, if it is run and not only bound.
 fn text_of<'a>(said: &Said<'a>) -> Option<&'a [u8]> {
+    let mut text = None;
     let mut rest = said.bytes;
     while let Ok(Some(header)) = frame::peek(rest) {
         let message = rest.get(..header.total)?;
@@ -295,17 +296,18 @@ fn text_of<'a>(said: &Said<'a>) -> Option<&'a [u8]> {
             b'Q' => return cursor.text().ok(),
             b'P' => {
                 cursor.text().ok()?;
-                return cursor.text().ok();
+                text = cursor.text().ok();
             }
-            b'B' => {
+            b'B' if text.is_none() => {
                 cursor.text().ok()?;
                 let name = cursor.text().ok()?;
-                return match said.names.get(name) {
+                text = match said.names.get(name) {
                     Some(statement) => statement.text(),
                     None if name.is_empty() => said.unnamed.and_then(Unnamed::text),
                     None => None,
                 };
             }
+            b'E' => return text,
             _ => {}
         }
         rest = rest.get(header.total..)?;

@@ -215,6 +215,7 @@ fn counts_as(no: &No) -> Admission {
         | No::TransactionFailed
         | No::StateLost(_)
         | No::NotOnStandby(_)
+        | No::NotReset(..)
         | No::Cancelled
         | No::TooMuchHeld
         | No::TooMuchKept(_)

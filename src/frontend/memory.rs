@@ -21,7 +21,13 @@ use std::sync::atomic::Ordering;
 ///
 /// # Errors
 /// The settings alone take more: nothing can be refused to take them back.
-pub(super) fn too_much_kept(session: &Session, group: &Group) -> Result<Option<No>, Stop> {
+///
+/// `taken` is what is kept of statements whose names a transaction has taken away.
+pub(super) fn too_much_kept(
+    session: &Session,
+    taken: usize,
+    group: &Group,
+) -> Result<Option<No>, Stop> {
     let KeepLimits { statements, memory } = session.keeps;
     let Parses { named, bytes, closed } = group.parses;
     if memory == usize::MAX && (named == 0 || statements == usize::MAX) {
@@ -39,7 +45,7 @@ pub(super) fn too_much_kept(session: &Session, group: &Group) -> Result<Option<N
         None
     } else if (session.names.len() + named).saturating_sub(closed) > statements {
         Some(Kept::Statements(statements))
-    } else if settings + session.names.bytes() + bytes > memory {
+    } else if settings + session.names.bytes() + taken + bytes > memory {
         Some(Kept::Memory(memory))
     } else {
         None

@@ -48,6 +48,8 @@ pub enum No {
         /// The server's words.
         message: String,
     },
+    /// Its login's values could not be given again behind a `RESET` within a transaction.
+    NotReset(SqlState, String),
     /// What it gave at its login is refused by the server.
     Startup(SqlState, String),
     /// A value that `pgsteer.*` does not take.
@@ -121,11 +123,8 @@ impl No {
             )
             .with_detail("It was held, and is sent to no server any more."),
             Self::Startup(code, message) => ErrorReport::fatal(*code, message.clone()),
-            Self::Settings(_, message) => ErrorReport::error(
-                SqlState::INVALID_PARAMETER_VALUE,
-                format!("the session's settings were refused by another server: {message}"),
-            )
-            .with_hint("RESET the setting; all servers must accept the same settings."),
+            Self::Settings(_, message) => not_brought(message),
+            Self::NotReset(code, message) => not_reset(*code, message),
             Self::SettingRefused { name, code, message } => setting_refused(name, *code, message),
             Self::BadWish { name, value, takes } => ErrorReport::error(
                 SqlState::INVALID_PARAMETER_VALUE,
@@ -279,6 +278,23 @@ fn replaced() -> ErrorReport {
 fn terminated() -> ErrorReport {
     let words = "terminating connection due to administrator command";
     ErrorReport::fatal(SqlState::ADMIN_SHUTDOWN, words)
+}
+
+fn not_brought(message: &str) -> ErrorReport {
+    ErrorReport::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("the session's settings were refused by another server: {message}"),
+    )
+    .with_hint("RESET the setting; all servers must accept the same settings.")
+}
+
+fn not_reset(code: SqlState, message: &str) -> ErrorReport {
+    ErrorReport::error(code, message)
+        .with_detail(
+            "This befell what brings back the values that were given at the login, behind the \
+             RESET before this statement, which was not run.",
+        )
+        .with_hint("End the transaction with ROLLBACK, and run it again.")
 }
 
 fn too_much_kept(kept: Kept) -> ErrorReport {

@@ -15,8 +15,7 @@ use std::sync::Arc;
 /// Takes note of what the group says of settings, and of what it runs where that says more than
 /// what it mentions.
 pub(super) fn note(client: &Client, session: &Session, attached: &mut Attached, group: &Group) {
-    attached.note_facts(&session.mentioned);
-    reset::note(session, attached, group);
+    reset::note((client, session), attached, group);
     if !attached.counts_runs(&session.mentioned) {
         return;
     }
@@ -65,6 +64,7 @@ impl Attached {
     /// must not have others' backends closed. What it committed before it failed is seen by who
     /// reads the catalogs.
     pub(super) fn settle_runs(&mut self) {
+        self.resets.settle(self.exchange.erred);
         if self.computed == Computed::UnlessReset {
             self.computed = match (self.exchange.erred, self.status) {
                 (Erred::No, TxStatus::Idle) => Computed::No,

@@ -363,7 +363,9 @@ impl Serving {
         if self.attached.is_none() && self.session.listening.is_some() {
             self.tell_all_heard();
         }
-        let no = memory::too_much_kept(&self.session, group)?.or_else(|| self.names_ours(group));
+        let taken = self.attached.as_deref().map_or(0, |attached| attached.strays.bytes());
+        let no = memory::too_much_kept(&self.session, taken, group)?;
+        let no = no.or_else(|| self.names_ours(group));
         if let Some(no) = no.or_else(|| self.note_settings(group)) {
             return Ok(Answer::No(Box::new(no)));
         }

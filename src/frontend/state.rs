@@ -4,6 +4,7 @@ use crate::clock::Moment;
 use crate::frontend::attached::Hold;
 use crate::frontend::cancel::Registered;
 use crate::frontend::client::Client;
+use crate::frontend::exchange::Erred;
 use crate::frontend::hold::Held;
 use crate::frontend::listening::Listening;
 use crate::frontend::lost::{LostState, LostTransaction};
@@ -21,7 +22,7 @@ use crate::session::{
 };
 use crate::sql::{Change, Effects, Facts, Scope};
 use crate::topology::ServerId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -241,8 +242,7 @@ impl Session {
             let reset = match resets {
                 _ if unread.contains(name) => false,
                 _ if probe::lists(name) => true,
-                Resets::Some(names) => names.contains(name),
-                Resets::All => true,
+                resets => resets.has(name),
             };
             if reset && settings.get(name).is_none() {
                 settings.set(name, value);
@@ -292,30 +292,58 @@ impl Session {
     }
 }
 
-/// Settings that went back to the session's start.
+/// Settings that went back to the session's start: what a statement did counts when it is answered.
 #[derive(Debug)]
-pub enum Resets {
-    /// These.
-    Some(BTreeSet<Box<str>>),
-    /// All.
-    All,
+pub struct Resets {
+    named: BTreeMap<Box<str>, Change>,
+    others: Change,
+    under_way: Vec<Arc<Facts>>,
 }
 
 impl Default for Resets {
     fn default() -> Self {
-        Self::Some(BTreeSet::new())
+        Self { named: BTreeMap::new(), others: Change::Set, under_way: Vec::new() }
     }
 }
 
 impl Resets {
-    /// Adds what a statement resets.
-    pub fn add(&mut self, facts: &Facts) {
-        if facts.effects().any(Effects::RESET_ALL | Effects::DISCARD_ALL) {
-            *self = Self::All;
-        }
-        if let Self::Some(names) = self {
-            let reset = facts.settings().iter().filter(|setting| setting.change == Change::Reset);
-            names.extend(reset.map(|setting| setting.name.clone()));
+    /// A group that runs these is about to be sent.
+    pub fn note(&mut self, mentioned: &[Option<Arc<Facts>>]) {
+        let changes = |facts: &&Arc<Facts>| resets_all(facts) || !facts.settings().is_empty();
+        self.under_way.extend(mentioned.iter().flatten().filter(changes).cloned());
+    }
+
+    /// What was under way was answered.
+    pub fn settle(&mut self, erred: Erred) {
+        for facts in std::mem::take(&mut self.under_way) {
+            match erred {
+                Erred::No => self.add(&facts),
+                // It was undone with what failed.
+                Erred::Yes => {}
+            }
         }
     }
+
+    fn add(&mut self, facts: &Facts) {
+        if resets_all(facts) {
+            self.named.clear();
+            self.others = Change::Reset;
+        }
+        for setting in facts.settings().iter().filter(|it| it.scope == Scope::Session) {
+            self.named.insert(setting.name.clone(), setting.change);
+        }
+    }
+
+    /// The backend was given the session's value of it, which a probe finds.
+    pub fn forget(&mut self, name: &str) {
+        self.named.insert(name.into(), Change::Set);
+    }
+
+    fn has(&self, name: &str) -> bool {
+        *self.named.get(name).unwrap_or(&self.others) == Change::Reset
+    }
+}
+
+fn resets_all(facts: &Facts) -> bool {
+    facts.effects().any(Effects::RESET_ALL | Effects::DISCARD_ALL)
 }

@@ -289,7 +289,7 @@ impl Default for KeepLimits {
 /// What an entry takes beside its name and its text, in bytes; about.
 pub(super) const ENTRY: usize = 200;
 
-fn weight(name: &[u8], statement: &Prepared) -> usize {
+pub(super) fn weight(name: &[u8], statement: &Prepared) -> usize {
     ENTRY + name.len() + statement.body.len()
 }
 

@@ -5,7 +5,8 @@
 //! through for a statement.
 
 use crate::session::Prepared;
-use std::collections::BTreeSet;
+use crate::session::statements::weight;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A client's name that a backend was given for a while.
@@ -30,8 +31,10 @@ struct Given {
     noted: Vec<Stray>,
     /// Those whose letters are yet to be noted.
     new: Vec<Stray>,
-    /// Which these are: see [`key`].
-    known: BTreeSet<Box<[u8]>>,
+    /// Which these are, and where: see [`key`].
+    known: BTreeMap<Box<[u8]>, usize>,
+    /// What is to be had again, in bytes.
+    bytes: usize,
     /// What the backend was lent just now, for the group that is sent next.
     lent: BTreeSet<Box<[u8]>>,
     takes: Takes,
@@ -50,6 +53,34 @@ fn key(name: &[u8], letters: &str) -> Box<[u8]> {
     if name.is_ascii() { name.into() } else { [name, b"\0", letters.as_bytes()].concat().into() }
 }
 
+/// Notes one, or what a known one is to be when it is had again.
+fn put(
+    list: &mut Vec<Stray>,
+    known: &mut BTreeMap<Box<[u8]>, usize>,
+    bytes: &mut usize,
+    stray: Stray,
+) {
+    let place = known.entry(key(&stray.name, stray.letters.as_deref().unwrap_or_default()));
+    let place = *place.or_insert(list.len());
+    match list.get_mut(place) {
+        Some(_) if stray.before.is_none() => {}
+        Some(there) => {
+            *bytes = *bytes - there.bytes() + stray.bytes();
+            there.before = stray.before;
+        }
+        None => {
+            *bytes += stray.bytes();
+            list.push(stray);
+        }
+    }
+}
+
+impl Stray {
+    fn bytes(&self) -> usize {
+        self.before.as_ref().map_or(0, |before| weight(&self.name, before))
+    }
+}
+
 impl Strays {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
@@ -61,17 +92,20 @@ impl Strays {
         self.0.as_ref().map_or(0, |given| given.noted.len() + given.new.len())
     }
 
-    /// The backend is given a name, and what is to have it again.
+    /// What of statements is kept here, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |given| given.bytes)
+    }
+
+    /// The backend is given a name, and what is to have it again: what had it last.
     pub fn give(&mut self, name: &[u8], before: Option<Arc<Prepared>>) {
-        let given = self.0.get_or_insert_default();
-        let fresh = given.known.insert(key(name, ""));
+        let Given { noted, new, known, bytes, takes, .. } = &mut **self.0.get_or_insert_default();
         if before.is_some() {
-            given.takes = Takes::Some;
-        } else if !fresh {
-            return;
+            *takes = Takes::Some;
         }
-        let list = if name.is_ascii() { &mut given.noted } else { &mut given.new };
-        list.push(Stray { name: name.into(), before, letters: None });
+        let list = if name.is_ascii() { noted } else { new };
+        let stray = Stray { name: name.into(), before, letters: None };
+        put(list, known, bytes, stray);
     }
 
     /// The backend is lent what this name stands for: the next group is to find it there.
@@ -97,12 +131,11 @@ impl Strays {
     /// The names that the backend was given just now are in these letters.
     pub fn note_letters(&mut self, letters: Option<&str>) {
         let (Some(given), Some(letters)) = (&mut self.0, letters) else { return };
-        for stray in given.new.drain(..) {
-            given.known.remove(&key(&stray.name, ""));
-            let fresh = given.known.insert(key(&stray.name, letters));
-            if fresh || stray.before.is_some() {
-                given.noted.push(Stray { letters: Some(letters.into()), ..stray });
-            }
+        let Given { noted, new, known, bytes, .. } = &mut **given;
+        for stray in new.drain(..) {
+            known.remove(&key(&stray.name, ""));
+            *bytes -= stray.bytes();
+            put(noted, known, bytes, Stray { letters: Some(letters.into()), ..stray });
         }
     }
 

@@ -1,7 +1,7 @@
 //! `RESET` within a transaction: it goes back to what the client gave at its login.
 
 use crate::raw::{Raw, bind, execute, parse, sync};
-use crate::support::{Blueprint, House};
+use crate::support::{Blueprint, House, end_backends};
 
 const LOGIN: [(&str, &str); 6] = [
     ("user", "postgres"),
@@ -29,6 +29,22 @@ fn house(mode: &str) -> House {
 
 async fn enter(house: &House) -> Raw {
     Raw::connect(house.proxy.address(), &LOGIN).await.unwrap()
+}
+
+/// The same login, with this besides.
+async fn enter_with(house: &House, option: &str) -> Raw {
+    let options = format!("-c work_mem=7MB -c app.tenant=7 {option}");
+    let login = LOGIN.map(|(name, value)| match name {
+        "options" => (name, options.as_str()),
+        _ => (name, value),
+    });
+    Raw::connect(house.proxy.address(), &login).await.unwrap()
+}
+
+/// Ends the backend that the client has.
+fn lose_backend(house: &House) {
+    let which = "state = 'idle in transaction' AND application_name NOT LIKE 'pgsteer%'";
+    assert_eq!(end_backends(house.server("primary"), which), 1);
 }
 
 /// What it began with was given as another text.
@@ -157,9 +173,7 @@ async fn one_whose_backend_is_lost_has_the_logins_values_on_the_next() {
         for sql in &said {
             client.query(sql).await;
         }
-        let end = "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity \
-                   WHERE state = 'idle in transaction' AND datname = 'postgres'";
-        assert_eq!(house.server("primary").value(end).unwrap(), "t");
+        lose_backend(&house);
         assert_eq!(client.value("SHOW work_mem").await, "7MB", "{said:?}");
         client.query("ROLLBACK").await;
         assert_eq!(client.value("SHOW work_mem").await, "9MB", "{said:?}");
@@ -186,4 +200,144 @@ async fn one_that_moves_to_the_primary_has_the_logins_values_there() {
         assert_eq!(told, format!("false 7MB {datestyle}"), "{between}");
         client.query("ROLLBACK").await;
     }
+}
+
+/// To a server a setting of one's own that was reset shows as one that was emptied: which it was is
+/// known by what was said, where the backend was not told the login's value of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_emptied_beside_it_stays_empty() {
+    let house = house("transaction");
+    let mut client = enter(&house).await;
+    let tenant = "SELECT current_setting('app.tenant')";
+    for said in [
+        vec!["BEGIN", "RESET app.tenant", "SET app.tenant = ''", "COMMIT"],
+        vec!["BEGIN", "RESET app.tenant", "SELECT 1", "SET app.tenant = ''", "COMMIT"],
+        vec!["RESET app.tenant; SET app.tenant = ''"],
+        vec!["RESET ALL; SET app.tenant = ''"],
+        vec!["SET app.tenant = ''", "BEGIN", "RESET app.tenant", "ROLLBACK"],
+        vec!["SET app.tenant = ''", "BEGIN", "RESET ALL", "ROLLBACK"],
+        vec!["SET app.tenant = ''", "BEGIN", "RESET app.tenant", "SELECT 1", "ROLLBACK"],
+        vec![
+            "SET app.tenant = ''",
+            "BEGIN",
+            "SAVEPOINT a",
+            "RESET app.tenant",
+            "ROLLBACK TO a",
+            "COMMIT",
+        ],
+        vec!["SET app.tenant = ''", "BEGIN", "SELECT 1 / 0", "RESET app.tenant", "ROLLBACK"],
+        vec!["SET app.tenant = ''", "RESET app.tenant; SELECT 1 / 0"],
+        vec![
+            "SET app.tenant = ''",
+            "BEGIN",
+            "SET LOCAL app.tenant TO DEFAULT; SET work_mem = '9MB'",
+            "COMMIT",
+        ],
+    ] {
+        client.query("RESET app.tenant").await;
+        assert_eq!(client.value(tenant).await, "7", "before {said:?}");
+        for sql in &said {
+            client.query(sql).await;
+        }
+        assert_eq!(client.value(tenant).await, "", "{said:?}");
+    }
+    for said in ["RESET app.tenant", "SET app.tenant = ''; RESET app.tenant", "RESET ALL"] {
+        client.query("SET app.tenant = ''").await;
+        client.query(&format!("BEGIN; {said}; COMMIT")).await;
+        assert_eq!(client.value(tenant).await, "7", "{said}");
+    }
+    // Only prepared.
+    client.query("SET app.tenant = ''").await;
+    client.query("BEGIN").await;
+    client.send(&[parse("", "RESET app.tenant"), sync()].concat()).await;
+    client.ready().await;
+    client.query("SET work_mem = '9MB'; COMMIT").await;
+    assert_eq!(client.value(tenant).await, "");
+}
+
+/// The role of the moment may lack the right to what the one that logged in gave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_right_to_what_was_given_is_the_logins() {
+    for mode in ["session", "transaction"] {
+        let house = house(mode);
+        house.server("primary").rows("CREATE ROLE \"a plain one\"").unwrap();
+        let mut client = enter_with(&house, "-c deadlock_timeout=3s").await;
+        for role in ["SET LOCAL ROLE \"a plain one\"", "SET ROLE \"a plain one\""] {
+            client.query("BEGIN").await;
+            client.query(role).await;
+            assert_eq!(client.query("RESET ALL").await.code(), None);
+            assert_eq!(shown(&mut client).await, GIVEN, "{mode} {role}");
+            assert_eq!(client.value("SHOW deadlock_timeout").await, "3s", "{mode} {role}");
+            assert_eq!(client.value("SELECT current_user").await, "a plain one", "{mode}");
+            client.query("COMMIT").await;
+            let expected = if role.contains("LOCAL") { "postgres" } else { "a plain one" };
+            assert_eq!(client.value("SELECT current_user").await, expected, "{mode} {role}");
+            client.query("RESET ROLE").await;
+        }
+    }
+}
+
+/// What a server refuses, it refuses alone: as another user the session has no more the right to
+/// what was given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_takes_nothing_else_away() {
+    let house = house("transaction");
+    house.server("primary").rows("CREATE ROLE plain").unwrap();
+    let mut client = enter_with(&house, "-c deadlock_timeout=3s").await;
+    client.query("BEGIN").await;
+    client.query("SET LOCAL SESSION AUTHORIZATION plain").await;
+    assert_eq!(client.query("RESET ALL").await.code(), None);
+    assert_eq!(shown(&mut client).await, GIVEN);
+    assert_eq!(client.value("SHOW deadlock_timeout").await, "1s", "to the server's default");
+    client.query("COMMIT").await;
+    assert_eq!(client.value("SHOW deadlock_timeout").await, "3s");
+}
+
+/// A lock is in the way of what is told: of a statement that can't have what the login gave it is
+/// not known what it would do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_runs_where_there_was_no_time_to_tell() {
+    let house = house("transaction");
+    let option = "-c default_tablespace=pg_default";
+    let server = house.server("primary").address().parse().unwrap();
+    let shown = "SELECT current_setting('default_tablespace')";
+    for (limit, code) in [("statement_timeout", "57014"), ("lock_timeout", "55P03")] {
+        let mut client = enter_with(&house, option).await;
+        let mut other = Raw::connect(server, &LOGIN).await.unwrap();
+        client.query("BEGIN").await;
+        client.query(&format!("SET LOCAL {limit} = '20ms'")).await;
+        client.query("RESET default_tablespace").await;
+        other.query("BEGIN; LOCK TABLE pg_catalog.pg_tablespace").await;
+        assert_eq!(client.query(shown).await.code().as_deref(), Some(code), "{limit}");
+        assert_eq!(client.query(shown).await.code().as_deref(), Some("25P02"), "{limit}");
+        other.query("ROLLBACK").await;
+        client.query("ROLLBACK").await;
+        client.query("BEGIN").await;
+        client.query("RESET default_tablespace").await;
+        assert_eq!(client.value(shown).await, "pg_default", "{limit}");
+        client.query("COMMIT").await;
+    }
+}
+
+/// What is bound is not run yet, and is run where it is executed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_only_bound_has_reset_nothing() {
+    let house = house("transaction");
+    let mut client = enter(&house).await;
+    let work_mem = "SHOW work_mem";
+    client.query("BEGIN").await;
+    client.query("SET work_mem = '9MB'").await;
+    client.send(&[parse("", "RESET work_mem"), bind("", &[]), sync()].concat()).await;
+    client.ready().await;
+    assert_eq!(client.value(work_mem).await, "9MB");
+    client.query("COMMIT").await;
+    assert_eq!(client.value(work_mem).await, "9MB");
+    // Nor is it said where the transaction begins anew.
+    client.query("BEGIN").await;
+    client.send(&[parse("", "SET work_mem = '5MB'"), bind("", &[]), sync()].concat()).await;
+    client.ready().await;
+    lose_backend(&house);
+    let answer = client.query(work_mem).await;
+    assert_eq!(answer.code().as_deref(), Some("40001"), "what was bound can't be had again");
+    client.query("ROLLBACK").await;
 }

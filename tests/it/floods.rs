@@ -5,7 +5,7 @@
 
 use crate::session::{Desk, bind, describe, execute, facts, message, parse, query, sync};
 use pgsteer::session::{
-    End, GROUP_MAX, Group, MessageLimits, Names, Reader, Scan, Violation, scan,
+    End, GROUP_MAX, Group, MessageLimits, Names, Reader, Scan, Strays, Violation, scan,
 };
 use pgsteer::wire::frame;
 use std::time::Duration;
@@ -237,4 +237,39 @@ fn a_name_that_is_bound_again_and_again_is_noted_once() {
         }
         assert!(desk.strays.len() <= 1, "{text:.30}: {}", desk.strays.len());
     }
+}
+
+/// A name that a transaction gives and takes away again and again is noted once, with what had it
+/// last; and what is kept of others so is counted.
+#[test]
+fn a_name_that_is_taken_away_again_and_again_is_noted_once() {
+    let (mut strays, mut desk) = (Strays::default(), Desk::default());
+    let mut prepared = |text: &str| {
+        desk.build(&parse(text, text));
+        desk.names.get(text.as_bytes()).cloned()
+    };
+    for name in ["a", "\u{e4}"] {
+        let name = name.as_bytes();
+        for number in 0..1_000 {
+            let text = format!("SELECT {number}");
+            strays.give(name, prepared(&text));
+            strays.give(name, None);
+            if number % 2 == 0 {
+                strays.note_letters(Some("UTF8"));
+            }
+        }
+    }
+    strays.note_letters(Some("UTF8"));
+    assert_eq!(strays.len(), 2);
+    assert!(strays.bytes() < 1_000, "{}", strays.bytes());
+    let last: Vec<_> = strays.take_all().into_iter().map(|stray| stray.before.unwrap()).collect();
+    for before in last {
+        assert_eq!(before.text(), Some(&b"SELECT 999"[..]));
+    }
+    let distinct = 100;
+    for number in 0..distinct {
+        let text = format!("SELECT '{}'", "x".repeat(1_000));
+        strays.give(format!("s{number}").as_bytes(), prepared(&text));
+    }
+    assert!(strays.bytes() > distinct * 1_000, "{}", strays.bytes());
 }
