@@ -327,9 +327,10 @@ keys! {
     /// What becomes of a statement that a client prepares without a name, as most drivers do for
     /// each query: it is prepared anew each time (`pass`), or not where the backend holds one of
     /// the same text already (`reuse`), which spares the server the work of reading and analysing
-    /// it. Only single queries outside of transactions are reused that hold no string constant and
-    /// came before; what they see, and when they fail, stays as it was. A server may choose a
-    /// generic plan from the sixth time on, as for every prepared statement: `plan_cache_mode`.
+    /// it. Reused are only queries that are sent alone, outside of a transaction, without string
+    /// constants, and came before; what they see, and when they fail, stays as it was. A server may
+    /// choose a generic plan from the sixth time on, as for every prepared statement:
+    /// `plan_cache_mode`.
     UNNAMED_STATEMENTS: pool::UnnamedStatements = "pool.unnamed_statements" {
         default: pool::Policy::default().unnamed,
         counts: OnReload,

@@ -261,10 +261,10 @@ impl<'a> Set<'a> {
     fn of_primary(&self, name: &Arc<str>, survey: &Survey) -> Vec<Gap> {
         let mut gaps = Vec::new();
         if survey.settings.is_fenced() {
-            let reset = "ALTER SYSTEM RESET synchronous_standby_names; \
-                         ALTER SYSTEM RESET default_transaction_read_only; \
-                         SELECT pg_reload_conf()";
-            gaps.push(warns(name, Lack::Fenced, advice(reset)));
+            let undo = "set synchronous_standby_names and default_transaction_read_only to what \
+                        SET.secrets in the directory of state notes of this server, and reload it; \
+                        ALTER SYSTEM RESET only what it does not note";
+            gaps.push(warns(name, Lack::Fenced, advice(undo)));
         } else if let Promise::Asynchronous(why) = self.promise() {
             let choose = match self.quorum_of_all(1) {
                 Some(names) if self.standbys().count() > 1 => format!(
