@@ -365,6 +365,9 @@ fn lasted(overdue: Overdue) -> ErrorReport {
             limit,
             "idle_in_transaction_timeout",
         ),
+        Overdue::Statement(Allowed { limit, key: key @ "query_timeout" }) => {
+            (SqlState::QUERY_CANCELED, "query", limit, key)
+        }
         Overdue::Transaction(limit) | Overdue::Statement(Allowed { limit, .. }) => {
             (SqlState::TRANSACTION_TIMEOUT, "transaction", limit, "transaction_timeout")
         }

@@ -256,7 +256,12 @@ impl Serving {
         let next = attached.exchange.next(client, conn, &self.session);
         match seat.unless_sent_away(work, next).await {
             Ok(event) => self.on_event(event).await,
-            Err(SentAway::Overdue(Overdue::Statement(allowed))) => {
+            Err(SentAway::Overdue(overdue @ Overdue::Statement(allowed))) => {
+                if attached.exchange.overdue.is_some() && self.client.is_backed_up() {
+                    // It does not read, and a server that waits for it heeds no cancel.
+                    self.drop_backend();
+                    return Err(Stop::from(No::Overdue(overdue)));
+                }
                 attached.exchange.overdue = Some(allowed);
                 self.cancel_overdue(allowed.limit);
                 Ok(())

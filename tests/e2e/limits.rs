@@ -126,6 +126,32 @@ async fn a_statement_that_lasts_too_long_is_cancelled_and_its_session_goes_on() 
     }
 }
 
+/// A server that waits for a client to read heeds no cancel, and nobody else has its backend.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_does_not_read_keeps_no_backend_for_longer_than_its_statement_may_run() {
+    let rows = "SELECT repeat('x', 60000) FROM generate_series(1, 100000)";
+    for (rule, begins, wait, served) in [
+        (r#"query_timeout = "1s""#, "SELECT 1", "60s", true),
+        (r#"transaction_timeout = "1s""#, "BEGIN", "60s", true),
+        (r#"idle_timeout = "1s""#, "SELECT 1", "5s", false),
+    ] {
+        let house = Blueprint::new()
+            .servers(|plan| plan.standbys(0))
+            .toml(&format!("[limits]\nrules = [{{ user = \"app\", {rule} }}]\n"))
+            .set("pool.size", "1")
+            .set("pool.wait_timeout", wait)
+            .build();
+        house.server("primary").rows("CREATE ROLE app LOGIN").unwrap();
+        let mut lazy = Raw::enter_narrow(&house, "app", None).await;
+        lazy.query(begins).await;
+        lazy.send(&query(rows)).await;
+        lazy.sip(1_000).await;
+        let mut other = Raw::enter_as(&house, "app").await;
+        let answer = other.query("SELECT 1").await;
+        assert_eq!(answer.code().is_none(), served, "{rule}: {:?}", answer.code());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_does_nothing_for_too_long_is_closed() {
     let house = house(
