@@ -98,13 +98,29 @@ impl Link {
         within: Duration,
     ) -> Result<Self, LinkError> {
         let replication = Login { replication: Replication::Database, ..login.clone() };
-        let (mut backend, dialect) = match backend::connect(target, &replication, within).await {
-            Ok(backend) => (backend, Dialect::Replication),
-            Err(error) if may_do_without(&error) => {
-                (backend::connect(target, login, within).await?, Dialect::Sql)
-            }
-            Err(error) => return Err(error.into()),
-        };
+        match backend::connect(target, &replication, within).await {
+            Ok(backend) => Self::set_up(backend, Dialect::Replication, within).await,
+            Err(error) if may_do_without(&error) => Self::open_plain(target, login, within).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same, by SQL alone: it takes no place from those who receive the log.
+    pub(crate) async fn open_plain(
+        target: &Target,
+        login: &Login,
+        within: Duration,
+    ) -> Result<Self, LinkError> {
+        let backend = backend::connect(target, login, within).await?;
+        Self::set_up(backend, Dialect::Sql, within).await
+    }
+
+    async fn set_up(
+        backend: Backend,
+        dialect: Dialect,
+        within: Duration,
+    ) -> Result<Self, LinkError> {
+        let mut backend = backend;
         let setting_up = async {
             backend.query(look::SETTINGS).await?;
             let rows = rows(backend.query(look::FACTS).await?);

@@ -41,6 +41,12 @@ pub enum HandError {
     /// The commit was not confirmed as the server's settings demand.
     #[error("the commit was not confirmed")]
     Unconfirmed,
+    /// Standbys are named, and a commit was not seen to wait for them.
+    #[error(
+        "no commit was seen to wait for the standbys: synchronous_standby_names counts once the \
+         server's checkpointer has taken it in, which may be busy with a checkpoint"
+    )]
+    Unwaited,
     /// Up to where a standby holds the log can't be told: it has not replayed all that it has.
     #[error("up to where it holds the log is not known yet")]
     NoEnd,

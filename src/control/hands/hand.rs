@@ -117,6 +117,11 @@ impl Hand {
         &self.login.user
     }
 
+    /// Where it is for us, and as whom it logs in there.
+    pub(super) const fn reach(&self) -> (&Target, &Login) {
+        (&self.target, &self.login)
+    }
+
     /// The last survey, however old.
     pub(super) fn surveyed(&self) -> Option<Arc<Survey>> {
         self.survey.load_full()

@@ -89,6 +89,12 @@ impl<'h> Line<'h> {
         self.end(look)
     }
 
+    /// The server's process.
+    pub(super) fn pid(&self) -> Result<i32, HandError> {
+        let standing = self.standing.as_ref().ok_or(HandError::Answer("lost"))?;
+        Ok(standing.link.cancel_key().0)
+    }
+
     /// The connection, of which an answer is owed from now on.
     pub(super) fn begin(&mut self) -> Result<&mut Link, HandError> {
         self.at_rest = false;

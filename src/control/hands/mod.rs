@@ -415,7 +415,7 @@ impl Hands {
     pub async fn prove(&self, server: ServerId) -> Result<(), HandError> {
         let hand = self.hand(server)?;
         let mut line = hand.acting(PROVE_MAX).await?;
-        prove::prove(&mut line, &hand.target).await
+        prove::prove(&mut line, hand.reach()).await
     }
 
     /// Keeps a live primary from taking writes, from anybody; `ours` are the processes of this

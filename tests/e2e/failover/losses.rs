@@ -39,6 +39,30 @@ pub fn dies_ahead_of_all(house: &House) -> (Book, Lsn) {
     (book, known.parse().unwrap())
 }
 
+/// The primary shows the names of its standbys, and its commits wait for nobody yet: not before its
+/// checkpointer has taken them in.
+#[test]
+fn a_quorum_that_no_commit_waits_for_yet_is_not_counted_on() {
+    let house = asynchronous().servers(|plan| plan.setting("bgwriter_delay", "10s")).build();
+    await_armed(&house, "asynchronous");
+    let before = epoch(&house);
+    house.server("primary").sigstop_process("checkpointer");
+    for server in house.cluster.servers() {
+        server.set("synchronous_standby_names", "ANY 1 (primary, standby1, standby2)").unwrap();
+    }
+    await_that("a proof was tried", || house.proxy.log().contains(": prove "));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(house.status()["failover"]["promise"], "asynchronous");
+
+    dies_ahead_of_all(&house);
+    await_told_to_end(house.cluster.standbys());
+    house.cluster.standbys().iter().for_each(pgsteer::sandbox::Server::sigcont);
+    await_that("the loss is told", || {
+        house.status()["failover"]["why"].as_str().is_some_and(|why| why.contains("at a loss"))
+    });
+    assert_eq!(epoch(&house), before, "nobody was promoted");
+}
+
 #[test]
 fn an_asynchronous_loss_is_refused_then_accepted_and_is_what_was_told() {
     // What it writes by itself, it writes less often.

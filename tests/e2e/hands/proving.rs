@@ -60,6 +60,47 @@ fn a_wait_that_somebody_cancelled_proves_nothing() {
     });
 }
 
+/// The server shows its new names before its commits wait for anybody: its checkpointer has to take
+/// them in, and that may be busy for long.
+#[test]
+fn a_commit_that_waits_for_nobody_proves_nothing() {
+    let grip = Grip::on(&Plan::new());
+    let server = grip.server(PRIMARY);
+    server.sigstop_process("checkpointer");
+    server.set("synchronous_standby_names", QUORUM).unwrap();
+    await_that("the names are seen", || {
+        let names = &grip.survey(PRIMARY).settings.synchronous_names;
+        names.as_ref().is_ok_and(|names| names.names().len() == 2)
+    });
+
+    let mut unwaited = false;
+    for _ in 0..10 {
+        let proved = grip.wait(grip.hands.prove(PRIMARY));
+        assert!(proved.is_err(), "it is proved");
+        unwaited |= matches!(proved, Err(HandError::Unwaited));
+    }
+    assert!(unwaited, "it is not told why");
+    assert!(grip.survey(PRIMARY).locked, "the hand is as good as before");
+    // What is at stake: a commit is acknowledged that no standby has.
+    for standby in [FIRST, SECOND] {
+        grip.done(|| grip.hands.freeze(standby));
+    }
+    assert!(Writer::of(server).is_acknowledged());
+    for standby in [FIRST, SECOND] {
+        grip.done(|| grip.hands.unfreeze(standby));
+    }
+
+    server.sigcont();
+    grip.prove(PRIMARY);
+}
+
+/// Without any names nothing is demanded.
+#[test]
+fn where_nobody_is_to_be_waited_for_every_commit_is_confirmed() {
+    let grip = Grip::on(&Plan::new());
+    grip.prove(PRIMARY);
+}
+
 /// That nobody confirms a commit, or that the answer took too long, which proves nothing either.
 const fn is_unproved(proved: &Result<(), HandError>) -> bool {
     matches!(proved, Err(HandError::Unconfirmed | HandError::Late(_) | HandError::Lost(_)))
