@@ -36,20 +36,33 @@ pub fn promise_beside(recorded: &Promise, primary: &str, servers: &[Known<'_>]) 
     }
 }
 
-/// Whether nothing speaks against what was recorded: each name that nobody is known to have may be
-/// that of one of the quorum, or the primary's own. One that only another can have makes it other.
+/// Whether nothing speaks against what was recorded: as many as then must confirm, and each name
+/// that nobody is known to have may be that of one of the quorum, or the primary's own. One that
+/// another has, or that only another can have, makes it other.
 fn may_be(recorded: &Promise, primary: &str, servers: &[Known<'_>]) -> bool {
-    let Promise::Quorum { cohort, .. } = recorded else { return true };
+    let Promise::Quorum { w, cohort } = recorded else { return true };
     let survey = servers.iter().find(|(name, _)| &***name == primary);
     let Some(survey) = survey.and_then(|(_, survey)| *survey) else { return true };
     let Ok(listed) = &survey.settings.synchronous_names else { return true };
     if !survey.is_primary() || survey.settings.is_fenced() {
         return true;
     }
-    let unowned = listed.names().iter().filter(|name| owners(name, servers).next().is_none());
-    // One that is listed twice is one.
-    let unowned: BTreeSet<_> = unowned.map(|name| name.to_ascii_lowercase()).collect();
+    let SyncNames::Listed { count, .. } = listed else { return true };
     let may_own = |(name, _): &&Known<'_>| &***name == primary || cohort.contains(*name);
+    if !listed.names().iter().flat_map(|name| owners(name, servers)).all(|it| may_own(&it)) {
+        return false;
+    }
+    let is_own = |name: &&Arc<str>| owners(name, servers).any(|(server, _)| &***server == primary);
+    let others = listed.names().iter().filter(|name| !is_own(name));
+    // One that is listed twice is one.
+    let distinct = |name: &Arc<str>| name.to_ascii_lowercase();
+    if others.map(distinct).collect::<BTreeSet<_>>().len().min(usize::from(*count))
+        < usize::from(*w)
+    {
+        return false;
+    }
+    let unowned = listed.names().iter().filter(|name| owners(name, servers).next().is_none());
+    let unowned: BTreeSet<_> = unowned.map(distinct).collect();
     unowned.len() <= nameless(servers).filter(may_own).count()
 }
 
@@ -76,18 +89,17 @@ fn quorum(primary: &str, servers: &[Known<'_>]) -> Result<Promise, WeakPromise> 
     }
     let receivers = receivers.as_ref().ok_or(WeakPromise::Hidden)?;
     let mut cohort = BTreeSet::new();
+    let mut unseen = None;
     for name in listed.names() {
-        let server = owner(name, servers).or_else(|| owner_by_settings(name, servers));
-        let server =
-            server.ok_or_else(|| unowned(name, servers, (primary, survey, receivers)))??;
-        if &**server.0 == primary {
-            // One list for all servers names the primary, too. It is none of its own standbys:
-            // whoever receives under its name is another.
-            carried_by_none(name, receivers)?;
-        } else {
-            cohort.insert(Arc::clone(server.0));
-            carried_by_one(name, server, survey, receivers)?;
+        match member(name, servers, (primary, survey, receivers)) {
+            Ok(server) => cohort.extend(server.map(Arc::clone)),
+            // What is known of another name counts more.
+            Err(why @ WeakPromise::NotSeen) => unseen = Some(why),
+            Err(why) => return Err(why),
         }
+    }
+    if let Some(why) = unseen {
+        return Err(why);
     }
     if cohort.is_empty() {
         return Err(WeakPromise::NoNames);
@@ -95,6 +107,24 @@ fn quorum(primary: &str, servers: &[Known<'_>]) -> Result<Promise, WeakPromise> 
     // With more demanded than there are, nothing is ever acknowledged.
     let w = (*count).min(u16::try_from(cohort.len()).unwrap_or(u16::MAX));
     Ok(Promise::Quorum { w, cohort })
+}
+
+/// The standby of ours that has this name alone; `None`: the primary has.
+fn member<'a>(
+    name: &Arc<str>,
+    servers: &[Known<'a>],
+    (primary, survey, receivers): (&str, &Survey, &[ReceiverRow]),
+) -> Result<Option<&'a Arc<str>>, WeakPromise> {
+    let server = owner(name, servers).or_else(|| owner_by_settings(name, servers));
+    let server = server.ok_or_else(|| unowned(name, servers, (primary, survey, receivers)))??;
+    if &**server.0 == primary {
+        // One list for all servers names the primary, too. It is none of its own standbys:
+        // whoever receives under its name is another.
+        carried_by_none(name, receivers)?;
+        return Ok(None);
+    }
+    carried_by_one(name, server, survey, receivers)?;
+    Ok(Some(server.0))
 }
 
 /// Whether a commit under this setting waits until standbys have flushed it.
@@ -463,27 +493,43 @@ mod tests {
     fn what_can_not_be_what_was_recorded_is_not_counted_on() {
         let (first, both) = (&["db1"][..], &["db1", "db2"][..]);
         let cases = [
-            ("it was not seen yet", "ANY 1 (s1, s2)", &[2][..], both, true),
-            ("nor any of them", "ANY 1 (s1, s2)", &[1, 2][..], both, true),
-            ("nor the primary's own name", "ANY 1 (p, s1, s2)", &[0, 2][..], both, true),
-            ("it is none of the quorum", "ANY 1 (s1, x)", &[2][..], first, false),
-            ("but who is may be called so", "ANY 1 (s1, x)", &[1, 2][..], first, false),
-            ("who is may be called so", "ANY 1 (x)", &[1, 2][..], first, true),
-            ("one name too many", "ANY 1 (s1, s2, x)", &[2][..], both, false),
-            ("as many as there are", "ANY 1 (p, s1, s2, S2)", &[0, 2][..], both, true),
-            ("a name too many", "ANY 1 (p, s1, s2, x)", &[0, 2][..], both, false),
+            ("it was not seen yet", "ANY 1 (s1, s2)", &[2][..], (1, both), true),
+            ("nor any of them", "ANY 1 (s1, s2)", &[1, 2][..], (1, both), true),
+            ("nor the primary's own name", "ANY 1 (p, s1, s2)", &[0, 2][..], (1, both), true),
+            ("it is none of the quorum", "ANY 1 (s1, x)", &[2][..], (1, first), false),
+            ("but who is may be called so", "ANY 1 (s1, x)", &[1, 2][..], (1, first), false),
+            ("who is may be called so", "ANY 1 (x)", &[1, 2][..], (1, first), true),
+            ("one name too many", "ANY 1 (s1, s2, x)", &[2][..], (1, both), false),
+            ("as many as there are", "ANY 1 (p, s1, s2, S2)", &[0, 2][..], (1, both), true),
+            ("a name too many", "ANY 1 (p, s1, s2, x)", &[0, 2][..], (1, both), false),
+            ("as many as then", "ANY 2 (s1, s2)", &[2][..], (2, both), true),
+            ("more than then", "ANY 2 (s1, s2)", &[2][..], (1, both), true),
+            ("less than then", "ANY 1 (s1, s2)", &[2][..], (2, both), false),
+            ("too few for that", "ANY 2 (s2)", &[2][..], (2, both), false),
+            ("too few beside itself", "ANY 2 (s0, s2)", &[2][..], (2, both), false),
+            ("the other may confirm as well", "ANY 1 (s1, s2)", &[1][..], (1, first), false),
         ];
         let unseen = || Promise::Asynchronous(WeakPromise::NotSeen);
-        for (case, names, nameless, cohort, kept) in cases {
+        for (case, names, nameless, (w, cohort), kept) in cases {
             let mut set = Set::new(names);
             for at in nameless {
                 cut_off(set.survey(*at), Before::Unread);
             }
             assert_eq!(weak(set.promise()), WeakPromise::NotSeen, "{case}");
-            let beside = set.beside(&quorum(1, cohort));
+            let beside = set.beside(&quorum(w, cohort));
             assert_eq!(beside, (!kept).then(unseen), "{case}");
             assert_eq!(set.beside(&unseen()), None, "{case}: nothing was counted on");
         }
+    }
+
+    /// One name that nobody is seen under hides nothing of another.
+    #[test]
+    fn what_is_known_of_one_name_counts_where_another_is_not_seen() {
+        let mut set = Set::new("ANY 1 (s2, s1)");
+        set.0[2].1 = None;
+        let twin = set.rows()[0].clone();
+        set.rows().push(ReceiverRow { application: "S1".into(), ..twin });
+        assert_eq!(weak(set.promise()), WeakPromise::SharedName("s1".into()));
     }
 
     #[test]
