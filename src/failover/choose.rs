@@ -254,17 +254,17 @@ fn confirmed(
 /// Another server that says that it is the primary, on a branch that is newer than the recorded
 /// one: somebody else promoted it. To promote another beside it would make two of that number.
 pub(super) fn outsider<'a>(situation: &'a Situation<'_>) -> Option<&'a ServerView> {
-    outsiders(situation).next()
+    situation.others().find(|server| leads_elsewhere(situation, server))
 }
 
-/// All of them.
-pub(super) fn outsiders<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = &'a ServerView> {
+/// Whether it says that it is the primary, on a branch that is newer than the recorded one.
+pub(super) fn leads_elsewhere(situation: &Situation<'_>, server: &ServerView) -> bool {
     let recorded = &situation.record.primary;
-    situation.others().filter(|server| match &server.sight {
+    match &server.sight {
         Sight::Answers(seen) => {
             let newer = seen.timeline.is_some_and(|timeline| timeline > recorded.timeline);
             server.as_primary().is_some() && seen.system == recorded.system && newer
         }
         Sight::Awaited | Sight::Missing(_) => false,
-    })
+    }
 }

@@ -1,7 +1,7 @@
 //! The decision: from a situation to the next acts.
 
 use crate::failover::choose::{
-    Behind, Chosen, Pace, behind, choose, loss, outsider, revocation, standbys,
+    Behind, Chosen, Pace, behind, choose, leads_elsewhere, loss, outsider, revocation, standbys,
 };
 use crate::failover::promote::promoting;
 use crate::failover::repair::former_primaries;
@@ -59,8 +59,20 @@ fn stable(situation: &Situation<'_>, policy: &Policy, unix_now: u64) -> Decision
             };
             claim(situation, operation, verdict)
         }
-        Err(why) => Decision::wait(why),
+        Err(why) if policy.mode == Mode::Off => Decision::wait(why),
+        // One that was replaced is no more the primary for who replaced it being lost.
+        Err(why) => Decision::act(why, replaced(situation).collect()),
     }
+}
+
+/// What keeps those that were replaced from taking writes while nobody is the primary. Not one that
+/// somebody has promoted meanwhile: that may be the way out.
+fn replaced<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = Act> + 'a {
+    let promoted = |act: &Act| {
+        let mut others = situation.others();
+        others.any(|it| act.server() == Some(it.id) && leads_elsewhere(situation, it))
+    };
+    former_primaries(situation).filter(move |act| !promoted(act))
 }
 
 /// Whether the evidence alone is enough to act.

@@ -5,8 +5,9 @@
 //! names nobody any more is one that is called off. Once the old primary was made to restart as a
 //! standby, "undone" means that it is promoted again.
 
-use crate::failover::choose::{Chosen, behind, choose, outsider, revocation};
+use crate::failover::choose::{Chosen, behind, choose, outsider, revocation, standbys};
 use crate::failover::decide::{abort, freeze, wanted};
+use crate::failover::repair::former_primaries;
 use crate::failover::{
     Act, By, Checkpoint, Choice, Decision, Demotion, Kind, Loss, MaxLoss, Mode, Operation, Order,
     Phase, Policy, Receiver, Refusal, ServerView, Sight, Situation, Standing, Verdict, Why,
@@ -49,7 +50,10 @@ pub(super) fn begin(
         (Checkpoint::Wanted, Some(primary)) => {
             return Ok(Decision::act(Why::Checkpointing, vec![Act::Checkpoint(primary.id)]));
         }
-        (Checkpoint::Underway, _) => return Ok(Decision::wait(Why::Checkpointing)),
+        (Checkpoint::Underway, _) => {
+            let fences = former_primaries(situation).collect();
+            return Ok(Decision::act(Why::Checkpointing, fences));
+        }
         (Checkpoint::Wanted, None) | (Checkpoint::Past, _) => {}
     }
     let operation = Operation {
@@ -284,7 +288,8 @@ fn next_step(situation: &Situation<'_>, policy: &Policy, operation: &Operation) 
     }
     let behind = behind(situation, policy, Some(&to.name));
     let catching = behind.map(|behind| behind.server.id);
-    let others = situation.others().filter(|server| server.as_standby().is_some());
+    // Of others' sets nobody is touched.
+    let others = standbys(situation).filter(|server| server.id != old.id);
     let mut acts = freeze(others.filter(|server| Some(server.id) != catching));
     if let Some(behind) = behind {
         acts.push(Act::Repoint { server: to.id, to: behind.source.id });

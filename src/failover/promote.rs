@@ -1,7 +1,7 @@
 //! One was chosen: promote it, have the others follow it, prove it, admit it. If it dies before
 //! it was admitted, `replace` says who is the primary instead.
 
-use crate::failover::choose::{outsiders, standbys};
+use crate::failover::choose::{leads_elsewhere, standbys};
 use crate::failover::repair::former_primaries;
 use crate::failover::replace::{barred, replace};
 use crate::failover::situation::Standing;
@@ -11,7 +11,7 @@ use crate::failover::{
     Receiver, Record, Refusal, ServerView, Situation, WeakPromise, Why,
 };
 use crate::pg::{Lsn, Timeline};
-use crate::topology::History;
+use crate::topology::{History, ServerId};
 use std::sync::Arc;
 
 /// What is under way, and who was chosen.
@@ -28,7 +28,8 @@ pub(super) fn promoting(
     let name = Arc::clone(&choice.server);
     let lost = is_lost(situation, policy, choice, situation.order);
     if let Some(outsider) = beside(situation, choice).filter(|_| !lost) {
-        return barred(situation, under, outsider, unix_now);
+        let fences = fences(situation, choice).filter(|act| act.server() != Some(outsider.id));
+        return barred(situation, under, (outsider, fences.collect()), unix_now);
     }
     if let Some(refusal) = too_late(situation.order, under)
         && !(lost && matches!(situation.order, Some(Order::Failover { .. })))
@@ -42,9 +43,7 @@ pub(super) fn promoting(
         return Decision::wait(Why::ChosenLost(name));
     };
     let mut acts: Vec<_> = followers(situation, chosen, choice).collect();
-    acts.extend(fence_old(situation, chosen));
-    let former = former_primaries(situation);
-    acts.extend(former.filter(|act| act.server() != Some(chosen.id)));
+    acts.extend(fences(situation, choice));
     let system = situation.record.primary.system;
     let Some(answer) = chosen.answer().filter(|answer| answer.system == system) else {
         return Decision::act(Why::ChosenLost(name), acts);
@@ -94,11 +93,19 @@ pub(super) fn is_lost(
 }
 
 /// One that another tool has promoted, while the chosen one was not yet: both would be primaries of
-/// one number.
+/// one number. It may be the old primary, which had become a standby.
 pub(super) fn beside<'a>(situation: &'a Situation<'_>, choice: &Choice) -> Option<&'a ServerView> {
     let waits = situation.named(&choice.server)?.as_standby().is_some();
-    let other = |server: &&ServerView| server.name != choice.server;
-    outsiders(situation).find(other).filter(|_| waits)
+    let mut others = situation.servers.iter().filter(|server| server.name != choice.server);
+    others.find(|server| leads_elsewhere(situation, server)).filter(|_| waits)
+}
+
+/// What keeps the old primary, and those before it, from taking writes beside the chosen one.
+fn fences<'a>(situation: &'a Situation<'_>, choice: &Choice) -> impl Iterator<Item = Act> + 'a {
+    let chosen = situation.named(&choice.server).map(|chosen| chosen.id);
+    let old = chosen.and_then(|chosen| fence_old(situation, chosen));
+    let former = former_primaries(situation);
+    old.into_iter().chain(former.filter(move |act| act.server() != chosen))
 }
 
 /// Why the order that waits is not what the change under way will fulfil.
@@ -175,8 +182,8 @@ pub(super) fn can_follow(server: &ServerView, timeline: Timeline, history: &Hist
 }
 
 /// The old primary, if it answers as one while another is made the primary.
-fn fence_old(situation: &Situation<'_>, chosen: &ServerView) -> Option<Act> {
-    let old = situation.primary().filter(|old| old.id != chosen.id)?;
+fn fence_old(situation: &Situation<'_>, chosen: ServerId) -> Option<Act> {
+    let old = situation.primary().filter(|old| old.id != chosen)?;
     let ours = old.answer().is_some_and(|seen| seen.system == situation.record.primary.system);
     (ours && old.as_primary().is_some() && old.fenced.is_none()).then_some(Act::Fence(old.id))
 }

@@ -78,11 +78,12 @@ pub(super) fn replace(
 }
 
 /// Another tool has promoted one before the chosen one was: nobody is promoted beside it. If it is
-/// stopped, the chosen one goes on; if it is to stay, an order takes it at what it lacks.
+/// stopped, the chosen one goes on; if it is to stay, an order takes it at what it lacks. Until
+/// then `fences` keep all others from taking writes.
 pub(super) fn barred(
     situation: &Situation<'_>,
     under: Under<'_>,
-    outsider: &ServerView,
+    (outsider, fences): (&ServerView, Vec<Act>),
     unix_now: u64,
 ) -> Decision {
     let (operation, choice) = under;
@@ -95,12 +96,16 @@ pub(super) fn barred(
     };
     match taken {
         Some(own) => {
+            let rivals = rivals(situation, choice, outsider);
+            if !rivals.is_empty() {
+                return Decision::act(why, rivals);
+            }
             let by = with_order(situation, operation);
             let from = &situation.record.primary.server;
             let record = own.settled(situation.record, (&by, from), unix_now);
             Decision::act(why, vec![Act::Write(Box::new(record)), Act::Answer(Ok(()))])
         }
-        None => waits(situation, why, Vec::new()),
+        None => waits(situation, why, fences),
     }
 }
 

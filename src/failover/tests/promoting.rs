@@ -37,6 +37,33 @@ fn the_chosen_one_is_not_promoted_beside_one_of_another_tool() {
     assert!(promoted.acts().contains(&Act::Prove(B)), "it is one already");
 }
 
+/// Whoever is waited for, the old primary takes no writes meanwhile, nor beside who is taken.
+#[test]
+fn while_another_tool_bars_it_the_old_primary_is_fenced() {
+    let barred = promoting().see(C, primary_on(2)).see(A, primary_on(1));
+    assert_eq!(barred.acts(), [Act::Fence(A)]);
+    let history = |scene: &mut Scene| scene.at(C).history = Some(left_at(END));
+    let barred = barred.with(history).order(failover_order(Some("c"), MaxLoss::Any));
+    assert_eq!(barred.acts(), [Act::Fence(A)]);
+    let taken = barred.fence(A, 0).written().unwrap();
+    assert_eq!(&*taken.primary.server, "c");
+}
+
+/// The old primary is one that another tool may promote, too, once it has become a standby.
+#[test]
+fn the_chosen_one_is_not_promoted_beside_the_old_primary_on_a_branch_of_its_own() {
+    let why = Why::Barred { chosen: Arc::from("b"), by: Arc::from("a") };
+    let beside = promoting().see(A, primary_on(2));
+    assert_eq!(beside.decide(), Decision::wait(why));
+    let order = failover_order(Some("a"), MaxLoss::Any);
+    let history = |scene: &mut Scene| scene.at(A).history = Some(left_at(END));
+    let taken = beside.clone().with(history).order(order).written().unwrap();
+    assert_eq!((&*taken.primary.server, taken.primary.timeline), ("a", Timeline(2)));
+    assert!(beside.see(A, gone(5)).acts().contains(&Act::Promote(B)), "it was stopped");
+    let promoted = promoted().see(A, primary_on(2));
+    assert_eq!(fences(&promoted), [A], "both are: one is fenced");
+}
+
 #[test]
 fn while_the_chosen_one_is_not_seen_nobody_is_promoted() {
     for sight in [Sight::Awaited, gone(1), silent(1_000), restarting(60_000)] {

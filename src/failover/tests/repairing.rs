@@ -205,6 +205,18 @@ fn a_former_primary_is_fenced_if_we_made_the_change() {
     assert_eq!(theirs.acts(), [], "another tool puts its own changes in order");
 }
 
+/// It takes writes from whoever reaches it, and the more so while nobody else does.
+#[test]
+fn a_former_primary_is_fenced_while_its_successor_is_lost() {
+    let lost = |back| changed().see(B, gone(5)).see(A, back);
+    let soon = |scene: &mut Scene| scene.last_automatic = Some(ms(NOW));
+    for waits in [MANUAL, soon] {
+        assert_eq!(lost(primary_on(1)).with(waits).acts(), [Act::Fence(A)]);
+        assert_eq!(lost(primary_on(3)).with(waits).acts(), [], "somebody has promoted it anew");
+    }
+    assert_eq!(lost(primary_on(1)).with(|scene| scene.policy.mode = Mode::Off).acts(), []);
+}
+
 /// A fence would write to its log, and so make it diverge.
 #[test]
 fn a_former_primary_that_lacks_nothing_is_made_to_follow_where_it_may_be_restarted() {

@@ -179,6 +179,10 @@ fn where_nobody_could_follow_the_old_primary_is_the_witness() {
     assert_eq!(pair(silent(2_999), primary_on(1)), None);
     assert_eq!(pair(restarting(9_000), primary_on(1)), None, "it comes back");
     assert_eq!(pair(gone(2), gone(2)), None, "we may be cut off");
+    // Of several, `c` alone is seen.
+    let gone_for = |seen| lost().see(C, seen).with(|scene| scene.at(C).frozen = None).why();
+    assert_ne!(gone_for(primary_on(2)), chosen_lost(), "one of ours says that it is not us");
+    assert_eq!(gone_for(of_theirs()), chosen_lost(), "one of theirs says nothing");
 }
 
 #[test]
@@ -283,6 +287,22 @@ fn one_that_was_promoted_by_hand_goes_on_by_an_order() {
     assert_eq!((exact.written(), exact.why()), (None, not_taken("c", UNKNOWN)));
     let record = quorum.order(any_loss(Some("c"))).written().unwrap();
     assert_eq!(record.changes.last().unwrap().loss, UNKNOWN);
+}
+
+/// A primary whose log is not ours: of another cluster, in the place of one of these servers.
+fn of_theirs() -> Sight {
+    let role = Standing::Primary { flushed: lsn(END) };
+    Sight::Answers(Testimony { at: ms(NOW), system: THEIRS, timeline: Some(Timeline(2)), role })
+}
+
+#[test]
+fn a_primary_of_another_system_is_nobodys_heir() {
+    let both = by_hand().promise(quorum(1, &["b", "c"])).see(A, primary_on(1)).see(C, of_theirs());
+    assert_eq!(both.why(), not_taken("a", UNKNOWN));
+    let refused = Refusal::Waits(Box::new(Why::NoCandidate(Vec::new())));
+    assert_eq!(both.clone().order(any_loss(Some("c"))).acts(), [Act::Answer(Err(refused))]);
+    let old = both.order(any_loss(Some("a"))).written().unwrap();
+    assert_eq!(&*old.primary.server, "a", "and the other is not fenced for it");
 }
 
 /// There are never two that take writes by an order of ours.

@@ -40,6 +40,11 @@ fn it_begins_with_a_checkpoint_and_then_holds_new_transactions() {
     let wait = Decision::wait(Why::Checkpointing);
     assert_eq!(ordered(Checkpoint::Underway).decide(), wait, "nobody is held for it");
     assert_eq!(ordered(Checkpoint::Underway).see(A, gone(1)).decide(), wait, "a late answer");
+    let rival = ordered(Checkpoint::Underway).with(|scene| {
+        scene.record.changes.push(change(By::Operator, "c", "a"));
+    });
+    let rival = rival.promise(quorum(1, &["b"])).see(C, primary_on(1));
+    assert_eq!(rival.acts(), [Act::Fence(C)], "one that was replaced is not waited for");
     let lost = dead(ordered(Checkpoint::Underway));
     assert_eq!(lost.answer(), Some(Err(Refusal::PrimaryLost)), "and it waits for nothing else");
     let acts = ordered(Checkpoint::Past).acts();
@@ -224,6 +229,15 @@ fn the_chosen_one_gets_the_tail_before_it_is_frozen() {
     assert_eq!(fenced().acts(), [Act::Freeze(B), Act::Freeze(C)]);
     let frozen = fenced().freeze(B, END - 1);
     assert_eq!(frozen.acts(), [Act::Unfreeze(B)], "frozen too early, by a process before this one");
+}
+
+#[test]
+fn a_standby_of_another_system_is_left_alone() {
+    let stranger = match idle(END) {
+        Sight::Answers(answer) => Sight::Answers(Testimony { system: THEIRS, ..answer }),
+        Sight::Awaited | Sight::Missing(_) => Sight::Awaited,
+    };
+    assert_eq!(fenced().see(C, stranger).acts(), [Act::Freeze(B)]);
 }
 
 #[test]
