@@ -258,7 +258,7 @@ fn checked_out(server: SocketAddr) -> Box<dyn FnMut()> {
     };
     let (pool, settings) = (pools.pool(&key), SharedSettings::default());
     let wanted = Wanted { identity: None, settings: &settings };
-    runtime.block_on(pool.check_out(wanted, patience)).unwrap().release(NOW);
+    runtime.block_on(pool.check_out(wanted, (NOW, patience))).unwrap().release(NOW);
     Box::new(move || {
         // Its sockets end with it.
         black_box(&runtime);

@@ -298,7 +298,7 @@ keys! {
         check: not_zero,
         counts: OnReload,
     }
-    /// Longest wait for a backend to come free, then SQLSTATE 53300.
+    /// Longest wait for a backend to come free, then SQLSTATE 53300: up to 50 ms later than this.
     WAIT_TIMEOUT: Duration = "pool.wait_timeout" {
         default: pool::Policy::default().wait_timeout,
         check: ten_millis,

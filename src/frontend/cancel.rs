@@ -22,12 +22,13 @@ use crate::frontend::peers::Peers;
 use crate::net::TlsError;
 use crate::pool::Running;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
-use tokio::sync::Notify;
 
 /// Every session that can be cancelled.
 #[derive(Debug)]
@@ -87,7 +88,8 @@ pub struct Handle {
     state: Mutex<State>,
     /// What the client waits for was cancelled. Beside the lock, since each statement looks.
     cancelled: AtomicBool,
-    changed: Notify,
+    /// Of the session's task, which is one and the same for as long as it lives.
+    session: Waker,
 }
 
 #[derive(Debug, Default)]
@@ -120,12 +122,12 @@ impl Cancels {
         self.peers.as_ref().map_or(Ok(()), Peers::reload)
     }
 
-    /// Enters a session under numbers that nobody can guess, drawn by `random`; under `wanted` as
-    /// its process if that is given and free.
+    /// Enters a session, whose task `session` wakes, under numbers that nobody can guess, drawn by
+    /// `random`; under `wanted` as its process if that is given and free.
     pub fn enter(
         self: &Arc<Self>,
-        wanted: Option<i32>,
-        form: KeyForm,
+        session: Waker,
+        (wanted, form): (Option<i32>, KeyForm),
         mut random: impl FnMut() -> i32,
     ) -> Registered {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +144,7 @@ impl Cancels {
             secret: self.secret(form, &mut random),
             state: Mutex::default(),
             cancelled: AtomicBool::new(false),
-            changed: Notify::new(),
+            session,
         });
         sessions.insert(next, Arc::clone(&handle));
         drop(sessions);
@@ -210,16 +212,13 @@ impl Handle {
         if state.under_way > 0 { UnderWay::Yes } else { UnderWay::No }
     }
 
-    /// Waits until no cancel is on its way.
+    /// Waits until no cancel is on its way. For the session's own task alone.
     pub async fn settled(&self) {
-        loop {
-            let changed = self.changed.notified();
-            let under_way = self.state.lock().unwrap_or_else(PoisonError::into_inner).under_way;
-            if under_way == 0 {
-                return;
-            }
-            changed.await;
-        }
+        poll_fn(|_| match self.under_way() {
+            UnderWay::No => Poll::Ready(()),
+            UnderWay::Yes => Poll::Pending,
+        })
+        .await;
     }
 
     /// A statement begins: an earlier cancel was for another.
@@ -243,15 +242,13 @@ impl Handle {
         self.cancelled()
     }
 
-    /// Waits until what the client waits for is cancelled.
+    /// Waits until what the client waits for is cancelled. For the session's own task alone.
     pub async fn until_cancelled(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if self.cancelled() == Cancelled::Yes {
-                return;
-            }
-            changed.await;
-        }
+        poll_fn(|_| match self.cancelled() {
+            Cancelled::Yes => Poll::Ready(()),
+            Cancelled::No => Poll::Pending,
+        })
+        .await;
     }
 
     fn begin_cancel(&self) -> Option<Arc<Running>> {
@@ -263,7 +260,7 @@ impl Handle {
             running.note_cancel();
         }
         drop(state);
-        self.changed.notify_waiters();
+        self.session.wake_by_ref();
         running
     }
 
@@ -271,7 +268,7 @@ impl Handle {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.under_way = state.under_way.saturating_sub(1);
         drop(state);
-        self.changed.notify_waiters();
+        self.session.wake_by_ref();
     }
 }
 
@@ -303,11 +300,15 @@ impl std::fmt::Debug for Handle {
 mod tests {
     use super::*;
 
+    fn nobody() -> Waker {
+        Waker::noop().clone()
+    }
+
     /// Wherever the statement is by then: only the next one may forget it.
     #[test]
     fn a_cancel_counts_until_the_next_statement_begins() {
         let cancels = Arc::new(Cancels::new(*b"pgsteer7"));
-        let session = cancels.enter(None, KeyForm::Short, || 7);
+        let session = cancels.enter(nobody(), (None, KeyForm::Short), || 7);
         session.begin();
         assert_eq!(session.cancelled(), Cancelled::No);
         assert!(session.begin_cancel().is_none(), "no server runs it");
@@ -325,15 +326,15 @@ mod tests {
             drawn += 1;
             drawn
         };
-        let short = cancels.enter(Some(5), KeyForm::Short, &mut random);
+        let short = cancels.enter(nobody(), (Some(5), KeyForm::Short), &mut random);
         assert_eq!((short.pid, &*short.secret), (5, [0, 0, 0, 1].as_slice()));
-        let long = cancels.enter(None, KeyForm::Long, &mut random);
+        let long = cancels.enter(nobody(), (None, KeyForm::Long), &mut random);
         assert_eq!((long.pid, long.secret.len()), (2, 32));
         let (identity, rest) = long.secret.split_at(8);
         let words: Vec<u8> = (3..=8_i32).flat_map(i32::to_be_bytes).collect();
         assert_eq!((identity, rest), (b"pgsteer7".as_slice(), &*words));
         assert_eq!(format!("{:?}", *long), "Handle { pid: 2, .. }", "it is a secret");
-        let taken = cancels.enter(Some(5), KeyForm::Long, &mut random);
+        let taken = cancels.enter(nobody(), (Some(5), KeyForm::Long), &mut random);
         assert_ne!(taken.pid, 5, "it is another's");
     }
 }

@@ -52,7 +52,8 @@ pub(super) async fn greet(
     client.take_in_ahead(&ahead);
     client.out().extend_from_slice(&unsent);
     let keys = if introduction.minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
-    let cancel = shard.shared.cancels.enter(None, keys, || shard.numbers.draw());
+    let (task, random) = (own_waker().await, || shard.numbers.draw());
+    let cancel = shard.shared.cancels.enter(task.clone(), (None, keys), random);
     let Introduction { user, database, startup, identity, .. } = &*introduction;
     let role_given = identity.as_ref().and_then(|identity| identity.role());
     let wishes = Wishes { role, consistency: shard.live().routing.consistency };
@@ -76,7 +77,7 @@ pub(super) async fn greet(
         own_portals: OwnPortals::default(),
         patience: Patience::None,
         cancel,
-        seat: shard.seats.sit(own_waker().await),
+        seat: shard.seats.sit(task),
         presence: arrive(&shard),
         mentioned: Vec::new(),
         waited: Waited::No,
@@ -168,7 +169,9 @@ impl Serving {
         if let Some(attached) = &mut self.attached {
             let running = Arc::clone(&attached.checkout.running);
             let random = || shard.numbers.draw();
-            self.session.cancel = shard.shared.cancels.enter(Some(running.pid), keys, random);
+            let given = (Some(running.pid), keys);
+            let task = own_waker().await;
+            self.session.cancel = shard.shared.cancels.enter(task, given, random);
             self.session.cancel.attach(running);
             attached.exchange.processes.client = self.session.cancel.pid;
             // It is told below, with everything else.

@@ -26,9 +26,10 @@ use crate::timer;
 use crate::topology::{Epoch, NoPrimary, ServerId, Topology};
 use crate::wire::message;
 use crate::wire::message::ErrorReport;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 /// A backend for a group.
@@ -201,7 +202,7 @@ impl Attempt<'_> {
     async fn wait_for(&mut self, wait: Wait, decided: Moment) -> Result<Next, Unobtained> {
         match wait {
             Wait::CheckOut(choice) => {
-                let came = self.check_out(choice.server, &choice.topology).await?;
+                let came = self.check_out(&choice).await?;
                 return Ok(match came {
                     Some(checkout) => self.weigh(choice, checkout),
                     None => Next::Again,
@@ -415,13 +416,9 @@ impl Attempt<'_> {
 
     /// A backend of this server, where none is free; `None` if it could not be had and something
     /// else may do.
-    async fn check_out(
-        &mut self,
-        server: ServerId,
-        decided: &Topology,
-    ) -> Result<Option<Checkout>, Unobtained> {
+    async fn check_out(&mut self, choice: &Choice) -> Result<Option<Checkout>, Unobtained> {
+        let &Choice { server, topology: ref decided, now: started, .. } = choice;
         let pool = self.session.pool(self.client, server);
-        let started = clock::now();
         let elsewhere = self.primary_may_do(server, decided);
         let identity = self.session.identity.clone();
         if elsewhere && pool.is_avoided(identity.as_ref(), started) {
@@ -438,7 +435,7 @@ impl Attempt<'_> {
         let coming = async {
             tokio::select! {
                 biased;
-                came = pool.check_out(wanted, patience) => Some(came),
+                came = pool.check_out(wanted, (started, patience)) => Some(came),
                 () = seats.news(ticket, News::Since(reign)) => None,
             }
         };
@@ -562,24 +559,23 @@ impl Attempt<'_> {
         mut future: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Unobtained> {
         let mut room = Room::Yes;
-        loop {
-            let listens = room == Room::Yes && self.client.inbox().len() < GROUP_MAX;
-            tokio::select! {
-                biased;
-                () = self.session.cancel.until_cancelled() => {
-                    if self.session.cancel.heed(self.client.inbox()) == Cancelled::Yes {
-                        return Err(No::Cancelled.into());
-                    }
-                }
-                more = self.client.more(), if listens => {
-                    more?;
-                    if let Some(share) = &mut self.share {
-                        room = share.grow(self.client.inbox().len());
-                    }
-                }
-                done = &mut future => return Ok(done),
+        poll_fn(|context| {
+            // Who cancels wakes the session, and so do the others.
+            if self.session.cancel.heed(self.client.inbox()) == Cancelled::Yes {
+                return Poll::Ready(Err(No::Cancelled.into()));
             }
-        }
+            if let Poll::Ready(done) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(done));
+            }
+            while room == Room::Yes && self.client.inbox().len() < GROUP_MAX {
+                ready!(self.client.poll_more(context))?;
+                if let Some(share) = &mut self.share {
+                    room = share.grow(self.client.inbox().len());
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

@@ -15,20 +15,21 @@ use crate::frontend::overdue;
 use crate::frontend::overdue::{Doing, Overdue, Watch};
 use crate::limits::Times;
 use crate::topology::{Epoch, Primary, Topology};
+use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// All seats of one shard.
 #[derive(Debug)]
 pub(super) struct Seats {
     next: Cell<u64>,
     places: RefCell<BTreeMap<u64, Rc<Place>>>,
-    /// Those who wait, first come first called.
-    waiting: RefCell<BTreeMap<Ticket, (Waker, News)>>,
+    /// Those who wait.
+    waiting: RefCell<Slab<Waiting>>,
     /// The primary of the last look.
     seen: Cell<Option<Reign>>,
     house: Cell<House>,
@@ -99,6 +100,14 @@ pub(super) enum Work {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 
+/// One who waits for news.
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    waker: Waker,
+    of: News,
+}
+
 /// What ends a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
@@ -137,19 +146,8 @@ impl Seats {
 
     /// Waits for news: look first, and do not wait for anything between the look and this.
     pub(super) async fn news(&self, ticket: Ticket, of: News) {
-        let leaving = Leaving { seats: self, ticket };
-        let mut joined = false;
-        poll_fn(|context| {
-            let mut waiting = self.waiting.borrow_mut();
-            if joined && !waiting.contains_key(&ticket) {
-                return Poll::Ready(());
-            }
-            joined = true;
-            waiting.insert(ticket, (context.waker().clone(), of));
-            Poll::Pending
-        })
-        .await;
-        drop(leaving);
+        let mut stay = Stay { seats: self, ticket, at: None };
+        poll_fn(|context| stay.poll(context, of)).await;
     }
 
     /// A topology was published: cuts off whoever it cuts off, and calls those who wait for it.
@@ -165,14 +163,19 @@ impl Seats {
                 }
             }
         }
-        self.waiting.borrow_mut().retain(|_, (waker, of)| {
-            let goes_on = *of == News::Since(now);
-            if !goes_on {
-                waker.wake_by_ref();
-            }
-            goes_on
-        });
+        self.call(now);
         before.filter(|before| *before != now)
+    }
+
+    /// Calls those for whom this primary is news, first come first called.
+    fn call(&self, now: Reign) {
+        let mut waiting = self.waiting.borrow_mut();
+        let for_whom = waiting.iter().filter(|(_, one)| one.of != News::Since(now));
+        let mut called: Vec<_> = for_whom.map(|(at, one)| (one.ticket, at)).collect();
+        called.sort_unstable();
+        for (_, at) in called {
+            waiting.remove(at).waker.wake();
+        }
     }
 
     /// Looks for what lasts too long.
@@ -199,15 +202,39 @@ impl Seats {
     }
 }
 
-/// Takes a ticket out of the queue when its wait is given up.
-struct Leaving<'a> {
+/// A ticket's stay in the queue, which ends when it is called or its wait is given up.
+struct Stay<'a> {
     seats: &'a Seats,
     ticket: Ticket,
+    at: Option<usize>,
 }
 
-impl Drop for Leaving<'_> {
+impl Stay<'_> {
+    fn poll(&mut self, context: &Context<'_>, of: News) -> Poll<()> {
+        let mut waiting = self.seats.waiting.borrow_mut();
+        let Some(at) = self.at else {
+            let one = Waiting { ticket: self.ticket, waker: context.waker().clone(), of };
+            self.at = Some(waiting.insert(one));
+            return Poll::Pending;
+        };
+        match waiting.get_mut(at).filter(|one| one.ticket == self.ticket) {
+            Some(one) => {
+                one.waker.clone_from(context.waker());
+                Poll::Pending
+            }
+            // The place may be another's by now.
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+impl Drop for Stay<'_> {
     fn drop(&mut self) {
-        self.seats.waiting.borrow_mut().remove(&self.ticket);
+        let mut waiting = self.seats.waiting.borrow_mut();
+        let own = |at: &usize| waiting.get(*at).is_some_and(|one| one.ticket == self.ticket);
+        if let Some(at) = self.at.filter(own) {
+            waiting.remove(at);
+        }
     }
 }
 
@@ -306,7 +333,7 @@ mod tests {
     use crate::topology::{NoPrimary, ServerId};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::task::{Context, Wake};
+    use std::task::Wake;
 
     #[derive(Default)]
     struct Woken(AtomicU32);

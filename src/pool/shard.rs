@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::latest::Latest;
 use crate::metrics::{DisconnectReason, StatementSide};
 use crate::session::{Identity, SharedSettings};
+use crate::tasks;
 use crate::timer;
 use crate::topology::ServerId;
 use std::cell::{Cell, RefCell};
@@ -52,7 +53,19 @@ pub struct ShardPool {
     audits: Cell<u32>,
     /// Since when no sweep has seen it in use.
     unused_since: Cell<Option<Moment>>,
+    keeps_time: Cell<KeepsTime>,
 }
+
+/// Whether a task of this shard looks for whose time is up among those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeepsTime {
+    Yes,
+    No,
+}
+
+/// How often that task looks at least, and so by how much longer one may wait than he has patience:
+/// a timer for each who waits would cost a part of each statement (`docs/decisions/0033`).
+const TICK: Duration = Duration::from_millis(50);
 
 /// How long a standby that has refused a login is not tried again for what the primary can do
 /// as well: a replica is rarely further behind, and a login that is refused costs it a process.
@@ -124,6 +137,7 @@ impl ShardPools {
             unaudited: Cell::new(0),
             audits: Cell::new(AUDITS_MAX),
             unused_since: Cell::new(None),
+            keeps_time: Cell::new(KeepsTime::No),
         });
         self.known.borrow_mut().insert(key.clone(), Rc::clone(&pool));
         pool
@@ -145,7 +159,7 @@ impl ShardPools {
         let mut pools: Vec<_> = self.known.borrow().values().map(Rc::clone).collect();
         pools.sort_by(|a, b| a.shared.key.cmp(&b.shared.key));
         for pool in pools {
-            pool.shared.sweep();
+            pool.shared.sweep(now);
             pool.audits.set(AUDITS_MAX);
             let mut closed = Vec::new();
             pool.idle.borrow_mut().retain_mut(|conn| {
@@ -234,11 +248,11 @@ impl ShardPool {
     /// is closed.
     ///
     /// # Errors
-    /// [`CheckoutError`] if none came free within `patience`, or none could be opened.
+    /// [`CheckoutError`] if none came free within `patience` of `now`, or none could be opened.
     pub async fn check_out(
         self: &Rc<Self>,
         wanted: Wanted<'_>,
-        patience: Duration,
+        (now, patience): (Moment, Duration),
     ) -> Result<Checkout, CheckoutError> {
         if let Some(checkout) = self.try_check_out(wanted) {
             return Ok(checkout);
@@ -247,7 +261,7 @@ impl ShardPool {
         if let Some(slot) = self.slot_at_hand() {
             return Box::pin(self.open(slot, identity)).await;
         }
-        match self.granted(identity, patience).await? {
+        match self.granted(identity, (now, patience)).await? {
             Grant::Here(conn) => Ok(self.lend(conn)),
             Grant::Elsewhere(moved) => match moved.attach() {
                 Ok(conn) => Ok(self.lend(conn)),
@@ -258,11 +272,11 @@ impl ShardPool {
     }
 
     /// The right to open a backend, in the place of one that rests if there are enough.
-    pub(super) async fn slot(&self, patience: Duration) -> Result<Slot, CheckoutError> {
+    pub(super) async fn slot(self: &Rc<Self>, patience: Duration) -> Result<Slot, CheckoutError> {
         if let Some(slot) = self.slot_at_hand() {
             return Ok(slot);
         }
-        Ok(match self.granted(None, patience).await? {
+        Ok(match self.granted(None, (clock::now(), patience)).await? {
             Grant::Here(conn) => {
                 self.pools.closed(self.server(), DisconnectReason::Room);
                 conn.into_slot()
@@ -299,24 +313,39 @@ impl ShardPool {
 
     /// What comes free, in the order of those who wait for it.
     async fn granted(
-        &self,
+        self: &Rc<Self>,
         identity: Option<&Arc<Identity>>,
-        patience: Duration,
+        (since, patience): (Moment, Duration),
     ) -> Result<Grant, CheckoutError> {
-        let started = clock::now();
         let (grant, granted) = oneshot::channel();
-        let identity = identity.map(Arc::clone);
-        self.shared.wait(Waiter { shard: self.shard, since: started, identity, grant });
+        let (identity, until) = (identity.map(Arc::clone), since + patience);
+        self.shared.wait(Waiter { shard: self.shard, since, until, identity, grant });
+        self.keep_time();
         // Those before it may have left, and what rests here was kept for them.
         self.donate();
         self.pools.call_for(&self.shared, self.shard);
         let exhausted = || CheckoutError::Exhausted {
             server: self.pools.name(self.shared.key.server),
             limit: self.shared.limit(),
-            waited: clock::now().since(started),
+            waited: clock::now().since(since),
         };
-        let grant = timer::timeout(patience, granted).await;
-        grant.map_err(|_| exhausted())?.map_err(|_| exhausted())
+        granted.await.map_err(|_| exhausted())
+    }
+
+    /// Sees to it that nobody waits for longer than he has patience, as long as somebody waits.
+    fn keep_time(self: &Rc<Self>) {
+        if !self.shared.has_waiters() || self.keeps_time.replace(KeepsTime::Yes) == KeepsTime::Yes {
+            return;
+        }
+        let pool = Rc::clone(self);
+        tasks::spawn_local("pool waits", async move {
+            while pool.shared.has_waiters() {
+                let patience = pool.policy.look(|policy| policy.wait_timeout);
+                timer::sleep(TICK.min(patience)).await;
+                pool.shared.sweep(clock::now());
+            }
+            pool.keeps_time.set(KeepsTime::No);
+        });
     }
 
     /// Whether it is still of use as of this sweep: anybody who is let in can name any database,
@@ -390,6 +419,10 @@ impl ShardPool {
     }
 
     fn donate(&self) {
+        // Nearly always who waits does so because nothing rests here.
+        if self.idle.borrow().is_empty() {
+            return;
+        }
         while let Some(identity) = self.shared.first_wants() {
             let mut idle = self.idle.borrow_mut();
             if idle.is_empty() {

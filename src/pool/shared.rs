@@ -70,6 +70,8 @@ pub struct Waiter {
     pub shard: usize,
     /// Since when.
     pub since: Moment,
+    /// Until when.
+    pub until: Moment,
     /// For a backend that was opened with this.
     pub identity: Option<Arc<Identity>>,
     /// Where the grant goes.
@@ -248,11 +250,11 @@ impl Shared {
         next
     }
 
-    /// Takes those who left out of the count.
-    pub fn sweep(&self) {
+    /// Takes those who left out of the count, and sends away whose time is up.
+    pub fn sweep(&self, now: Moment) {
         if self.has_waiters() {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.retain(|waiter| !waiter.grant.is_closed());
+            queue.retain(|waiter| !waiter.grant.is_closed() && now < waiter.until);
             self.count_queue(&queue);
         }
     }
@@ -293,5 +295,35 @@ impl fmt::Debug for Shared {
             .field("open", &self.open())
             .field("waiting", &self.waiting())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    #[test]
+    fn whose_time_is_up_is_sent_away_and_nobody_else() {
+        let (database, user) = (Arc::from("d"), Arc::from("u"));
+        let shared = Shared::new(PoolKey { server: ServerId(0), database, user }, 0);
+        let since = Moment::ORIGIN;
+        // The time that one may wait can be changed while others wait.
+        let mut waits = [3, 1, 2].map(|seconds| {
+            let (grant, granted) = oneshot::channel();
+            let until = since + Duration::from_secs(seconds);
+            shared.wait(Waiter { shard: 0, since, until, identity: None, grant });
+            granted
+        });
+        let mut left = |millis: u64| {
+            shared.sweep(since + Duration::from_millis(millis));
+            let waits = waits.each_mut().map(|wait| wait.try_recv().unwrap_err());
+            (waits.map(|why| why == TryRecvError::Empty), shared.waiting())
+        };
+        assert_eq!(left(999), ([true, true, true], 3));
+        assert_eq!(left(1_000), ([true, false, true], 2));
+        assert_eq!(left(2_999), ([true, false, false], 1));
+        assert_eq!(left(3_000), ([false, false, false], 0));
     }
 }

@@ -55,7 +55,8 @@ pub(super) async fn replicate(
     let LoggedIn { mut stream, introduction, unsent, ahead, .. } = login;
     let replication = introduction.replication;
     let mut presence = arrive(&shard);
-    let seat = shard.seats.sit(own_waker().await);
+    let task = own_waker().await;
+    let seat = shard.seats.sit(task.clone());
     presence.turn(ClientState::Waiting);
     let first = Wishes { role, consistency: shard.live().routing.consistency };
     let wanted = wanted(&introduction.settings, first);
@@ -81,7 +82,7 @@ pub(super) async fn replicate(
     presence.turn(ClientState::Active);
     let keys = if introduction.minor.has_long_keys() { KeyForm::Long } else { KeyForm::Short };
     let random = || shard.numbers.draw();
-    let cancel = shard.shared.cancels.enter(Some(alone.backend.pid), keys, random);
+    let cancel = shard.shared.cancels.enter(task, (Some(alone.backend.pid), keys), random);
     cancel.attach(Arc::clone(&alone.running));
     let server = Arc::clone(&alone.running.target.name);
     info!(%server, ?replication, "a replication connection begins");
