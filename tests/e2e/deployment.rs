@@ -151,6 +151,8 @@ fn the_image_and_the_sidecar_fit_each_other() {
     assert_eq!(behind(&image, "ENTRYPOINT "), format!("[\"{program}\"]"));
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(behind(&sidecar, "image: pgsteer:"), version);
+    // There are as many of them as pods, each with a record of its own.
+    assert!(sidecar.contains("    [failover]\n    mode = \"off\"\n"), "several would promote");
     let rust = env!("CARGO_PKG_RUST_VERSION").split('.').nth(1).unwrap().parse::<u32>().unwrap();
     let base = behind(&image, "FROM rust:1.").split('-').next().unwrap();
     assert!(base.parse::<u32>().unwrap() >= rust, "the image's Rust is too old for us");

@@ -550,8 +550,10 @@ impl Conductor {
 
     /// The order is done with.
     fn finish(&mut self, answer: Result<(), Refusal>) {
-        if let Some((_, reply)) = self.order.take() {
-            reply.send(answer).unwrap_or_default();
+        if let Some((order, reply)) = self.order.take() {
+            // Whoever calls something off has what he wants.
+            let done = order == Order::Abort && answer == Err(Refusal::CalledOff);
+            reply.send(if done { Ok(()) } else { answer }).unwrap_or_default();
         }
     }
 

@@ -14,6 +14,7 @@ use crate::support::ledger::Book;
 use crate::support::replaced;
 use pgsteer::pg::Lsn;
 use pgsteer::sandbox::Plan;
+use serde_json::Value;
 use std::time::Duration;
 
 /// Writes that reach no standby are acknowledged; then the primary dies. What the writers were
@@ -80,6 +81,9 @@ fn an_asynchronous_loss_is_refused_then_accepted_and_is_what_was_told() {
 
     let (code, _) = ordered(&house, &["failover", "--yes"]);
     assert_ne!(code, Some(0), "nobody accepted the loss");
+    let (_, said) = ordered(&house, &["-o", "json", "failover", "--dry-run"]);
+    let mut shown = serde_json::Deserializer::from_str(&said).into_iter::<Value>();
+    let shown = shown.next().unwrap().unwrap()["loss"]["at_most_bytes"].as_u64();
     replaced(&house, &["failover", "--accept-loss", "any", "--yes"]);
     await_that("the change is over", || house.status()["failover"]["last_change"].is_object());
 
@@ -91,6 +95,7 @@ fn an_asynchronous_loss_is_refused_then_accepted_and_is_what_was_told() {
     assert!(!verdict.lost.is_empty(), "nothing was at stake");
     assert_eq!((verdict.twice.len(), verdict.undead.len()), (0, 0));
     assert_eq!(told, end.bytes_since(fork), "the report is what is missing, to the byte");
+    assert_eq!(shown, Some(told), "and so is what was shown before it was accepted");
 }
 
 #[test]

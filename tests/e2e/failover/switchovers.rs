@@ -6,6 +6,7 @@ use super::{
 use crate::hands::rights::grant_everything;
 use crate::support::Blueprint;
 use crate::support::Door;
+use crate::support::Ended;
 use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
@@ -100,6 +101,38 @@ fn a_transaction_that_does_not_end_calls_the_switchover_off_and_feels_nothing() 
     inside.run("INSERT INTO kept VALUES (2)");
     inside.run("COMMIT");
     assert_eq!(house.server("primary").value("SELECT count(*) FROM kept").unwrap(), "2");
+}
+
+/// Who keeps its backend waits beside it, for as long as anybody may be held, and stays with it.
+#[test]
+fn who_keeps_a_backend_is_held_and_refused_as_anybody_else() {
+    let house = quorum().set("failover.drain_timeout", "30s").set("routing.hold_max", "1s").build();
+    await_armed(&house, "quorum");
+    let (mut inside, mut keeps) = (house.wire(), house.wire());
+    inside.run("CREATE TABLE kept (i int)");
+    keeps.run("CREATE TEMP TABLE own AS SELECT 7 AS i");
+    inside.run("BEGIN");
+    inside.run("INSERT INTO kept VALUES (1)");
+
+    std::thread::scope(|scope| {
+        let order = scope.spawn(|| ordered(&house, &["switchover", "--yes"]));
+        await_that("it drains", || house.status()["failover"]["phase"] == "draining");
+        for refused in [keeps.query("INSERT INTO own VALUES (8)"), keeps.extended("TABLE own")] {
+            assert_eq!(refused.codes(), ["57P03"], "{refused:?}");
+            assert_eq!(refused.ended, Ended::Ready('I'), "{refused:?}");
+            assert!(refused.error().detail.contains("was not sent"), "{refused:?}");
+            assert!(refused.error().hint.contains("routing.hold_max"), "{refused:?}");
+        }
+        let (code, said) = ordered(&house, &["failover", "--abort"]);
+        assert_eq!((code, said.contains("refused")), (Some(0), false), "{said}");
+        let (code, said) = order.join().unwrap();
+        assert_eq!((code, said.contains("an operator called it off")), (Some(4), true), "{said}");
+    });
+
+    assert_eq!(keeps.value("SELECT sum(i) FROM own"), "7", "it has its backend still");
+    inside.run("COMMIT");
+    let held = house.metric(r#"pgsteer_hold_seconds_count{outcome="refused"}"#);
+    assert_eq!(held, Some(2.0));
 }
 
 /// It is still on its way to the primary of before, where it does not come in.
