@@ -39,6 +39,7 @@ pub(super) fn may_run_again(code: SqlState) -> bool {
         code,
         SqlState::READ_ONLY_TRANSACTION
             | SqlState::SERIALIZATION_FAILURE
+            | SqlState::DEADLOCK_DETECTED
             | SqlState::ADMIN_SHUTDOWN
             | SqlState::CRASH_SHUTDOWN
             | SqlState::CANNOT_CONNECT_NOW

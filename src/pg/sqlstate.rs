@@ -49,6 +49,8 @@ codes! {
     INVALID_CATALOG_NAME = b"3D000";
     /// `serialization_failure`: rolled back, run it again.
     SERIALIZATION_FAILURE = b"40001";
+    /// `deadlock_detected`; on a standby also with its replay.
+    DEADLOCK_DETECTED = b"40P01";
     /// `statement_completion_unknown`
     COMPLETION_UNKNOWN = b"40003";
     /// `insufficient_privilege`

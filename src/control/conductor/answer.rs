@@ -67,6 +67,15 @@ impl Conductor {
         Preview { to, loss: Loss::Unknown { at_least: 0 }, refusal: None, ..told }
     }
 
+    /// The order is done with.
+    pub(super) fn finish(&mut self, answer: Result<(), Refusal>) {
+        if let Some((order, reply)) = self.order.take() {
+            // Whoever calls something off has what he wants.
+            let done = order == Order::Abort && answer == Err(Refusal::CalledOff);
+            reply.send(if done { Ok(()) } else { answer }).unwrap_or_default();
+        }
+    }
+
     /// The order was to have a server lead that leads now, without our doing.
     pub(super) fn finish_if_taken(&mut self) {
         let Some((Order::Failover { to: Some(name), .. }, _)) = &self.order else { return };

@@ -548,15 +548,6 @@ impl Conductor {
         self.publish(None);
     }
 
-    /// The order is done with.
-    fn finish(&mut self, answer: Result<(), Refusal>) {
-        if let Some((order, reply)) = self.order.take() {
-            // Whoever calls something off has what he wants.
-            let done = order == Order::Abort && answer == Err(Refusal::CalledOff);
-            reply.send(if done { Ok(()) } else { answer }).unwrap_or_default();
-        }
-    }
-
     fn is_changing(&self) -> bool {
         self.record.as_ref().is_some_and(|(record, _)| record.phase != Phase::Stable)
     }

@@ -133,6 +133,45 @@ fn conflict_with_recovery(house: &House) {
     assert!(house.metric(RETRIES).unwrap() > retries_before);
 }
 
+/// A read waits for a lock that replay holds, and replay for a page that the read looks at.
+#[test]
+fn a_read_that_a_standby_ends_to_end_a_deadlock_is_run_again() {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(1).setting("max_standby_streaming_delay", "-1"))
+        .unhurried()
+        .any_lag()
+        .build();
+    let [mut primary, mut locker] =
+        [(); 2].map(|()| house.server("primary").connect("postgres").unwrap());
+    for sql in [
+        "CREATE TABLE looked_at AS SELECT 1 AS i",
+        "INSERT INTO looked_at VALUES (2)",
+        "DELETE FROM looked_at WHERE i = 2",
+        "CREATE TABLE locked (i int)",
+    ] {
+        primary.rows(sql).unwrap();
+    }
+    house.await_catalog();
+    locker.rows("BEGIN; LOCK TABLE locked").unwrap();
+    house.cluster.await_replay().unwrap();
+    let deadlocks = || {
+        let standbys = house.cluster.standbys().iter();
+        standbys.map(|server| server.logged("caused buffer deadlock with recovery")).sum::<usize>()
+    };
+    let retries_before = house.metric(RETRIES).unwrap();
+    let mut wire = house.wire();
+    let sql = "SELECT pg_sleep(3), pg_relation_size('locked') FROM looked_at /* stuck */";
+    let reader = std::thread::spawn(move || wire.query(sql));
+    await_that("it runs on a standby", || runs_at_a_standby(&house, "stuck").is_some());
+    primary.rows("VACUUM looked_at").unwrap();
+    await_that("its server ends it", || deadlocks() > 0);
+    locker.rows("ROLLBACK").unwrap();
+    let reply = reader.join().unwrap();
+    assert!(reply.is_good(), "{reply:?}");
+    assert_eq!(reply.rows, [[Some(String::new()), Some("0".to_owned())]], "{reply:?}");
+    assert!(house.metric(RETRIES).unwrap() > retries_before);
+}
+
 /// The standby on which a statement with this marker runs now.
 fn runs_at_a_standby<'a>(house: &'a House, marker: &str) -> Option<&'a str> {
     let sql = format!(
