@@ -67,13 +67,24 @@ pub(super) fn replace(
             (own, by, Act::Answer(Ok(())), rivals)
         }
     };
+    take(situation, (own, rivals), (&operation, &choice.server), (why, answer), unix_now)
+}
+
+/// Has one go on that is a primary already: once the other ones are fenced, and it takes writes.
+fn take(
+    situation: &Situation<'_>,
+    (own, rivals): (StandIn<'_>, Vec<Act>),
+    (by, from): (&Operation, &Arc<str>),
+    (why, answer): (Why, Act),
+    unix_now: u64,
+) -> Decision {
     if !rivals.is_empty() {
         return Decision::act(why, rivals);
     }
     if own.server.fenced.is_some() {
         return Decision::act(why, vec![Act::Unfence(own.server.id)]);
     }
-    let record = own.settled(situation.record, (&operation, &choice.server), unix_now);
+    let record = own.settled(situation.record, (by, from), unix_now);
     Decision::act(why, vec![Act::Write(Box::new(record)), answer])
 }
 
@@ -97,13 +108,9 @@ pub(super) fn barred(
     match taken {
         Some(own) => {
             let rivals = rivals(situation, choice, outsider);
-            if !rivals.is_empty() {
-                return Decision::act(why, rivals);
-            }
             let by = with_order(situation, operation);
             let from = &situation.record.primary.server;
-            let record = own.settled(situation.record, (&by, from), unix_now);
-            Decision::act(why, vec![Act::Write(Box::new(record)), Act::Answer(Ok(()))])
+            take(situation, (own, rivals), (&by, from), (why, Act::Answer(Ok(()))), unix_now)
         }
         None => waits(situation, why, fences),
     }

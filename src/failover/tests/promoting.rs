@@ -57,7 +57,10 @@ fn the_chosen_one_is_not_promoted_beside_the_old_primary_on_a_branch_of_its_own(
     assert_eq!(beside.decide(), Decision::wait(why));
     let order = failover_order(Some("a"), MaxLoss::Any);
     let history = |scene: &mut Scene| scene.at(A).history = Some(left_at(END));
-    let taken = beside.clone().with(history).order(order).written().unwrap();
+    let ordered = beside.clone().with(history).order(order);
+    let fenced = ordered.clone().fence(A, 0);
+    assert_eq!(fenced.acts(), [Act::Unfence(A)], "it was fenced before it followed");
+    let taken = ordered.written().unwrap();
     assert_eq!((&*taken.primary.server, taken.primary.timeline), ("a", Timeline(2)));
     assert!(beside.see(A, gone(5)).acts().contains(&Act::Promote(B)), "it was stopped");
     let promoted = promoted().see(A, primary_on(2));
