@@ -252,7 +252,11 @@ impl Drop for Demo {
 
 fn kill(pid: u64, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
+    match rustix::process::kill_process(pid, signal) {
+        // It has ended since it was found.
+        Ok(()) | Err(rustix::io::Errno::SRCH) => (),
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// The processes that work in a directory or beneath it.

@@ -116,6 +116,13 @@ fn primaries(house: &House) -> Vec<&str> {
     servers.filter(claims).map(Server::name).collect()
 }
 
+/// What one says that is being fenced: that ends the sessions that are there, perhaps also the one
+/// that asks.
+fn says(fenced: &Server, sql: &str) -> String {
+    let patience = Duration::from_mins(1);
+    eventually(patience, || fenced.value(sql).ok()).expect("it answers whoever asks anew")
+}
+
 /// The server that writes go to now: somebody is there, or it died a moment ago and pgsteer has not
 /// seen that yet.
 fn new_primary(house: &House) -> &Server {
