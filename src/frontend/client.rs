@@ -226,6 +226,12 @@ impl Client {
         }
     }
 
+    /// The same for who is closed then: the kernel has it.
+    pub fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        ready!(self.poll_flush(context))?;
+        self.stream.poll_sent(context).map_err(|_| Gone)
+    }
+
     /// Reads what has arrived into the inbox. The end of the stream is noted, not an error: what
     /// was asked before it is still to be done.
     pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
@@ -309,7 +315,7 @@ impl Client {
         }
         if self.has_ended() {
             // It has said all that it had to say, and may still listen.
-            return flushed.map(|_| Err(Gone));
+            return self.poll_sent(context).map(|_| Err(Gone));
         }
         self.poll_fill(context)
     }
@@ -330,7 +336,8 @@ impl Client {
     /// Writes the last that is queued. The client is told if it still listens; it is closed
     /// either way.
     pub async fn farewell(&mut self) {
-        match timer::timeout(FAREWELL_MAX, self.flush()).await {
+        let said = poll_fn(|context| self.poll_sent(context));
+        match timer::timeout(FAREWELL_MAX, said).await {
             Ok(Ok(())) => {}
             Ok(Err(Gone)) => tracing::debug!("a client left before it was told why it is closed"),
             Err(_) => tracing::debug!("a client did not read why it is closed"),

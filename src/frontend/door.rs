@@ -244,7 +244,7 @@ async fn refuse(mut stream: Stream, no: &No) {
     message::write_error(&mut bytes, &no.report());
     // The client is told if it still listens; it is closed either way.
     drop(stream.write_all(&bytes).await);
-    drop(stream.flush().await);
+    drop(stream.sent().await);
 }
 
 /// Counts a client for as long as it is here.

@@ -223,6 +223,14 @@ impl<S: Carrier> Plain<S> {
         }
     }
 
+    /// Ready when the kernel has all that was written.
+    pub(super) fn poll_sent(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Shard(registered) => registered.poll_sent(context),
+            Self::Runtime(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Writes as much as there is room for.
     pub(super) fn poll_send(
         &mut self,
@@ -286,11 +294,12 @@ impl<S: Carrier> AsyncWrite for Plain<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket keeps nothing back.
+        // What a shard keeps back is sent soon, and unasked.
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_sent(context))?;
         Poll::Ready(SockRef::from(&self.socket()).shutdown(Shutdown::Write))
     }
 }

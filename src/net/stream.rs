@@ -5,12 +5,13 @@ use super::tls::{client_stream, end_point, server_stream};
 use crate::reactor;
 use rustix::net::sockopt::socket_peercred;
 use socket2::SockRef;
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection to a client or to a server.
@@ -157,6 +158,23 @@ impl Stream {
                 read.map_ok(|()| buffer.filled().len())
             }
         }
+    }
+
+    /// Ready when the kernel has all that was written, and TLS holds nothing back: what is closed
+    /// before that may leave it unsaid.
+    pub fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut *self).poll_flush(context))?;
+        match self {
+            Self::Tcp(tcp) => tcp.poll_sent(context),
+            Self::Unix(unix) => unix.poll_sent(context),
+            Self::TlsServer(tls) => tls.get_ref().0.poll_sent(context),
+            Self::TlsClient(tls) => tls.get_ref().0.poll_sent(context),
+        }
+    }
+
+    /// Waits for that. Cancel-safe.
+    pub async fn sent(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_sent(context)).await
     }
 
     /// Who is on the other side.

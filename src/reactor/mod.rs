@@ -16,9 +16,11 @@
 //! - Who always finds something to read gives way, and whoever is ready has its turn before anybody
 //!   has a second one.
 //! - The thread sleeps in the kernel when nobody is ready.
+//! - What was written is sent before that, and before its socket is closed or leaves the thread.
 
 mod executor;
 mod mailbox;
+mod outbox;
 mod poller;
 mod registered;
 
@@ -26,6 +28,7 @@ pub use registered::Registered;
 
 use executor::Executor;
 use mailbox::Mailbox;
+use outbox::Outbox;
 use poller::{Heard, Poller};
 use std::future::Future;
 use std::io;
@@ -39,7 +42,11 @@ thread_local! {
     /// Nothing is left in it when [`run`] is over, so that it needs no end: a value that has one
     /// is asked each time whether it had it.
     static HERE: ManuallyDrop<Reactor> = const {
-        ManuallyDrop::new(Reactor { executor: Executor::new(), poller: Poller::new() })
+        ManuallyDrop::new(Reactor {
+            executor: Executor::new(),
+            poller: Poller::new(),
+            outbox: Outbox::new(),
+        })
     };
 }
 
@@ -47,6 +54,7 @@ thread_local! {
 struct Reactor {
     executor: Executor,
     poller: Poller,
+    outbox: Outbox,
 }
 
 /// Runs this, and every task that is spawned meanwhile, until this is over; the tasks are dropped
@@ -86,6 +94,12 @@ pub fn afresh<T>(look: impl FnOnce() -> T) -> T {
     HERE.with(|here| here.executor.afresh(look))
 }
 
+/// Sends what tasks of this thread have written and what was held back for others to join it: for
+/// who is about to compute for long.
+pub fn send_now() {
+    HERE.with(|here| here.outbox.send(&here.poller));
+}
+
 /// Whether this thread is in [`run`].
 pub fn is_here() -> bool {
     HERE.with(|here| here.poller.is_open())
@@ -104,6 +118,7 @@ impl Reactor {
             if let Some(output) = self.executor.turn(root.as_mut(), &waker) {
                 return Ok(output);
             }
+            self.outbox.send(&self.poller);
             let patience = self.executor.has_ready().then_some(Duration::ZERO);
             match self.poller.wait(patience, &self.executor)? {
                 Heard::Sockets => (),
@@ -125,7 +140,9 @@ struct Closing<'r>(&'r Reactor);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
+        self.0.outbox.send(&self.0.poller);
         self.0.executor.close();
+        self.0.outbox.close();
         self.0.poller.close();
     }
 }

@@ -1,6 +1,7 @@
 //! The kernel's event queue, and what it has said of each socket.
 
 use super::executor::{Executor, TaskId};
+use super::outbox::{Behind, Room, hang_up};
 use super::wide;
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -8,7 +9,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 use std::time::Duration;
@@ -19,7 +20,7 @@ const EVENTS: usize = 512;
 const BELL: Token = Token(usize::MAX);
 
 /// A socket's place in the table. The number is never given again.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     index: u32,
     number: u32,
@@ -29,6 +30,10 @@ pub(super) struct Place {
 /// What is known of a socket.
 struct Seat {
     number: u32,
+    /// Open as long as the seat is taken.
+    socket: RawFd,
+    /// What was posted and found no room.
+    behind: Behind,
     arrival: Arrival,
     outlet: Outlet,
     reader: Waiter,
@@ -130,9 +135,11 @@ impl Poller {
         self.numbers.set(number);
         let place = Place { index, number, reactor: self.reactor.get() };
         let both = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token(&place), both)?;
+        let socket = socket.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&socket), token(&place), both)?;
         let (reader, writer) = (Waiter::Nobody, Waiter::Nobody);
-        entry.insert(Seat { number, arrival, outlet: Outlet::Full, reader, writer });
+        let (outlet, behind) = (Outlet::Full, Behind::default());
+        entry.insert(Seat { number, socket, behind, arrival, outlet, reader, writer });
         Ok(place)
     }
 
@@ -149,18 +156,15 @@ impl Poller {
         }
     }
 
-    /// Whether it is one of ours.
-    pub(super) fn check(&self, place: &Place) -> io::Result<()> {
-        if place.reactor == self.reactor.get() { Ok(()) } else { Err(elsewhere()) }
-    }
-
-    /// Nobody will ask for it again.
-    pub(super) fn forget(&self, place: &Place) {
-        if place.reactor == self.reactor.get() {
+    /// Nobody will ask for it again. Whether nobody finds it any more: it may be another thread's.
+    pub(super) fn forget(&self, place: &Place) -> bool {
+        let ours = place.reactor == self.reactor.get();
+        if ours {
             let left = self.seats.borrow_mut().try_remove(wide(place.index));
             // What it may take with it may ask for the table.
             drop(left);
         }
+        ours
     }
 
     /// Whether there may be something to read, or room to write.
@@ -206,12 +210,29 @@ impl Poller {
         })
     }
 
+    /// Sends this behind what was posted before; what finds no room follows when there is some.
+    pub(super) fn send(&self, to: &Place, message: &[u8]) {
+        // Whoever leaves his place sends before that what he has posted.
+        drop(self.look(to, |seat| seat.send(message)));
+    }
+
+    /// Ends the connection.
+    pub(super) fn hang_up(&self, place: &Place) {
+        drop(self.look(place, |seat| seat.with_socket(|socket, _| hang_up(socket))));
+    }
+
+    /// Whether nothing that was posted to it waits for room.
+    pub(super) fn has_caught_up(&self, place: &Place) -> io::Result<bool> {
+        self.look(place, |seat| seat.behind.is_empty())
+    }
+
     fn look<T>(&self, place: &Place, at: impl FnOnce(&mut Seat) -> T) -> io::Result<T> {
         if place.reactor != self.reactor.get() {
             return Err(elsewhere());
         }
         let mut seats = self.seats.borrow_mut();
-        seats.get_mut(wide(place.index)).map(at).ok_or_else(elsewhere)
+        let seat = seats.get_mut(wide(place.index)).filter(|seat| seat.number == place.number);
+        seat.map(at).ok_or_else(elsewhere)
     }
 
     /// Waits for events, at most so long, and makes ready who waits for them.
@@ -233,6 +254,7 @@ impl Poller {
             // It may be another's by now: an event can be older than its place.
             if let Some(seat) = seats.get_mut(index).filter(|seat| seat.number == number) {
                 seat.note(event);
+                seat.catch_up();
                 let (reader, writer) = (seat.leaves(Way::In), seat.leaves(Way::Out));
                 drop(seats);
                 reader.wake(executor);
@@ -248,6 +270,30 @@ impl Seat {
         match way {
             Way::In => self.arrival != Arrival::Nothing,
             Way::Out => self.outlet == Outlet::Room,
+        }
+    }
+
+    #[expect(unsafe_code, reason = "a seat can't own the socket, which its owner gets back")]
+    fn with_socket<T>(&mut self, at: impl FnOnce(BorrowedFd<'_>, &mut Behind) -> T) -> T {
+        // SAFETY: `Registered` leaves its seat before it closes its socket or gives it away, and
+        // does neither where it can't.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
+        at(socket, &mut self.behind)
+    }
+
+    fn send(&mut self, message: &[u8]) {
+        if self.with_socket(|socket, behind| behind.send(socket, message)) == Room::None {
+            self.outlet = Outlet::Full;
+        }
+    }
+
+    /// What was posted goes before all else, and nobody has to wait for that.
+    fn catch_up(&mut self) {
+        if self.outlet == Outlet::Room
+            && !self.behind.is_empty()
+            && self.with_socket(|socket, behind| behind.catch_up(socket)) == Room::None
+        {
+            self.outlet = Outlet::Full;
         }
     }
 

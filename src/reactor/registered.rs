@@ -7,23 +7,40 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags};
 use std::future::poll_fn;
 use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 /// A socket that does not block, and its place in the thread's table.
 #[derive(Debug)]
 pub struct Registered<S> {
-    /// Dropped first: an event for a number that is used again must find nobody.
-    held: Held,
-    socket: S,
+    place: Place,
+    /// Closed when nobody finds it by its place any more: an event must find nobody, and a message
+    /// to it no other socket of the same number.
+    socket: ManuallyDrop<S>,
 }
 
-#[derive(Debug)]
-struct Held(Place);
-
-impl Drop for Held {
+impl<S> Drop for Registered<S> {
+    #[expect(unsafe_code, reason = "a field is closed or, elsewhere, left open")]
     fn drop(&mut self) {
-        HERE.with(|here| here.poller.forget(&self.0));
+        if self.leave() {
+            // SAFETY: this is the end of the only one who has it: `into_socket` takes it out of one
+            // that is not dropped.
+            unsafe { ManuallyDrop::drop(&mut self.socket) };
+        } else {
+            tracing::error!("a socket of another thread is left open; this is a defect");
+        }
+    }
+}
+
+impl<S> Registered<S> {
+    /// Sends what was posted, and gives the place back; whether nobody has it now.
+    fn leave(&self) -> bool {
+        HERE.with(|here| {
+            here.outbox.send(&here.poller);
+            here.poller.forget(&self.place)
+        })
     }
 }
 
@@ -47,22 +64,32 @@ impl<S: AsFd> Registered<S> {
 
     fn with(socket: S, arrival: Arrival) -> io::Result<Self> {
         let place = HERE.with(|here| here.poller.register(socket.as_fd(), arrival))?;
-        Ok(Self { held: Held(place), socket })
+        Ok(Self { place, socket: ManuallyDrop::new(socket) })
     }
 
     /// The socket. Who reads from it by other means takes what somebody may wait for.
-    pub const fn socket(&self) -> &S {
+    pub fn socket(&self) -> &S {
         &self.socket
     }
 
-    /// The socket alone.
+    /// The socket alone, to which all that was written was sent.
     ///
     /// # Errors
-    /// What the system says; it is closed then.
+    /// What the system says, or there was no room; it is closed then. Or it is another thread's,
+    /// and is left open.
+    #[expect(unsafe_code, reason = "a field is moved out of what ends in another way otherwise")]
     pub fn into_socket(self) -> io::Result<S> {
-        let Self { held, socket } = self;
-        HERE.with(|here| here.poller.release(&held.0, socket.as_fd()))?;
-        Ok(socket)
+        HERE.with(|here| {
+            here.outbox.send(&here.poller);
+            if !here.poller.has_caught_up(&self.place)? {
+                return Err(io::Error::other("its other side does not read"));
+            }
+            here.poller.release(&self.place, self.socket.as_fd())
+        })?;
+        let mut left = ManuallyDrop::new(self);
+        left.leave();
+        // SAFETY: `left` is not dropped, and is not used any more.
+        Ok(unsafe { ManuallyDrop::take(&mut left.socket) })
     }
 
     /// Reads what has arrived, and tells how many bytes; none: the end.
@@ -79,7 +106,7 @@ impl<S: AsFd> Registered<S> {
             // Fewer than there was room for: that was all. It saves the call that would find
             // nothing.
             if 0 < bytes && bytes < into.len() {
-                here.poller.note_emptied(&self.held.0)?;
+                here.poller.note_emptied(&self.place)?;
             }
             Poll::Ready(Ok(bytes))
         })
@@ -110,12 +137,12 @@ impl<S: AsFd> Registered<S> {
     /// Whether nothing has arrived: no byte, and no end. Costs a system call only if something did.
     pub fn is_quiet(&self) -> bool {
         HERE.with(|here| {
-            if !here.poller.is_ready(&self.held.0, Way::In).unwrap_or(true) {
+            if !here.poller.is_ready(&self.place, Way::In).unwrap_or(true) {
                 return true;
             }
-            let peeked = rustix::net::recv(&self.socket, &mut [0_u8; 1], RecvFlags::PEEK);
+            let peeked = rustix::net::recv(self.socket(), &mut [0_u8; 1], RecvFlags::PEEK);
             let quiet = peeked.is_err_and(|error| error == Errno::WOULDBLOCK);
-            quiet && here.poller.note_exhausted(&self.held.0, Way::In).is_ok()
+            quiet && here.poller.note_exhausted(&self.place, Way::In).is_ok()
         })
     }
 
@@ -129,10 +156,10 @@ impl<S: AsFd> Registered<S> {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let place = &self.held.0;
+        let place = &self.place;
         let waker = context.waker();
         while here.poller.is_ready_or_awaited((place, Way::In), (&here.executor, waker))? {
-            match retry_on_intr(|| call(&self.socket)) {
+            match retry_on_intr(|| call(self.socket())) {
                 Err(Errno::WOULDBLOCK) => here.poller.note_exhausted(place, Way::In)?,
                 done => {
                     here.executor.count_read();
@@ -143,9 +170,12 @@ impl<S: AsFd> Registered<S> {
         Poll::Pending
     }
 
-    /// Writes as much as there is room for.
+    /// Writes as much as there is room for. What is short is sent when all who are ready have had
+    /// their turn, or before: see [`Self::poll_sent`].
     pub fn poll_send(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_outgoing(context, |socket| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL))
+        self.poll_outgoing(context, &[bytes], |socket| {
+            rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)
+        })
     }
 
     /// The same with several pieces.
@@ -154,23 +184,49 @@ impl<S: AsFd> Registered<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_outgoing(context, |socket| {
+        self.poll_outgoing(context, pieces, |socket| {
             let mut nothing = SendAncillaryBuffer::default();
             rustix::net::sendmsg(socket, pieces, &mut nothing, SendFlags::NOSIGNAL)
         })
     }
 
-    fn poll_outgoing(
+    /// Ready when the kernel has all that was written. Whoever closes a socket that should still
+    /// say something waits for that.
+    pub fn poll_sent(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        HERE.with(|here| {
+            here.outbox.send(&here.poller);
+            self.poll_caught_up(here, context)
+        })
+    }
+
+    /// Ready when nothing that was posted waits for room.
+    fn poll_caught_up(&self, here: &Reactor, context: &Context<'_>) -> Poll<io::Result<()>> {
+        while !here.poller.has_caught_up(&self.place)? {
+            ready!(self.poll_room(context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_outgoing<P: Deref<Target = [u8]>>(
         &self,
         context: &Context<'_>,
+        pieces: &[P],
         mut call: impl FnMut(&S) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        HERE.with(|here| here.poller.check(&self.held.0))?;
+        let posted = HERE.with(|here| {
+            let caught_up = self.poll_caught_up(here, context);
+            caught_up.map_ok(|()| here.outbox.post(&here.poller, &self.place, pieces))
+        });
+        if let Some(bytes) = ready!(posted)? {
+            return Poll::Ready(Ok(bytes));
+        }
         // There is nearly always room, so nobody asks before it is tried.
         loop {
-            match retry_on_intr(|| call(&self.socket)) {
+            // What was posted may have found none meanwhile.
+            ready!(HERE.with(|here| self.poll_caught_up(here, context)))?;
+            match retry_on_intr(|| call(self.socket())) {
                 Err(Errno::WOULDBLOCK) => {
-                    HERE.with(|here| here.poller.note_exhausted(&self.held.0, Way::Out))?;
+                    HERE.with(|here| here.poller.note_exhausted(&self.place, Way::Out))?;
                     ready!(self.poll_room(context))?;
                 }
                 sent => return Poll::Ready(sent.map_err(io::Error::from)),
@@ -186,7 +242,7 @@ impl<S: AsFd> Registered<S> {
     fn poll_room(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
         HERE.with(|here| {
             let waits = (&here.executor, context.waker());
-            match here.poller.is_ready_or_awaited((&self.held.0, Way::Out), waits) {
+            match here.poller.is_ready_or_awaited((&self.place, Way::Out), waits) {
                 Ok(true) => Poll::Ready(Ok(())),
                 Ok(false) => Poll::Pending,
                 Err(error) => Poll::Ready(Err(error)),

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs this as a shard does.
-fn on_a_shard<T, F>(begin: impl FnOnce() -> F + Send + 'static) -> T
+pub(super) fn on_a_shard<T, F>(begin: impl FnOnce() -> F + Send + 'static) -> T
 where
     T: Send + 'static,
     F: Future<Output = T>,
@@ -34,7 +34,7 @@ where
 
 type Here = Registered<UnixStream>;
 
-fn pair() -> (Here, UnixStream) {
+pub(super) fn pair() -> (Here, UnixStream) {
     let (here, there) = UnixStream::pair().unwrap();
     here.set_nonblocking(true).unwrap();
     (Registered::new(here).unwrap(), there)
@@ -54,7 +54,7 @@ async fn wait(stream: &Here) {
 }
 
 /// Lets every other task that is ready have its turn.
-async fn give_way() {
+pub(super) async fn give_way() {
     let mut gave = false;
     poll_fn(|context| {
         if std::mem::replace(&mut gave, true) {
@@ -72,7 +72,7 @@ async fn until_heard(stream: &Here) {
 }
 
 /// Starts a task, and returns what waits for what it comes to.
-fn spawn_for<T: 'static>(
+pub(super) fn spawn_for<T: 'static>(
     task: impl Future<Output = T> + 'static,
 ) -> impl Future<Output = T> + 'static {
     let (tell, told) = oneshot::channel();

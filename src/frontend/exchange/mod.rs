@@ -397,7 +397,11 @@ impl Exchange {
                 }
             }
             // It ended while something was under way, which has come to its end by now.
-            if client.has_ended() && self.replies.is_settled() && !client.has_output() {
+            if client.has_ended()
+                && self.replies.is_settled()
+                && !client.has_output()
+                && client.poll_sent(context).is_ready()
+            {
                 return Poll::Ready(Event::ClientEnded);
             }
             return Poll::Pending;

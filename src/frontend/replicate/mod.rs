@@ -253,7 +253,7 @@ fn welcome(alone: &Alone, cancel: &Registered) -> Vec<u8> {
 async fn say(stream: &mut Stream, bytes: &[u8]) -> bool {
     let said = async {
         stream.write_all(bytes).await?;
-        stream.flush().await
+        stream.sent().await
     };
     matches!(timer::timeout(WORD_MAX, said).await, Ok(Ok(())))
 }

@@ -168,8 +168,8 @@ impl Flow {
                 Ok(written) => self.written += written,
             }
         }
-        // TLS holds records back until it is told.
-        Poll::Ready(match ready!(Pin::new(sink).poll_flush(context)) {
+        // Others need not join it, and it may be the last.
+        Poll::Ready(match ready!(sink.poll_sent(context)) {
             Ok(()) => Stage::Reads,
             Err(_) => Stage::Over(Broken::Sink),
         })

@@ -6,7 +6,7 @@
 //!
 //! Source: PostgreSQL manual, 34.19.1 "Client Verification of Server Certificates".
 
-use super::{ALPN, TlsError, certificates, private_key, provider};
+use super::{ALPN, TlsError, before_others, certificates, private_key, provider};
 use crate::net::{Plain, Stream};
 use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
@@ -96,7 +96,8 @@ impl ClientTls {
         // A name that can't be one of a certificate is not verified to begin with, or it will
         // match none; an address, unlike a name, is not sent to the server.
         let name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_| no_name());
-        let tls = TlsConnector::from(self.0.current.load_full()).connect(name, tcp).await?;
+        let connector = TlsConnector::from(self.0.current.load_full());
+        let tls = before_others(connector.connect(name, tcp)).await?;
         Ok(Stream::TlsClient(Box::new(tls)))
     }
 

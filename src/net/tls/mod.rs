@@ -9,19 +9,32 @@ pub(super) use end_point::end_point;
 pub use server::{ClientCertificate, Secured, ServerFiles, ServerTls};
 pub(super) use tokio_rustls::{client as client_stream, server as server_stream};
 
+use crate::reactor;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
+use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// The protocol's name in TLS, so that no other protocol can be made to talk to us.
 ///
 /// Source: PostgreSQL manual, 55.2.11 "SSL Session Encryption".
 const ALPN: &[u8] = b"postgresql";
+
+/// Shakes hands, which takes a shard as long as hundreds of statements: what these wrote is not
+/// kept waiting for it.
+async fn before_others<T>(mut handshake: impl Future<Output = T> + Unpin) -> T {
+    poll_fn(|context| {
+        reactor::send_now();
+        Pin::new(&mut handshake).poll(context)
+    })
+    .await
+}
 
 /// Why TLS can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -103,5 +116,29 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) => Err(TlsError::NoKey { path: path.to_owned() }),
         Err(source) => Err(TlsError::Pem { path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::Registered;
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+    use std::task::Poll;
+
+    #[test]
+    fn nobody_waits_for_the_handshake_of_another() {
+        let heard = reactor::run(async {
+            let (here, mut there) = UnixStream::pair().unwrap();
+            here.set_nonblocking(true).unwrap();
+            there.set_nonblocking(true).unwrap();
+            let here = Registered::new(here).unwrap();
+            let written = poll_fn(|context| here.poll_send(context, b"answer")).await.unwrap();
+            let mut heard = vec![0; written];
+            before_others(poll_fn(|_| Poll::Ready(there.read_exact(&mut heard)))).await.unwrap();
+            heard
+        });
+        assert_eq!(heard.unwrap(), b"answer");
     }
 }

@@ -1,7 +1,7 @@
 //! TLS for clients: our certificate, and theirs if they have one.
 
 use super::end_point::end_point;
-use super::{ALPN, TlsError, certificates, private_key, provider};
+use super::{ALPN, TlsError, before_others, certificates, private_key, provider};
 use crate::net::{Plain, Stream};
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
@@ -90,7 +90,7 @@ impl ServerTls {
         // What is shown and what is bound to stay together, also if it is read again meanwhile.
         let served = self.current.load_full();
         let acceptor = TlsAcceptor::from(Arc::clone(&served.config));
-        let tls = acceptor.accept(tcp).await?;
+        let tls = before_others(acceptor.accept(tcp)).await?;
         let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let client = shown.map(|shown| ClientCertificate { common_name: common_name(shown) });
         let stream = Stream::TlsServer(Box::new(tls));
