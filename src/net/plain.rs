@@ -143,10 +143,10 @@ impl<S: Carrier> Plain<S> {
         }
     }
 
-    /// The same of one that most likely has something to be read already.
-    pub(super) fn with_something(socket: S) -> io::Result<Self> {
+    /// The same of a client's, who most likely has said something already.
+    pub(super) fn of_client(socket: S) -> io::Result<Self> {
         if reactor::is_here() {
-            Registered::with_something(socket).map(Self::Shard)
+            Registered::of_client(socket).map(Self::Shard)
         } else {
             socket.enroll().map(Self::Runtime)
         }

@@ -234,8 +234,8 @@ impl Newcomer {
     /// at once: over TCP nobody is let in who has said nothing, unless that took too long.
     pub fn attach(self) -> io::Result<Stream> {
         match self.socket {
-            Detached::Tcp(tcp) => Plain::with_something(tcp).map(Stream::Tcp),
-            Detached::Unix(unix) => Plain::new(unix).map(Stream::Unix),
+            Detached::Tcp(tcp) => Plain::of_client(tcp).map(Stream::Tcp),
+            Detached::Unix(unix) => Plain::of_client(unix).map(Stream::Unix),
         }
     }
 }

@@ -32,12 +32,22 @@ struct Seat {
     number: u32,
     /// Open as long as the seat is taken.
     socket: RawFd,
+    other: OtherSide,
     /// What was posted and found no room.
     behind: Behind,
     arrival: Arrival,
     outlet: Outlet,
     reader: Waiter,
     writer: Waiter,
+}
+
+/// Who is at the other side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OtherSide {
+    /// One that came to us: it is told what happened, which stays true however late.
+    Client,
+    /// One that we went to: it is asked to do something, which nobody may want any more.
+    Server,
 }
 
 /// What is there to be read.
@@ -125,7 +135,12 @@ impl Poller {
     }
 
     /// Registers a socket, for both ways and as long as it is open, of which this is known.
-    pub(super) fn register(&self, socket: BorrowedFd<'_>, arrival: Arrival) -> io::Result<Place> {
+    pub(super) fn register(
+        &self,
+        socket: BorrowedFd<'_>,
+        other: OtherSide,
+        arrival: Arrival,
+    ) -> io::Result<Place> {
         let queue = self.queue.borrow();
         let (poll, _) = queue.as_ref().ok_or_else(elsewhere)?;
         let mut seats = self.seats.borrow_mut();
@@ -139,7 +154,7 @@ impl Poller {
         poll.registry().register(&mut SourceFd(&socket), token(&place), both)?;
         let (reader, writer) = (Waiter::Nobody, Waiter::Nobody);
         let (outlet, behind) = (Outlet::Full, Behind::default());
-        entry.insert(Seat { number, socket, behind, arrival, outlet, reader, writer });
+        entry.insert(Seat { number, socket, other, behind, arrival, outlet, reader, writer });
         Ok(place)
     }
 
@@ -216,9 +231,12 @@ impl Poller {
         drop(self.look(to, |seat| seat.send(message)));
     }
 
-    /// Ends the connection.
-    pub(super) fn hang_up(&self, place: &Place) {
-        drop(self.look(place, |seat| seat.with_socket(|socket, _| hang_up(socket))));
+    /// The same of what is late; a connection to which it must not be sent any more ends.
+    pub(super) fn send_late(&self, to: &Place, message: &[u8]) {
+        drop(self.look(to, |seat| match seat.other {
+            OtherSide::Client => seat.send(message),
+            OtherSide::Server => seat.with_socket(|socket, _| hang_up(socket)),
+        }));
     }
 
     /// Whether nothing that was posted to it waits for room.

@@ -2,7 +2,7 @@
 
 use super::HERE;
 use super::Reactor;
-use super::poller::{Arrival, Place, Way};
+use super::poller::{Arrival, OtherSide, Place, Way};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags};
 use std::future::poll_fn;
@@ -50,20 +50,20 @@ impl<S: AsFd> Registered<S> {
     /// # Errors
     /// What the system says; or there is no reactor here.
     pub fn new(socket: S) -> io::Result<Self> {
-        Self::with(socket, Arrival::Nothing)
+        Self::with(socket, OtherSide::Server, Arrival::Nothing)
     }
 
-    /// The same for one that most likely has something to be read: who reads it tries at once and
-    /// does not wait to be told.
+    /// The same for a client's. It most likely has said something: who reads it tries at once and
+    /// does not wait to be told. What it is told may be late.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_something(socket: S) -> io::Result<Self> {
-        Self::with(socket, Arrival::Something)
+    pub fn of_client(socket: S) -> io::Result<Self> {
+        Self::with(socket, OtherSide::Client, Arrival::Something)
     }
 
-    fn with(socket: S, arrival: Arrival) -> io::Result<Self> {
-        let place = HERE.with(|here| here.poller.register(socket.as_fd(), arrival))?;
+    fn with(socket: S, other: OtherSide, arrival: Arrival) -> io::Result<Self> {
+        let place = HERE.with(|here| here.poller.register(socket.as_fd(), other, arrival))?;
         Ok(Self { place, socket: ManuallyDrop::new(socket) })
     }
 

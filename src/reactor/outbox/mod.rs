@@ -11,8 +11,8 @@
 //! - What the socket has no room for follows as soon as there is some, though nobody waits for
 //!   that; until then nothing more is taken for it.
 //! - A message that can't be sent is the end of its connection: nothing follows a gap.
-//! - What pgsteer slept upon is not sent. It was true when it was written, and whoever said it may
-//!   have been replaced since.
+//! - What pgsteer slept upon is not sent to a server: whoever it was written for may not be the
+//!   primary any more. To a client it is: what it is told was true when it was written.
 //!
 //! Never: more than [`LETTERS`] messages held back, or more than [`LETTER_MAX`] of each.
 
@@ -110,7 +110,7 @@ impl Outbox {
             let (message, others) = rest.split_at(letter.bytes.min(rest.len()));
             rest = others;
             if stale {
-                poller.hang_up(&letter.to);
+                poller.send_late(&letter.to, message);
             } else {
                 poller.send(&letter.to, message);
             }

@@ -257,19 +257,37 @@ fn a_connection_to_which_nothing_can_be_sent_ends() {
     });
 }
 
-/// It was true when it was written; who said it may have been replaced while everything slept.
+/// As if everything had slept since something was posted.
+fn sleep_upon_it() {
+    HERE.with(|here| here.outbox.since.set(clock::now() - STALE - Duration::from_millis(1)));
+}
+
+/// Who was the primary when it was written may have been replaced while everything slept.
 #[test]
-fn what_was_slept_upon_is_not_sent() {
+fn what_was_slept_upon_is_sent_to_no_server() {
     on_a_shard(|| async {
         let (here, mut there) = pair();
         write(&here, b"COMMIT").await;
-        HERE.with(|here| {
-            let long_ago = clock::now() - STALE - Duration::from_millis(1);
-            here.outbox.since.set(long_ago);
-        });
+        sleep_upon_it();
         give_way().await;
         assert_eq!(found(&mut there), b"");
         let read = poll_fn(|context| here.poll_receive(context, &mut [0; 1])).await;
         assert_eq!(read.unwrap(), 0, "its connection has ended");
+    });
+}
+
+/// What a client is told is still true, and it keeps its connection.
+#[test]
+fn what_was_slept_upon_is_told_to_a_client() {
+    on_a_shard(|| async {
+        let (socket, mut there) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let here = Registered::of_client(socket).unwrap();
+        write(&here, b"done").await;
+        sleep_upon_it();
+        give_way().await;
+        assert_eq!(found(&mut there), b"done");
+        let read = poll_fn(|context| Poll::Ready(here.poll_receive(context, &mut [0; 1])));
+        assert!(read.await.is_pending(), "it goes on");
     });
 }
