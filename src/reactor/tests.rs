@@ -204,6 +204,7 @@ fn who_finds_no_room_is_woken_when_there_is_some() {
             let pieces = [io::IoSlice::new(&[7]), io::IoSlice::new(&[7, 7])];
             sent += poll_fn(|context| here.poll_send_vectored(context, &pieces)).await.unwrap();
         }
+        poll_fn(|context| here.poll_sent(context)).await.unwrap();
         drop(here);
         (sent, reader.join().unwrap().unwrap())
     });
