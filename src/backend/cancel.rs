@@ -35,7 +35,7 @@ async fn send(
     let mut request = Vec::new();
     write_cancel_request(&mut request, pid, key);
     stream.write_all(&request).await.map_err(broken)?;
-    stream.flush().await.map_err(broken)?;
+    stream.sent().await.map_err(broken)?;
     // The server says nothing. An end without TLS's farewell, or a reset, is an end, too; and
     // somebody who talks is not waited for beyond one message.
     let mut nothing = [0; 1];

@@ -12,6 +12,7 @@ use crate::auth::scram::{
 };
 use crate::auth::{md5_hash_response, md5_response};
 use crate::net::Stream;
+use crate::reactor;
 use crate::wire::message::{
     AuthRequest, Malformed, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, read_auth_request, read_error,
     read_key_data, read_parameter_status, write_password, write_sasl_initial, write_sasl_response,
@@ -204,6 +205,8 @@ fn answer(
             Proof::First(next)
         }
         (AuthRequest::SaslContinue(data), Proof::First(state)) => {
+            // The keys of a password are computed here, for milliseconds.
+            reactor::send_now();
             let (proof, next) = state.next(&data)?;
             write_sasl_response(&mut out, proof.as_bytes()).map_err(too_long)?;
             Proof::Final(next)

@@ -14,7 +14,7 @@ use crate::tasks;
 use crate::timer;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 /// Pause before the cancel is repeated for the first time; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -39,9 +39,10 @@ async fn cancel_until_closed(mut checkout: Checkout) {
     let running = Arc::clone(&checkout.running);
     let Running { target, pid, key, .. } = &*running;
     let stream = &mut checkout.backend.stream;
-    // Half a message was perhaps on its way; it will never be whole.
-    if stream.shutdown().await.is_err() {
-        return;
+    // Half a message was perhaps on its way; it will never be whole. A server that reads nothing
+    // before it is done is not waited for.
+    if let Err(error) = stream.end_writing() {
+        tracing::debug!(%error, "the connection of an abandoned read had ended");
     }
     let mut rest = [0; 8 * 1024];
     let mut pause = PAUSE_MIN;

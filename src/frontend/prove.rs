@@ -10,6 +10,7 @@ use crate::backend::{Answer, Lookup, LookupError, random};
 use crate::clock;
 use crate::frontend::line::Line;
 use crate::frontend::login::{Failure, Gate};
+use crate::reactor;
 use crate::tasks;
 use crate::timer;
 use crate::wire::frame;
@@ -110,6 +111,8 @@ async fn demand(gate: &Gate, claim: Claim<'_>) -> Result<Demand, Failure> {
         Word::Verifier(_) | Word::Md5(_) => Demand { word, why: "", age },
         Word::Nothing => Demand { word, why, age },
     };
+    // Where the file has a password, its verifier may first have to be computed, for milliseconds.
+    reactor::send_now();
     let remembered = match gate.keyring.known(user) {
         Known::Verifier(verifier) => {
             return Ok(demanded(Word::Verifier(verifier), "", Age::Fresh));

@@ -25,6 +25,7 @@ use crate::frontend::settle;
 use crate::frontend::settle::Usable;
 use crate::frontend::state::{Serving, Session, Skipping};
 use crate::pool::{Mode, Reset};
+use crate::reactor;
 use crate::route::{Consistency, Need, PrimaryReason};
 use crate::session::{End, Executes, Group, Isolates, Reader, Scan, Violation, scan};
 use crate::tasks;
@@ -38,6 +39,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tracing::info;
+
+/// What takes so long to read, in bytes, that others' answers are not kept waiting for it.
+const LONG: usize = 64 * 1024;
 
 /// How the conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +155,9 @@ impl Serving {
                 attached.exchange.appetite = Appetite::WholeMessage;
             }
             return Ok(Next::Nothing);
+        }
+        if self.client.inbox().len() > LONG {
+            reactor::send_now();
         }
         let dialect = self.client.reported.dialect();
         let facts = &self.client.shard.facts;

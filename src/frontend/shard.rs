@@ -2,6 +2,7 @@
 
 use crate::auth::Keyring;
 use crate::board::Board;
+use crate::clock;
 use crate::clock::Moment;
 use crate::frontend::attached::EmptyHold;
 use crate::frontend::cancel::Cancels;
@@ -14,6 +15,7 @@ use crate::limits::{Counts, Rules};
 use crate::metrics::Metrics;
 use crate::notifications::Listeners;
 use crate::pool::{Pools, ShardPools};
+use crate::reactor::Late;
 use crate::route;
 use crate::session::{Library, Recall, Room, Shapes};
 use crate::sql::FactsCache;
@@ -170,6 +172,12 @@ impl Shard {
     /// [`NoPrimary`].
     pub(super) fn may_write(&self, now: Moment) -> Result<ServerId, NoPrimary> {
         self.topology.look(|topology| topology.may_write(now))
+    }
+
+    /// Whether servers may still be sent what was written for them a while ago. Whoever was the
+    /// primary then may have been replaced while this thread stood still.
+    pub fn late(&self) -> Late {
+        if self.may_write(clock::now()).is_ok() { Late::Send } else { Late::HangUp }
     }
 
     /// The primary of now, and its epoch.

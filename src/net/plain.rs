@@ -231,6 +231,14 @@ impl<S: Carrier> Plain<S> {
         }
     }
 
+    /// Ends our side of the connection at once, whatever was written and has found no room yet.
+    pub(super) fn end_writing(&self) -> io::Result<()> {
+        match self {
+            Self::Shard(registered) => registered.end_writing(),
+            Self::Runtime(enrolled) => SockRef::from(enrolled).shutdown(Shutdown::Write),
+        }
+    }
+
     /// Writes as much as there is room for.
     pub(super) fn poll_send(
         &mut self,

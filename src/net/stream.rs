@@ -177,6 +177,20 @@ impl Stream {
         poll_fn(|context| self.poll_sent(context)).await
     }
 
+    /// Ends our side of the connection at once: what has found no room is not sent, and TLS says no
+    /// farewell.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn end_writing(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.end_writing(),
+            Self::Unix(unix) => unix.end_writing(),
+            Self::TlsServer(tls) => tls.get_ref().0.end_writing(),
+            Self::TlsClient(tls) => tls.get_ref().0.end_writing(),
+        }
+    }
+
     /// Who is on the other side.
     pub fn peer(&self) -> Peer {
         let tcp = match self {

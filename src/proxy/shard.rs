@@ -79,6 +79,8 @@ pub(super) fn start(
 
 async fn run(shard: Rc<Shard>, health: Arc<Health>, inlets: Inlets, stop: CancellationToken) {
     let Inlets { arrivals, posts, calls } = inlets;
+    let here = Rc::clone(&shard);
+    reactor::judge_late(move || here.late());
     let news = shard.shared.board.subscribe();
     // After that, so that none is missed.
     shard.on_news();

@@ -24,6 +24,7 @@ mod outbox;
 mod poller;
 mod registered;
 
+pub use outbox::Late;
 pub use registered::Registered;
 
 use executor::Executor;
@@ -98,6 +99,12 @@ pub fn afresh<T>(look: impl FnOnce() -> T) -> T {
 /// who is about to compute for long.
 pub fn send_now() {
     HERE.with(|here| here.outbox.send(&here.poller));
+}
+
+/// Asks this, until [`run`] is over, what becomes of what was written to servers half a second ago
+/// or longer and is not sent yet. Without it all is sent.
+pub fn judge_late(judge: impl Fn() -> Late + 'static) {
+    HERE.with(|here| here.outbox.judge_by(judge));
 }
 
 /// Whether this thread is in [`run`].

@@ -1,7 +1,7 @@
 //! The kernel's event queue, and what it has said of each socket.
 
 use super::executor::{Executor, TaskId};
-use super::outbox::{Behind, Room, hang_up};
+use super::outbox::{Owed, hang_up};
 use super::wide;
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -25,6 +25,7 @@ pub(super) struct Place {
     index: u32,
     number: u32,
     reactor: u32,
+    pub(super) other: OtherSide,
 }
 
 /// What is known of a socket.
@@ -32,9 +33,8 @@ struct Seat {
     number: u32,
     /// Open as long as the seat is taken.
     socket: RawFd,
-    other: OtherSide,
-    /// What was posted and found no room.
-    behind: Behind,
+    /// What was posted and is not the kernel's.
+    owed: Owed,
     arrival: Arrival,
     outlet: Outlet,
     reader: Waiter,
@@ -97,6 +97,8 @@ pub(super) enum Heard {
 pub(super) struct Poller {
     queue: RefCell<Option<(Poll, Events)>>,
     seats: RefCell<Slab<Seat>>,
+    /// To how many of them something is owed. Hardly ever to any: who asks for his own asks that.
+    owing: Cell<u32>,
     numbers: Cell<u32>,
     /// Tells this one from those of other threads, and from earlier ones; zero: it is closed.
     reactor: Cell<u32>,
@@ -107,6 +109,7 @@ impl Poller {
         Self {
             queue: RefCell::new(None),
             seats: RefCell::new(Slab::new()),
+            owing: Cell::new(0),
             numbers: Cell::new(0),
             reactor: Cell::new(0),
         }
@@ -126,6 +129,7 @@ impl Poller {
 
     pub(super) fn close(&self) {
         self.reactor.set(0);
+        self.owing.set(0);
         self.queue.replace(None);
         self.seats.take();
     }
@@ -148,13 +152,13 @@ impl Poller {
         let index = u32::try_from(entry.key()).map_err(io::Error::other)?;
         let number = self.numbers.get().wrapping_add(1);
         self.numbers.set(number);
-        let place = Place { index, number, reactor: self.reactor.get() };
+        let place = Place { index, number, reactor: self.reactor.get(), other };
         let both = Interest::READABLE | Interest::WRITABLE;
         let socket = socket.as_raw_fd();
         poll.registry().register(&mut SourceFd(&socket), token(&place), both)?;
         let (reader, writer) = (Waiter::Nobody, Waiter::Nobody);
-        let (outlet, behind) = (Outlet::Full, Behind::default());
-        entry.insert(Seat { number, socket, other, behind, arrival, outlet, reader, writer });
+        let (outlet, owed) = (Outlet::Full, Owed::Nothing);
+        entry.insert(Seat { number, socket, owed, arrival, outlet, reader, writer });
         Ok(place)
     }
 
@@ -162,7 +166,7 @@ impl Poller {
     pub(super) fn release(&self, place: &Place, socket: BorrowedFd<'_>) -> io::Result<()> {
         let queue = self.queue.borrow();
         match queue.as_ref() {
-            Some((poll, _)) if place.reactor == self.reactor.get() => {
+            Some((poll, _)) if self.is_ours(place) => {
                 poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
             }
             Some(_) => Err(elsewhere()),
@@ -173,9 +177,12 @@ impl Poller {
 
     /// Nobody will ask for it again. Whether nobody finds it any more: it may be another thread's.
     pub(super) fn forget(&self, place: &Place) -> bool {
-        let ours = place.reactor == self.reactor.get();
+        let ours = self.is_ours(place);
         if ours {
-            let left = self.seats.borrow_mut().try_remove(wide(place.index));
+            let mut left = self.seats.borrow_mut().try_remove(wide(place.index));
+            if let Some(seat) = &mut left {
+                self.count(seat, |seat| seat.owed = Owed::Nothing);
+            }
             // What it may take with it may ask for the table.
             drop(left);
         }
@@ -225,27 +232,65 @@ impl Poller {
         })
     }
 
-    /// Sends this behind what was posted before; what finds no room follows when there is some.
-    pub(super) fn send(&self, to: &Place, message: &[u8]) {
-        // Whoever leaves his place sends before that what he has posted.
-        drop(self.look(to, |seat| seat.send(message)));
+    /// Keeps what found no room: it follows when there is some, behind what was kept before.
+    pub(super) fn keep(&self, place: &Place, rest: &[u8]) {
+        self.change(place, |seat| {
+            seat.outlet = Outlet::Full;
+            seat.owed.keep(rest);
+        });
     }
 
-    /// The same of what is late; a connection to which it must not be sent any more ends.
-    pub(super) fn send_late(&self, to: &Place, message: &[u8]) {
-        drop(self.look(to, |seat| match seat.other {
-            OtherSide::Client => seat.send(message),
-            OtherSide::Server => seat.with_socket(|socket, _| hang_up(socket)),
-        }));
+    /// Nothing more is sent to it, and its connection ends.
+    pub(super) fn break_off(&self, place: &Place) {
+        self.change(place, |seat| {
+            seat.owed = Owed::Broken;
+            seat.with_socket(|socket, _| hang_up(socket));
+        });
+    }
+
+    /// Nothing more is sent to it, also of what was kept.
+    pub(super) fn give_up(&self, place: &Place) {
+        self.change(place, |seat| seat.owed = Owed::Broken);
     }
 
     /// Whether nothing that was posted to it waits for room.
+    ///
+    /// # Errors
+    /// Something that was posted to it can't be sent, or nothing at all.
     pub(super) fn has_caught_up(&self, place: &Place) -> io::Result<bool> {
-        self.look(place, |seat| seat.behind.is_empty())
+        if self.owing.get() == 0 {
+            return if self.is_ours(place) { Ok(true) } else { Err(elsewhere()) };
+        }
+        self.look(place, |seat| match seat.owed {
+            Owed::Nothing => Ok(true),
+            Owed::Behind(_) => Ok(false),
+            Owed::Broken => Err(io::ErrorKind::BrokenPipe.into()),
+        })?
+    }
+
+    /// Changes what is owed to it. Whoever leaves his place sends before that what he has posted.
+    fn change(&self, place: &Place, change: impl FnOnce(&mut Seat)) {
+        drop(self.look(place, |seat| self.count(seat, change)));
+    }
+
+    /// Counts a seat by what is owed to it behind this.
+    fn count(&self, seat: &mut Seat, change: impl FnOnce(&mut Seat)) {
+        let before = seat.owed.is_nothing();
+        change(seat);
+        let owing = self.owing.get();
+        match (before, seat.owed.is_nothing()) {
+            (true, false) => self.owing.set(owing + 1),
+            (false, true) => self.owing.set(owing.saturating_sub(1)),
+            (true, true) | (false, false) => (),
+        }
+    }
+
+    const fn is_ours(&self, place: &Place) -> bool {
+        place.reactor == self.reactor.get()
     }
 
     fn look<T>(&self, place: &Place, at: impl FnOnce(&mut Seat) -> T) -> io::Result<T> {
-        if place.reactor != self.reactor.get() {
+        if !self.is_ours(place) {
             return Err(elsewhere());
         }
         let mut seats = self.seats.borrow_mut();
@@ -272,7 +317,7 @@ impl Poller {
             // It may be another's by now: an event can be older than its place.
             if let Some(seat) = seats.get_mut(index).filter(|seat| seat.number == number) {
                 seat.note(event);
-                seat.catch_up();
+                self.count(seat, Seat::catch_up);
                 let (reader, writer) = (seat.leaves(Way::In), seat.leaves(Way::Out));
                 drop(seats);
                 reader.wake(executor);
@@ -292,25 +337,20 @@ impl Seat {
     }
 
     #[expect(unsafe_code, reason = "a seat can't own the socket, which its owner gets back")]
-    fn with_socket<T>(&mut self, at: impl FnOnce(BorrowedFd<'_>, &mut Behind) -> T) -> T {
+    fn with_socket<T>(&mut self, at: impl FnOnce(BorrowedFd<'_>, &mut Owed) -> T) -> T {
         // SAFETY: `Registered` leaves its seat before it closes its socket or gives it away, and
         // does neither where it can't.
         let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
-        at(socket, &mut self.behind)
-    }
-
-    fn send(&mut self, message: &[u8]) {
-        if self.with_socket(|socket, behind| behind.send(socket, message)) == Room::None {
-            self.outlet = Outlet::Full;
-        }
+        at(socket, &mut self.owed)
     }
 
     /// What was posted goes before all else, and nobody has to wait for that.
     fn catch_up(&mut self) {
-        if self.outlet == Outlet::Room
-            && !self.behind.is_empty()
-            && self.with_socket(|socket, behind| behind.catch_up(socket)) == Room::None
-        {
+        if self.outlet == Outlet::Full {
+            return;
+        }
+        self.with_socket(|socket, owed| owed.catch_up(socket));
+        if matches!(self.owed, Owed::Behind(_)) {
             self.outlet = Outlet::Full;
         }
     }

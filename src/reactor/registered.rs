@@ -4,7 +4,9 @@ use super::HERE;
 use super::Reactor;
 use super::poller::{Arrival, OtherSide, Place, Way};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags};
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags,
+};
 use std::future::poll_fn;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -107,6 +109,9 @@ impl<S: AsFd> Registered<S> {
             // nothing.
             if 0 < bytes && bytes < into.len() {
                 here.poller.note_emptied(&self.place)?;
+            } else if bytes == 0 {
+                // Who could not be sent something has not merely said all that it had to say.
+                here.poller.has_caught_up(&self.place)?;
             }
             Poll::Ready(Ok(bytes))
         })
@@ -199,6 +204,18 @@ impl<S: AsFd> Registered<S> {
         })
     }
 
+    /// Ends our side of the connection at once. What was written and finds no room is not sent.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn end_writing(&self) -> io::Result<()> {
+        HERE.with(|here| {
+            here.outbox.send(&here.poller);
+            here.poller.give_up(&self.place);
+        });
+        rustix::net::shutdown(self.socket(), Shutdown::Write).map_err(io::Error::from)
+    }
+
     /// Ready when nothing that was posted waits for room.
     fn poll_caught_up(&self, here: &Reactor, context: &Context<'_>) -> Poll<io::Result<()>> {
         while !here.poller.has_caught_up(&self.place)? {
@@ -215,7 +232,8 @@ impl<S: AsFd> Registered<S> {
     ) -> Poll<io::Result<usize>> {
         let posted = HERE.with(|here| {
             let caught_up = self.poll_caught_up(here, context);
-            caught_up.map_ok(|()| here.outbox.post(&here.poller, &self.place, pieces))
+            let to = (&self.place, self.socket.as_fd());
+            caught_up.map_ok(|()| here.outbox.post(&here.poller, to, pieces))
         });
         if let Some(bytes) = ready!(posted)? {
             return Poll::Ready(Ok(bytes));

@@ -82,6 +82,26 @@ async fn a_read_that_its_server_begins_only_after_the_cancel_is_ended_all_the_sa
     }
 }
 
+/// Who is told something and is not there any more is found out, as by a server without a proxy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_procedure_that_talks_on_to_nobody_is_ended() {
+    const TALKS: &str = "DO $$ BEGIN FOR i IN 1..100000 LOOP \
+                         RAISE NOTICE 'still there?'; PERFORM pg_sleep(0.05); END LOOP; END $$";
+    let house = Blueprint::new().servers(|plan| plan.standbys(0)).build();
+    for way in [Way::Closes, Way::Resets] {
+        let mut goes = Raw::enter(&house).await;
+        goes.send(&query(TALKS)).await;
+        assert_eq!(goes.message().await.unwrap().tag(), 'N');
+        match way {
+            Way::Closes | Way::Terminates => drop(goes),
+            Way::Resets => goes.reset(),
+        }
+        let talks = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' \
+                     AND pid <> pg_backend_pid() AND query LIKE 'DO %'";
+        house.server("primary").await_value(talks, "0", "rid of it").unwrap();
+    }
+}
+
 /// What may write is left to end, as it would be without a proxy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_whose_client_is_gone_ends_by_itself() {

@@ -5,7 +5,7 @@ use crate::reactor;
 use crate::reactor::tests::{give_way, on_a_shard, pair, spawn_for};
 use crate::reactor::{HERE, Registered};
 use std::future::poll_fn;
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::task::Poll;
@@ -239,8 +239,8 @@ fn a_socket_that_is_behind_is_not_given_away() {
     });
 }
 
-/// Its reader is told, though the other side is there, and what would have come behind it is not
-/// sent.
+/// Its reader is told, though the other side is there; whoever writes more is told, too, also what
+/// would be held back; and nothing of that is sent.
 #[test]
 fn a_connection_to_which_nothing_can_be_sent_ends() {
     on_a_shard(|| async {
@@ -248,39 +248,104 @@ fn a_connection_to_which_nothing_can_be_sent_ends() {
         rustix::net::shutdown(here.socket(), Shutdown::Write).unwrap();
         write(&here, b"x").await;
         let read = poll_fn(|context| here.poll_receive(context, &mut [0; 1])).await;
-        assert_eq!(read.unwrap(), 0);
-        let long = poll_fn(|context| here.poll_send(context, &[8; 9000])).await;
-        assert_eq!(long.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        for message in [&[8; 10][..], &[8; 9000]] {
+            let more = poll_fn(|context| here.poll_send(context, message)).await;
+            assert_eq!(more.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        }
+        let sent = poll_fn(|context| here.poll_sent(context)).await;
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        // Others have nothing to do with it.
+        let (other, mut there) = pair();
+        write(&other, b"other").await;
+        give_way().await;
+        assert_eq!(found(&mut there), b"other");
+    });
+}
+
+/// What was behind then is lost to both sides: what it was followed by would not make sense.
+#[test]
+fn a_connection_that_breaks_while_something_is_behind_ends() {
+    on_a_shard(|| async {
+        let (here, there) = pair();
+        fill(&here, 7).await;
+        drop(there);
+        let more = poll_fn(|context| here.poll_send(context, b"more")).await;
+        assert_eq!(more.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        let read = poll_fn(|context| here.poll_receive(context, &mut [0; 1])).await;
+        read.unwrap_err();
+    });
+}
+
+/// The other side need not read for that, and is read on.
+#[test]
+fn our_side_ends_at_once_whatever_is_behind() {
+    on_a_shard(|| async {
+        let (here, mut there) = pair();
+        let taken = fill(&here, 7).await;
+        here.end_writing().unwrap();
+        there.write_all(b"bye").unwrap();
+        let all = found(&mut there);
+        assert!(all.len() < taken && all.iter().all(|byte| *byte == 7));
+        let mut room = [0; 9];
+        let read = poll_fn(|context| here.poll_receive(context, &mut room)).await.unwrap();
+        assert_eq!(&room[..read], b"bye");
+        give_way().await;
+        assert_eq!(found(&mut there), b"", "nothing follows");
+        // What was written and is held back still goes.
+        let (here, mut there) = pair();
+        write(&here, b"last").await;
+        here.end_writing().unwrap();
+        assert_eq!(found(&mut there), b"last");
     });
 }
 
 /// As if everything had slept since something was posted.
 fn sleep_upon_it() {
-    HERE.with(|here| here.outbox.since.set(clock::now() - STALE - Duration::from_millis(1)));
+    let long_ago = clock::now() - LATE - Duration::from_millis(1);
+    HERE.with(|here| here.outbox.posted.borrow_mut().since.replace(long_ago)).unwrap();
 }
 
 /// Who was the primary when it was written may have been replaced while everything slept.
 #[test]
-fn what_was_slept_upon_is_sent_to_no_server() {
+fn what_was_slept_upon_is_sent_to_a_server_only_if_it_may_be() {
+    for (late, heard) in [(Late::HangUp, &b""[..]), (Late::Send, b"COMMIT")] {
+        on_a_shard(move || async move {
+            reactor::judge_late(move || late);
+            let (here, mut there) = pair();
+            write(&here, b"COMMIT").await;
+            sleep_upon_it();
+            give_way().await;
+            assert_eq!(found(&mut there), heard);
+            let read = poll_fn(|context| Poll::Ready(here.poll_receive(context, &mut [0; 1])));
+            assert_eq!(read.await.is_ready(), late == Late::HangUp, "whether it has ended");
+        });
+    }
+}
+
+/// Whoever judges that is asked only then.
+#[test]
+fn what_is_in_time_is_sent_to_servers_unasked() {
     on_a_shard(|| async {
+        reactor::judge_late(|| unreachable!("nothing is late"));
         let (here, mut there) = pair();
         write(&here, b"COMMIT").await;
-        sleep_upon_it();
         give_way().await;
-        assert_eq!(found(&mut there), b"");
-        let read = poll_fn(|context| here.poll_receive(context, &mut [0; 1])).await;
-        assert_eq!(read.unwrap(), 0, "its connection has ended");
+        assert_eq!(found(&mut there), b"COMMIT");
     });
 }
 
-/// What a client is told is still true, and it keeps its connection.
+/// What a client is told is still true, and it keeps its connection, whatever else is late.
 #[test]
 fn what_was_slept_upon_is_told_to_a_client() {
     on_a_shard(|| async {
+        reactor::judge_late(|| Late::HangUp);
+        let (server, _its) = pair();
         let (socket, mut there) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
         let here = Registered::of_client(socket).unwrap();
         write(&here, b"done").await;
+        write(&server, b"COMMIT").await;
         sleep_upon_it();
         give_way().await;
         assert_eq!(found(&mut there), b"done");
