@@ -474,6 +474,10 @@ impl Serving {
             Box::pin(released).await;
         }
         self.abandon_read();
+        // What it asked before is answered, as by a server.
+        if self.client.has_output() {
+            Box::pin(self.client.farewell()).await;
+        }
         Goodbye::Client
     }
 }

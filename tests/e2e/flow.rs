@@ -2,11 +2,11 @@
 
 use crate::abandoned::{LONG_READ, await_known_reads, await_rid_of_it};
 use crate::raw::{
-    Answer, Raw, bind, close, copy_data, copy_done, copy_fail, describe, execute, flush,
-    message_of, parse, query, sync,
+    Answer, Message, Raw, bind, close, copy_data, copy_done, copy_fail, describe, execute, flush,
+    goodbye, message_of, parse, query, sync,
 };
 use crate::support::{Blueprint, House, cluster, proxy};
-use pgsteer::sandbox::Plan;
+use pgsteer::sandbox::{Plan, SUPERUSER};
 use std::time::Duration;
 
 /// A primary alone with two backends.
@@ -53,6 +53,32 @@ async fn an_error_in_a_pipeline_skips_its_own_batch_only() {
     assert_eq!(client.query("").await.tags(), "IZ", "an empty query has its own answer");
     assert_eq!(client.batch(&[parse("", ""), bind("", &[]), execute()]).await.tags(), "12IZ");
     assert_eq!(client.batch(&[]).await.tags(), "Z", "a Sync alone");
+}
+
+/// Who asks and says goodbye at once may still listen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_before_a_goodbye_is_answered() {
+    let house = house();
+    let mut client = Raw::enter(&house).await;
+    await_known_reads(&house, &mut client).await;
+    let primary = house.server("primary").address().parse().unwrap();
+    let read = "SELECT repeat('x', 1000) FROM generate_series(1, 5000)";
+    let batch = [parse("", read), bind("", &[]), execute(), sync()].concat();
+    let in_a_block = [query("BEGIN"), query("SELECT pg_sleep(0.3)")].concat();
+    let asked = [query(read), batch, query("SELECT pg_sleep(0.3)"), query("SELECT nothing")];
+    for asks in asked.into_iter().chain([in_a_block]) {
+        let login = [("user", SUPERUSER), ("database", "postgres")];
+        let mut direct = Raw::connect(primary, &login).await.unwrap();
+        let mut client = Raw::enter(&house).await;
+        let asks = [asks, goodbye()].concat();
+        let mut said = Vec::new();
+        for one in [&mut direct, &mut client] {
+            one.send(&asks).await;
+            said.push(one.end().await.iter().map(Message::tag).collect::<String>());
+        }
+        assert_eq!(said[0], said[1]);
+        assert!(said[0].ends_with('Z'), "{}", said[0]);
+    }
 }
 
 /// As asyncpg does: it prepares with `Flush`, waits, and goes on in the same implicit transaction.
