@@ -1,9 +1,10 @@
 //! Ports that stay ours while their server is down.
 //!
 //! The kernel hands out ports above 32768 to outgoing connections, so a server that listened on
-//! one of those may find it taken when it is started again. We look below, and remember what
-//! this process has handed out; another process that takes the same one in between is noticed
-//! when the server starts, and another port is tried.
+//! one of those may find it taken when it is started again. We look below, remember what this
+//! process has handed out, and tell it to others of our kind by a name (Linux only: elsewhere two
+//! processes may still take the same port, one while the other's server is down). A stranger that
+//! takes one in between is noticed when the server starts, and another port is tried.
 
 use crate::sandbox::SandboxError;
 use std::collections::BTreeSet;
@@ -28,9 +29,12 @@ struct HandedOut {
     count: u32,
 }
 
-/// A port of 127.0.0.1 that nothing else of this process uses.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Port(u16);
+/// A port of 127.0.0.1 that nobody else of our kind uses.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _claim: Claim,
+}
 
 impl Port {
     /// A port on which nobody listens.
@@ -46,9 +50,12 @@ impl Port {
             out.count = out.count.wrapping_add(1) % span;
             let Ok(offset) = u16::try_from((start + out.count) % span) else { continue };
             let port = FIRST + offset;
-            if !out.taken.contains(&port) && is_free(port) {
+            if !out.taken.contains(&port)
+                && let Some(claim) = Claim::on(port)
+                && is_free(port)
+            {
                 out.taken.insert(port);
-                return Ok(Self(port));
+                return Ok(Self { number: port, _claim: claim });
             }
         }
         Err(SandboxError::NoPort)
@@ -56,13 +63,39 @@ impl Port {
 
     /// The number.
     pub const fn number(&self) -> u16 {
-        self.0
+        self.number
     }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
-        HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.0);
+        HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.number);
+    }
+}
+
+/// What other processes find that look for the same port, while nobody listens on it as well.
+#[derive(Debug)]
+struct Claim {
+    /// Bound to a name that the kernel gives to one socket at a time, and frees with its process.
+    ///
+    /// Source: `unix(7)`, "Abstract sockets".
+    #[cfg(target_os = "linux")]
+    _socket: std::os::unix::net::UnixDatagram,
+}
+
+impl Claim {
+    /// It is ours now, unless somebody else has it.
+    #[cfg(target_os = "linux")]
+    fn on(port: u16) -> Option<Self> {
+        use std::os::linux::net::SocketAddrExt as _;
+        use std::os::unix::net::{SocketAddr, UnixDatagram};
+        let name = SocketAddr::from_abstract_name(format!("pgsteer sandbox, port {port}")).ok()?;
+        UnixDatagram::bind_addr(&name).ok().map(|socket| Self { _socket: socket })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    const fn on(_: u16) -> Option<Self> {
+        Some(Self {})
     }
 }
 
@@ -79,9 +112,20 @@ mod tests {
         let one = Port::free().unwrap();
         let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, one.number())).unwrap();
         let other = Port::free().unwrap();
-        assert_ne!(one, other);
+        assert_ne!(one.number(), other.number());
         let given_back = other.number();
         drop(other);
         assert_ne!(Port::free().unwrap().number(), given_back);
+    }
+
+    /// As for a server that is down.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_port_that_nobody_listens_on_is_found_taken_by_other_processes() {
+        let port = Port::free().unwrap();
+        assert!(Claim::on(port.number()).is_none());
+        let number = port.number();
+        drop(port);
+        assert!(Claim::on(number).is_some(), "it was given back");
     }
 }
