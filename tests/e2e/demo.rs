@@ -5,6 +5,7 @@ use crate::support::command;
 use crate::support::connect;
 use crate::support::program;
 use crate::support::quickly;
+use crate::support::quickly_enough;
 use pgsteer::sandbox::Scratch;
 use pgsteer::sandbox::eventually;
 use rustix::process::Pid;
@@ -286,14 +287,16 @@ fn scene(args: &[&str]) -> Value {
 
 #[test]
 fn the_demo_of_a_failover_loses_nothing_and_makes_the_set_whole() {
-    let report = scene(&["failover"]);
-
-    assert!(report["acknowledged"].as_u64().unwrap() > 100, "{report}");
-    assert_eq!((&report["lost"], &report["twice"]), (&0.into(), &0.into()), "{report}");
-    let [detected, promoted, first] =
-        ["detected_ms", "promoted_ms", "first_write_ms"].map(|name| report[name].as_f64().unwrap());
-    assert!(detected < promoted && promoted < first, "{report}");
-    assert!(report["longest_write_ms"].as_f64().unwrap() >= first - detected, "{report}");
+    quickly_enough("its clock is read when something happens", || {
+        let report = scene(&["failover"]);
+        assert!(report["acknowledged"].as_u64().unwrap() > 100, "{report}");
+        assert_eq!((&report["lost"], &report["twice"]), (&0.into(), &0.into()), "{report}");
+        let [detected, promoted, first, longest] =
+            ["detected_ms", "promoted_ms", "first_write_ms", "longest_write_ms"]
+                .map(|name| report[name].as_f64().unwrap());
+        let adds_up = detected < promoted && promoted < first && longest >= first - detected;
+        if adds_up { Ok(()) } else { Err(report.to_string()) }
+    });
 }
 
 #[test]

@@ -36,6 +36,24 @@ fn asked(house: &House, arguments: &[&str]) -> Answer {
     (&command().args(["--http", &http]).args(arguments).output().unwrap()).into()
 }
 
+/// The changes of primary that are remembered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Changes {
+    pub all: usize,
+    /// By which another server became the primary: a switchover that is called off late makes the
+    /// old one the primary again, which is a change as well.
+    pub to_another: usize,
+}
+
+/// What the program tells of the changes of primary.
+pub fn changes(house: &House) -> Changes {
+    let told = asked(house, &["-o", "json", "history"]).out;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let all = told["changes"].as_array().unwrap();
+    let to_another = all.iter().filter(|change| change["from"] != change["to"]).count();
+    Changes { all: all.len(), to_another }
+}
+
 /// Hands over by this order, however often that is called off.
 pub fn handed_over(house: &House, arguments: &[&str]) -> Answer {
     until_done(house, || asked(house, arguments))
@@ -67,6 +85,24 @@ pub fn replaced(house: &House, arguments: &[&str]) -> Answer {
     assert!(answer.code == Some(0) || is_begun, "{answer:?}\n{}", house.proxy.log());
     the_primary(house);
     answer
+}
+
+/// Orders this until another server is the primary: pgsteer may have to make sure first, and may do
+/// by itself what is ordered, before the order has come.
+pub fn replaced_by_and_by(house: &House, arguments: &[&str]) {
+    let is_taken = |before: &serde_json::Value| {
+        let status = house.status();
+        status["epoch"] != *before && status["failover"]["phase"] == "stable"
+    };
+    let before = house.status()["epoch"].clone();
+    let mut said = None;
+    let taken = eventually(AGAIN_MAX, || {
+        if !is_taken(&before) {
+            said = Some(asked(house, arguments));
+        }
+        is_taken(&before).then_some(())
+    });
+    assert!(taken.is_some(), "nobody is replaced: {said:?}\n{}", house.proxy.log());
 }
 
 /// Who is the primary, once nothing is under way.

@@ -129,14 +129,17 @@ fn a_hanging_primary_is_soon_missed() {
 /// Its standbys' walreceivers keep anyone else from taking its place, for as long as they stream.
 #[test]
 fn a_hanging_primary_is_not_replaced_while_standbys_stream() {
-    // It has been silent for long enough when somebody else is promoted.
-    let policy = Policy { silent_after: Duration::from_secs(1), ..Policy::default() };
+    // It has been silent for long enough when somebody else is promoted; a witness is one for as
+    // long as it is not.
+    const SILENT: Duration = Duration::from_secs(4);
+    let policy = Policy { silent_after: SILENT, ..Policy::default() };
     let watched = Watched::over(cluster(&plan()), SUPERUSER, policy);
     watched.wait("all are seen", |topology| {
         topology.writable() == Some(PRIMARY) && reads(topology) == [FIRST, SECOND]
     });
     watched.server(PRIMARY).sigstop();
     watched.wait("it is missed", |topology| !is_open(topology));
+    std::thread::sleep(SILENT);
     watched.server(FIRST).promote().unwrap();
     watched.wait("the newcomer is seen", |topology| role(topology, FIRST) == Some(Role::Primary));
     watched.always("the newcomer is not adopted", |topology| topology.writable() != Some(FIRST));

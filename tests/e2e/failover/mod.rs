@@ -167,6 +167,13 @@ fn ordered(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
     (done.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// Whether `pgsteer status` says all of these words now.
+fn tells(house: &House, words: &[&str]) -> bool {
+    let (_, said) = ordered(house, &["status"]);
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.iter().all(|word| said.contains(word))
+}
+
 /// How often the primary changed.
 fn epoch(house: &House) -> u64 {
     house.status()["epoch"].as_u64().unwrap()

@@ -8,7 +8,7 @@ use crate::support::Blueprint;
 use crate::support::House;
 use crate::support::await_that;
 use crate::support::handed_over;
-use crate::support::replaced;
+use crate::support::replaced_by_and_by;
 use pgsteer::sandbox::Naming;
 use pgsteer::sandbox::Quorum;
 use pgsteer::sandbox::Server;
@@ -65,7 +65,7 @@ fn every_primary_promises_the_same(blueprint: Blueprint) {
     let before = epoch(&house);
     second.kill9().unwrap();
     // By itself it would come, too: after a while, for it is the second one.
-    replaced(&house, &["failover", "--yes"]);
+    replaced_by_and_by(&house, &["failover", "--yes"]);
     assert_eq!(epoch(&house), before + 1);
     ledger.await_more(200);
     await_armed(&house, "quorum");
@@ -94,7 +94,7 @@ fn what_one_alone_confirmed_to_the_second_primary_is_waited_for() {
     hand_over(&house, new);
     await_all_follow(&house);
     new.rows("CREATE TABLE confirmed (i int)").unwrap();
-    await_that("auto is armed", || house.status()["failover"]["armed"] == true);
+    await_armed(&house, "quorum");
     // What it knows of the primary's log, both standbys hold.
     std::thread::sleep(Duration::from_secs(2));
     let before = epoch(&house);

@@ -5,6 +5,7 @@ use super::{ordered, primaries, quorum, says};
 use crate::support::Blueprint;
 use crate::support::House;
 use crate::support::await_that;
+use crate::support::replaced_by_and_by;
 use pgsteer::sandbox::{Server, Shutdown, StatementLog};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
@@ -223,9 +224,7 @@ fn diverges_and_rejoins(hints: &str) {
     let _told = losses::dies_ahead_of_all(&house);
     await_told_to_end(house.cluster.standbys());
     house.cluster.standbys().iter().for_each(Server::sigcont);
-    await_that("an operator may accept the loss", || {
-        ordered(&house, &["failover", "--accept-loss", "any", "--yes"]).0 == Some(0)
-    });
+    replaced_by_and_by(&house, &["failover", "--accept-loss", "any", "--yes"]);
     let traffic = Traffic::open(&house, "early");
     let old = house.server("primary");
     let count = "SELECT count(*) FROM ledger";

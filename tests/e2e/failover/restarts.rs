@@ -240,6 +240,10 @@ fn a_pgsteer_that_comes_after_the_primary_died_replaces_nobody_and_says_what_hel
             let why = house.status()["failover"]["why"].to_string();
             why.contains("since pgsteer was started") && why.contains("`pgsteer failover`")
         });
+        // What may be lost is known once all were asked.
+        for standby in ["standby1", "standby2"] {
+            await_that("it is seen", || !house.status_of(standby)["role"].is_null());
+        }
         assert_eq!(epoch(house), before);
         replaced(house, &["failover", "--yes"]);
     });

@@ -1,7 +1,8 @@
 //! A standby answers and can't be frozen: nobody is promoted past what only it may hold, and the
 //! operator is told who it is, why, and what helps.
 
-use super::{asynchronous, await_armed, epoch, new_primary, ordered, quorum, settle, writing};
+use super::{asynchronous, await_armed, epoch, new_primary, ordered, quorum};
+use super::{settle, tells, writing};
 use crate::support::House;
 use crate::support::await_that;
 use crate::support::replaced;
@@ -26,16 +27,12 @@ impl Drop for Stuck {
     }
 }
 
-/// Waits until `pgsteer status` names the standby that is stuck, and why; what it says.
-fn told(house: &House) -> String {
+/// Waits until `pgsteer status` names the standby that is stuck, and why, and says these words.
+fn await_told(house: &House, words: &[&str]) {
     let address = house.server("standby2").address();
     let named = format!("waiting for {address} (it answers, and can't be frozen: ");
-    await_that("it is named", || {
-        let status = house.status();
-        status["failover"]["why"].as_str().is_some_and(|why| why.contains(&named))
-    });
-    let (_, said) = ordered(house, &["status"]);
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = [&[named.trim_end(), "postgresql.auto.conf.tmp"], words].concat();
+    await_that(&format!("it says {words:?}"), || tells(house, &words));
 }
 
 /// Whatever is configured: that is no order.
@@ -48,10 +45,7 @@ fn with_a_quorum_nobody_is_promoted_past_one_that_can_not_be_frozen() {
     let stuck = Stuck::new(house.server("standby2"));
     house.server("primary").kill9().unwrap();
 
-    let said = told(&house);
-    for what in ["1 of the 2 standbys", "postgresql.auto.conf.tmp", "--accept-loss any"] {
-        assert!(said.contains(what), "{what}: {said}");
-    }
+    await_told(&house, &["1 of the 2 standbys", "--accept-loss any"]);
     let to = house.server("standby1").address();
     let (code, said) = ordered(&house, &["failover", "--to", &to, "--yes"]);
     assert_ne!(code, Some(0), "{said}");
@@ -71,7 +65,7 @@ fn an_operator_goes_on_without_one_that_can_not_be_frozen() {
     await_armed(&house, "quorum");
     let stuck = Stuck::new(house.server("standby2"));
     house.server("primary").kill9().unwrap();
-    assert!(told(&house).contains("--accept-loss any"));
+    await_told(&house, &["--accept-loss any"]);
 
     replaced(&house, &["failover", "--accept-loss", "any", "--yes"]);
     assert_eq!(new_primary(&house).name(), "standby1");

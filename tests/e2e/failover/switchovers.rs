@@ -10,6 +10,7 @@ use crate::support::Ended;
 use crate::support::House;
 use crate::support::Wire;
 use crate::support::await_that;
+use crate::support::changes;
 use crate::support::handed_over;
 use crate::support::quickly_enough;
 use pgsteer::sandbox::Server;
@@ -60,8 +61,10 @@ fn switchovers_there_and_back_fail_no_statement() {
         handed_over(&house, &["switchover", "--yes"]);
         // Attempts that were called off have numbers of their own.
         assert!(epoch(&house) > before, "round {round}");
-        let changes = r#"pgsteer_failover_changes_total{by="operator",kind="switchover"}"#;
-        assert_eq!(house.metric(changes).unwrap().to_string(), format!("{}", round + 1));
+        let changes = changes(&house);
+        assert_eq!(changes.to_another, round + 1, "{changes:?}");
+        let counted = r#"pgsteer_failover_changes_total{by="operator",kind="switchover"}"#;
+        assert_eq!(house.metric(counted).unwrap().to_string(), changes.all.to_string());
         assert_ne!(new_primary(&house).name(), from, "round {round}");
         ledger.await_more(200);
         let read = answered.load(Ordering::SeqCst);
