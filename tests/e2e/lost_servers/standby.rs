@@ -268,7 +268,7 @@ fn who_leaves_ends_nothing_that_may_do_more_than_read(house: &House) {
     let before = went_on();
     let mut wire = house.wire();
     wire.run("SET pgsteer.role = 'standby'");
-    send_query(&mut wire, "SELECT lasts(2) /* alone */");
+    send_query(&mut wire, "SELECT lasts(10) /* alone */");
     await_that("it runs on a standby", || runs_at_a_standby(house, "alone").is_some());
     drop(wire);
     await_that("it is done or ended", || runs_at_a_standby(house, "alone").is_none());
