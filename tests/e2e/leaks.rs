@@ -423,13 +423,14 @@ async fn mix(house: &House, lasts: Lasts, chance: &mut Dice) -> Seen {
             (Ok(()), actor)
         }));
     }
-    let mut all = Ok(());
+    let mut found = Vec::new();
     let mut actors = Vec::new();
     for actor in running {
         let (seen, actor) = actor.await.unwrap();
-        all = all.and(seen);
+        found.extend(seen.err());
         actors.push(actor);
     }
+    let all = if found.is_empty() { Ok(()) } else { Err(found.join("\n")) };
     chance.roll();
     eprintln!("{} acts in {:?}", acts.load(Ordering::Relaxed), clock::now().since(began));
     if all.is_ok() {

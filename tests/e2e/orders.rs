@@ -244,7 +244,7 @@ fn the_name_is_typed_at_a_terminal() {
 /// A drill hands over and back, and no client of it notices more than a wait.
 #[test]
 fn a_drill_hands_over_and_back_and_fails_no_statement() {
-    let house = quorum().build();
+    let house = quorum().set("routing.hold_max", "1m").build();
     await_promise(&house, "quorum");
     let listen = house.proxy.address().to_string();
     let http = house.proxy.http_address().to_string();

@@ -133,7 +133,7 @@ fn a_promotion_beside_a_living_primary_is_cordoned_until_it_is_gone() {
 
 #[test]
 fn two_primaries_at_the_start_take_no_writes_until_one_is_left() {
-    let blueprint = Blueprint::new().toml("[routing]\nhold_max = \"200ms\"");
+    let blueprint = Blueprint::new().toml("[routing]\nhold_max = \"200ms\"").unhurried();
     let house = blueprint.build_after(|cluster| {
         let sql = "CREATE TABLE notes AS SELECT -1 AS id, 'nowhere'::text AS place";
         cluster.primary().rows(sql).unwrap();

@@ -352,10 +352,12 @@ async fn is_cancelled(client: &Client, tls: MakeRustlsConnect) {
     let cancel = client.cancel_token();
     let asleep = client.batch_execute("SELECT pg_sleep(60)");
     let cancelling = async {
-        // A cancel that comes before its statement hits nothing: it is sent until it hits.
+        // A cancel that comes before its statement hits nothing: it is sent until it hits. One that
+        // is still under way then would hit what comes next.
+        pgsteer::timer::sleep(Duration::from_millis(500)).await;
         loop {
-            pgsteer::timer::sleep(Duration::from_millis(100)).await;
             cancel.cancel_query(tls.clone()).await.unwrap();
+            pgsteer::timer::sleep(Duration::from_secs(10)).await;
         }
     };
     let cancelled = tokio::select! {

@@ -353,8 +353,9 @@ async fn a_standby_that_lags_shares_nothing_that_it_may_read_otherwise_later() {
         .servers(|plan| plan.standbys(1))
         .set("pool.size", "1")
         .set("routing.consistency", "eventual")
-        .set("routing.max_lag.time", "off")
         .set(key, value)
+        .any_lag()
+        .unhurried()
         .build();
     set_up(&house, &["CREATE TABLE items (name text, at date)"], "items").await;
     let standby = house.server("standby1");

@@ -4,6 +4,7 @@ use super::*;
 use crate::reactor;
 use crate::reactor::tests::{give_way, on_a_shard, pair, spawn_for};
 use crate::reactor::{HERE, Registered};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -284,9 +285,12 @@ fn our_side_ends_at_once_whatever_is_behind() {
         let (here, mut there) = pair();
         let taken = fill(&here, 7).await;
         here.end_writing().unwrap();
-        there.write_all(b"bye").unwrap();
         let all = found(&mut there);
         assert!(all.len() < taken && all.iter().all(|byte| *byte == 7));
+        // There is room again, and that is no news.
+        reactor::spawn("awake", async {});
+        give_way().await;
+        there.write_all(b"bye").unwrap();
         let mut room = [0; 9];
         let read = poll_fn(|context| here.poll_receive(context, &mut room)).await.unwrap();
         assert_eq!(&room[..read], b"bye");
@@ -327,11 +331,23 @@ fn what_was_slept_upon_is_sent_to_a_server_only_if_it_may_be() {
 #[test]
 fn what_is_in_time_is_sent_to_servers_unasked() {
     on_a_shard(|| async {
-        reactor::judge_late(|| unreachable!("nothing is late"));
-        let (here, mut there) = pair();
-        write(&here, b"COMMIT").await;
-        give_way().await;
-        assert_eq!(found(&mut there), b"COMMIT");
+        let asked = Rc::new(Cell::new(0));
+        let counts = Rc::clone(&asked);
+        reactor::judge_late(move || {
+            counts.set(counts.get() + 1);
+            Late::Send
+        });
+        // A thread that stands still for so long is late, each time anew.
+        for round in 0.. {
+            let (here, mut there) = pair();
+            write(&here, b"COMMIT").await;
+            give_way().await;
+            assert_eq!(found(&mut there), b"COMMIT");
+            if asked.get() <= round {
+                return;
+            }
+            assert!(round < 5, "it asks always");
+        }
     });
 }
 
