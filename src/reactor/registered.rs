@@ -233,7 +233,11 @@ impl<S: AsFd> Registered<S> {
         let posted = HERE.with(|here| {
             let caught_up = self.poll_caught_up(here, context);
             let to = (&self.place, self.socket.as_fd());
-            caught_up.map_ok(|()| here.outbox.post(&here.poller, to, pieces))
+            caught_up.map_ok(|()| {
+                // Who is alone has nobody to be sent with.
+                let alone = here.outbox.is_empty() && !here.executor.has_ready();
+                if alone { None } else { here.outbox.post(&here.poller, to, pieces) }
+            })
         });
         if let Some(bytes) = ready!(posted)? {
             return Poll::Ready(Ok(bytes));

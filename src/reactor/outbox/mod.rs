@@ -110,6 +110,11 @@ impl Outbox {
         self.judge.replace(Some(Judge(Box::new(judge))));
     }
 
+    /// Whether nothing was posted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.posted.borrow().letters.is_empty()
+    }
+
     /// Takes a message, if it is short; else the caller sends it, to whom the way is free then.
     pub(super) fn post<P>(
         &self,

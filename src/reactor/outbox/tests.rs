@@ -14,7 +14,13 @@ use std::thread;
 
 type Here = Registered<UnixStream>;
 
+/// Somebody else is ready, so that what is written waits for him.
+fn in_company() {
+    reactor::spawn("company", async {});
+}
+
 async fn write(socket: &Here, bytes: &[u8]) {
+    in_company();
     let written = poll_fn(|context| socket.poll_send(context, bytes)).await.unwrap();
     assert_eq!(written, bytes.len());
 }
@@ -32,6 +38,7 @@ fn found(there: &mut UnixStream) -> Vec<u8> {
 
 /// Writes short messages until the socket takes no more; how many bytes it took.
 async fn fill(socket: &Here, byte: u8) -> usize {
+    in_company();
     let mut taken = 0;
     poll_fn(|context| {
         loop {
@@ -44,6 +51,17 @@ async fn fill(socket: &Here, byte: u8) -> usize {
     })
     .await;
     taken
+}
+
+/// There is nobody to be sent with.
+#[test]
+fn who_is_alone_sends_at_once() {
+    on_a_shard(|| async {
+        let (here, mut there) = pair();
+        let written = poll_fn(|context| here.poll_send(context, b"alone")).await.unwrap();
+        assert_eq!(written, 5);
+        assert_eq!(found(&mut there), b"alone");
+    });
 }
 
 /// One behind the other, and while nobody has been woken to do so.
