@@ -1,5 +1,7 @@
 //! Who is promoted: the one that holds most of the log, among those that may.
 
+use crate::failover::situation::Standing;
+use crate::failover::verdict::is_stopped;
 use crate::failover::{
     Frozen, Loose, Loss, MaxLoss, Policy, Promise, Receiver, ServerView, Sight, Situation, Why,
 };
@@ -253,18 +255,29 @@ fn confirmed(
 
 /// Another server that says that it is the primary, on a branch that is newer than the recorded
 /// one: somebody else promoted it. To promote another beside it would make two of that number.
-pub(super) fn outsider<'a>(situation: &'a Situation<'_>) -> Option<&'a ServerView> {
-    situation.others().find(|server| leads_elsewhere(situation, server))
+pub(super) fn outsider<'a>(
+    situation: &'a Situation<'_>,
+    policy: &Policy,
+) -> Option<&'a ServerView> {
+    situation.others().find(|server| leads_elsewhere(situation, policy, server))
 }
 
-/// Whether it says that it is the primary, on a branch that is newer than the recorded one.
-pub(super) fn leads_elsewhere(situation: &Situation<'_>, server: &ServerView) -> bool {
+/// Whether it says that it is the primary, on a branch that is newer than the recorded one. That
+/// it does not say so any more means nothing before it is known to be stopped.
+pub(super) fn leads_elsewhere(
+    situation: &Situation<'_>,
+    policy: &Policy,
+    server: &ServerView,
+) -> bool {
     let recorded = &situation.record.primary;
-    match &server.sight {
-        Sight::Answers(seen) => {
-            let newer = seen.timeline.is_some_and(|timeline| timeline > recorded.timeline);
-            server.as_primary().is_some() && seen.system == recorded.system && newer
-        }
-        Sight::Awaited | Sight::Missing(_) => false,
-    }
+    let said = match &server.sight {
+        Sight::Answers(seen) => Some(seen),
+        Sight::Missing(missing) if !is_stopped(*missing, policy) => server.last.as_ref(),
+        Sight::Awaited | Sight::Missing(_) => None,
+    };
+    said.is_some_and(|seen| {
+        let leads = matches!(seen.role, Standing::Primary { .. });
+        let newer = seen.timeline.is_some_and(|timeline| timeline > recorded.timeline);
+        leads && seen.system == recorded.system && newer
+    })
 }

@@ -61,16 +61,19 @@ fn stable(situation: &Situation<'_>, policy: &Policy, unix_now: u64) -> Decision
         }
         Err(why) if policy.mode == Mode::Off => Decision::wait(why),
         // One that was replaced is no more the primary for who replaced it being lost.
-        Err(why) => Decision::act(why, replaced(situation).collect()),
+        Err(why) => Decision::act(why, replaced(situation, policy).collect()),
     }
 }
 
 /// What keeps those that were replaced from taking writes while nobody is the primary. Not one that
 /// somebody has promoted meanwhile: that may be the way out.
-fn replaced<'a>(situation: &'a Situation<'_>) -> impl Iterator<Item = Act> + 'a {
+fn replaced<'a>(
+    situation: &'a Situation<'_>,
+    policy: &'a Policy,
+) -> impl Iterator<Item = Act> + 'a {
     let promoted = |act: &Act| {
         let mut others = situation.others();
-        others.any(|it| act.server() == Some(it.id) && leads_elsewhere(situation, it))
+        others.any(|it| act.server() == Some(it.id) && leads_elsewhere(situation, policy, it))
     };
     former_primaries(situation).filter(move |act| !promoted(act))
 }
@@ -98,7 +101,7 @@ fn automatic(situation: &Situation<'_>, policy: &Policy, verdict: Verdict) -> Re
         | Verdict::Stranger
         | Verdict::NoWitness => return Err(Why::Evidence(verdict)),
     }
-    if let Some(outsider) = outsider(situation) {
+    if let Some(outsider) = outsider(situation, policy) {
         return Err(Why::PromotedElsewhere(Arc::clone(&outsider.name)));
     }
     if let Arming::Disarmed(reasons) = situation.arming {
@@ -148,7 +151,7 @@ fn ordered(
     match order {
         Order::Abort => Err(Refusal::Idle),
         Order::Failover { to, accept } => {
-            lost(situation, verdict)?;
+            lost(situation, policy, verdict)?;
             if let Some(to) = to {
                 wanted(situation, to)?;
             }
@@ -175,11 +178,15 @@ fn ordered(
 }
 
 /// Whether an operator may have the primary replaced.
-pub(super) fn lost(situation: &Situation<'_>, verdict: Verdict) -> Result<(), Refusal> {
+pub(super) fn lost(
+    situation: &Situation<'_>,
+    policy: &Policy,
+    verdict: Verdict,
+) -> Result<(), Refusal> {
     if verdict == Verdict::Lives {
         return Err(Refusal::PrimaryLives);
     }
-    match outsider(situation) {
+    match outsider(situation, policy) {
         Some(outsider) => Err(Refusal::PromotedElsewhere(Arc::clone(&outsider.name))),
         None => Ok(()),
     }
@@ -214,7 +221,7 @@ fn revoking(situation: &Situation<'_>, policy: &Policy, operation: &Operation) -
     if verdict(situation, policy) == Verdict::Lives {
         return abort(situation, policy, Refusal::PrimaryBack);
     }
-    if let Some(outsider) = outsider(situation) {
+    if let Some(outsider) = outsider(situation, policy) {
         let refusal = Refusal::PromotedElsewhere(Arc::clone(&outsider.name));
         return abort(situation, policy, refusal);
     }

@@ -82,7 +82,7 @@ pub(super) fn fit<'a>(
         Some(name) => named(situation, name, flushed)?,
         None => best(situation, flushed).ok_or(Refusal::NoCandidate)?,
     };
-    if let Some(outsider) = outsider(situation) {
+    if let Some(outsider) = outsider(situation, policy) {
         return Err(Refusal::PromotedElsewhere(Arc::clone(&outsider.name)));
     }
     enough_answer(situation, policy)?;
@@ -270,7 +270,7 @@ fn next_step(situation: &Situation<'_>, policy: &Policy, operation: &Operation) 
     let Some(to) = operation.to.as_ref().and_then(|to| situation.named(to)) else {
         return Step::Abort(Refusal::NoCandidate);
     };
-    if let Some(outsider) = outsider(situation) {
+    if let Some(outsider) = outsider(situation, policy) {
         return Step::Abort(Refusal::PromotedElsewhere(Arc::clone(&outsider.name)));
     }
     let end = match end_of_old(situation, policy, (old, to)) {
@@ -361,11 +361,15 @@ fn end_of_old(
 /// vacant as long as the old one is a standby. One that lacks what the old one wrote does not get
 /// it so: the old one is chosen, and promoted once the other is stopped.
 fn undo(situation: &Situation<'_>, policy: &Policy, refusal: Refusal) -> Decision {
-    let elsewhere = outsider(situation);
+    let elsewhere = outsider(situation, policy);
     let refusal = elsewhere.map_or(refusal, |it| Refusal::PromotedElsewhere(Arc::clone(&it.name)));
     let (Some(old), Some(operation)) = (situation.primary(), situation.record.operation()) else {
         return abort(situation, policy, refusal);
     };
+    if elsewhere.is_some_and(|it| it.answer().is_none()) {
+        // It shows soon what it holds, or that it is stopped.
+        return Decision::wait(Why::Aborting(refusal));
+    }
     let gives_way = elsewhere.is_some_and(|it| has_all(situation, it, old));
     let phase = match old.as_standby() {
         Some((received, replayed, _))

@@ -75,7 +75,7 @@ pub fn preview(situation: &Situation<'_>, order: &Order, policy: &Policy) -> Pre
             }
             let refusal = match under_way {
                 // An order adds its wishes to a failover that waits for them.
-                Some(Kind::Failover) | None => lost(situation, verdict).err(),
+                Some(Kind::Failover) | None => lost(situation, policy, verdict).err(),
                 Some(Kind::Switchover) => Some(Refusal::Busy),
             };
             let unfit = to.as_ref().and_then(|to| wanted(situation, to).err());
@@ -141,7 +141,7 @@ fn replacing(
     let (given, any) = (order(accept), order(MaxLoss::Any));
     let (_, choice) = under;
     if !is_lost(situation, policy, choice, Some(&given))
-        && let Some(outsider) = beside(situation, choice)
+        && let Some(outsider) = beside(situation, policy, choice)
     {
         let taken = claim(situation, choice, outsider);
         return match taken.filter(|_| to.as_ref() == Some(&outsider.name)) {

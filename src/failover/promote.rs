@@ -8,7 +8,7 @@ use crate::failover::situation::Standing;
 use crate::failover::verdict::is_gone;
 use crate::failover::{
     Act, Appointed, Change, Choice, Decision, Kind, Loss, Operation, Order, Policy, Promise,
-    Receiver, Record, Refusal, ServerView, Situation, WeakPromise, Why,
+    Receiver, Record, Refusal, ServerView, Sight, Situation, WeakPromise, Why,
 };
 use crate::pg::{Lsn, Timeline};
 use crate::topology::{History, ServerId};
@@ -27,7 +27,7 @@ pub(super) fn promoting(
     let (_, choice) = under;
     let name = Arc::clone(&choice.server);
     let lost = is_lost(situation, policy, choice, situation.order);
-    if let Some(outsider) = beside(situation, choice).filter(|_| !lost) {
+    if let Some(outsider) = beside(situation, policy, choice).filter(|_| !lost) {
         let fences = fences(situation, choice).filter(|act| act.server() != Some(outsider.id));
         return barred(situation, under, (outsider, fences.collect()), unix_now);
     }
@@ -49,7 +49,10 @@ pub(super) fn promoting(
         return Decision::act(Why::ChosenLost(name), acts);
     };
     let Standing::Primary { .. } = answer.role else {
-        acts.push(Act::Promote(chosen.id));
+        // Each may be one that another tool has promoted, until it was looked at once.
+        if situation.servers.iter().all(|server| server.sight != Sight::Awaited) {
+            acts.push(Act::Promote(chosen.id));
+        }
         return Decision::act(Why::Promoting(name), acts);
     };
     let Some(timeline) = answer.timeline.filter(|new| *new > situation.record.primary.timeline)
@@ -94,10 +97,14 @@ pub(super) fn is_lost(
 
 /// One that another tool has promoted, while the chosen one was not yet: both would be primaries of
 /// one number. It may be the old primary, which had become a standby.
-pub(super) fn beside<'a>(situation: &'a Situation<'_>, choice: &Choice) -> Option<&'a ServerView> {
+pub(super) fn beside<'a>(
+    situation: &'a Situation<'_>,
+    policy: &Policy,
+    choice: &Choice,
+) -> Option<&'a ServerView> {
     let waits = situation.named(&choice.server)?.as_standby().is_some();
     let mut others = situation.servers.iter().filter(|server| server.name != choice.server);
-    others.find(|server| leads_elsewhere(situation, server)).filter(|_| waits)
+    others.find(|server| leads_elsewhere(situation, policy, server)).filter(|_| waits)
 }
 
 /// What keeps the old primary, and those before it, from taking writes beside the chosen one.

@@ -100,6 +100,9 @@ pub struct ServerView {
     pub name: Arc<str>,
     /// What was seen of it.
     pub sight: Sight,
+    /// What it answered last, while it does not answer; `None` if it never did, as far as this
+    /// process knows.
+    pub last: Option<Testimony>,
     /// The history of its timeline, where that could be read in full.
     pub history: Option<History>,
     /// It is a standby without an upstream now, by our doing; also where a process before this

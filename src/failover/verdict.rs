@@ -112,14 +112,13 @@ pub(super) fn is_gone(situation: &Situation<'_>, policy: &Policy, chosen: &Serve
     match (fate(situation, policy, chosen), &chosen.sight) {
         (Verdict::Dead | Verdict::Hung, _) => true,
         (Verdict::NoWitness, Sight::Missing(missing)) => {
-            let silent = missing.silent.is_some_and(|silent| silent >= policy.silent_after);
             let system = situation.record.primary.system;
             let answers = situation.servers.iter().any(|other| {
                 let ours = other.answer().is_some_and(|answer| answer.system == system);
                 let old = other.name == situation.record.primary.server;
                 (ours && other.as_primary().is_some()) || (old && other.answer().is_some())
             });
-            answers && !missing.restarting && (missing.gone >= ATTEMPTS || silent)
+            answers && is_stopped(*missing, policy)
         }
         (
             Verdict::Lives
@@ -132,6 +131,12 @@ pub(super) fn is_gone(situation: &Situation<'_>, policy: &Policy, chosen: &Serve
             _,
         ) => false,
     }
+}
+
+/// Whether nobody is there, or nothing was heard for long enough. One that starts up is there.
+pub(super) fn is_stopped(missing: Missing, policy: &Policy) -> bool {
+    let silent = missing.silent.is_some_and(|silent| silent >= policy.silent_after);
+    !missing.restarting && (missing.gone >= ATTEMPTS || silent)
 }
 
 /// One refusal may be a full queue; two are not.

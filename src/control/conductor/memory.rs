@@ -5,7 +5,9 @@
 
 use crate::clock::Moment;
 use crate::control::hands::HandError;
-use crate::failover::{Act, Catching, Demotable, Fenced, Frozen, Receiver, ServerView, Sight};
+use crate::failover::{
+    Act, Catching, Demotable, Fenced, Frozen, Receiver, ServerView, Sight, Testimony,
+};
 use crate::pg::Lsn;
 use crate::topology::ServerId;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Remembered {
+    /// What it answered last.
+    answered: Option<Testimony>,
     frozen: Option<(Frozen, Moment)>,
     /// Why it could not be frozen when that was tried last.
     stuck: Option<Arc<str>>,
@@ -102,6 +106,10 @@ impl Memory {
         let Some(server) = self.servers.get_mut(view.id.index()) else { return };
         let asked = view.answer().map(|answer| answer.at);
         let newer = |since: Moment| asked.is_some_and(|at| at > since);
+        match view.answer() {
+            Some(answer) => server.answered = Some(*answer),
+            None => view.last = server.answered,
+        }
         if matches!(view.sight, Sight::Missing(_)) {
             // If it restarted, it may hold less for certain than it did.
             server.frozen = None;
@@ -270,7 +278,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failover::{Missing, Standing, Tags, Testimony};
+    use crate::failover::{Missing, Standing, Tags};
     use crate::pg::{Lsn, SystemId, Timeline};
 
     const B: ServerId = ServerId(1);
@@ -306,6 +314,7 @@ mod tests {
             id: B,
             name: Arc::from("b"),
             sight,
+            last: None,
             history: None,
             frozen: None,
             stuck: None,
@@ -332,6 +341,23 @@ mod tests {
             assert!(!is_frozen(&mut memory, standby(200, Receiver::Idle)), "{act:?}");
             memory.end(&act, &LATE, at(300));
             assert!(!is_frozen(&mut memory, standby(400, Receiver::Idle)), "{act:?} failed");
+        }
+    }
+
+    #[test]
+    fn what_one_answered_last_is_known_while_it_does_not_answer() {
+        let mut memory = Memory::new(2);
+        let last = |memory: &mut Memory, sight| {
+            let mut view = view(sight);
+            memory.complete(&mut view);
+            view.last.map(|answer| answer.at)
+        };
+        let gone = Missing { since: at(400), gone: 1, restarting: false, silent: None };
+        assert_eq!(last(&mut memory, Sight::Missing(gone)), None, "it never did");
+        assert_eq!(last(&mut memory, standby(200, Receiver::Idle)), None, "it answers");
+        assert_eq!(last(&mut memory, standby(300, Receiver::Idle)), None);
+        for _ in 0..2 {
+            assert_eq!(last(&mut memory, Sight::Missing(gone)), Some(at(300)));
         }
     }
 

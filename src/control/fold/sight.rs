@@ -17,6 +17,7 @@ impl Fold {
             id,
             name: Arc::clone(&server.spec.name),
             sight: server.sight(),
+            last: None,
             history: server.history(),
             frozen: None,
             stuck: None,

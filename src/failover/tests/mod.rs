@@ -113,6 +113,7 @@ fn server(id: ServerId, name: &str, sight: Sight) -> ServerView {
         id,
         name: Arc::from(name),
         sight,
+        last: None,
         history: None,
         frozen: None,
         stuck: None,
@@ -228,6 +229,12 @@ impl Scene {
     fn see(mut self, id: ServerId, sight: Sight) -> Self {
         self.at(id).sight = sight;
         self
+    }
+
+    /// The same, and what it answered before counts until it is known to be stopped.
+    fn lose(mut self, id: ServerId, sight: Sight) -> Self {
+        self.at(id).last = self.at(id).answer().copied();
+        self.see(id, sight)
     }
 
     /// It is frozen, and holds the log up to there, on timeline 1.

@@ -37,6 +37,40 @@ fn the_chosen_one_is_not_promoted_beside_one_of_another_tool() {
     assert!(promoted.acts().contains(&Act::Prove(B)), "it is one already");
 }
 
+/// One look that failed is a full queue, or a crash after which it goes on.
+#[test]
+fn another_tools_primary_that_is_not_seen_bars_until_it_is_known_to_be_stopped() {
+    let silent_after = promoting().policy.silent_after.as_millis().try_into().unwrap();
+    let stopped = [gone(2), silent(silent_after)];
+    let may_be_there = [gone(1), silent(silent_after - 1), restarting(60_000), full(60_000)];
+    for name in [A, C] {
+        let beside = promoting().see(name, primary_on(2));
+        for sight in may_be_there {
+            let bars = beside.clone().lose(name, sight);
+            assert!(matches!(bars.why(), Why::Barred { .. }), "{sight:?}: {:?}", bars.decide());
+            assert!(!bars.acts().contains(&Act::Promote(B)), "{sight:?}");
+        }
+        for sight in stopped {
+            let goes_on = beside.clone().lose(name, sight);
+            assert!(goes_on.acts().contains(&Act::Promote(B)), "{sight:?}");
+        }
+    }
+    let standby = promoting().lose(C, gone(1));
+    assert!(standby.acts().contains(&Act::Promote(B)), "it was no primary");
+    let older = promoting().see(A, primary_on(1)).lose(A, gone(1));
+    assert!(older.acts().contains(&Act::Promote(B)), "it is the one that is replaced");
+}
+
+/// A process that has just begun knows of nobody what he is.
+#[test]
+fn nobody_is_promoted_before_everybody_was_looked_at_once() {
+    for name in [A, C] {
+        let awaited = promoting().see(name, Sight::Awaited);
+        assert_eq!(awaited.why(), Why::Promoting(Arc::from("b")));
+        assert!(!awaited.acts().contains(&Act::Promote(B)));
+    }
+}
+
 /// Whoever is waited for, the old primary takes no writes meanwhile, nor beside who is taken.
 #[test]
 fn while_another_tool_bars_it_the_old_primary_is_fenced() {

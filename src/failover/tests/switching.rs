@@ -398,6 +398,8 @@ fn nobody_is_promoted_again_beside_one_that_another_tool_promoted() {
         assert_eq!(given_up(&next), Phase::Stable, "and its return is not waited for: {sight:?}");
         assert_eq!(given_up(&next.order(Order::Abort)), Phase::Stable, "whoever says so");
     }
+    let unseen = scene(idle(END)).lose(C, gone(1)).phase(undoing());
+    assert_eq!(unseen.decide(), Decision::wait(Why::Aborting(elsewhere())), "what it holds shows");
     let standing = scene(primary_on(1)).phase(undoing());
     assert_eq!(standing.acts(), [Act::Unfence(A)], "one that never restarted is freed");
 }

@@ -454,6 +454,7 @@ impl World {
                 | Why::Evidence(_)
                 | Why::HandedOver
                 | Why::PromotedElsewhere(_)
+                | Why::Barred { .. }
                 | Why::CatchingUp { .. },
             ) => true,
             Some(_) | None => false,
@@ -472,6 +473,7 @@ impl World {
             let to = match &self.proxy.why {
                 Some(Why::NotTaken { candidate, .. }) => Some(Arc::clone(candidate)),
                 Some(Why::SeveralPrimaries(primaries)) => primaries.first().cloned(),
+                Some(Why::Barred { by, .. }) => Some(Arc::clone(by)),
                 Some(_) | None => None,
             };
             let order = Order::Failover { to, accept: MaxLoss::Any };

@@ -49,6 +49,8 @@ pub(super) enum Kind {
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub sight: Sight,
+    /// What it answered before it did not.
+    pub last: Option<Testimony>,
     pub answer: Option<Answer>,
     /// The look that is under way, and when it was begun.
     pub look: Option<(u64, u64)>,
@@ -59,7 +61,8 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn awaited() -> Self {
-        Self { sight: Sight::Awaited, answer: None, look: None, gone: None, silent: None }
+        let (sight, last, answer) = (Sight::Awaited, None, None);
+        Self { sight, last, answer, look: None, gone: None, silent: None }
     }
 
     /// One more attempt that found no server to answer. What was under way in a pause of ours
@@ -69,6 +72,9 @@ impl Seen {
             Sight::Missing(missing) => missing.since,
             Sight::Answers(_) | Sight::Awaited => {
                 (self.gone, self.silent) = (None, None);
+                if let Sight::Answers(answer) = self.sight {
+                    self.last = Some(answer);
+                }
                 moment(began)
             }
         };

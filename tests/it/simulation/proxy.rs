@@ -305,6 +305,7 @@ impl World {
                     id,
                     name: name(id.index()),
                     sight: seen.sight,
+                    last: seen.last.filter(|_| matches!(seen.sight, Sight::Missing(_))),
                     history: answer.and_then(|answer| answer.history.clone()),
                     frozen: remembered.frozen.map(|(frozen, _)| frozen),
                     stuck: remembered.stuck.clone(),
