@@ -3,12 +3,14 @@
 
 use crate::auth::postgres::certificates;
 use crate::support::{Blueprint, Ended, House, Wire, await_that, remembers};
-use pgsteer::sandbox::{Auth, SUPERUSER, SUPERUSER_PASSWORD, Scratch, Shutdown};
+use pgsteer::clock;
+use pgsteer::sandbox::{Auth, SUPERUSER, SUPERUSER_PASSWORD, Scratch, Shutdown, eventually};
 use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Passwords that occur nowhere else; in two parts, so that this program has none of them whole.
 const ALICE: [&str; 2] = ["only-alice-", "knows-4711"];
@@ -35,6 +37,7 @@ impl Login {
             .servers(|plan| plan.standbys(1).auth(Auth::Password))
             .toml(&tls)
             .unhurried()
+            .any_lag()
             .set("routing.hold_max", "300ms")
             .set("limits.login_failure_delay", "0s")
             .build();
@@ -53,6 +56,27 @@ impl Login {
 
     fn psql(&self, user: &str, password: &str, sql: &str) -> Result<String, String> {
         self.psql_with("verify-full", (user, password), sql)
+    }
+
+    /// The answer of a login for which the servers were heard: where they are slow, on a crowded
+    /// machine, it is held against what they said before, or refused without their word.
+    fn psql_heard(&self, user: &str, password: &str, sql: &str) -> Result<String, String> {
+        let unheard = || self.house.proxy.log().matches("login goes on with what").count();
+        let heard = eventually(Duration::from_mins(1), || {
+            let before = unheard();
+            let answer = self.psql(user, password, sql);
+            let cannot = "cannot check the password";
+            let is_unchecked = answer.as_ref().is_err_and(|why| why.contains(cannot));
+            (!is_unchecked && unheard() == before).then_some(answer)
+        });
+        heard.expect("the servers are never heard in time")
+    }
+
+    /// Changes something on the primary, and waits until the standby has it: a primary that is slow
+    /// is not waited for alone, and the standby's word counts as well.
+    fn everywhere(&self, sql: &str) {
+        self.house.server("primary").rows(sql).unwrap();
+        self.house.cluster.await_replay().unwrap();
     }
 
     fn psql_with(
@@ -126,10 +150,9 @@ fn users_log_in_by_a_verifier_that_a_server_has() {
     let mut old = ALICE.concat();
     for change in 0..10 {
         let new = format!("{}new{change}", ALICE[0]);
-        let changed = format!("ALTER ROLE alice PASSWORD '{new}'");
-        login.house.server("primary").rows(&changed).unwrap();
-        assert_eq!(login.psql("alice", &new, WHO).as_deref(), Ok("alice alice"));
-        assert!(login.psql("alice", &old, WHO).is_err(), "the old password still opens");
+        login.everywhere(&format!("ALTER ROLE alice PASSWORD '{new}'"));
+        assert_eq!(login.psql_heard("alice", &new, WHO).as_deref(), Ok("alice alice"));
+        assert!(login.psql_heard("alice", &old, WHO).is_err(), "the old password still opens");
         old = new;
     }
 }
@@ -139,14 +162,14 @@ fn users_log_in_by_a_verifier_that_a_server_has() {
 #[test]
 fn a_password_that_has_expired_lets_nobody_in() {
     let login = Login::build("query_cache = \"0s\"").with_users();
-    let (alice, primary) = (ALICE.concat(), login.house.server("primary"));
+    let alice = ALICE.concat();
     for (until, who) in [
         ("infinity", Ok("alice alice")),
         ("2020-01-01", Err("password authentication failed for user \"alice\"")),
         ("9999-01-01", Ok("alice alice")),
     ] {
-        primary.rows(&format!("ALTER ROLE alice VALID UNTIL '{until}'")).unwrap();
-        match (login.psql("alice", &alice, WHO), who) {
+        login.everywhere(&format!("ALTER ROLE alice VALID UNTIL '{until}'"));
+        match (login.psql_heard("alice", &alice, WHO), who) {
             (Ok(told), Ok(who)) => assert_eq!(told, who, "{until}"),
             (Err(told), Err(why)) => assert!(told.contains(why), "{until}: {told}"),
             (told, _) => panic!("{until}: {told:?}"),
@@ -176,7 +199,7 @@ type Event<'a> = Box<dyn Fn() + 'a>;
 /// Why a client did not come in is counted under its own name, not as a wrong password.
 #[test]
 fn each_end_of_a_login_is_counted_as_what_it_is() {
-    let login = Login::build("[limits]\nlogin_timeout = \"2s\"\n").with_users();
+    let login = Login::build("[limits]\nlogin_timeout = \"10s\"\n").with_users();
     let address = login.house.proxy.address();
     let counted = |result: &str| {
         let series = format!("pgsteer_client_connections_total{{result=\"{result}\"}}");
@@ -245,9 +268,8 @@ fn users_of_a_file_of_verifiers_are_passed_on_to_servers() {
     assert!(verifiers.contains("SCRAM-SHA-256$"), "{verifiers}");
     std::fs::write(&file, verifiers + "\n").unwrap();
     login.house.proxy.signal(rustix::process::Signal::HUP);
-    let let_in = pgsteer::sandbox::eventually(std::time::Duration::from_secs(30), || {
-        login.psql("alice", &ALICE.concat(), WHO).ok()
-    });
+    let let_in =
+        eventually(Duration::from_secs(30), || login.psql("alice", &ALICE.concat(), WHO).ok());
     assert_eq!(let_in.as_deref(), Some("alice alice"));
     assert_eq!(login.psql("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
     assert!(login.psql("bob", &ALICE.concat(), WHO).is_err());
@@ -272,7 +294,7 @@ fn a_standby_that_is_behind_turns_nobody_away() {
     // is pgsteer's own door that is shut, and nothing was asked of a backend.
     let beyond_the_door = |password: &str| {
         let shut = || login.house.proxy.log().matches("login refused").count();
-        let past = pgsteer::sandbox::eventually(std::time::Duration::from_mins(1), || {
+        let past = eventually(Duration::from_mins(1), || {
             let before = shut();
             let answer = login.psql("alice", password, read);
             (answer.is_ok() || shut() == before).then_some(answer)
@@ -286,10 +308,15 @@ fn a_standby_that_is_behind_turns_nobody_away() {
     let refused = || standby.logged("password authentication failed for user \"alice\"");
     let before = refused();
     assert!(before > 0, "the standby was never asked");
+    let began = clock::now();
     for _ in 0..20 {
         beyond_the_door(&ALICE.concat()).unwrap();
     }
-    assert!(refused() - before < 10, "it is asked again and again: {}", refused() - before);
+    let again = refused() - before;
+    // Each shard leaves it alone for two seconds, and a crowded machine takes many for all this.
+    let waited = clock::now().since(began);
+    let most = 10 + usize::try_from(waited.as_secs()).unwrap();
+    assert!(again < most, "it is asked again and again: {again} in {waited:?}");
 
     standby.resume_replay().unwrap();
     login.house.cluster.await_replay().unwrap();
@@ -343,19 +370,20 @@ fn a_function_that_shows_verifiers_makes_a_superuser_needless() {
     let login = Login { house, files }.with_users();
     let alice = ALICE.concat();
     // The default query needs what it has not got, and that is said.
-    let refused = login.psql("alice", &alice, WHO).unwrap_err();
-    assert!(refused.contains("cannot check the password"), "{refused}");
-    let log = login.house.proxy.log();
-    assert!(log.contains("permission denied for table pg_authid"), "{log}");
+    await_that("what is missing is said", || {
+        let refused = login.psql("alice", &alice, WHO).unwrap_err();
+        assert!(refused.contains("cannot check the password"), "{refused}");
+        // Servers that are slow say nothing of it at the first attempt.
+        login.house.proxy.log().contains("permission denied for table pg_authid")
+    });
 
-    login.house.server("primary").rows(&function).unwrap();
-    login.house.cluster.await_replay().unwrap();
+    login.everywhere(&function);
     login.house.reload(&toml(&format!("query = {query}\nquery_cache = \"0s\"")));
-    assert_eq!(login.psql("alice", &alice, WHO).as_deref(), Ok("alice alice"));
-    assert!(login.psql("alice", "wrong", WHO).is_err());
-    assert!(login.psql("nobody", &alice, WHO).is_err());
-    login.house.server("primary").rows("ALTER ROLE alice VALID UNTIL '2020-01-01'").unwrap();
-    assert!(login.psql("alice", &alice, WHO).is_err(), "the password has expired");
+    assert_eq!(login.psql_heard("alice", &alice, WHO).as_deref(), Ok("alice alice"));
+    assert!(login.psql_heard("alice", "wrong", WHO).is_err());
+    assert!(login.psql_heard("nobody", &alice, WHO).is_err());
+    login.everywhere("ALTER ROLE alice VALID UNTIL '2020-01-01'");
+    assert!(login.psql_heard("alice", &alice, WHO).is_err(), "the password has expired");
 }
 
 /// A certificate that is renewed is shown from the next reload on; one that is no certificate

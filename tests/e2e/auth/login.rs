@@ -59,16 +59,36 @@ async fn a_login_is_passed_through_without_a_password() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE usename = 'postgres' AND pid <> pg_backend_pid()",
     );
-    assert_eq!(door.psql("bob", &["-c", "SELECT session_user"]).await.as_deref(), Ok("bob"));
+    assert_eq!(heard(&door, "bob", &["-c", "SELECT session_user"]).await.as_deref(), Ok("bob"));
     for _ in 0..10 {
         server.sql("ALTER ROLE alice PASSWORD 'secret'");
-        assert_eq!(door.psql("alice", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
+        assert_eq!(heard(&door, "alice", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
     }
     server.sql("ALTER ROLE alice PASSWORD 'another'");
-    let error = door.psql("alice", &["-c", "SELECT 1"]).await.unwrap_err();
+    let error = heard(&door, "alice", &["-c", "SELECT 1"]).await.unwrap_err();
     assert!(error.contains("password authentication failed for user \"alice\""), "{error}");
     server.sql("CREATE ROLE nobody LOGIN PASSWORD 'secret'");
-    assert_eq!(door.psql("nobody", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
+    assert_eq!(heard(&door, "nobody", &["-c", "SELECT 1"]).await.as_deref(), Ok("1"));
+}
+
+/// How long servers are waited for that have spoken before; the same as in `frontend::prove`.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
+
+/// The answer of a login for which the server was heard: one that is slow, on a crowded machine, is
+/// not waited for, and what it says counts for the next login. So one of several counts.
+async fn heard(
+    door: &Door,
+    user: &'static str,
+    args: &'static [&'static str],
+) -> Result<String, String> {
+    for _ in 0..4 {
+        let began = clock::now();
+        let answer = door.psql(user, args).await;
+        if clock::now().since(began) < HEARD_WITHIN {
+            return answer;
+        }
+    }
+    door.psql(user, args).await
 }
 
 /// Something that takes connections and says nothing.
