@@ -8,12 +8,11 @@ use pgsteer::sandbox::Shutdown;
 const WHERE: &str = "SELECT pg_is_in_recovery() FROM items LIMIT 1";
 
 fn house() -> House {
-    let house = Blueprint::new()
-        .servers(|plan| plan.standbys(1))
-        .toml("[routing]\nhold_max = \"1s\"")
-        .unhurried()
-        .any_lag()
-        .build();
+    furnished(Blueprint::new())
+}
+
+fn furnished(blueprint: Blueprint) -> House {
+    let house = blueprint.servers(|plan| plan.standbys(1)).unhurried().any_lag().build();
     let sql = "CREATE TABLE items AS SELECT 1 AS id; CREATE SEQUENCE ids; \
                CREATE FUNCTION volatile() RETURNS text LANGUAGE sql VOLATILE AS \
                'SELECT pg_is_in_recovery() || '' '' || current_setting(''work_mem'') || '' '' || \
@@ -251,7 +250,7 @@ fn several_statements_at_a_time_may_end_it() {
 
 #[test]
 fn without_a_primary_it_is_told_so_and_goes_on_when_it_is_rolled_back() {
-    let house = house();
+    let house = furnished(Blueprint::new().set("routing.hold_max", "1s"));
     let mut wire = begun(&house, "alone");
     house.server("primary").stop(Shutdown::Immediate).unwrap();
     let refused = wire.query("SELECT * FROM nosuch");
