@@ -137,6 +137,7 @@ async fn a_key_is_shown_to_no_peer_that_can_not_be_verified() {
         ("localhost", "require", "other-ca.crt", false),
     ];
     let mut mine = Raw::connect_by(there.address(), 2, &LOGIN).await.unwrap();
+    let mut locker = cluster.primary().connect("postgres").unwrap();
     for (at, (host, mode, root, passes)) in cases.into_iter().enumerate() {
         let here = start(
             named(&format!("here-{at}")),
@@ -146,13 +147,19 @@ async fn a_key_is_shown_to_no_peer_that_can_not_be_verified() {
                 file(root)
             ),
         );
-        let wait = if passes { "3600" } else { "3" };
-        mine.send(&query(&format!("SELECT pg_sleep({wait}) /* mine */"))).await;
+        // It ends a second after it is let go on, unless it is cancelled.
+        locker.rows("SELECT pg_advisory_lock(4711)").unwrap();
+        let held = "SELECT pg_sleep(1) FROM pg_advisory_xact_lock(4711) /* mine */";
+        mine.send(&query(held)).await;
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
                    AND pid <> pg_backend_pid() AND query LIKE '%mine%'";
         cluster.primary().await_value(sql, "1", "running the statement").unwrap();
         cancel(here.address(), mine.pid, &mine.secret).await;
+        if !passes {
+            locker.rows("SELECT pg_advisory_unlock_all()").unwrap();
+        }
         let code = mine.ready().await.code();
+        locker.rows("SELECT pg_advisory_unlock_all()").unwrap();
         let expected = passes.then_some("57014");
         assert_eq!(code.as_deref(), expected, "{host} {mode} {root}");
         let told = here.log().contains("was not passed on");

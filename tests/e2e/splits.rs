@@ -262,7 +262,13 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, knife: Knife, mut
 fn behind(cluster: &Cluster, number: usize, relay: SocketAddr) -> Proxy {
     let dir = cluster.workshop(&format!("pgsteer{number}")).unwrap();
     let proxy = Proxy::new(program(), dir).unwrap();
-    let proxy = proxy.args(["--server", &relay.to_string(), "--set", "pool.size=2"]);
+    // Answers that come in pieces take their time.
+    let proxy = proxy.args(["--server", &relay.to_string(), "--set", "pool.size=2"]).args([
+        "--set",
+        "servers.check_timeout=1m",
+        "--set",
+        "routing.observation_age_max=10m",
+    ]);
     proxy.start().unwrap();
     proxy.await_ready().unwrap();
     proxy

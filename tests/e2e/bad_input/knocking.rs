@@ -32,7 +32,7 @@ const WHO: &[(&str, &str)] = &[("user", "postgres"), ("database", "postgres")];
 fn each_first_packet_gets_its_answer() {
     let house = Blueprint::new()
         .servers(|plan| plan.standbys(0))
-        .toml("[limits]\nlogin_timeout = \"1s\"")
+        .toml("[limits]\nlogin_timeout = \"5s\"")
         .build();
     wishes(&house);
     refusals(&house);
@@ -137,7 +137,7 @@ fn slow_ones(house: &House) {
                 if wire.send(&[byte]).is_err() {
                     return true;
                 }
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(300));
             }
             wire.reply().ended == Ended::Closed
         }

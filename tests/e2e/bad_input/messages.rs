@@ -1,5 +1,6 @@
 //! Hostile clients beside well-behaved ones.
 
+use crate::support::Blueprint;
 use crate::support::Dice;
 use crate::support::Ended;
 use crate::support::House;
@@ -22,7 +23,7 @@ pub(super) const MEMORY: &str = "process_resident_memory_bytes";
 
 #[test]
 fn twenty_good_clients_feel_nothing_of_hostile_ones() {
-    let house = House::build();
+    let house = Blueprint::new().unhurried().build();
     house.server("primary").rows("CREATE TABLE notes (who int, n int)").unwrap();
     house.await_catalog();
     let stop = Arc::new(AtomicBool::new(false));

@@ -60,8 +60,10 @@ fn without_any_server_it_runs_and_says_so() {
 fn a_wrong_password_of_the_control_user_is_named() {
     let cluster = cluster(&Plan::new().standbys(0).auth(Auth::Password));
     let address = cluster.primary().address();
+    // A look that comes too late, on a crowded machine, is news, and so is the refusal behind it.
     let proxy = proxy(&cluster, "[routing]\nhold_max = \"300ms\"")
         .env("PGPASSWORD", "wrong")
+        .args(["--set", "servers.check_timeout=1m", "--set", "routing.observation_age_max=10m"])
         .args(["--server", &address]);
     proxy.start().unwrap();
     await_that("the log says why", || proxy.log().contains("login refused"));
