@@ -40,6 +40,8 @@ pub use turns::CALLED_OFF;
 pub use turns::Changes;
 pub use turns::changes;
 pub use turns::handed_over;
+pub use turns::heard;
+pub use turns::is_unheard;
 pub use turns::replaced;
 pub use turns::replaced_by_and_by;
 pub use turns::until_done;

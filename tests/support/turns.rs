@@ -33,7 +33,37 @@ impl From<&Output> for Answer {
 /// Asks the program to do this of the house's proxy.
 fn asked(house: &House, arguments: &[&str]) -> Answer {
     let http = house.proxy.http_address().to_string();
-    (&command().args(["--http", &http]).args(arguments).output().unwrap()).into()
+    heard(arguments, || {
+        let answer: Answer =
+            (&command().args(["--http", &http]).args(arguments).output().unwrap()).into();
+        let is_heard = answer.is_heard();
+        (answer, is_heard)
+    })
+}
+
+impl Answer {
+    /// Whether pgsteer answered in time: on a crowded machine it may take longer than a command
+    /// waits.
+    fn is_heard(&self) -> bool {
+        !is_unheard(&self.err)
+    }
+}
+
+/// Whether a command said that it had no answer in time.
+pub fn is_unheard(said: &str) -> bool {
+    said.contains(" did not answer within ")
+}
+
+/// What a command said for which pgsteer answered in time, and with that whether it did: one that
+/// only looks is run again. What became of an order is for who gave it to find out.
+pub fn heard<T>(arguments: &[&str], ask: impl Fn() -> (T, bool)) -> T {
+    let looks = ["status", "history", "--dry-run"];
+    let only_looks = arguments.iter().any(|argument| looks.contains(argument));
+    let answer = eventually(AGAIN_MAX, || {
+        let (answer, is_heard) = ask();
+        (is_heard || !only_looks).then_some(answer)
+    });
+    answer.expect("pgsteer never answers in time")
 }
 
 /// The changes of primary that are remembered.
@@ -66,6 +96,10 @@ pub fn until_done(house: &House, attempt: impl FnMut() -> Answer) -> Answer {
     let before = the_primary(house);
     let done = eventually(AGAIN_MAX, || {
         let answer = attempt();
+        if !answer.is_heard() {
+            eprintln!("whether it was ordered is not known: {answer:?}");
+            return (the_primary(house) != before).then_some(answer);
+        }
         if answer.code != CALLED_OFF {
             assert_eq!(answer.code, Some(0), "{answer:?}\n{}", house.proxy.log());
             return Some(answer);

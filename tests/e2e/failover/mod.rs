@@ -25,6 +25,8 @@ use crate::support::Blueprint;
 use crate::support::House;
 use crate::support::await_that;
 use crate::support::command;
+use crate::support::heard;
+use crate::support::is_unheard;
 use crate::support::ledger;
 use crate::support::ledger::Ledger;
 use pgsteer::sandbox::Server;
@@ -156,15 +158,19 @@ fn settle(ledger: Ledger, server: &Server) -> ledger::Book {
 
 /// Runs a command of the program that asks the running proxy: its exit code, and what it said.
 fn ordered(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
-    let done = command()
-        .arg("-c")
-        .arg(house.proxy.file())
-        .args(["--http", &house.proxy.http_address().to_string()])
-        .args(arguments)
-        .output()
-        .unwrap();
-    let said = [done.stdout, done.stderr].concat();
-    (done.status.code(), String::from_utf8_lossy(&said).into_owned())
+    heard(arguments, || {
+        let done = command()
+            .arg("-c")
+            .arg(house.proxy.file())
+            .args(["--http", &house.proxy.http_address().to_string()])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let is_heard = !is_unheard(&said);
+        ((done.status.code(), said), is_heard)
+    })
 }
 
 /// Whether `pgsteer status` says all of these words now.
