@@ -89,6 +89,8 @@ impl Grip {
     {
         let done = eventually(Duration::from_mins(1), || match self.wait(act()) {
             Err(HandError::Late(_) | HandError::Lost(_) | HandError::NoEffect(_)) => None,
+            // Somebody else who acts there has ended the session.
+            Err(HandError::Refused(error)) if error.ends_connection => None,
             ended => Some(ended),
         });
         done.expect("it is never done in time").unwrap()

@@ -19,7 +19,16 @@ fn a_survey_says_what_failover_must_know() {
     grip.server(PRIMARY).rows("SELECT pg_create_physical_replication_slot('fresh')").unwrap();
     grip.server(FIRST).pause_replay().unwrap();
 
-    let primary = grip.survey(PRIMARY);
+    let mut primary = grip.survey(PRIMARY);
+    await_that("both receive", || {
+        primary = grip.survey(PRIMARY);
+        let is_fit = |row: &ReceiverRow| &*row.state == "streaming" && &*row.sync_state == "quorum";
+        matches!(
+            &primary.role,
+            SurveyedRole::Primary { receivers: Some(rows) }
+                if rows.len() > 1 && rows.iter().all(is_fit)
+        )
+    });
     let SurveyedRole::Primary { receivers: Some(rows) } = &primary.role else { panic!() };
     let mut names: Vec<_> = rows.iter().map(|row: &ReceiverRow| &*row.application).collect();
     names.sort_unstable();
