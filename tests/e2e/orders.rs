@@ -309,10 +309,14 @@ fn a_drill_that_lacks_a_right_for_the_way_back_is_refused() {
     let before = epoch();
     let drill = || pgsteer(&house, &["--server", &server, "drill", "--to", &to, "--yes"]);
     let refused = |remedy: &str| {
-        let (code, out, err) = drill();
-        assert_eq!((code, &*out), (4, ""), "{err}");
-        assert!(err.contains(remedy) && err.contains("nothing was changed"), "{err}");
-        assert_eq!((primary(&house), epoch()), (server.clone(), before.clone()));
+        // A survey that is late, on a crowded machine, is an obstacle as well.
+        await_that(remedy, || {
+            let (code, out, err) = drill();
+            assert_eq!((code, &*out), (4, ""), "{err}");
+            assert!(err.contains("nothing was changed"), "{err}");
+            assert_eq!((primary(&house), epoch()), (server.clone(), before.clone()));
+            err.contains(remedy)
+        });
     };
     let obstacles = || house.status()["failover"]["undemotable"].as_array().unwrap().clone();
     await_that("every server was surveyed", || {
@@ -329,8 +333,10 @@ fn a_drill_that_lacks_a_right_for_the_way_back_is_refused() {
     house.server("primary").rows("ALTER ROLE control SUPERUSER").unwrap();
     await_that("that helps", || obstacles().is_empty());
     second.set("restart_after_crash", "off").unwrap();
-    await_that("one would not come back", || !obstacles().is_empty());
-    assert_eq!((obstacles().len(), &obstacles()[0]["server"]), (1, &Value::from(to.clone())));
+    await_that("one alone would not come back", || {
+        let found = obstacles();
+        found.len() == 1 && found[0]["server"] == *to
+    });
     refused("restart_after_crash is off");
     // It concerns nobody who only looks on.
     let third = house.server("standby2").address();
