@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// Time enough to end on a crowded machine.
 const END_MAX: Duration = Duration::from_secs(30);
+/// Time enough to replace a primary and to bring it back there.
+const BACK_MAX: Duration = Duration::from_mins(2);
 /// Within that a drill comes to its end that is begun again whenever it is called off.
 const DRILLED_MAX: Duration = Duration::from_mins(3);
 /// How often a scene is played in which a switchover may be called off.
@@ -121,12 +123,18 @@ fn a_demo_finds_other_ports_when_the_usual_ones_are_taken() {
 
 #[test]
 fn the_demo_of_lag_sees_a_standby_fall_out_and_come_back() {
-    let done = lag(&[]);
-    let text = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
-    for check in ["standby1 got no reads", "reads went elsewhere", "standby1 got reads again"] {
-        assert!(text.contains(&format!("ok     {check}")), "{text}");
-    }
+    // On a crowded machine it may be noticed later than the play allows, or take no reads at all.
+    quickly_enough("each act of the play ends well", || {
+        let done = lag(&[]);
+        let text = String::from_utf8_lossy(&done.stdout);
+        if !done.status.success() {
+            return Err(format!("{text}{}", String::from_utf8_lossy(&done.stderr)));
+        }
+        for check in ["standby1 got no reads", "reads went elsewhere", "standby1 got reads again"] {
+            assert!(text.contains(&format!("ok     {check}")), "{text}");
+        }
+        Ok(())
+    });
 }
 
 /// The opposite arm: without the limits the same play finds the accident.
@@ -352,7 +360,10 @@ fn the_demo_brings_back_what_somebody_ended() {
         let output = command().args(["--http", &http, "-o", "json", "status"]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     };
-    let armed = eventually(END_MAX, || (status()["failover"]["armed"] == true).then_some(()));
+    let armed = eventually(BACK_MAX, || {
+        let failover = &status()["failover"];
+        (failover["armed"] == true && failover["promise"] == "quorum").then_some(())
+    });
     assert!(armed.is_some(), "{}", status());
     let old = status()["primary"].as_str().unwrap().to_owned();
     let primary = demo.servers().iter().find(|server| server["role"] == "primary").unwrap();
@@ -361,11 +372,11 @@ fn the_demo_brings_back_what_somebody_ended() {
         kill(pid.into(), Signal::KILL);
     }
 
-    let replaced = eventually(END_MAX, || {
+    let replaced = eventually(BACK_MAX, || {
         status()["primary"].as_str().filter(|primary| *primary != old).map(str::to_owned)
     });
     assert!(replaced.is_some(), "{}", status());
-    let back = eventually(END_MAX, || {
+    let back = eventually(BACK_MAX, || {
         let status = status();
         let mut servers = status["servers"].as_array().into_iter().flatten();
         let server = servers.find(|server| server["name"] == *old)?;

@@ -64,7 +64,7 @@ fn log(server: &Server) -> String {
 /// It streams, and reads are served there again.
 fn serves_again(house: &House, name: &str) {
     await_that("it follows", || house.status_of(name)["state"] == "streaming");
-    assert_eq!(house.status_of(name)["reads"], true);
+    await_that("it is fit for reads", || house.status_of(name)["reads"] == true);
     let traffic = Traffic::open(house, "again");
     await_that("it gets reads again", || log(house.server(name)).contains("/* again */"));
     traffic.close();
@@ -178,7 +178,7 @@ fn a_stopped_primary_that_cannot_be_made_to_follow_is_fenced_and_its_operator_to
     traffic.await_more(50);
     traffic.close();
 
-    assert_eq!(house.status_of("primary")["state"], "cordoned");
+    await_that("it is cordoned", || house.status_of("primary")["state"] == "cordoned");
     assert_eq!(says(old, "SELECT pg_is_in_recovery()"), "f");
     assert!(!log(old).contains("visited"), "somebody was sent there:\n{}", log(old));
     assert!(!old.data().join("standby.signal").exists(), "the next start would surprise somebody");
@@ -241,7 +241,7 @@ fn diverges_and_rejoins(hints: &str) {
     let here: u64 = new_primary(&house).value(count).unwrap().parse().unwrap();
     assert!(ahead > here, "it has not diverged: {ahead}, {here}");
     traffic.await_more(200);
-    assert_eq!(house.status_of("primary")["state"], "cordoned");
+    await_that("it is still cordoned", || house.status_of("primary")["state"] == "cordoned");
 
     let commands = way_back(&house, old);
     // Data checksums do as well; from PostgreSQL 18 on they are there unless one says otherwise.

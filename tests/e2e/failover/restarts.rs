@@ -304,9 +304,12 @@ fn goes_on(house: &House, old: &Server) {
     let needed = || house.status()["failover"]["why"].to_string().contains("pgsteer failover");
     let is_back = || house.status()["primary"] == *old.address();
     await_that("it goes on, or says what helps", || is_back() || needed());
-    if !is_back() {
-        let to = old.address();
-        let order = ["failover", "--to", &to, "--accept-loss", "any", "--yes"];
-        eprintln!("{:?}", ordered(house, &order));
-    }
+    let to = old.address();
+    let order = ["failover", "--to", &to, "--accept-loss", "any", "--yes"];
+    await_that("it goes on", || {
+        if !is_back() {
+            eprintln!("{:?}", ordered(house, &order));
+        }
+        is_back()
+    });
 }

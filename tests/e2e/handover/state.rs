@@ -49,8 +49,13 @@ fn live_through(how: Loss) {
         assert_eq!(notice[0], b'N');
         String::from_utf8_lossy(&notice).contains("notifications may have been missed")
     });
-    house.wire().run("NOTIFY \"My News\", 'hello'");
-    let news = listens.message().unwrap();
+    // On a crowded machine its new backend may be lost as well, which it is told again.
+    let mut news = Vec::new();
+    await_that("it hears what comes from then on", || {
+        house.wire().run("NOTIFY \"My News\", 'hello'");
+        news = listens.message().unwrap();
+        news[0] != b'N' || !String::from_utf8_lossy(&news).contains("may have been missed")
+    });
     assert_eq!(news[0], b'A', "{}", String::from_utf8_lossy(&news));
     assert_eq!(listens.value("SELECT * FROM pg_listening_channels()"), "My News");
     listens.run("UNLISTEN *");
