@@ -83,7 +83,9 @@ fn a_catalog_that_changes_stays_known_while_it_is_read_again() {
 #[test]
 fn whoever_changes_what_views_read_is_not_ended_by_a_deadlock_with_the_reading() {
     let house = Blueprint::new()
-        .servers(|plan| plan.standbys(1).setting("deadlock_timeout", "500ms"))
+        .servers(|plan| plan.standbys(1).setting("deadlock_timeout", "2s"))
+        .unhurried()
+        .any_lag()
         .build();
     let primary = house.server("primary");
     let sql = "CREATE TABLE first (i int); CREATE TABLE second (i int); \
@@ -97,7 +99,7 @@ fn whoever_changes_what_views_read_is_not_ended_by_a_deadlock_with_the_reading()
     primary.rows("CREATE TABLE changed (i int)").unwrap();
     await_that("the reading has given way several times", || {
         // Whoever looks for a deadlock is ended by it: the reading has looked by then, if it waits.
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(3));
         owner.rows("SAVEPOINT a; LOCK TABLE first; ROLLBACK TO a").unwrap();
         primary.log().matches("canceling statement due to lock timeout").count() >= 3
     });

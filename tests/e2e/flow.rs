@@ -310,6 +310,7 @@ async fn huge_rows_and_huge_parameters_pass_in_little_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn huge_rows_of_a_standby_pass_in_little_memory() {
     let house = Blueprint::new().servers(|plan| plan.standbys(1)).unhurried().any_lag().build();
+    house.await_catalog();
     let mut client = Raw::enter(&house).await;
     let mut before = 0;
     while before != peak(&house) {

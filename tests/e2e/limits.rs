@@ -133,7 +133,7 @@ async fn one_that_does_not_read_keeps_no_backend_for_longer_than_its_statement_m
     for (rule, begins, wait, served) in [
         (r#"query_timeout = "1s""#, "SELECT 1", "60s", true),
         (r#"transaction_timeout = "1s""#, "BEGIN", "60s", true),
-        (r#"idle_timeout = "1s""#, "SELECT 1", "5s", false),
+        (r#"idle_timeout = "10s""#, "SELECT 1", "20s", false),
     ] {
         let house = Blueprint::new()
             .servers(|plan| plan.standbys(0))

@@ -82,7 +82,9 @@ async fn a_notification_names_the_process_that_its_sender_knows() {
     // Before pgsteer reads the catalog: that a table has got a trigger is noticed after a while.
     let house = Blueprint::new()
         .servers(|plan| plan.standbys(0))
+        .unhurried()
         .set("pool.size", "3")
+        .set("pool.wait_timeout", "1m")
         .build_after(|cluster| {
             for sql in [
                 "CREATE TABLE orders (note text)",

@@ -305,7 +305,7 @@ async fn nothing_runs_where_there_was_no_time_to_tell() {
         let mut client = enter_with(&house, option).await;
         let mut other = Raw::connect(server, &LOGIN).await.unwrap();
         client.query("BEGIN").await;
-        client.query(&format!("SET LOCAL {limit} = '20ms'")).await;
+        client.query(&format!("SET LOCAL {limit} = '1s'")).await;
         client.query("RESET default_tablespace").await;
         other.query("BEGIN; LOCK TABLE pg_catalog.pg_tablespace").await;
         assert_eq!(client.query(shown).await.code().as_deref(), Some(code), "{limit}");
