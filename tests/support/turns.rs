@@ -44,7 +44,7 @@ fn asked(house: &House, arguments: &[&str]) -> Answer {
 impl Answer {
     /// Whether pgsteer answered in time: on a crowded machine it may take longer than a command
     /// waits.
-    fn is_heard(&self) -> bool {
+    pub fn is_heard(&self) -> bool {
         !is_unheard(&self.err)
     }
 }
@@ -114,7 +114,13 @@ pub fn until_done(house: &House, attempt: impl FnMut() -> Answer) -> Answer {
 /// Replaces a primary that is lost, and waits until that is done: whoever ordered it may have been
 /// told that it goes on without him.
 pub fn replaced(house: &House, arguments: &[&str]) -> Answer {
+    let before = house.status()["epoch"].clone();
     let answer = asked(house, arguments);
+    if !answer.is_heard() {
+        eprintln!("whether it was ordered is not known: {answer:?}");
+        until_taken(house, &before, arguments);
+        return answer;
+    }
     let is_begun = answer.err.contains("it is begun");
     assert!(answer.code == Some(0) || is_begun, "{answer:?}\n{}", house.proxy.log());
     the_primary(house);
@@ -124,17 +130,21 @@ pub fn replaced(house: &House, arguments: &[&str]) -> Answer {
 /// Orders this until another server is the primary: pgsteer may have to make sure first, and may do
 /// by itself what is ordered, before the order has come.
 pub fn replaced_by_and_by(house: &House, arguments: &[&str]) {
-    let is_taken = |before: &serde_json::Value| {
+    until_taken(house, &house.status()["epoch"], arguments);
+}
+
+/// The same, where this was the epoch before.
+fn until_taken(house: &House, before: &serde_json::Value, arguments: &[&str]) {
+    let is_taken = || {
         let status = house.status();
         status["epoch"] != *before && status["failover"]["phase"] == "stable"
     };
-    let before = house.status()["epoch"].clone();
     let mut said = None;
     let taken = eventually(AGAIN_MAX, || {
-        if !is_taken(&before) {
+        if !is_taken() {
             said = Some(asked(house, arguments));
         }
-        is_taken(&before).then_some(())
+        is_taken().then_some(())
     });
     assert!(taken.is_some(), "nobody is replaced: {said:?}\n{}", house.proxy.log());
 }
