@@ -3,7 +3,7 @@
 use crate::support::CALLED_OFF;
 use crate::support::command;
 use crate::support::connect;
-use crate::support::program;
+use crate::support::copy_program;
 use crate::support::quickly;
 use crate::support::quickly_enough;
 use pgsteer::sandbox::Scratch;
@@ -173,7 +173,7 @@ fn the_demo_works_without_root() {
     // Where anybody may go: a checkout in /root is closed to others.
     let scratch = Scratch::new().unwrap();
     let copy = scratch.path().join("pgsteer");
-    std::fs::copy(program(), &copy).unwrap();
+    copy_program(&copy);
     let mut command = pgsteer::sandbox::Proxy::command(&copy);
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
 

@@ -4,7 +4,7 @@
 
 use crate::auth::postgres::certificates;
 use crate::raw::{Raw, cancel};
-use crate::support::{Blueprint, House, Wire, await_that, command, program, remembers};
+use crate::support::{Blueprint, House, Wire, await_that, command, copy_program, remembers};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pgsteer::auth::{Secret, Stored, Userlist};
@@ -270,7 +270,7 @@ impl Mortal {
              [observability]\ncore_dumps = {core_dumps:?}\n"
         );
         std::fs::write(at("pgsteer.toml"), toml).unwrap();
-        std::fs::copy(program(), at("pgsteer")).unwrap();
+        copy_program(&at("pgsteer"));
         let log = File::create(at("log")).unwrap();
         if let Account::Other { uid, gid } = account {
             chown(files.path(), Some(uid), Some(gid)).unwrap();

@@ -266,7 +266,10 @@ async fn what_may_not_last_is_not_read_and_not_passed_for_kept() {
     std::fs::create_dir(&state).unwrap();
     // Where anybody may go: a checkout in /root is closed to others.
     let copy = scratch.path().join("it");
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    // By another process: what is open for writing can't be run, and here it would be open in a
+    // child as well that another thread forks meanwhile.
+    let own = std::env::current_exe().unwrap();
+    assert!(Command::new("cp").arg(own).arg(&copy).status().unwrap().success());
     let mut child = Command::new(copy);
     let test = "store::what_may_not_last_is_not_read_and_not_passed_for_kept";
     child.args(["--exact", test, "--nocapture"]).env(CHILD, &state).current_dir("/");

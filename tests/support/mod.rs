@@ -29,6 +29,7 @@ pub use inside::remembers;
 pub use prometheus::Prometheus;
 pub use prometheus::tool;
 pub use proxy::command;
+pub use proxy::copy_program;
 pub use proxy::program;
 pub use quick::quickly;
 pub use quick::quickly_enough;
