@@ -124,24 +124,24 @@ fn users_log_in_by_a_verifier_that_a_server_has() {
     // Remembered answers, and what a change of the password is to them, are `auth::asking`'s.
     let login = Login::build("query_cache = \"0s\"").with_users();
     for _ in 0..3 {
-        assert_eq!(login.psql("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
-        assert_eq!(login.psql("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
+        assert_eq!(login.psql_heard("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
+        assert_eq!(login.psql_heard("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
     }
     // Reads and writes alike, on servers that ask for a proof themselves.
     let create = "CREATE TEMP TABLE t AS SELECT 1; SELECT count(*) FROM t";
-    assert!(login.psql("alice", &ALICE.concat(), create).unwrap().ends_with('1'));
+    assert!(login.psql_heard("alice", &ALICE.concat(), create).unwrap().ends_with('1'));
 
     // A wrong password, and one who does not exist: nobody learns which it was.
-    let wrong = login.psql("alice", "wrong", WHO).unwrap_err();
-    let nobody = login.psql("nobody", "wrong", WHO).unwrap_err();
+    let wrong = login.psql_heard("alice", "wrong", WHO).unwrap_err();
+    let nobody = login.psql_heard("nobody", "wrong", WHO).unwrap_err();
     assert!(wrong.contains("password authentication failed for user \"alice\""), "{wrong}");
     assert_eq!(wrong.replace("alice", "nobody"), nobody);
     for refused in [&ALICE, &BOB] {
-        let other = login.psql("bob", &format!("{}x", refused.concat()), WHO);
+        let other = login.psql_heard("bob", &format!("{}x", refused.concat()), WHO);
         assert!(other.is_err());
     }
     // The next one is let in again, and nobody without TLS.
-    assert_eq!(login.psql("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
+    assert_eq!(login.psql_heard("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
     let plain = login.psql_with("disable", ("alice", &ALICE.concat()), WHO).unwrap_err();
     assert!(plain.contains("TLS") || plain.contains("SSL"), "{plain}");
     login.assert_without_passwords();
@@ -222,9 +222,9 @@ fn each_end_of_a_login_is_counted_as_what_it_is() {
     let ssl_then_plain = b"\0\0\0\x08\x04\xd2\x16\x2fthis is no handshake".as_slice();
     let cancel = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01abcd".as_slice();
     let cases: Vec<(&str, Event<'_>)> = vec![
-        ("accepted", Box::new(|| assert!(login.psql("alice", &alice, WHO).is_ok()))),
+        ("accepted", Box::new(|| assert!(login.psql_heard("alice", &alice, WHO).is_ok()))),
         ("auth_failed", Box::new(|| assert!(login.psql("alice", "wrong", WHO).is_err()))),
-        ("auth_failed", Box::new(|| assert!(login.psql("nobody", "wrong", WHO).is_err()))),
+        ("auth_failed", Box::new(|| assert!(login.psql_heard("nobody", "wrong", WHO).is_err()))),
         (
             "tls_error",
             Box::new(|| {
@@ -393,7 +393,7 @@ fn a_renewed_certificate_counts_from_the_reload_on() {
     let login = Login::build("").with_users();
     let config = std::fs::read_to_string(login.house.proxy.file()).unwrap();
     let alice = ALICE.concat();
-    let trusts = |login: &Login| login.psql("alice", &alice, WHO);
+    let trusts = |login: &Login| login.psql_heard("alice", &alice, WHO);
     assert!(trusts(&login).is_ok());
 
     // Another authority: the client trusts the new certificate alone.
@@ -425,29 +425,32 @@ fn rules_count_from_the_reload_on() {
         std::fs::write(&hba, lines).unwrap();
         login.house.reload(&rules);
     };
-    assert!(login.psql("bob", &BOB.concat(), WHO).is_ok());
+    assert!(login.psql_heard("bob", &BOB.concat(), WHO).is_ok());
 
     reload("hostssl postgres alice samehost scram-sha-256\n");
-    assert_eq!(login.psql("alice", &alice, WHO).as_deref(), Ok("alice alice"));
-    let refused = login.psql("bob", &BOB.concat(), WHO).unwrap_err();
+    assert_eq!(login.psql_heard("alice", &alice, WHO).as_deref(), Ok("alice alice"));
+    let refused = login.psql_heard("bob", &BOB.concat(), WHO).unwrap_err();
     assert!(refused.contains("no entry in pgsteer's rules: host \"127.0.0.1\""), "{refused}");
 
     reload("host all all all scram-sha-256\nhost all +staff all scram-sha-256\n");
     let log = login.house.proxy.log();
     assert!(log.contains("hba.conf:2: `+staff`"), "{log}");
-    assert_eq!(login.psql("alice", &alice, WHO).as_deref(), Ok("alice alice"));
-    assert!(login.psql("bob", &BOB.concat(), WHO).is_err(), "the rules from before still count");
+    assert_eq!(login.psql_heard("alice", &alice, WHO).as_deref(), Ok("alice alice"));
+    assert!(
+        login.psql_heard("bob", &BOB.concat(), WHO).is_err(),
+        "the rules from before still count"
+    );
 
     reload("host all alice all reject\nhost all all all scram-sha-256\n");
-    let refused = login.psql("alice", &alice, WHO).unwrap_err();
+    let refused = login.psql_heard("alice", &alice, WHO).unwrap_err();
     assert!(refused.contains("rules reject the connection"), "{refused}");
-    assert_eq!(login.psql("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
+    assert_eq!(login.psql_heard("bob", &BOB.concat(), WHO).as_deref(), Ok("bob bob"));
 }
 
 #[test]
 fn logins_work_while_the_primary_is_down() {
     let login = Login::build("").with_users();
-    assert_eq!(login.psql("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
+    assert_eq!(login.psql_heard("alice", &ALICE.concat(), WHO).as_deref(), Ok("alice alice"));
     // Whether a user has made an operator `||` of his own is to be known.
     let read = "SELECT '' || pg_is_in_recovery() FROM pg_class LIMIT 1";
     await_that("reads with it go to the standby", || {
@@ -456,7 +459,7 @@ fn logins_work_while_the_primary_is_down() {
     login.house.server("primary").stop(Shutdown::Immediate).unwrap();
     // One who was here before, and one whose verifier a standby must be asked for.
     for (user, password) in [("alice", ALICE), ("bob", BOB)] {
-        let who = login.psql(user, &password.concat(), WHO);
+        let who = login.psql_heard(user, &password.concat(), WHO);
         assert_eq!(who.as_deref(), Ok(format!("{user} {user}").as_str()));
         let refused = login.psql(user, "wrong", WHO).unwrap_err();
         assert!(refused.contains("password authentication failed"), "{refused}");
