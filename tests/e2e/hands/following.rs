@@ -329,7 +329,7 @@ fn begun_ends_before_it_gives_way() -> Result<(), String> {
     }
     assert!(matches!(ended, Err(HandError::GaveWay)), "{ended:?}");
     assert!(at > released, "it gave way with its change under way");
-    if matches!(frozen, Err(HandError::Late(_) | HandError::Lost(_))) {
+    if is_over(&frozen) {
         grip.done(|| grip.hands.freeze(SECOND));
     } else {
         frozen.unwrap();
@@ -419,9 +419,9 @@ fn in_time(grip: &Grip, standby: ServerId, to: ServerId) -> Result<(), HandError
 }
 
 /// Whether the time of an act was over by itself, as happens on a crowded machine.
-fn is_over(ended: &Result<(), HandError>) -> bool {
-    use HandError::{Late, Lost, NoStream};
-    matches!(ended, Err(Late(_) | Lost(_) | NoStream(_)))
+fn is_over<T>(ended: &Result<T, HandError>) -> bool {
+    use HandError::{Late, Lost, NoEffect, NoStream};
+    matches!(ended, Err(Late(_) | Lost(_) | NoEffect(_) | NoStream(_)))
 }
 
 fn is_led_to(standby: &Server, upstream: &Server) -> bool {
