@@ -141,10 +141,14 @@ fn the_demo_of_lag_sees_a_standby_fall_out_and_come_back() {
 #[test]
 fn without_a_limit_the_demo_of_lag_sees_reads_on_the_standby_that_lags() {
     let off = ["--set", "routing.max_lag.time=off", "--set", "routing.max_lag.bytes=off"];
-    let done = lag(&off);
-    let text = String::from_utf8_lossy(&done.stdout);
-    assert_eq!(done.status.code(), Some(1), "{text}");
-    assert!(text.contains("FAIL   standby1 got no reads"), "{text}");
+    // A crowded machine may serve no reads at all for some seconds.
+    quickly_enough("there are reads to be seen", || {
+        let done = lag(&off);
+        let text = String::from_utf8_lossy(&done.stdout);
+        let found = text.contains("FAIL   standby1 got no reads");
+        let code = done.status.code();
+        if found && code == Some(1) { Ok(()) } else { Err(format!("{code:?}: {text}")) }
+    });
 }
 
 #[test]
@@ -396,7 +400,7 @@ fn beside_a_demo_every_command_finds_its_servers() {
         (done.status.code(), text(&done.stdout), text(&done.stderr))
     };
     let fits = || (run(&["switchover", "--dry-run"]).0 == Some(0)).then_some(());
-    assert!(eventually(END_MAX, fits).is_some(), "{:?}", run(&["switchover", "--dry-run"]));
+    assert!(eventually(BACK_MAX, fits).is_some(), "{:?}", run(&["switchover", "--dry-run"]));
 
     let (_, found, said) = run(&["doctor"]);
     let found: Value = serde_json::from_str(&found).unwrap_or_else(|_| panic!("{found}{said}"));

@@ -290,8 +290,10 @@ fn two_of_a_number() -> House {
 
     rogue.start().unwrap();
     await_that("it is cordoned", || house.status_of("standby1")["state"] == "cordoned");
-    assert_eq!(house.status_of("standby1")["timeline"], 2);
-    assert_eq!(house.status_of("standby2")["timeline"], 2);
+    // On a crowded machine the last look at one of them may have come to nothing.
+    for name in ["standby1", "standby2"] {
+        await_that("it is on timeline 2", || house.status_of(name)["timeline"] == 2);
+    }
     house
 }
 
