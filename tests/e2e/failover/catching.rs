@@ -4,7 +4,7 @@
 
 use super::shut_out::Crowd;
 use super::{asynchronous, await_armed, await_told_to_end, epoch, new_primary, stop_receiving};
-use super::{ordered, quorum, settle, tells, writing};
+use super::{quorum, settle, tells, turned_down, writing};
 use crate::support::Blueprint;
 use crate::support::Door;
 use crate::support::House;
@@ -37,7 +37,7 @@ pub fn build_from(blueprint: Blueprint, promise: &str) -> House {
 
 /// Nobody is promoted, and nothing is given up.
 fn nothing_is_given_up(house: &House, before: u64) {
-    let (code, said) = ordered(house, &["failover", "--yes"]);
+    let (code, said) = turned_down(house, &["failover", "--yes"]);
     assert_ne!(code, Some(0), "{said}");
     assert_eq!(epoch(house), before, "nobody was promoted");
     let (less, more) = (held(house, "standby1"), held(house, "standby2"));

@@ -6,6 +6,7 @@ use super::new_primary;
 use super::writing;
 use super::{
     WRITERS, await_armed, await_told_to_end, epoch, ordered, quorum, settle, stop_receiving,
+    turned_down,
 };
 use crate::support::House;
 use crate::support::await_that;
@@ -79,7 +80,7 @@ fn an_asynchronous_loss_is_refused_then_accepted_and_is_what_was_told() {
     });
     assert_eq!(epoch(&house), before, "nobody was promoted");
 
-    let (code, _) = ordered(&house, &["failover", "--yes"]);
+    let (code, _) = turned_down(&house, &["failover", "--yes"]);
     assert_ne!(code, Some(0), "nobody accepted the loss");
     let (_, said) = ordered(&house, &["-o", "json", "failover", "--dry-run"]);
     let mut shown = serde_json::Deserializer::from_str(&said).into_iter::<Value>();

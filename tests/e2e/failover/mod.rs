@@ -173,6 +173,15 @@ fn ordered(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
     })
 }
 
+/// The same of an order of which nothing comes: it is given again if it had no answer in time.
+fn turned_down(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
+    let told = eventually(Duration::from_mins(1), || {
+        let (code, said) = ordered(house, arguments);
+        (!is_unheard(&said)).then_some((code, said))
+    });
+    told.expect("pgsteer never answers in time")
+}
+
 /// Whether `pgsteer status` says all of these words now.
 fn tells(house: &House, words: &[&str]) -> bool {
     let (_, said) = ordered(house, &["status"]);

@@ -1,6 +1,6 @@
 //! Another tool changes the primary, and pgsteer is not asked: it promotes nobody beside that one.
 
-use super::{asynchronous, await_armed, ordered, primaries, quorum};
+use super::{asynchronous, await_armed, ordered, primaries, quorum, turned_down};
 use crate::support::Door;
 use crate::support::House;
 use crate::support::await_that;
@@ -174,7 +174,7 @@ fn one_that_was_promoted_beside_a_primary_that_went_on_does_not_follow_it() {
     let house = promoted_beside_one_that_dies();
     stays_alone(&house, "standby1");
     assert!(house.status()["primary"].is_null(), "{}", house.proxy.log());
-    let (code, said) = ordered(&house, &["failover", "--accept-loss", "any", "--yes"]);
+    let (code, said) = turned_down(&house, &["failover", "--accept-loss", "any", "--yes"]);
     assert_eq!(code, Some(4), "{said}");
 
     // Once it is gone, the one that holds everything is promoted; an order says that no other can
@@ -194,7 +194,7 @@ fn an_operator_takes_one_that_was_promoted_beside_a_primary_that_went_on() {
     let house = promoted_beside_one_that_dies();
     let address = house.server("standby1").address();
     let wanted = ["failover", "--to", &address, "--yes"];
-    let (code, said) = ordered(&house, &wanted);
+    let (code, said) = turned_down(&house, &wanted);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("--accept-loss any"), "{said}");
 

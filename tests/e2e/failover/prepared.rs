@@ -1,7 +1,7 @@
 //! Transactions that were prepared on the old primary are on the new one, too, and hold their locks
 //! there: the operator is told of each, and nothing waits for them.
 
-use super::{await_armed, new_primary, ordered, quorum};
+use super::{await_armed, new_primary, ordered, quorum, turned_down};
 use crate::support::Blueprint;
 use crate::support::CALLED_OFF;
 use crate::support::House;
@@ -115,7 +115,7 @@ fn who_waits_for_what_is_prepared_calls_a_switchover_off_and_goes_on() {
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
     house.server("primary").await_value(waits, "1", "waiting for the lock").unwrap();
 
-    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+    let (code, said) = turned_down(&house, &["switchover", "--yes"]);
     assert_eq!(code, CALLED_OFF, "{said}");
 
     house.wire().run("ROLLBACK PREPARED 'locked'");

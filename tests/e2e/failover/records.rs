@@ -1,6 +1,6 @@
 //! What can't be written down is not done, is told, and is not done later behind anybody's back.
 
-use super::{asynchronous, await_armed, epoch, new_primary, ordered, quorum};
+use super::{asynchronous, await_armed, epoch, new_primary, ordered, quorum, turned_down};
 use crate::support::House;
 use crate::support::await_that;
 use crate::support::changes;
@@ -55,7 +55,7 @@ fn a_switchover_that_cannot_be_recorded_is_refused_and_forgotten() {
     let before = epoch(&house);
 
     let obstacle = Obstacle::put(&house);
-    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+    let (code, said) = turned_down(&house, &["switchover", "--yes"]);
     assert_eq!(code, REFUSED, "{said}");
     assert!(said.contains("could not be recorded") && said.contains("json.new"), "{said}");
     house.wire().run("CREATE TABLE still_here ()");
@@ -78,7 +78,7 @@ fn a_failover_that_cannot_be_recorded_is_refused_and_forgotten() {
     });
 
     let obstacle = Obstacle::put(&house);
-    let (code, said) = ordered(&house, &["failover", "--yes"]);
+    let (code, said) = turned_down(&house, &["failover", "--yes"]);
     assert_eq!(code, REFUSED, "{said}");
     assert!(said.contains("could not be recorded"), "{said}");
     obstacle.remove();

@@ -1,7 +1,7 @@
 //! A former primary comes back: nobody is sent there before it follows, and it follows.
 
 use super::{asynchronous, await_armed, await_told_to_end, losses, new_primary};
-use super::{ordered, primaries, quorum, says};
+use super::{ordered, primaries, quorum, says, turned_down};
 use crate::support::Blueprint;
 use crate::support::House;
 use crate::support::await_that;
@@ -341,7 +341,7 @@ fn one_on_a_timeline_of_the_same_number_that_is_started_as_a_standby_is_cut_off(
             && primary.value(receivers).unwrap() == "0"
     });
     let address = rogue.address();
-    let (code, said) = ordered(&house, &["switchover", "--to", &address, "--yes"]);
+    let (code, said) = turned_down(&house, &["switchover", "--to", &address, "--yes"]);
     assert_eq!(code, Some(4), "{said}");
     let mut commands = String::new();
     await_that("its link is not lost", || {

@@ -1,7 +1,7 @@
 //! A standby answers and can't be frozen: nobody is promoted past what only it may hold, and the
 //! operator is told who it is, why, and what helps.
 
-use super::{asynchronous, await_armed, epoch, new_primary, ordered, quorum};
+use super::{asynchronous, await_armed, epoch, new_primary, quorum, turned_down};
 use super::{settle, tells, writing};
 use crate::support::House;
 use crate::support::await_that;
@@ -47,7 +47,7 @@ fn with_a_quorum_nobody_is_promoted_past_one_that_can_not_be_frozen() {
 
     await_told(&house, &["1 of the 2 standbys", "--accept-loss any"]);
     let to = house.server("standby1").address();
-    let (code, said) = ordered(&house, &["failover", "--to", &to, "--yes"]);
+    let (code, said) = turned_down(&house, &["failover", "--to", &to, "--yes"]);
     assert_ne!(code, Some(0), "{said}");
     assert!(said.contains("--accept-loss any"), "{said}");
     assert_eq!(epoch(&house), before, "nobody was promoted");

@@ -1,7 +1,8 @@
 //! The primary hands over while clients are at work: no statement fails.
 
 use super::{
-    asynchronous, await_armed, epoch, new_primary, ordered, primaries, quorum, settle, writing,
+    asynchronous, await_armed, epoch, new_primary, ordered, primaries, quorum, settle, turned_down,
+    writing,
 };
 use crate::hands::rights::grant_everything;
 use crate::support::Blueprint;
@@ -96,7 +97,7 @@ fn a_transaction_that_does_not_end_calls_the_switchover_off_and_feels_nothing() 
     inside.run("BEGIN");
     inside.run("INSERT INTO kept VALUES (1)");
 
-    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+    let (code, said) = turned_down(&house, &["switchover", "--yes"]);
 
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("still had a transaction open"), "{said}");
@@ -205,7 +206,7 @@ fn a_switchover_beside_a_superusers_session_is_refused_before_anything_is_done()
         said.contains("1 sessions of superusers")
     };
     await_that("it is seen", speaks_against_it);
-    let (code, said) = ordered(&house, &["switchover", "--yes"]);
+    let (code, said) = turned_down(&house, &["switchover", "--yes"]);
     assert_eq!(code, CALLED_OFF, "{said}");
     assert_eq!(client.run("SELECT 1").rows.len(), 1, "nobody's session was ended");
 
