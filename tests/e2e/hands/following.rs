@@ -264,6 +264,9 @@ fn a_standby_that_waits_for_a_stream_is_frozen_at_once_and_stays_so() {
             let elsewhere = to_the_end();
             let told = async {
                 timer::sleep(Duration::from_millis(millis)).await;
+                if millis == 300 {
+                    leads_to(second, first).await;
+                }
                 elsewhere.cancel();
                 clock::now()
             };
