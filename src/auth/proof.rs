@@ -90,36 +90,81 @@ impl Refusal {
     /// What the client is told, before the connection ends.
     pub fn report(&self) -> ErrorReport {
         let report = |code| ErrorReport::fatal(code, self.to_string());
+        if let Self::Exchange(error) = self {
+            return exchange(error, report(error.sqlstate()));
+        }
+        let (code, (cause, remedy)) = match self {
+            Self::Password { .. } => (SqlState::INVALID_PASSWORD, self.cause_and_remedy()),
+            Self::TrustElsewhere { .. }
+            | Self::WithoutTls { .. }
+            | Self::Rejected { .. }
+            | Self::NoRule { .. }
+            | Self::NoCertificate
+            | Self::Certificate { .. }
+            | Self::Peer { .. }
+            | Self::Exchange(_) => (SqlState::INVALID_AUTHORIZATION, self.cause_and_remedy()),
+        };
+        report(code).with_detail(cause).with_hint(remedy)
+    }
+
+    /// A stranger reads this: it must not depend on who exists, or on what is stored of him.
+    const fn cause_and_remedy(&self) -> (&'static str, &'static str) {
         match self {
-            Self::TrustElsewhere { .. } => report(SqlState::INVALID_AUTHORIZATION).with_hint(
-                "Set auth.method = \"scram-sha-256\" in pgsteer's configuration, and auth.file \
-                 or auth.query.",
+            Self::TrustElsewhere { .. } => (
+                "Nothing is asked of clients, so nobody is let in from another machine.",
+                "Set auth.method = \"scram-sha-256\" in pgsteer's configuration, and auth.file or \
+                 auth.query.",
             ),
-            Self::WithoutTls { .. } => report(SqlState::INVALID_AUTHORIZATION)
-                .with_hint("Connect with sslmode=require, or a stricter one."),
-            Self::Rejected { .. } | Self::NoRule { .. } => {
-                report(SqlState::INVALID_AUTHORIZATION).with_hint("auth.hba_file has the rules.")
+            Self::WithoutTls { .. } => (
+                "The connection is not encrypted.",
+                "Connect with sslmode=require, or a stricter one.",
+            ),
+            Self::Rejected { .. } => {
+                ("The first rule that fits rejects it.", "auth.hba_file has the rules.")
             }
-            Self::NoCertificate => report(SqlState::INVALID_AUTHORIZATION)
-                .with_hint("Connect over TLS with sslcert and sslkey."),
-            Self::Certificate { .. } | Self::Peer { .. } => report(SqlState::INVALID_AUTHORIZATION),
-            Self::Password { .. } => report(SqlState::INVALID_PASSWORD),
-            Self::Exchange(error) => exchange(error, report(error.sqlstate())),
+            Self::NoRule { .. } => {
+                ("Whom no rule fits is not let in.", "auth.hba_file has the rules.")
+            }
+            Self::NoCertificate => (
+                "A rule asks for a certificate, and the client has shown none.",
+                "Connect over TLS with sslcert and sslkey.",
+            ),
+            Self::Certificate { .. } => (
+                "The certificate that the client has shown is for another name.",
+                "Log in as the user whom the certificate names (CN), or show one that names this \
+                 user.",
+            ),
+            Self::Peer { .. } => (
+                "The operating system knows the client by another name.",
+                "Log in as the user of the system that the client runs as; or let a rule of \
+                 auth.hba_file ask such connections for a password.",
+            ),
+            Self::Password { .. } => (
+                "The password is wrong, or there is none by which this user may log in: nobody is \
+                 told which.",
+                "Check the name and the password; pgsteer's log says more to its operator.",
+            ),
+            // It is told by `exchange`.
+            Self::Exchange(_) => ("", ""),
         }
     }
 }
 
 /// What a client is told that left the exchange.
 fn exchange(error: &ScramError, report: ErrorReport) -> ErrorReport {
+    const IN_BETWEEN: &str = "Somebody stands between the client and pgsteer: a proxy that ends \
+                              TLS, or worse. With such a proxy the client must set \
+                              channel_binding=disable.";
     match error {
-        ScramError::Downgraded => report.with_detail(
-            "The client supports SCRAM channel binding but thinks the server does not. However, \
-             this server does support channel binding.",
-        ),
-        ScramError::BoundElsewhere => report.with_hint(
-            "Somebody stands between the client and pgsteer: a proxy that ends TLS, or worse. \
-             With such a proxy the client must set channel_binding=disable.",
-        ),
+        ScramError::Downgraded => report
+            .with_detail(
+                "The client supports SCRAM channel binding but thinks the server does not. \
+                 However, this server does support channel binding.",
+            )
+            .with_hint(IN_BETWEEN),
+        ScramError::BoundElsewhere => report
+            .with_detail("The proof was made for another TLS connection than this one.")
+            .with_hint(IN_BETWEEN),
         ScramError::Malformed(_)
         | ScramError::BindingType(_)
         | ScramError::Unsupported(_)
@@ -127,7 +172,9 @@ fn exchange(error: &ScramError, report: ErrorReport) -> ErrorReport {
         | ScramError::WrongServer
         | ScramError::NotBound(_)
         | ScramError::TooManyIterations(_)
-        | ScramError::Refused(_) => report,
+        | ScramError::Refused(_) => report
+            .with_detail("The client has left the exchange of SCRAM-SHA-256.")
+            .with_hint("Most likely a defect of the driver: use a newer one, or another."),
     }
 }
 

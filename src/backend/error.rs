@@ -225,7 +225,8 @@ impl ConnectError {
             return if report.detail.is_none() { report.with_detail(detail) } else { report };
         }
         let message = format!("cannot connect to server \"{server}\": {self}");
-        let report = ErrorReport::error(self.sqlstate(), message);
+        let report = ErrorReport::error(self.sqlstate(), message)
+            .with_detail("There was no connection to it by which anything could be sent.");
         match self.hint() {
             Some(hint) => report.with_hint(hint),
             None => report,
@@ -251,7 +252,7 @@ impl ConnectError {
         }
     }
 
-    /// What to do about it.
+    /// What to do about it; `None` where the server has said what there is to say.
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Refused { .. } => Some("Is PostgreSQL running there, and does it listen there?"),
@@ -269,11 +270,40 @@ impl ConnectError {
                  against the verifier that the servers have.",
             ),
             Self::Method { .. } => Some("Use scram-sha-256 in the server's pg_hba.conf."),
-            Self::Scram(_)
-            | Self::LoginRefused(_)
-            | Self::Server(_)
-            | Self::Protocol { .. }
-            | Self::Broken { .. } => None,
+            Self::Scram(error) => Some(remedy(error)),
+            Self::Protocol { .. } => Some(
+                "Is it PostgreSQL, and nothing else in between? Its log, and pgsteer's, say more.",
+            ),
+            Self::Broken { .. } => {
+                Some("Run it again; if that goes on, the server's log says why it hangs up.")
+            }
+            Self::LoginRefused(_) | Self::Server(_) => None,
+        }
+    }
+}
+
+/// What to do where the exchange of proofs with a server failed.
+const fn remedy(error: &ScramError) -> &'static str {
+    match error {
+        ScramError::WrongServer => {
+            "Somebody may pass for the server: check its address, and set servers.sslmode to \
+             \"verify-full\"."
+        }
+        ScramError::NotBound(_) => {
+            "Turn on ssl and scram-sha-256 at the server, or lower servers.channel_binding."
+        }
+        ScramError::TooManyIterations(_) => {
+            "Lower scram_iterations at the server, and set the user's password again."
+        }
+        ScramError::Downgraded | ScramError::BoundElsewhere => {
+            "Somebody stands between pgsteer and the server: a proxy that ends TLS, or worse."
+        }
+        ScramError::Malformed(_)
+        | ScramError::BindingType(_)
+        | ScramError::Unsupported(_)
+        | ScramError::WrongProof
+        | ScramError::Refused(_) => {
+            "Is it PostgreSQL 10 or later, and nothing else in between? Its log says more."
         }
     }
 }

@@ -367,20 +367,30 @@ pub(super) fn lost(error: io::Error) -> Failure {
 
 impl Failure {
     /// What the client is told; `None` if it can't be, or has gone.
-    fn report(&self) -> Option<ErrorReport> {
+    pub(super) fn report(&self) -> Option<ErrorReport> {
         let fatal = |code| ErrorReport::fatal(code, self.to_string());
         match self {
             Self::Left | Self::Broken(_) | Self::Tls(_) => None,
             Self::Timeout(_) => Some(
-                fatal(SqlState::QUERY_CANCELED).with_hint("limits.login_timeout sets the time."),
+                fatal(SqlState::QUERY_CANCELED)
+                    .with_detail("The client, or the servers that are asked about it, were slow.")
+                    .with_hint(
+                        "Connect again; limits.login_timeout and limits.rules set the time.",
+                    ),
             ),
             Self::Startup(error) => Some(error.report()),
-            Self::Protocol(_) => Some(fatal(SqlState::PROTOCOL_VIOLATION)),
+            Self::Protocol(_) => Some(
+                fatal(SqlState::PROTOCOL_VIOLATION)
+                    .with_detail("The client has left the protocol during its login.")
+                    .with_hint("Most likely a defect of the driver: use a newer one, or another."),
+            ),
             Self::Refused { refusal, .. } => Some(refusal.report()),
             Self::Lookup { user, .. } => {
                 let message = format!("cannot check the password of user \"{user}\" now");
-                let report = ErrorReport::fatal(SqlState::CANNOT_CONNECT_NOW, message);
-                Some(report.with_hint("No server could be asked for it; pgsteer's log says why."))
+                let report = ErrorReport::fatal(SqlState::CANNOT_CONNECT_NOW, message)
+                    .with_detail("No server could be asked for it.")
+                    .with_hint("Connect again later; pgsteer's log says why.");
+                Some(report)
             }
         }
     }

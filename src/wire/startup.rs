@@ -161,20 +161,46 @@ impl Minor {
 impl StartupError {
     /// What the client is told, before the connection ends.
     pub fn report(&self) -> ErrorReport {
+        let (cause, remedy) = self.cause_and_remedy();
         let report = ErrorReport::fatal(self.sqlstate(), self.to_string());
+        report.with_detail(cause).with_hint(remedy)
+    }
+
+    const fn cause_and_remedy(&self) -> (&'static str, &'static str) {
         match self {
-            Self::DirectTls => report.with_hint(
+            Self::Length => (
+                "A connection begins with its length, which is at most 10,004 bytes.",
+                "Only clients of PostgreSQL can connect here; is this one?",
+            ),
+            Self::DirectTls => (
+                "The connection begins with TLS, and there is none on it.",
                 "Set tls.cert and tls.key, or leave sslnegotiation at its default, postgres.",
             ),
-            Self::Encoding { .. } => report
-                .with_hint("Names of users and databases must be UTF-8 to pass through pgsteer."),
-            Self::Options { .. } => {
-                report.with_hint("Only -c name=value and --name=value can be used in options.")
-            }
-            Self::ReplicationValue { .. } => {
-                report.with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
-            }
-            Self::Length | Self::Version { .. } | Self::Layout | Self::NoUser => report,
+            Self::Version { .. } => (
+                "PostgreSQL 7.4 and later speak version 3 of the protocol, and no other.",
+                "Use a driver that speaks version 3; with libpq, leave max_protocol_version at \
+                 its default.",
+            ),
+            Self::Layout => (
+                "What a client says of itself comes in pairs of texts, and a zero byte ends them.",
+                "Most likely a defect of the driver: use a newer one, or another.",
+            ),
+            Self::NoUser => (
+                "Who logs in has to say as whom.",
+                "Name a user in the connection string (user=...), or in PGUSER.",
+            ),
+            Self::Encoding { .. } => (
+                "It is compared with what pgsteer knows as UTF-8.",
+                "Names of users and databases must be UTF-8 to pass through pgsteer.",
+            ),
+            Self::ReplicationValue { .. } => (
+                "It says whether the connection is for replication, and of what kind.",
+                "Valid values are: \"false\", 0, \"true\", 1, \"database\".",
+            ),
+            Self::Options { .. } => (
+                "It is none that sets a parameter.",
+                "Only -c name=value and --name=value can be used in options.",
+            ),
         }
     }
 

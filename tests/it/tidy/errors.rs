@@ -75,8 +75,8 @@ fn the_rule_of_errors_bites() {
     let text = "use a::ErrorReport; fn f() { g(SqlState::LOST); h(SqlState(*b\"42601\")) }\n\
                 #[cfg(test)]\nmod t { fn i() { SqlState::DOUBT } }";
     let codes = BTreeSet::from(["08006".to_owned(), "42601".to_owned()]);
-    assert_eq!(raised("src/frontend/report.rs", text, &names), codes);
-    assert_eq!(raised("src/frontend/report.rs", "SqlState::LOST", &names), BTreeSet::new());
+    assert_eq!(raised("src/frontend/report/mod.rs", text, &names), codes);
+    assert_eq!(raised("src/frontend/report/mod.rs", "SqlState::LOST", &names), BTreeSet::new());
     let page = "| code | when |\n|---|---|\n| `08006` | lost |\n| `42601` | syntax |\n`57014`\n";
     assert_eq!(documented(page), codes);
 }

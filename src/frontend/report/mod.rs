@@ -121,31 +121,31 @@ impl No {
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",
             )
-            .with_detail("It was held, and is sent to no server any more."),
-            Self::Startup(code, message) => ErrorReport::fatal(*code, message.clone()),
+            .with_detail("It was held, and is sent to no server any more.")
+            .with_hint("Run it again, if it is wanted after all."),
+            Self::Startup(code, message) => not_begun(*code, message),
             Self::Settings(_, message) => not_brought(message),
             Self::NotReset(code, message) => not_reset(*code, message),
             Self::SettingRefused { name, code, message } => setting_refused(name, *code, message),
-            Self::BadWish { name, value, takes } => ErrorReport::error(
-                SqlState::INVALID_PARAMETER_VALUE,
-                format!("invalid value for parameter \"pgsteer.{name}\": \"{value}\""),
-            )
-            .with_hint(format!("Available values: {takes}.")),
+            Self::BadWish { name, value, takes } => bad_wish(name, value, takes),
             Self::UnknownWish { name } => ErrorReport::error(
                 SqlState::UNDEFINED_OBJECT,
                 format!("unrecognized configuration parameter \"pgsteer.{name}\""),
             )
+            .with_detail("Names that begin with pgsteer are pgsteer's own: no server was asked.")
             .with_hint("There are pgsteer.role and pgsteer.consistency."),
             Self::OutOfStep => ErrorReport::fatal(
                 SqlState::PROTOCOL_VIOLATION,
                 "the server sent a message that nothing asked for; the connection was closed",
             )
-            .with_hint("Connect again; the log names the message."),
-            Self::Protocol(what) => ErrorReport::fatal(SqlState::PROTOCOL_VIOLATION, what.clone()),
+            .with_detail("What was sent last may have been executed; its answer is not known.")
+            .with_hint("Connect again, and look for its effects; the log names the message."),
+            Self::Protocol(what) => left_the_protocol(what),
             Self::ShuttingDown => ErrorReport::fatal(
                 SqlState::ADMIN_SHUTDOWN,
                 "terminating connection: pgsteer is shutting down",
             )
+            .with_detail("An operator has stopped it, or restarts it.")
             .with_hint("Connect again."),
             Self::Terminated => terminated(),
             Self::Replaced => replaced(),
@@ -167,9 +167,20 @@ impl No {
     }
 }
 
+fn bad_wish(name: &str, value: &str, takes: &str) -> ErrorReport {
+    ErrorReport::error(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("invalid value for parameter \"pgsteer.{name}\": \"{value}\""),
+    )
+    .with_detail("The setting is pgsteer's own, and has the value that it had.")
+    .with_hint(format!("Available values: {takes}."))
+}
+
 fn login_broken() -> ErrorReport {
     let what = "the connection to the server broke during the login";
-    ErrorReport::error(SqlState::CONNECTION_FAILURE, what).with_hint("Connect again.")
+    ErrorReport::error(SqlState::CONNECTION_FAILURE, what)
+        .with_detail("Nothing of the client's was executed.")
+        .with_hint("Connect again.")
 }
 
 /// Why nobody knows what became of a statement.
@@ -243,6 +254,7 @@ fn too_many(message: String, remedy: &str) -> ErrorReport {
 
 fn over_limit(what: &str) -> ErrorReport {
     ErrorReport::fatal(SqlState::LIMIT_EXCEEDED, what)
+        .with_detail("It was not sent.")
         .with_hint("Send less at a time, or change the rule in limits.rules.")
 }
 
@@ -271,6 +283,7 @@ fn replaced() -> ErrorReport {
         SqlState::ADMIN_SHUTDOWN,
         "terminating replication connection: the primary was replaced",
     )
+    .with_detail("It led to the server that was the primary, and follows no other by itself.")
     .with_hint("Connect again, and begin where you stopped.")
 }
 
@@ -278,6 +291,23 @@ fn replaced() -> ErrorReport {
 fn terminated() -> ErrorReport {
     let words = "terminating connection due to administrator command";
     ErrorReport::fatal(SqlState::ADMIN_SHUTDOWN, words)
+        .with_detail("The session has ended its own backend.")
+        .with_hint("Connect again.")
+}
+
+/// What a server refuses of a login is told in its own words.
+fn not_begun(code: SqlState, message: &str) -> ErrorReport {
+    ErrorReport::fatal(code, message)
+        .with_detail("A server refused this of what the client gives at its login.")
+        .with_hint("Change it in the connection string, in PGOPTIONS, or where the driver sets it.")
+}
+
+fn left_the_protocol(what: &str) -> ErrorReport {
+    ErrorReport::fatal(SqlState::PROTOCOL_VIOLATION, what)
+        .with_detail("What came does not follow the protocol, or can't be answered by it.")
+        .with_hint(
+            "Most likely a defect of the driver, or of pgsteer: report it with this message.",
+        )
 }
 
 fn not_brought(message: &str) -> ErrorReport {
@@ -285,6 +315,7 @@ fn not_brought(message: &str) -> ErrorReport {
         SqlState::INVALID_PARAMETER_VALUE,
         format!("the session's settings were refused by another server: {message}"),
     )
+    .with_detail("The statement was not sent.")
     .with_hint("RESET the setting; all servers must accept the same settings.")
 }
 
@@ -437,41 +468,11 @@ fn checkout(error: &CheckoutError) -> ErrorReport {
         CheckoutError::Connect { server, error } => error.report(server),
         CheckoutError::NoSuchServer => {
             ErrorReport::error(SqlState::INTERNAL_ERROR, error.to_string())
+                .with_detail("It was chosen, and the pools don't know it; nothing was sent.")
+                .with_hint("This is a defect of pgsteer: please report it.")
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whoever is told by our own words that his work was lost, or was not done, is told as well
-    /// what was sent, and what he is to do.
-    #[test]
-    fn what_a_failover_costs_is_told_with_what_was_sent_and_what_helps() {
-        let losses = [Loss::Broken(None), Loss::Replaced, Loss::Unwatched];
-        let reasons = [
-            NoPrimary::NeverSeen,
-            NoPrimary::Unseen,
-            NoPrimary::Demoted,
-            NoPrimary::Disputed,
-            NoPrimary::Settling,
-            NoPrimary::Unrecorded,
-            NoPrimary::Failover,
-            NoPrimary::Switchover,
-            NoPrimary::Unwatched,
-        ];
-        let others = [Refusal::NoStandby, Refusal::NoServer, Refusal::NotVisible];
-        let refusals = reasons.map(Refusal::NoPrimary).into_iter().chain(others);
-        let all = losses
-            .into_iter()
-            .flat_map(|loss| [No::TransactionLost(loss), No::InDoubt(Doubt::Lost(loss))])
-            .chain(refusals.map(|refusal| No::Refused(refusal, Duration::from_secs(10))))
-            .chain([No::InDoubt(Doubt::Unconfirmed), No::ReadBroken, No::TooMuchHeld]);
-        for no in all {
-            let report = no.report();
-            assert!(report.detail.is_some() && report.hint.is_some(), "{report:?}");
-            assert_eq!(report.severity, crate::wire::message::Severity::Error, "{report:?}");
-        }
-    }
-}
+mod tests;
