@@ -1,11 +1,11 @@
 //! Two hundred clients, ten backends: each sees its own settings, tables, locks and statements,
-//! and nothing of anybody else's.
+//! hears what it listens for, and nothing of anybody else's.
 //!
 //! Every client acts at random and knows what it must see. The opposite arm does the same with
 //! `pool.reset = "off"` and must find a leak, or this test would prove nothing.
 //! `PGSTEER_LEAKS=180` goes on for so many seconds.
 
-use crate::raw::{Answer, Raw, bind, execute, parse};
+use crate::raw::{Answer, Message, Raw, bind, execute, parse};
 use crate::support::{Blueprint, Dice, House};
 use pgsteer::clock;
 use pgsteer::clock::Moment;
@@ -54,7 +54,16 @@ struct Actor {
     settings: BTreeMap<&'static str, String>,
     /// Its named statement's text, if it has one.
     named: Option<String>,
+    /// What it has been told while it listened, by whomever.
+    ear: Ear,
     places: Arc<Semaphore>,
+}
+
+/// Whether a client listens on its channel, and how many notifications it has had.
+#[derive(Debug, Clone, Copy)]
+enum Ear {
+    Closed,
+    Open(u64),
 }
 
 /// What a client saw that it must not see.
@@ -68,7 +77,7 @@ impl Actor {
         } else {
             format!("SET {name} = {value}")
         };
-        match self.dice.below(15) {
+        match self.dice.below(16) {
             0..=2 => self.run(&set).await?,
             3 => self.each(&["BEGIN", &set, "SELECT 1", "COMMIT"]).await?,
             4 => {
@@ -116,6 +125,11 @@ impl Actor {
                 self.settings = defaults();
                 self.settings.extend(role.map(|role| ("role", role)));
                 return Ok(());
+            }
+            // Somebody who listens there hears of it, and nobody else does.
+            14 => {
+                let other = 1 + self.dice.below(CLIENTS);
+                return self.run(&format!("NOTIFY c{other}, 'c{other}'")).await;
             }
             _ => return self.pin().await,
         }
@@ -250,20 +264,34 @@ impl Actor {
                 "SELECT pg_advisory_unlock_all()".to_owned(),
             ),
         };
-        self.run(&first).await?;
+        let listens = first.starts_with("LISTEN");
+        if listens { self.listen(&first).await } else { self.run(&first).await }?;
         let backend = self.ask("SELECT pg_backend_pid()").await?.value();
         for _ in 0..=self.dice.below(3) {
             let answer = self.ask(&question).await?;
             self.same(&first, &answer.value(), &seen)?;
             let now = self.ask("SELECT pg_backend_pid()").await?.value();
             // One that only listens is listened for.
-            if !first.starts_with("LISTEN") {
+            if !listens {
                 self.same("the pinned backend", &now, &backend)?;
             }
             pgsteer::timer::sleep(Duration::from_millis(self.dice.below(4))).await;
         }
         self.run(&last).await?;
+        self.ear = Ear::Closed;
         self.release(place).await
+    }
+
+    /// Listens on its own channel, and hears there what it says itself.
+    async fn listen(&mut self, listen: &str) -> Seen {
+        self.ear = Ear::Open(0);
+        self.run(listen).await?;
+        // It comes with the answer.
+        self.run(&format!("NOTIFY c{id}, 'c{id}'", id = self.id)).await?;
+        match self.ear {
+            Ear::Open(1..) => Ok(()),
+            Ear::Open(0) | Ear::Closed => Err(format!("client {}: told nothing", self.id)),
+        }
     }
 
     async fn release(&mut self, place: OwnedSemaphorePermit) -> Seen {
@@ -291,13 +319,21 @@ impl Actor {
 
     async fn ask(&mut self, sql: &str) -> Result<Answer, String> {
         let answer = self.raw.query(sql).await;
+        if let Ear::Open(heard) = &mut self.ear {
+            *heard += notified(&answer);
+        }
         self.no_error(sql, &answer)?;
         Ok(answer)
     }
 
     fn no_error(&self, what: &str, answer: &Answer) -> Seen {
-        if answer.0.iter().any(|message| message.tag() == 'A') {
-            return Err(format!("client {}: {what}: somebody else's notification", self.id));
+        let mine = format!("c{}", self.id);
+        for message in answer.0.iter().filter(|message| message.tag() == 'A') {
+            let told = notification(message);
+            if matches!(self.ear, Ear::Closed) || told != (mine.clone(), mine.clone()) {
+                let id = self.id;
+                return Err(format!("client {id}: {what}: somebody else's notification: {told:?}"));
+            }
         }
         match answer.error() {
             None => Ok(()),
@@ -311,6 +347,18 @@ impl Actor {
         }
         Err(format!("client {}: {what}: saw {seen:?} where its own is {mine:?}", self.id))
     }
+}
+
+fn notified(answer: &Answer) -> u64 {
+    answer.0.iter().filter(|message| message.tag() == 'A').map(|_| 1).sum()
+}
+
+/// The channel and the payload of a notification.
+fn notification(message: &Message) -> (String, String) {
+    let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    // Behind the header and the process.
+    let mut texts = message.0[9..].split(|byte| *byte == 0).map(text);
+    (texts.next().unwrap(), texts.next().unwrap())
 }
 
 fn defaults() -> BTreeMap<&'static str, String> {
@@ -400,7 +448,8 @@ async fn mix(house: &House, lasts: Lasts, chance: &mut Dice) -> Seen {
             dice.roll();
         }
         let places = Arc::clone(&places);
-        let mut actor = Actor { id, raw, dice, settings: defaults(), named: None, places };
+        let mut actor =
+            Actor { id, raw, dice, settings: defaults(), named: None, ear: Ear::Closed, places };
         let (stop, acts) = (Arc::clone(&stop), Arc::clone(&acts));
         running.push(tasks::spawn("actor", async move {
             for round in 0.. {
@@ -581,4 +630,149 @@ async fn without_the_reset_the_same_run_finds_a_leak() {
     let of_another = ["where its own is", "left on the backend", "somebody else's"];
     assert!(of_another.iter().any(|found| leak.contains(found)), "something else failed: {leak}");
     eprintln!("found after {:?}, as it must be: {leak}", clock::now().since(began));
+}
+
+/// Ways to make a backend listen that is the session's for as long as it does.
+const LISTENS: [&str; 3] = [
+    "CREATE TEMP TABLE t (i int); LISTEN news",
+    "PREPARE p AS SELECT 1; LISTEN news",
+    "DO $$ BEGIN EXECUTE 'LISTEN news'; END $$; CREATE TEMP TABLE t (i int)",
+];
+
+/// How somebody leaves a backend that listens.
+#[derive(Debug, Clone, Copy)]
+enum Leaves {
+    /// It says goodbye.
+    Politely,
+    /// It is gone without a word.
+    Suddenly,
+    /// It stays, and takes back whatever it did.
+    WithDiscard,
+}
+
+/// What a client finds on a backend that was another's, who listened there: whether it is the same
+/// one, the channels that it listens to, and what the client is told that nobody told it.
+#[derive(Debug)]
+struct Found {
+    same: bool,
+    channels: u64,
+    told: Vec<(String, String)>,
+}
+
+/// A house with one backend, so that the next one has to have it.
+fn narrow(mode: &str, reset: &str) -> House {
+    let house = Blueprint::new()
+        .servers(|plan| plan.standbys(0))
+        .set("pool.mode", mode)
+        .set("pool.size", "1")
+        .set("pool.wait_timeout", "1m")
+        .set("pool.reset", reset)
+        .build();
+    let create = "CREATE ROLE app LOGIN; GRANT TEMPORARY ON DATABASE postgres TO app";
+    house.server("primary").rows(create).unwrap();
+    house
+}
+
+/// Somebody listens and leaves, and the next one has the backend while it is notified.
+async fn next_on_the_backend(house: &House, listens: &str, leaves: Leaves) -> Found {
+    let mut listener = Raw::enter_as(house, "app").await;
+    assert_eq!(listener.query(listens).await.code(), None, "{listens}");
+    let backend = listener.value("SELECT pg_backend_pid()").await;
+    let count = "SELECT count(*) FROM pg_listening_channels()";
+    assert_eq!(listener.value(count).await, "1", "{listens}: it does not listen");
+    let stays = match leaves {
+        Leaves::Politely => {
+            listener.leave().await;
+            None
+        }
+        Leaves::Suddenly => {
+            listener.reset();
+            None
+        }
+        Leaves::WithDiscard => {
+            assert_eq!(listener.query("DISCARD ALL").await.code(), None, "{listens}");
+            Some(listener)
+        }
+    };
+    let mut next = Raw::enter_as(house, "app").await;
+    let same = next.value("SELECT pg_backend_pid()").await == backend;
+    let channels = next.value(count).await.parse().unwrap();
+    house.server("primary").rows("NOTIFY news, 'not for everybody'").unwrap();
+    let mut told = Vec::new();
+    // What a backend is told goes out with its next answer at the latest, or by itself.
+    for _ in 0..3 {
+        pgsteer::timer::sleep(Duration::from_millis(20)).await;
+        let answer = next.query("SELECT 1").await;
+        let notifications = answer.0.iter().filter(|message| message.tag() == 'A');
+        told.extend(notifications.map(notification));
+    }
+    next.leave().await;
+    drop(stays);
+    Found { same, channels, told }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_listened_tells_the_next_one_nothing() {
+    let all = [Leaves::Politely, Leaves::Suddenly, Leaves::WithDiscard];
+    for (mode, leaves) in [("transaction", &all[..]), ("session", &all[..2])] {
+        let house = narrow(mode, "tracked");
+        let mut passed_on = 0;
+        for listens in LISTENS {
+            for leaves in leaves {
+                let found = next_on_the_backend(&house, listens, *leaves).await;
+                let case = format!("{mode}: {listens}: {leaves:?}: {found:?}");
+                assert_eq!((found.channels, found.told.len()), (0, 0), "{case}");
+                passed_on += u64::from(found.same);
+            }
+        }
+        assert!(passed_on > 0, "{mode}: no backend was given on, so none could have told");
+    }
+    // The opposite: where nothing is looked for, the next one has a backend that listens.
+    let house = narrow("transaction", "off");
+    let listens = "DO $$ BEGIN EXECUTE 'LISTEN news'; END $$";
+    let found = next_on_the_backend(&house, listens, Leaves::Politely).await;
+    assert!(found.same && found.channels == 1, "{found:?}");
+}
+
+/// In one database each hears the channels that it listens to, whoever has had which backend, and
+/// in another database nobody hears any of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notification_reaches_only_who_listens_to_its_channel() {
+    let house = Blueprint::new().servers(|plan| plan.standbys(0)).set("pool.size", "2").build();
+    house.server("primary").rows("CREATE DATABASE other").unwrap();
+    let enter = async |database: &str| {
+        let login = [("user", "postgres"), ("database", database)];
+        Raw::connect(house.proxy.address(), &login).await.unwrap()
+    };
+    let mut listeners = Vec::new();
+    for (number, database) in ["postgres", "postgres", "other"].into_iter().enumerate() {
+        let mut raw = enter(database).await;
+        // The last two have the same channel, in two databases.
+        let channel = ["one", "two", "two"][number];
+        assert_eq!(raw.query(&format!("LISTEN {channel}")).await.code(), None);
+        listeners.push((raw, database, channel));
+    }
+    let mut deaf = enter("postgres").await;
+    for round in 0..20 {
+        for (database, channel) in
+            [("postgres", "one"), ("postgres", "two"), ("other", "one"), ("other", "two")]
+        {
+            let mut sender = enter(database).await;
+            let notify = format!("NOTIFY {channel}, '{database} {channel} {round}'");
+            assert_eq!(sender.query(&notify).await.code(), None);
+            sender.leave().await;
+        }
+        for (raw, database, channel) in &mut listeners {
+            let answer = raw.until('A').await;
+            let told: Vec<_> = answer.0.iter().map(notification).collect();
+            let mine = format!("{database} {channel} {round}");
+            assert_eq!(told, [((*channel).to_owned(), mine)], "nothing else came before it");
+        }
+        let answer = deaf.query("SELECT 1").await;
+        assert_eq!(answer.tags(), "TDCZ", "it does not listen");
+    }
+    // Nor is anything left that was on its way.
+    for (raw, ..) in &mut listeners {
+        assert_eq!(raw.query("SELECT 1").await.tags(), "TDCZ");
+    }
 }
