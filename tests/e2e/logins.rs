@@ -3,14 +3,26 @@
 
 use crate::auth::postgres::certificates;
 use crate::support::{Blueprint, Ended, House, Wire, await_that, remembers};
+use pgsteer::auth::Secret;
+use pgsteer::auth::scram::{Binding, ClientFirst, ClientSecret, EndPoint, NONCE_BYTES, Nonce};
 use pgsteer::clock;
+use pgsteer::net::{ClientTls, Plain, Roots, Stream, Verification};
 use pgsteer::sandbox::{Auth, SUPERUSER, SUPERUSER_PASSWORD, Scratch, Shutdown, eventually};
+use pgsteer::tasks;
+use pgsteer::wire::frame;
+use pgsteer::wire::message::{
+    AuthRequest, SCRAM_SHA_256_PLUS, SSL_REQUEST, read_auth_request, read_error,
+    write_sasl_initial, write_sasl_response, write_startup,
+};
 use std::fs::File;
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// Passwords that occur nowhere else; in two parts, so that this program has none of them whole.
 const ALICE: [&str; 2] = ["only-alice-", "knows-4711"];
@@ -406,6 +418,152 @@ fn a_renewed_certificate_counts_from_the_reload_on() {
     login.house.reload(&config);
     assert!(login.house.proxy.log().contains("holds no certificate"));
     assert_eq!(trusts(&login).as_deref(), Ok("alice alice"), "the one before is still shown");
+}
+
+/// How far a login had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It may begin with TLS.
+    Asked,
+    /// The certificate was shown, and the handshake is over.
+    Secured,
+    /// The client knows by what it may prove itself.
+    Offered,
+    /// It has the salt.
+    Challenged,
+}
+
+/// A login by `SCRAM-SHA-256-PLUS` that stops on its way until it is told to go on.
+struct Halfway {
+    address: SocketAddr,
+    stops: Stage,
+    /// It has come so far.
+    there: Option<oneshot::Sender<()>>,
+    /// It may go on, and binds itself to this if it is not to what it was shown.
+    go_on: oneshot::Receiver<Option<EndPoint>>,
+}
+
+/// What came of it: what it was shown, and whether it was let in.
+type Arrived = (EndPoint, Result<(), String>);
+
+impl Halfway {
+    fn begin(
+        address: SocketAddr,
+        stops: Stage,
+    ) -> (oneshot::Receiver<()>, oneshot::Sender<Option<EndPoint>>, JoinHandle<Arrived>) {
+        let (there, is_there) = oneshot::channel();
+        let (may, go_on) = oneshot::channel();
+        let halfway = Self { address, stops, there: Some(there), go_on };
+        (is_there, may, tasks::spawn("halfway", halfway.log_in()))
+    }
+
+    async fn stop_at(&mut self, stage: Stage) -> Option<EndPoint> {
+        if self.stops != stage {
+            return None;
+        }
+        self.there.take().unwrap().send(()).unwrap();
+        (&mut self.go_on).await.unwrap()
+    }
+
+    async fn log_in(mut self) -> Arrived {
+        let mut tcp = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        tcp.write_all(&SSL_REQUEST).await.unwrap();
+        assert_eq!(tcp.read_u8().await.unwrap(), b'S');
+        self.stop_at(Stage::Asked).await;
+        let tls = ClientTls::new(Verification::Nothing, Roots::System, None).unwrap();
+        let mut stream = tls.connect("localhost", Plain::Runtime(tcp)).await.unwrap();
+        let shown = EndPoint(stream.end_point().unwrap());
+        let mut bound_to = self.stop_at(Stage::Secured).await;
+
+        let mut out = Vec::new();
+        write_startup(&mut out, &[("user", "alice"), ("database", "postgres")]).unwrap();
+        let offer = ask(&mut stream, &out).await;
+        let AuthRequest::Sasl(offered) = read_auth_request(&offer).unwrap() else { panic!() };
+        assert_eq!(offered[0], SCRAM_SHA_256_PLUS);
+        bound_to = bound_to.or(self.stop_at(Stage::Offered).await);
+        let binding = Binding::Bound(bound_to.unwrap_or_else(|| shown.clone()));
+        let secret = ClientSecret::Password(Secret::new(ALICE.concat()).into());
+        let (hello, client) = ClientFirst::new(secret, binding, Nonce::new([7; NONCE_BYTES]));
+        out.clear();
+        write_sasl_initial(&mut out, SCRAM_SHA_256_PLUS, hello.as_bytes()).unwrap();
+        let salt = ask(&mut stream, &out).await;
+        let AuthRequest::SaslContinue(salt) = read_auth_request(&salt).unwrap() else { panic!() };
+        self.stop_at(Stage::Challenged).await;
+        let (proof, client) = client.next(&salt).unwrap();
+        out.clear();
+        write_sasl_response(&mut out, proof.as_bytes()).unwrap();
+        let last = ask(&mut stream, &out).await;
+        if last[0] == b'E' {
+            let error = read_error(&last).unwrap();
+            let words = String::from_utf8_lossy(error.message);
+            return (shown, Err(format!("{} {words}", error.code)));
+        }
+        let AuthRequest::SaslFinal(last) = read_auth_request(&last).unwrap() else { panic!() };
+        client.finish(&last).unwrap();
+        // All that a server tells at a login.
+        while next(&mut stream).await[0] != b'Z' {}
+        (shown, Ok(()))
+    }
+}
+
+async fn ask(stream: &mut Stream, bytes: &[u8]) -> Vec<u8> {
+    stream.write_all(bytes).await.unwrap();
+    stream.flush().await.unwrap();
+    next(stream).await
+}
+
+async fn next(stream: &mut Stream) -> Vec<u8> {
+    let mut message = vec![0; frame::HEADER];
+    stream.read_exact(&mut message).await.unwrap();
+    let total = frame::peek(&message).unwrap().unwrap().total;
+    message.resize(total, 0);
+    stream.read_exact(&mut message[frame::HEADER..]).await.unwrap();
+    message
+}
+
+/// Logins that are bound to their connection, and are on their way when the certificate is
+/// renewed: however far each has come, it was shown the old one, is bound to that, and is let in.
+/// A proof that is bound to the other one is worth nothing, on either side of the reload.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_harms_no_bound_login_in_flight() {
+    let login = Login::build("").with_users();
+    let config = std::fs::read_to_string(login.house.proxy.file()).unwrap();
+    let address = login.house.proxy.address();
+    let whole = async |stops: Stage, bound_to: Option<EndPoint>| {
+        let (is_there, may, arrives) = Halfway::begin(address, stops);
+        is_there.await.unwrap();
+        may.send(bound_to).unwrap();
+        arrives.await.unwrap()
+    };
+    let (old, before) = whole(Stage::Offered, None).await;
+    assert_eq!(before, Ok(()));
+    let mut in_flight = Vec::new();
+    let stages = [Stage::Asked, Stage::Secured, Stage::Offered, Stage::Challenged];
+    // The last one will bind itself to the wrong certificate.
+    for stops in stages.into_iter().chain([Stage::Offered]) {
+        let (is_there, may, arrives) = Halfway::begin(address, stops);
+        is_there.await.unwrap();
+        in_flight.push((stops, may, arrives));
+    }
+    // The yes is sent just before the handshake begins.
+    pgsteer::timer::sleep(std::time::Duration::from_millis(200)).await;
+
+    certificates(login.files.path());
+    login.house.reload(&config);
+    let (new, after) = whole(Stage::Offered, None).await;
+    assert_eq!(after, Ok(()));
+    assert_ne!(new, old, "the certificate is still the old one");
+
+    let wrong = Err("28000 SCRAM channel binding check failed".to_owned());
+    let (_, may, arrives) = in_flight.pop().unwrap();
+    may.send(Some(new.clone())).unwrap();
+    assert_eq!(arrives.await.unwrap(), (old.clone(), wrong.clone()), "bound to what comes next");
+    for (stops, may, arrives) in in_flight {
+        may.send(None).unwrap();
+        assert_eq!(arrives.await.unwrap(), (old.clone(), Ok(())), "{stops:?}");
+    }
+    let late = whole(Stage::Offered, Some(old)).await;
+    assert_eq!(late, (new, wrong), "bound to what was before");
 }
 
 /// Rules in the place of a method, from the reload on; a file with a mistake leaves the old ones in
