@@ -22,7 +22,7 @@ use crate::proxy::explain::explainer;
 use crate::proxy::files::{client_tls, userlist};
 use crate::proxy::shard;
 use crate::proxy::shard::Inlets;
-use crate::proxy::state::State;
+use crate::proxy::state::{State, salts};
 use crate::session::{Library, Shapes};
 use crate::sql::FunctionLists;
 use crate::store::Store;
@@ -283,8 +283,7 @@ fn shared(
     security: &Security,
 ) -> Result<frontend::Shared, RunError> {
     let targets = targets(config, security);
-    let secret = backend::random()?;
-    let keyring = Arc::new(Keyring::new(userlist(config)?, secret));
+    let keyring = Arc::new(Keyring::new(userlist(config)?, salts(config)?));
     let gate = gate(config, (&keyring, &Arc::default()), &targets, &links.board)?;
     let logins = config.servers.iter().map(|server| {
         let mut login = control_login(config, server);

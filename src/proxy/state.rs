@@ -1,11 +1,15 @@
 //! The directory of state: opened once, at the start. Without it everything goes on but failover.
 
+use crate::auth::{Access, Method};
+use crate::backend;
 use crate::config::Config;
 use crate::failover::Mode;
+use crate::store;
 use crate::store::{FileStore, Store, StoreError, Token};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// What came of opening it.
 #[derive(Debug)]
@@ -45,4 +49,19 @@ impl State {
         info!(record = %store.path().display(), "state is kept");
         Ok(Self { store: Ok(Store::File(store)), token: Some(token) })
     }
+}
+
+/// What the salts of users who do not exist are made of. Where it can't be kept it is another one
+/// after each start, and logins go on.
+pub(super) fn salts(config: &Config) -> io::Result<[u8; 32]> {
+    let Some(directory) = &config.state_dir else { return backend::random() };
+    store::salts(directory).or_else(|why| {
+        let what = "a restart will tell strangers which users do not exist";
+        match config.auth.access {
+            // Nobody is given a salt.
+            Access::Everybody(Method::Trust) => debug!(%why, "{what}"),
+            Access::Everybody(Method::ScramSha256) | Access::ByRules(_) => warn!(%why, "{what}"),
+        }
+        backend::random()
+    })
 }

@@ -6,6 +6,7 @@
 //! | `SET.secrets` | what undoes freezes, by server |
 //! | `SET.token` | what an operator's command shows to the running proxy |
 //! | `SET.lock` | nothing; it is locked |
+//! | `salts` | what the salts of users who do not exist are made of |
 //!
 //! `SET` is made from the names of the configured servers. When servers were added or taken
 //! away the record of those that stayed is taken over: a changed list must not pass for a new

@@ -21,6 +21,7 @@ mod format;
 mod memory;
 mod note;
 mod problem;
+mod salts;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -29,6 +30,7 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use note::Note;
 pub use problem::{StoreError, SwapError};
+pub use salts::salts;
 pub use token::Token;
 
 use crate::failover::Record;

@@ -3,7 +3,7 @@
 use pgsteer::failover::{Appointed, By, Change, Kind, Loss, Phase, Promise, Record, WeakPromise};
 use pgsteer::pg::{Lsn, SystemId, Timeline};
 use pgsteer::sandbox::{Scratch, eventually};
-use pgsteer::store::{FileStore, MemoryStore, Note, Store, StoreError, SwapError, Token};
+use pgsteer::store::{FileStore, MemoryStore, Note, Store, StoreError, SwapError, Token, salts};
 use pgsteer::topology::Epoch;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
@@ -254,6 +254,29 @@ fn a_token_is_read_only_where_it_is_one() {
 
     std::fs::write(&path, "root:x:0:0").unwrap();
     assert!(Token::read(&path).is_err(), "any file passes for a token");
+}
+
+#[test]
+fn what_salts_are_made_of_is_made_once_and_shown_to_nobody() {
+    let (_scratch, state) = fresh();
+    let path = state.join("salts");
+    let made = salts(&state).unwrap();
+    assert_ne!(made, [0; 32]);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    // Also while a pgsteer keeps its record there.
+    let store = FileStore::open(&state, &servers()).unwrap();
+    assert_eq!(salts(&state).unwrap(), made);
+    drop(store);
+
+    for other in ["", "pgsteer-salts-00", "root:x:0:0", &"pgsteer-salts-+f".repeat(8)] {
+        std::fs::write(&path, other).unwrap();
+        let told = salts(&state).unwrap_err().to_string();
+        assert!(told.contains("salts") && told.contains("remove it"), "{told}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_ne!(salts(&state).unwrap(), made, "another one");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(salts(&state).is_err(), "others could read it");
 }
 
 /// A disk that does not say that what was written lasts: who reads finds what stood there before,

@@ -8,6 +8,7 @@ mod door;
 mod guessing;
 mod impostor;
 mod login;
+mod oracles;
 pub mod postgres;
 mod renewal;
 mod rules;
