@@ -546,7 +546,7 @@ async fn a_reload_harms_no_bound_login_in_flight() {
         in_flight.push((stops, may, arrives));
     }
     // The yes is sent just before the handshake begins.
-    pgsteer::timer::sleep(std::time::Duration::from_millis(200)).await;
+    pgsteer::timer::sleep(Duration::from_millis(200)).await;
 
     certificates(login.files.path());
     login.house.reload(&config);
