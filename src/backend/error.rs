@@ -145,7 +145,7 @@ impl Stage {
 }
 
 impl ServerError {
-    pub(super) fn new(fields: &ErrorFields<'_>) -> Self {
+    pub(crate) fn new(fields: &ErrorFields<'_>) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             code: fields.code,

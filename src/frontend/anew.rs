@@ -110,13 +110,11 @@ impl Serving {
                 }
                 // A time limit of the session's was too short for it, this time; or the client has
                 // cancelled what it waits for, which is seen before the next try.
-                Ok(Ok(own::Answer { code: Some(SqlState::QUERY_CANCELED), .. })) => {
+                Ok(Ok(own::Answer { error: Some(error), .. })) => {
                     self.drop_backend();
-                }
-                Ok(Ok(own::Answer { error: Some(message), code, .. })) => {
-                    self.drop_backend();
-                    let code = code.unwrap_or(SqlState::INTERNAL_ERROR);
-                    return Ok(Err(No::Settings(code, message)));
+                    if error.code != SqlState::QUERY_CANCELED {
+                        return Ok(Err(No::Settings(error)));
+                    }
                 }
                 // That server was lost, or replaced; nothing has happened there.
                 Ok(Err(_)) | Err(_) => self.drop_backend(),

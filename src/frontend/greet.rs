@@ -108,8 +108,8 @@ pub(super) async fn greet(
 /// Of a session that has only begun no other server has taken the settings: a client is told what
 /// its server says of them.
 fn at_login(no: No) -> No {
-    if let No::Settings(code, message) | No::SettingRefused { code, message, .. } = no {
-        No::Startup(code, message)
+    if let No::Settings(error) | No::SettingRefused { error, .. } = no {
+        No::Startup(error)
     } else {
         no
     }
@@ -203,8 +203,9 @@ impl Serving {
         self.client.flush().await.map_err(|_| No::ShuttingDown)?;
         match self.learn_at(Need::Anywhere, introduction).await {
             // Of such a session a standby answers nothing.
-            Err(No::Settings(SqlState::FEATURE_NOT_SUPPORTED, _))
-                if self.session.wishes.role != RoleWish::Standby =>
+            Err(No::Settings(error))
+                if error.code == SqlState::FEATURE_NOT_SUPPORTED
+                    && self.session.wishes.role != RoleWish::Standby =>
             {
                 self.learn_at(Need::Primary(PrimaryReason::Mode), introduction).await
             }
@@ -273,10 +274,10 @@ async fn reported_by(attached: &mut Attached) -> Result<Learned, No> {
     let sql = asking(base.keys());
     let answer = own::run_unhurried(conn, &sql, &mut Reported::default()).await;
     let answer = answer.map_err(|_| No::LoginBroken)?;
-    if let (Some(code @ SqlState::FEATURE_NOT_SUPPORTED), Some(message)) =
-        (answer.code, answer.error)
+    if let Some(error) = answer.error
+        && error.code == SqlState::FEATURE_NOT_SUPPORTED
     {
-        return Err(No::Settings(code, message));
+        return Err(No::Settings(error));
     }
     let (mut first_role, mut isolates) = (FirstRole::default(), Isolates::Anywhere);
     for row in answer.rows {

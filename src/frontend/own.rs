@@ -3,6 +3,7 @@
 //!
 //! They run only while nothing of the client's is under way on that backend.
 
+use crate::backend::ServerError;
 use crate::frontend::params::{Cause, Reported};
 use crate::pg::SqlState;
 use crate::pool::Conn;
@@ -22,11 +23,16 @@ pub(super) struct Answer {
     /// Messages that are the client's after all: changed parameters.
     pub for_client: Vec<u8>,
     /// The server's error, if it said no.
-    pub error: Option<String>,
-    /// Its code.
-    pub code: Option<SqlState>,
+    pub error: Option<ServerError>,
     /// The transaction behind it.
     pub status: Option<TxStatus>,
+}
+
+impl Answer {
+    /// Which error it is, if the server said no.
+    pub(super) fn code(&self) -> Option<SqlState> {
+        self.error.as_ref().map(|error| error.code)
+    }
 }
 
 /// The backend did not answer as it must; it is to be closed.
@@ -121,7 +127,7 @@ pub(super) async fn run_unhurried(
     reported: &mut Reported,
 ) -> Result<Answer, Unanswered> {
     let mut answer = run(conn, sql, reported).await?;
-    if answer.code != Some(SqlState::QUERY_CANCELED) {
+    if answer.code() != Some(SqlState::QUERY_CANCELED) {
         return Ok(answer);
     }
     let unhurried = unhurried(sql);
@@ -130,7 +136,7 @@ pub(super) async fn run_unhurried(
         answer = run(conn, &unhurried, reported).await?;
         for_client.append(&mut answer.for_client);
         answer.for_client = for_client;
-        if answer.code != Some(SqlState::QUERY_CANCELED) {
+        if answer.code() != Some(SqlState::QUERY_CANCELED) {
             break;
         }
     }
@@ -179,9 +185,7 @@ async fn exchange(
                 b'A' => conn.heard.extend_from_slice(message),
                 b'E' => {
                     let fields = message::read_error(message).map_err(|_| Unanswered)?;
-                    let text = String::from_utf8_lossy(fields.message).into_owned();
-                    answer.error.get_or_insert(text);
-                    answer.code.get_or_insert(fields.code);
+                    answer.error.get_or_insert_with(|| ServerError::new(&fields));
                 }
                 b'T' | b'C' | b'I' | b'N' | b'1' | b'3' => {}
                 _ => return Err(Unanswered),

@@ -10,6 +10,7 @@
 //!   the group is refused: none runs by chance without what the login gave.
 //! - Where the transaction can begin anew elsewhere, this is said there as well.
 
+use crate::backend::ServerError;
 use crate::frontend::attached::{Attached, Segment};
 use crate::frontend::client::Client;
 use crate::frontend::own;
@@ -153,8 +154,8 @@ impl Serving {
         match told.failed {
             // It fails by itself, as everything does behind it.
             Some(_) if matches!(group.end, End::Cut { .. }) => Ok(usable),
-            Some((code, message)) if usable == Usable::Yes => {
-                self.refuse(group, Box::new(No::NotReset(code, message))).await?;
+            Some(error) if usable == Usable::Yes => {
+                self.refuse(group, Box::new(No::NotReset(error))).await?;
                 Ok(Usable::Gone)
             }
             Some(_) | None => Ok(usable),
@@ -202,7 +203,7 @@ struct Told {
     for_client: Vec<u8>,
     status: Option<TxStatus>,
     /// Why nothing can run behind it.
-    failed: Option<(SqlState, String)>,
+    failed: Option<ServerError>,
 }
 
 /// Tells a backend.
@@ -274,15 +275,15 @@ impl Teller<'_> {
         let undo = format!("ROLLBACK TO {OWN};RELEASE {OWN}");
         for tries in 1.. {
             let answer = self.run(&sql).await?;
-            let Some(message) = answer.error else {
+            let Some(error) = answer.error else {
                 self.told.said.push(sql);
                 return Ok(Said::Yes);
             };
-            let code = answer.code.unwrap_or(SqlState::INTERNAL_ERROR);
+            let code = error.code;
             self.run(&undo).await?;
             let passes = [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(&code);
             if self.told.status == Some(TxStatus::Failed) || passes && tries >= own::TRIES_MAX {
-                self.told.failed = Some((code, message));
+                self.told.failed = Some(error);
                 return Ok(Said::Failed);
             }
             if !passes {

@@ -105,10 +105,10 @@ pub(super) async fn bring_settings(
             Ok(obtained)
         }
         // Its time was up, by the setting of another: dropped, the backend is closed.
-        Some(_) if answer.code == Some(SqlState::QUERY_CANCELED) => Err(NotBrought::Broken),
-        Some(message)
-            if answer.code == Some(SqlState::INVALID_NAME)
-                && give_up_reserved(client, session, &message) =>
+        Some(error) if error.code == SqlState::QUERY_CANCELED => Err(NotBrought::Broken),
+        Some(error)
+            if error.code == SqlState::INVALID_NAME
+                && give_up_reserved(client, session, &error.message) =>
         {
             Err(NotBrought::Broken)
         }
@@ -526,7 +526,7 @@ pub(super) async fn probed(
     letters: Letters,
 ) -> Result<(own::Answer, probe::Found), own::Unanswered> {
     let answer = own::run(conn, sql, reported).await?;
-    match answer.code {
+    match answer.code() {
         None => {
             let found = probe::read(&answer.rows, letters);
             return Ok((answer, found));

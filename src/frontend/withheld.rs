@@ -12,6 +12,7 @@
 //!
 //! Invariant: nothing else runs where something is withheld.
 
+use crate::backend::ServerError;
 use crate::clock;
 use crate::frontend::attached::{Sent, Standing};
 use crate::frontend::exchange::Erred;
@@ -34,8 +35,7 @@ pub(super) const TRIES_MAX: u32 = 5;
 /// A setting that a fresh backend has refused, and its words.
 struct Refused {
     name: Box<str>,
-    code: SqlState,
-    message: String,
+    error: ServerError,
 }
 
 impl Serving {
@@ -75,10 +75,10 @@ impl Serving {
         checkout.look_through_reports(&self.client.shard.shared.pools);
         drop(taken);
         checkout.release(clock::now());
-        if let Some(Refused { name, code, message }) = refused.first() {
+        if let Some(Refused { name, error }) = refused.first() {
             if !self.gets_rid_of(plan, &refused) {
-                let (name, message) = (name.to_string(), message.clone());
-                return Err(No::SettingRefused { name, code: *code, message });
+                let (name, error) = (name.to_string(), error.clone());
+                return Err(No::SettingRefused { name, error });
             }
             let mut withheld = Settings::default();
             for Refused { name, .. } in &refused {
@@ -177,12 +177,10 @@ async fn try_each(
         alone.set(name, value);
         let sql = alone.difference_from(&nothing, &session.first_role).unwrap_or_default();
         let answer = own::run_unhurried(conn, &sql, &mut unheard).await?;
-        match (answer.error, answer.code) {
-            (None, _) => {}
-            (Some(_), None | Some(SqlState::QUERY_CANCELED)) => return Err(own::Unanswered),
-            (Some(message), Some(code)) => {
-                refused.push(Refused { name: name.into(), code, message });
-            }
+        match answer.error {
+            None => {}
+            Some(error) if error.code == SqlState::QUERY_CANCELED => return Err(own::Unanswered),
+            Some(error) => refused.push(Refused { name: name.into(), error }),
         }
     }
     if !ascii && settings.get("client_encoding").is_none() {

@@ -129,6 +129,7 @@ async fn a_login_is_refused_as_by_the_server() {
         for (user, name, value, code) in [
             ("postgres", "options", "-c nosuch=1", "42704"),
             ("postgres", "work_mem", "what", "22023"),
+            ("postgres", "work_mem", "1XB", "22023"),
             ("postgres", "port", "5", "55P02"),
             ("low", "log_statement", "all", "42501"),
         ] {
@@ -138,7 +139,7 @@ async fn a_login_is_refused_as_by_the_server() {
             let expected = Raw::connect(direct, &login).await.unwrap_err();
             assert_eq!(told.code().as_deref(), Some(code), "{mode}: {told:?}");
             for field in *b"SVCMH" {
-                assert_eq!(told.field(field), expected.field(field), "{mode}: {name}");
+                assert_eq!(told.field(field), expected.field(field), "{mode}: {name} {value}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What a client sees when pgsteer itself has to say no: one table, so that drivers can rely on
 //! the codes and people find the remedy in the hint.
 
+use crate::backend::ServerError;
 use crate::frontend::lost::Loss;
 use crate::frontend::memory::Kept;
 use crate::frontend::overdue::{Allowed, Overdue};
@@ -11,7 +12,7 @@ use crate::route::Refusal;
 use crate::session::{NAMES_BYTES_MAX, NAMES_MAX, Pins};
 use crate::sql::NeedsPrimary;
 use crate::topology::NoPrimary;
-use crate::wire::message::ErrorReport;
+use crate::wire::message::{ErrorReport, Severity};
 use std::time::Duration;
 
 /// Everything that pgsteer says no with.
@@ -38,20 +39,18 @@ pub enum No {
     /// The statement was cancelled while it was held.
     Cancelled,
     /// The session's settings could not be brought to another backend.
-    Settings(SqlState, String),
+    Settings(ServerError),
     /// No server takes any more what the session has set.
     SettingRefused {
         /// The setting.
         name: String,
-        /// The server's code.
-        code: SqlState,
         /// The server's words.
-        message: String,
+        error: ServerError,
     },
     /// Its login's values could not be given again behind a `RESET` within a transaction.
-    NotReset(SqlState, String),
+    NotReset(ServerError),
     /// What it gave at its login is refused by the server.
-    Startup(SqlState, String),
+    Startup(ServerError),
     /// A value that `pgsteer.*` does not take.
     BadWish {
         /// The setting.
@@ -123,10 +122,10 @@ impl No {
             )
             .with_detail("It was held, and is sent to no server any more.")
             .with_hint("Run it again, if it is wanted after all."),
-            Self::Startup(code, message) => not_begun(*code, message),
-            Self::Settings(_, message) => not_brought(message),
-            Self::NotReset(code, message) => not_reset(*code, message),
-            Self::SettingRefused { name, code, message } => setting_refused(name, *code, message),
+            Self::Startup(error) => ErrorReport { severity: Severity::Fatal, ..error.report() },
+            Self::Settings(error) => not_brought(error),
+            Self::NotReset(error) => not_reset(error),
+            Self::SettingRefused { name, error } => setting_refused(name, error),
             Self::BadWish { name, value, takes } => bad_wish(name, value, takes),
             Self::UnknownWish { name } => ErrorReport::error(
                 SqlState::UNDEFINED_OBJECT,
@@ -237,8 +236,8 @@ fn transaction_lost(loss: Loss) -> ErrorReport {
 }
 
 /// In the server's own words.
-fn setting_refused(name: &str, code: SqlState, message: &str) -> ErrorReport {
-    ErrorReport::error(code, message)
+fn setting_refused(name: &str, error: &ServerError) -> ErrorReport {
+    ErrorReport::error(error.code, error.message.clone())
         .with_detail(format!(
             "A new connection to the server was refused the setting \"{name}\" of this session. The \
              statement was not sent."
@@ -295,13 +294,6 @@ fn terminated() -> ErrorReport {
         .with_hint("Connect again.")
 }
 
-/// What a server refuses of a login is told in its own words.
-fn not_begun(code: SqlState, message: &str) -> ErrorReport {
-    ErrorReport::fatal(code, message)
-        .with_detail("A server refused this of what the client gives at its login.")
-        .with_hint("Change it in the connection string, in PGOPTIONS, or where the driver sets it.")
-}
-
 fn left_the_protocol(what: &str) -> ErrorReport {
     ErrorReport::fatal(SqlState::PROTOCOL_VIOLATION, what)
         .with_detail("What came does not follow the protocol, or can't be answered by it.")
@@ -310,17 +302,17 @@ fn left_the_protocol(what: &str) -> ErrorReport {
         )
 }
 
-fn not_brought(message: &str) -> ErrorReport {
+fn not_brought(error: &ServerError) -> ErrorReport {
     ErrorReport::error(
         SqlState::INVALID_PARAMETER_VALUE,
-        format!("the session's settings were refused by another server: {message}"),
+        format!("the session's settings were refused by another server: {}", error.message),
     )
     .with_detail("The statement was not sent.")
     .with_hint("RESET the setting; all servers must accept the same settings.")
 }
 
-fn not_reset(code: SqlState, message: &str) -> ErrorReport {
-    ErrorReport::error(code, message)
+fn not_reset(error: &ServerError) -> ErrorReport {
+    ErrorReport::error(error.code, error.message.clone())
         .with_detail(
             "This befell what brings back the values that were given at the login, behind the \
              RESET before this statement, which was not run.",

@@ -3,7 +3,7 @@
 use super::*;
 use crate::auth;
 use crate::auth::scram::ScramError;
-use crate::backend::{ConnectError, ServerError, Stage};
+use crate::backend::{ConnectError, Stage};
 use crate::frontend::login::Failure;
 use crate::wire::startup::StartupError;
 use std::io;
@@ -42,14 +42,12 @@ fn nos() -> Vec<No> {
         No::StateLost(_) => No::StateLost(Pins::default()),
         No::NotOnStandby(_) => No::NotOnStandby(NeedsPrimary::ALL[0]),
         No::Cancelled => No::Cancelled,
-        No::Settings(..) => No::Settings(SqlState::INVALID_PARAMETER_VALUE, text("no")),
-        No::SettingRefused { .. } => No::SettingRefused {
-            name: text("role"),
-            code: SqlState::INVALID_PARAMETER_VALUE,
-            message: text("no"),
+        No::Settings(_) => No::Settings(said()),
+        No::SettingRefused { .. } => {
+            No::SettingRefused { name: text("role"), error: said() }
         },
-        No::NotReset(..) => No::NotReset(SqlState::QUERY_CANCELED, text("no")),
-        No::Startup(..) => No::Startup(SqlState::INVALID_PARAMETER_VALUE, text("no")),
+        No::NotReset(_) => No::NotReset(said()),
+        No::Startup(_) => No::Startup(said()),
         No::BadWish { .. } => {
             No::BadWish { name: text("role"), value: text("x"), takes: "auto, primary" }
         },
@@ -83,16 +81,19 @@ fn checkouts() -> Vec<CheckoutError> {
     })
 }
 
+fn said() -> ServerError {
+    ServerError {
+        code: SqlState::INVALID_PARAMETER_VALUE,
+        message: text("no"),
+        detail: None,
+        hint: Some(text("perhaps")),
+        ends_connection: true,
+    }
+}
+
 /// All but what a server says, which goes on as it is.
 fn connects() -> Vec<ConnectError> {
     let within = Duration::from_secs(1);
-    let said = || ServerError {
-        code: SqlState::INVALID_AUTHORIZATION,
-        message: text("no"),
-        detail: None,
-        hint: None,
-        ends_connection: true,
-    };
     let mut all = every!(ConnectError {
         ConnectError::LoginRefused(_) => ConnectError::LoginRefused(said()),
         ConnectError::Server(_) => ConnectError::Server(said()),
@@ -194,8 +195,10 @@ fn failures() -> Vec<Failure> {
 /// Whoever is refused something learns which error it is, the cause, and the remedy.
 #[test]
 fn every_refusal_has_a_code_a_cause_and_a_remedy() {
-    let nos = nos().into_iter().map(|no| no.report());
+    // That is told in the server's own words, below.
+    let nos = nos().into_iter().filter(|no| !matches!(no, No::Startup(_)));
     let reports = nos
+        .map(|no| no.report())
         .chain(checkouts().into_iter().map(|error| No::Checkout(error).report()))
         .chain(connects().into_iter().map(|error| error.report("db1")))
         .chain(refusals().into_iter().map(|refusal| refusal.report()))
@@ -209,6 +212,16 @@ fn every_refusal_has_a_code_a_cause_and_a_remedy() {
     };
     let lacking: Vec<_> = reports.filter(lacking).collect();
     assert!(lacking.is_empty(), "{} lack something: {lacking:#?}", lacking.len());
+}
+
+/// What a server refuses of what a client gives at its login is told in the server's words, and in
+/// no other.
+#[test]
+fn what_a_server_refuses_of_a_login_is_told_in_its_own_words() {
+    let told = No::Startup(said()).report();
+    let report = ErrorReport { severity: Severity::Fatal, ..said().report() };
+    assert_eq!(told, report);
+    assert_eq!((told.detail, told.hint.as_deref()), (None, Some("perhaps")));
 }
 
 /// A user who does not exist and a wrong password are one refusal: nothing in its words can
@@ -248,6 +261,6 @@ fn what_a_failover_costs_is_told_with_what_was_sent_and_what_helps() {
     for no in all {
         let report = no.report();
         assert!(report.detail.is_some() && report.hint.is_some(), "{report:?}");
-        assert_eq!(report.severity, crate::wire::message::Severity::Error, "{report:?}");
+        assert_eq!(report.severity, Severity::Error, "{report:?}");
     }
 }
