@@ -318,8 +318,9 @@ keys! {
     }
     /// What keeps one session's state from the next. Settings are followed, and a backend that was
     /// one client's own, as in session mode, is cleaned by `DISCARD ALL` when the client leaves
-    /// (`tracked`), or closed, so that everyone begins on a new one (`close`). `off` does nothing,
-    /// and is only for applications that never change a session's state.
+    /// (`tracked`, and `off`), or closed, so that everyone begins on a new one (`close`). Else
+    /// `off` follows nothing and looks for nothing: it is only for applications that never change a
+    /// session's state.
     RESET: pool::Reset = "pool.reset" {
         default: pool::Policy::default().reset,
         counts: OnReload,
